@@ -1,0 +1,210 @@
+"""The command line, ``colbert``. The only module that prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colbert_core.errors import ColBERTError, MissingExtraError
+from colbert_core.index import Index
+from colbert_core.rerank import Reranker
+from colbert_core.types import Hit, Passage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_SUFFIXES = (".txt", ".md", ".jsonl")
+
+_QUICKSTART = """\
+Index a collection in memory, ask it questions, and print the prompt that an LLM would get from a LangChain RAG chain.
+Without --files it does so over a small collection that comes with the package, a third of it about Studio Ghibli.
+"""
+
+_RERANK = """\
+Read passages from FILE or standard input, one per line, and print them best first. A line is plain text, or a JSON object
+with "text" and optionally "id" and "metadata". Lines without an id are named by their number, from 1.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        The exit code: 0 done, 1 an error that is explained on standard error, 2 wrong usage (argparse), 130 interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (ColBERTError, ValueError, TypeError, OSError) as error:
+        print(f"colbert: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("colbert: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--model", help="checkpoint folder or hub name (default: the model in the box)")
+    common.add_argument("--device", help="cpu, cuda, mps (default: the best one present)")
+    common.add_argument("--json", action="store_true", help="print JSON lines for programs")
+    common.add_argument("--quiet", action="store_true", help="show no progress bars")
+
+    parser = argparse.ArgumentParser(prog="colbert", description="Late-interaction (ColBERT) retrieval and reranking.")
+    parser.add_argument("--version", action="version", version=metadata.version("colbert-retrievers"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    quickstart = commands.add_parser("quickstart", parents=[common], help="see it work in a minute", description=_QUICKSTART)
+    quickstart.add_argument("--files", type=Path, metavar="DIR", help=f"index the {', '.join(_SUFFIXES)} files below DIR")
+    quickstart.add_argument("--ask", action="append", metavar="QUESTION", help="ask this instead (may be repeated)")
+    quickstart.add_argument("-k", type=int, default=3, help="passages per question (default: 3)")
+    quickstart.set_defaults(run=_quickstart)
+
+    rerank = commands.add_parser("rerank", parents=[common], help="order passages by a query", description=_RERANK)
+    rerank.add_argument("query")
+    rerank.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: standard input")
+    rerank.add_argument("--top-n", type=int, metavar="N", help="print the best N (default: all)")
+    rerank.set_defaults(run=_rerank)
+    return parser
+
+
+def _quickstart(options: argparse.Namespace) -> int:
+    if options.files is not None and not options.ask:
+        raise ValueError('--files needs a question: add --ask "..."')
+    from colbert_core.encoder import Encoder
+
+    say = _silent if options.json else print
+    progress = False if options.quiet else None
+    encoder = Encoder.from_pretrained(options.model, device=options.device)
+    passages = _demo_passages() if options.files is None else list(_read_files(options.files, encoder))
+    questions = options.ask or [line["question"] for line in _read_demo("questions.jsonl")]
+    index = Index.create(None, encoder)
+    index.add(passages, progress=progress)
+    say(f"{len(index)} passages indexed in memory with {encoder!r}\n")
+
+    answers = index.search_many(questions, options.k)
+    for question, hits in zip(questions, answers, strict=True):
+        if options.json:
+            print(json.dumps({"question": question, "hits": [_as_json(hit) for hit in hits]}, ensure_ascii=False))
+        say(question)
+        for hit in hits:
+            say(_as_line(hit))
+        say()
+    if not options.json:
+        _show_chain(index, questions[0], options.k)
+    return 0
+
+
+def _show_chain(index: Index, question: str, k: int) -> None:
+    """Run a LangChain RAG chain up to the LLM and print what the LLM would read."""
+    try:
+        from langchain_core.prompts import ChatPromptTemplate
+        from langchain_core.runnables import RunnablePassthrough
+
+        from langchain_colbert import ColBERTRetriever
+    except ImportError as error:
+        raise MissingExtraError(f"The RAG chain needs LangChain ({error}): pip install 'langchain-core>=1.4.4,<2'") from error
+
+    prompt = ChatPromptTemplate.from_template(
+        "Answer the question from the context only.\n\nContext:\n{context}\n\nQuestion: {question}"
+    )
+    retriever = ColBERTRetriever(index=index, k=k)
+    context = retriever | (lambda documents: "\n\n".join(document.page_content for document in documents))
+    chain = {"context": context, "question": RunnablePassthrough()} | prompt
+    print("The same as a LangChain RAG chain. This is the exact prompt an LLM would get:\n")
+    print("\n".join(f"    {line}".rstrip() for line in chain.invoke(question).to_string().splitlines()))
+    print("\nPlug in any chat model with one line:\n")
+    print("    answer = (chain | chat_model | StrOutputParser()).invoke(question)\n")
+
+
+def _rerank(options: argparse.Namespace) -> int:
+    if options.file is None:
+        passages = list(_read_passages(sys.stdin.readlines(), "standard input"))
+    else:
+        passages = list(_read_passages(_read_text(options.file).splitlines(), str(options.file)))
+    reranker = Reranker(options.model, device=options.device)
+    hits = reranker.rank(options.query, passages, options.top_n, progress=False if options.quiet else None)
+    for hit in hits:
+        print(json.dumps(_as_json(hit), ensure_ascii=False) if options.json else _as_line(hit))
+    return 0
+
+
+def _read_passages(lines: Sequence[str], source: str) -> Iterator[Passage]:
+    """Passages of plain or JSON lines; blank lines are passed over."""
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text:
+            continue
+        if not text.startswith("{"):
+            yield Passage(str(number), text)
+            continue
+        try:
+            record = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"Line {number} of {source} begins like a JSON object but is none: {error}") from None
+        if "text" not in record:
+            raise ValueError(f'Line {number} of {source} has no "text"; its keys are {", ".join(record) or "none"}.')
+        yield Passage(str(record.get("id", number)), record["text"], record.get("metadata", {}))
+
+
+def _read_files(folder: Path, encoder: Any) -> Iterator[Passage]:
+    """Passages of every readable file below a folder, named path#n."""
+    if not folder.is_dir():
+        raise ValueError(f"--files {folder} is not a folder.")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+    if not files:
+        raise ValueError(f"--files {folder} holds no {', '.join(_SUFFIXES)} file.")
+    for path in files:
+        name = path.relative_to(folder).as_posix()
+        if path.suffix.lower() == ".jsonl":
+            texts = [passage.text for passage in _read_passages(_read_text(path).splitlines(), str(path))]
+        else:
+            texts = [_read_text(path)]
+        parts = (text[start:end] for text in texts for start, end in encoder.split(text))
+        for number, part in enumerate(parts, 1):
+            yield Passage(f"{name}#{number}", part, {"source": name})
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}); convert it first.") from None
+
+
+def _demo_passages() -> list[Passage]:
+    return [Passage(line["id"], f"{line['title']}. {line['text']}", {"title": line["title"]}) for line in _read_demo("passages.jsonl")]
+
+
+def _read_demo(name: str) -> list[dict[str, Any]]:
+    lines = resources.files("colbert_core").joinpath("quickstart", name).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _as_json(hit: Hit) -> dict[str, Any]:
+    return {
+        "rank": hit.rank,
+        "id": hit.passage.id,
+        "score": hit.score,
+        "relevance": hit.relevance,
+        "span": hit.span,
+        "text": hit.passage.text,
+        "metadata": hit.passage.metadata,
+    }
+
+
+def _as_line(hit: Hit) -> str:
+    text = " ".join(hit.text.split())
+    return f"{hit.rank:>4}. {hit.score:6.2f}  {hit.relevance:.3f}  [{hit.passage.id}] {text[:140]}{'…' if len(text) > 140 else ''}"
+
+
+def _silent(*_: object) -> None:
+    """What is said to a person when a program listens."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

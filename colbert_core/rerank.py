@@ -1,0 +1,76 @@
+"""Order passages that something else retrieved by how well they answer a query."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from colbert_core.maxsim import maxsim
+from colbert_core.search import best_windows, check_count, check_relevance, to_hits, top_rows
+from colbert_core.types import Hit, Passage, TokenEncoder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Reranker:
+    """Late interaction over a handful of candidates, without an index.
+
+    Example:
+        >>> reranker = Reranker()
+        >>> hits = reranker.rank("happy pets", [Passage("a", "Rust is a language."), Passage("b", "Cats purr.")], top_n=1)
+        >>> hits[0].passage.id
+        'b'
+    """
+
+    def __init__(self, encoder: str | TokenEncoder | None = None, *, device: str | None = None) -> None:
+        """Load or take an encoder.
+
+        Args:
+            encoder: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
+            device: where an encoder given by name runs; None for the best device present.
+        """
+        from colbert_core.encoder import as_encoder  # here, so that importing the package does not import torch
+
+        self.encoder = as_encoder(encoder, device=device)
+
+    def rank(
+        self,
+        query: str,
+        passages: Sequence[Passage],
+        top_n: int | None = None,
+        min_relevance: float | None = None,
+        *,
+        progress: bool | None = None,
+    ) -> list[Hit]:
+        """Score all passages and return them best first; equal scores keep the order given.
+
+        Args:
+            query: the question.
+            passages: candidates, the same objects come back; their ids need not differ.
+            top_n: most hits, at least 1; None for all.
+            min_relevance: least relevance of a hit, from 0 to 1.
+            progress: show a bar; None shows it on a terminal once a second has passed.
+
+        Raises:
+            TypeError: the query is not a string, or something is not a ``Passage``.
+            ValueError: the query is blank, or top_n is below 1.
+        """
+        for position, passage in enumerate(passages):
+            if not isinstance(passage, Passage):
+                raise TypeError(f"Item {position} is a {type(passage).__name__}, not a Passage; write Passage(id, text).")
+        top_n = len(passages) if top_n is None else check_count(top_n, "top_n")
+        min_relevance = check_relevance(min_relevance, "min_relevance")
+        (query_vectors,) = self.encoder.encode_queries([query])
+        if not passages:
+            return []
+        embeddings = self.encoder.encode_passages([passage.text for passage in passages], progress=progress)
+        scores, windows = best_windows(maxsim(query_vectors, embeddings.vectors, embeddings.doclens), embeddings.owners)
+        rows = top_rows(scores, np.arange(len(passages)), top_n, tie=lambda row: row)
+        return to_hits(
+            [passages[row] for row in rows], scores[rows], embeddings.window_spans[windows[rows]], len(query_vectors), min_relevance
+        )
+
+    def __repr__(self) -> str:
+        return f"Reranker({self.encoder!r})"

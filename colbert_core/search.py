@@ -1,0 +1,136 @@
+"""Find the best passages for one query matrix in one snapshot. Functions only: nothing is remembered between searches."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from colbert_core.maxsim import maxsim
+from colbert_core.types import Hit, Passage, TokenEmbeddings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What an index held at one moment. It never changes, so a search needs no lock.
+
+    Attributes:
+        passages: by row; may grow behind the rows of this snapshot.
+        live: *Shape:* (n_rows,), bool, False where the passage was deleted or replaced.
+        embeddings: the windows of all rows, live or not; ``owners`` are rows, each with at least one window.
+    """
+
+    passages: Sequence[Passage]
+    live: NDArray[np.bool_]
+    embeddings: TokenEmbeddings
+
+
+def search_exact(snapshot: Snapshot, query: NDArray[np.float32], k: int, min_relevance: float | None) -> list[Hit]:
+    """Score every window and return the ``k`` best live passages, equal scores by id.
+
+    Args:
+        snapshot: what to search.
+        query: *Shape:* (n_q, dim), float32, unit rows.
+        k: most hits, at least 1; fewer only where there are fewer live passages or ``min_relevance`` drops some.
+        min_relevance: least relevance of a hit, None for no threshold.
+    """
+    scores, windows = best_windows(maxsim(query, snapshot.embeddings.vectors, snapshot.embeddings.doclens), snapshot.embeddings.owners)
+    passages = snapshot.passages
+    rows = top_rows(scores, np.flatnonzero(snapshot.live), k, tie=lambda row: passages[row].id)
+    return to_hits(
+        [passages[row] for row in rows],
+        scores[rows],
+        snapshot.embeddings.window_spans[windows[rows]],
+        len(query),
+        min_relevance,
+    )
+
+
+def best_windows(scores: NDArray[np.float32], owners: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """The score of each owner's best window, and which window that is (the first of equals).
+
+    Args:
+        scores: *Shape:* (n_windows,), float32.
+        owners: *Shape:* (n_windows,), int32, ascending, every number from 0 to the last at least once.
+
+    Returns:
+        *Shape:* (n_owners,) each, float32 and intp.
+    """
+    # Sorted by owner, then by falling score; the sort is stable, so of equal windows the first comes first.
+    order = np.lexsort((-scores, owners))
+    firsts = np.flatnonzero(np.diff(owners, prepend=-1))  # (n_owners,)
+    windows = order[firsts]
+    return scores[windows], windows
+
+
+def top_rows(scores: NDArray[np.float32], rows: NDArray[np.intp], k: int, *, tie: Callable[[int], Any]) -> list[int]:
+    """The ``k`` rows of highest score, best first; rows of equal score in the order of ``tie(row)``.
+
+    Args:
+        scores: *Shape:* (n,), float32.
+        rows: *Shape:* (m,), the rows to choose from.
+        k: most rows.
+        tie: sort key among equals.
+    """
+    if k < len(rows):
+        kth_best = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
+        rows = rows[scores[rows] >= kth_best]  # at least k: all that tie with the k-th are still in
+    return sorted(rows.tolist(), key=lambda row: (-scores[row], tie(row)))[:k]
+
+
+def to_hits(
+    passages: Sequence[Passage],
+    scores: NDArray[np.float32],
+    spans: NDArray[np.int32],
+    n_q: int,
+    min_relevance: float | None,
+) -> list[Hit]:
+    """Give ranked passages their ranks, plain Python numbers and relevances, down to ``min_relevance``.
+
+    Args:
+        passages: best first.
+        scores: *Shape:* (n,), float32, MaxSim sums of the best windows.
+        spans: *Shape:* (n, 2), int32, characters of the best windows.
+        n_q: query vectors that were scored.
+        min_relevance: least relevance of a hit, None for no threshold.
+    """
+    hits = [
+        Hit(passage, score, min(max(score / n_q, 0.0), 1.0), rank, (start, end))
+        for rank, (passage, score, (start, end)) in enumerate(zip(passages, scores.tolist(), spans.tolist(), strict=True), 1)
+    ]
+    return hits if min_relevance is None else [hit for hit in hits if hit.relevance >= min_relevance]
+
+
+def check_count(value: object, name: str) -> int:
+    """Return a number of results that makes sense.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is below 1.
+    """
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number of passages, got {value!r}.") from None
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}.")
+    return count
+
+
+def check_relevance(value: float | None, name: str) -> float | None:
+    """Return a relevance threshold that makes sense.
+
+    Raises:
+        ValueError: it is not from 0 to 1.
+    """
+    if value is not None and not 0 <= value <= 1:
+        raise ValueError(f"{name} is a relevance from 0 to 1, got {value!r}; raw MaxSim scores are not thresholds.")
+    return value

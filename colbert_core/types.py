@@ -1,0 +1,121 @@
+"""The values that cross the boundaries of the package. No behaviour beyond checking themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def check_text(text: object, subject: str) -> str:
+    """Return ``text`` if it is a string that every tokenizer and file can hold.
+
+    Raises:
+        TypeError: it is not a ``str``.
+        ValueError: it holds a lone surrogate, half of a character that UTF-8 cannot encode.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{subject} must be a str, got {type(text).__name__}: {text!r:.80}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{subject} has a lone surrogate {text[error.start]!r} at character {error.start}, which UTF-8 cannot "
+            "encode; decode the source with the right encoding, or use text.encode('utf-8', 'replace').decode()."
+        ) from None
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of text that can be found: what users put in and what they get back.
+
+    Attributes:
+        id: the user's own name for it, not empty. Adding a passage under a known id replaces the old one.
+        text: any length, even empty; what the model cannot read at once is encoded in overlapping windows.
+        metadata: kept as it is and given back as a copy.
+
+    Raises:
+        TypeError: id or text is not a ``str``, or metadata is not a ``dict``.
+        ValueError: id is empty, or id or text holds a lone surrogate.
+    """
+
+    id: str
+    text: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not check_text(self.id, "Passage id"):
+            raise ValueError("Passage id is empty; give every passage a non-empty string id.")
+        check_text(self.text, f"Text of passage {self.id!r}")
+        if not isinstance(self.metadata, dict):
+            raise TypeError(f"Metadata of passage {self.id!r} must be a dict, got {type(self.metadata).__name__}.")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEmbeddings:
+    """The token vectors of a list of texts, packed without padding.
+
+    A text longer than the model reads has several windows, which follow each other. All spans are character offsets
+    into the text the caller gave.
+
+    Attributes:
+        vectors: *Shape:* (n_tokens, dim), float32, every row of length 1.
+        token_spans: *Shape:* (n_tokens, 2), int32, half-open. Empty (start = end) for the model's own tokens, such as [CLS].
+        doclens: *Shape:* (n_windows,), int32, vectors in each window, at least 1.
+        window_spans: *Shape:* (n_windows, 2), int32, half-open.
+        owners: *Shape:* (n_windows,), int32, position of each window's text in the caller's list; ascending.
+    """
+
+    vectors: NDArray[np.float32]
+    token_spans: NDArray[np.int32]
+    doclens: NDArray[np.int32]
+    window_spans: NDArray[np.int32]
+    owners: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage that was found, and how well it matched.
+
+    Attributes:
+        passage: the whole passage.
+        score: MaxSim of its best window: the sum over query vectors of the best cosine, so -n_q to n_q.
+        relevance: score / number of query vectors, clamped to [0, 1]; comparable between queries, so thresholds act on it.
+        rank: 1 for the best.
+        span: (start, end) characters of the best window in ``passage.text``.
+    """
+
+    passage: Passage
+    score: float
+    relevance: float
+    rank: int
+    span: tuple[int, int]
+
+    @property
+    def text(self) -> str:
+        """The text of the best window: the whole passage unless it is longer than the model reads."""
+        return self.passage.text[self.span[0] : self.span[1]]
+
+
+@runtime_checkable
+class TokenEncoder(Protocol):
+    """What an index or a reranker needs of an encoder; ``Encoder`` is one, and so may be your own.
+
+    ``progress`` is a tqdm bar's wish: True shows it, False does not, None shows it on a terminal once a second has passed.
+    """
+
+    @property
+    def dim(self) -> int:
+        """Components of every vector."""
+
+    def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """One (n_q, dim) float32 matrix of unit rows for each text."""
+
+    def encode_passages(self, texts: Sequence[str], *, progress: bool | None = None) -> TokenEmbeddings:
+        """The packed token vectors of all texts."""

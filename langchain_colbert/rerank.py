@@ -1,0 +1,69 @@
+"""``ColBERTRerank``: late interaction as a LangChain document compressor, over what another retriever found."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from typing import TYPE_CHECKING, Any
+
+from colbert_core import Passage, Reranker, TokenEncoder
+from langchain_core.documents import BaseDocumentCompressor, Document
+from pydantic import ConfigDict, Field, PrivateAttr
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from langchain_core.callbacks import Callbacks
+
+
+class ColBERTRerank(BaseDocumentCompressor):
+    """Rerank documents by late interaction.
+
+    Instantiate:
+        .. code-block:: python
+
+            retriever = ContextualCompressionRetriever(base_compressor=ColBERTRerank(top_n=3), base_retriever=bm25)
+
+    The documents that come back are copies, best first, with their id and metadata and ``relevance_score`` (0 to 1).
+    The model is loaded at the first use. Threads may share one reranker.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    model: str | TokenEncoder | None = None
+    """A checkpoint's name or folder, or a loaded encoder; None for the model in the box."""
+    top_n: int | None = Field(default=3, ge=1)
+    """Documents to keep; None for all."""
+    device: str | None = None
+    """Where a named model runs; None for the best device present."""
+
+    _reranker: Reranker | None = PrivateAttr(default=None)
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Return the ``top_n`` documents that answer the query best, best first.
+
+        Raises:
+            ValueError: the query is blank.
+        """
+        if not documents:
+            return []
+        passages = [Passage(str(position), document.page_content) for position, document in enumerate(documents)]
+        hits = self._loaded().rank(query, passages, self.top_n)
+        return [_scored(documents[int(hit.passage.id)], hit.relevance) for hit in hits]
+
+    def _loaded(self) -> Reranker:
+        with _LOADING:
+            if self._reranker is None:
+                self._reranker = Reranker(self.model, device=self.device)
+            return self._reranker
+
+
+# One lock for all: a lock inside the object would keep it from being copied and pickled.
+_LOADING = threading.Lock()
+
+
+def _scored(document: Document, relevance: float) -> Document:
+    metadata: dict[str, Any] = copy.deepcopy(document.metadata) | {"relevance_score": relevance}
+    return document.model_copy(update={"metadata": metadata})

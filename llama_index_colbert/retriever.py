@@ -1,0 +1,122 @@
+"""``ColBERTRetriever``: an index of colbert_core as a LlamaIndex retriever."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from colbert_core import Hit, Index, Passage, TokenEncoder
+from llama_index.core import Settings
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.ingestion import run_transformations
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.schema import BaseNode, Document, MetadataMode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llama_index.core.schema import TransformComponent
+
+dispatcher = get_dispatcher(__name__)
+
+
+class ColBERTRetriever(BaseRetriever):
+    """Retrieve nodes by late interaction: every word of the question finds its best match in every node.
+
+    Needs no network, no GPU and no API key: without a ``model``, the checkpoint that ships with the package encodes.
+    What is encoded is the node's text for embedding, metadata included (``MetadataMode.EMBED``).
+
+    Example:
+        .. code-block:: python
+
+            retriever = ColBERTRetriever.from_nodes(nodes, similarity_top_k=3)
+            query_engine = RetrieverQueryEngine.from_args(retriever, llm=llm)
+
+    Nodes come back as new objects with their id, relationships and metadata; ``NodeWithScore.score`` is the relevance,
+    the mean best cosine of the query's vectors, from 0 to 1. Threads may share one retriever.
+    """
+
+    def __init__(self, index: Index, similarity_top_k: int = 2, **kwargs: Any) -> None:
+        """Take a built index; ``from_nodes`` and ``from_documents`` build one.
+
+        Args:
+            index: what is searched; it may be shared with other retrievers.
+            similarity_top_k: nodes to return, at least 1; may be set at any time.
+            kwargs: ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of every LlamaIndex retriever.
+        """
+        super().__init__(**kwargs)
+        self.index = index
+        self.similarity_top_k = similarity_top_k
+
+    @classmethod
+    def from_nodes(
+        cls,
+        nodes: Sequence[BaseNode],
+        similarity_top_k: int = 2,
+        *,
+        model: str | TokenEncoder | None = None,
+        **kwargs: Any,
+    ) -> ColBERTRetriever:
+        """Index nodes in memory.
+
+        Args:
+            nodes: they are copied; their ids must differ.
+            similarity_top_k: nodes to return.
+            model: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
+            kwargs: as in the constructor.
+
+        Raises:
+            ValueError: an id stands twice.
+        """
+        retriever = cls(Index.create(None, model), similarity_top_k, **kwargs)
+        retriever.add_nodes(nodes)
+        return retriever
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: Sequence[Document],
+        similarity_top_k: int = 2,
+        *,
+        model: str | TokenEncoder | None = None,
+        transformations: list[TransformComponent] | None = None,
+        **kwargs: Any,
+    ) -> ColBERTRetriever:
+        """Split documents into nodes and index them in memory.
+
+        Args:
+            documents: they are not changed.
+            similarity_top_k: nodes to return.
+            model: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
+            transformations: what makes nodes of documents; None for the node parser in ``Settings``.
+            kwargs: as in the constructor.
+        """
+        nodes = run_transformations(list(documents), transformations or [Settings.node_parser])
+        return cls.from_nodes(nodes, similarity_top_k, model=model, **kwargs)
+
+    def add_nodes(self, nodes: Sequence[BaseNode]) -> list[str]:
+        """Add nodes, replacing those whose id is known, and return their ids in order."""
+        return self.index.add([_to_passage(node) for node in nodes])
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return [_to_node_with_score(hit) for hit in self.index.search(query_bundle.query_str, self.similarity_top_k)]
+
+    @dispatcher.span
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return await asyncio.to_thread(self._retrieve, query_bundle)
+
+
+def _to_passage(node: BaseNode) -> Passage:
+    return Passage(node.node_id, node.get_content(MetadataMode.EMBED), node_to_metadata_dict(node))
+
+
+def _to_node_with_score(hit: Hit) -> NodeWithScore:
+    """The node as it was added; a passage that did not come from LlamaIndex becomes a text node."""
+    passage = hit.passage
+    node = (
+        metadata_dict_to_node(passage.metadata)
+        if "_node_content" in passage.metadata
+        else TextNode(id_=passage.id, text=passage.text, metadata=passage.metadata)
+    )
+    return NodeWithScore(node=node, score=hit.relevance)

@@ -251,7 +251,7 @@ class Encoder:
         doclens = np.array([len(keep) for keep in kept], np.int32)
         starts = np.cumsum(doclens) - doclens
         vectors = np.empty((int(doclens.sum()), self.dim), np.float32)
-        with tqdm(total=len(sequences), desc="Encoding", unit="window", delay=1, disable=_tqdm_disable(progress)) as bar:
+        with _progress_bar(len(sequences), progress) as bar:
             for batch in self._batches([len(sequence) for sequence in sequences]):
                 rows = self._forward([sequences[i] for i in batch], [len(sequences[i]) for i in batch])
                 for i, window in zip(batch, rows, strict=True):
@@ -426,9 +426,10 @@ def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
     return found
 
 
-def _tqdm_disable(progress: bool | None) -> bool | None:
-    """tqdm's own words: None disables the bar unless standard error is a terminal."""
-    return None if progress is None else not progress
+def _progress_bar(total: int, progress: bool | None) -> tqdm[Any]:
+    """True shows it, False does not, None shows it on a terminal once a second has passed."""
+    unasked = progress is None
+    return tqdm(total=total, desc="Encoding", unit="window", delay=unasked, disable=None if unasked else not progress)
 
 
 def _refuse_string(texts: object, subject: str) -> None:

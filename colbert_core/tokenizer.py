@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colbert_core.errors import CheckpointError
+from colbert_core.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+
+_VOCABULARY_FILES = ("tokenizer.json", "vocab.*", "*.model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +76,16 @@ class Tokenizer:
         """Read the tokenizer files of a checkpoint.
 
         Raises:
-            CheckpointError: they are missing or cannot be read.
+            CheckpointNotFoundError: there are none.
+            CheckpointError: they cannot be read.
         """
         from transformers import AutoTokenizer
 
+        # Without any of these transformers makes a tokenizer of five special tokens, to which every word is unknown.
+        if not any(next(folder.glob(pattern), None) for pattern in _VOCABULARY_FILES):
+            raise CheckpointNotFoundError(
+                f"{folder} has no tokenizer ({', '.join(_VOCABULARY_FILES)}); the download or copy is not complete."
+            )
         try:
             hf_tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
         # The Rust parser raises a bare Exception for a damaged tokenizer.json, and transformers a dozen kinds around it.

@@ -1,0 +1,329 @@
+"""Model folders: both formats that are read, and every way in which a folder can be wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import write_stanford, write_untrained
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from colbert_core import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    ColBERTError,
+    Encoder,
+    EncoderConfig,
+    UnsupportedCheckpointError,
+)
+from colbert_core.checkpoint import quantize_rows, read_checkpoint
+
+
+def load(folder, **options):
+    return Encoder.from_pretrained(str(folder), device="cpu", dtype="float32", **options)
+
+
+def edit_json(path, **changes):
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+
+
+@pytest.fixture
+def stanford_copy(stanford_folder, tmp_path):
+    return shutil.copytree(stanford_folder, tmp_path / "stanford")
+
+
+@pytest.fixture
+def untrained_copy(untrained_folder, tmp_path):
+    return shutil.copytree(untrained_folder, tmp_path / "untrained")
+
+
+def test_a_stanford_recipe_is_read_from_artifact_metadata(stanford):
+    assert stanford.dim == 16
+    assert stanford.config == EncoderConfig(
+        query_length=12,
+        passage_length=20,
+        query_marker="[unused0]",
+        passage_marker="[unused1]",
+        augment_queries=True,
+        attend_to_augmentation=False,
+        skip_punctuation=True,
+        trained=True,
+    )
+
+
+def test_a_stanford_recipe_may_be_nested_under_config(stanford_copy):
+    metadata = stanford_copy / "artifact.metadata"
+    metadata.write_text(json.dumps({"config": json.loads(metadata.read_text())}))
+    assert load(stanford_copy).config.query_length == 12
+
+
+def test_without_artifact_metadata_the_architecture_tells_and_stanfords_defaults_hold(stanford_copy):
+    (stanford_copy / "artifact.metadata").unlink()
+    recipe = read_checkpoint(stanford_copy).recipe
+    assert (recipe.query_length, recipe.passage_length, recipe.query_marker) == (32, 220, "[unused0]")
+
+
+def test_a_plain_encoder_folder_is_untrained_late_interaction_over_its_hidden_states(untrained):
+    assert untrained.dim == 32
+    assert untrained.config == EncoderConfig(query_length=24, passage_length=24, trained=False)
+    assert "untrained" in repr(untrained)
+
+
+def test_an_untrained_model_never_gets_more_tokens_than_it_has_positions(tmp_path):
+    folder = write_untrained(tmp_path / "model", max_seq_length=512)
+    assert load(folder).config.passage_length == 64
+    assert load(write_untrained(tmp_path / "bare", max_seq_length=None)).config.passage_length == 64
+
+
+def test_lengths_can_be_chosen_at_loading(stanford_folder):
+    config = load(stanford_folder, query_length=9, passage_length=30).config
+    assert (config.query_length, config.passage_length) == (9, 30)
+
+
+@pytest.mark.parametrize("length", [3, 0, -1, 65])
+def test_a_length_without_room_for_text_or_beyond_the_backbone_is_refused(stanford_folder, length):
+    with pytest.raises(ValueError, match=rf"query_length={length} .* must be from 4 .* to 64"):
+        load(stanford_folder, query_length=length)
+
+
+def test_weights_in_shards_and_in_pytorch_files_read_the_same(stanford_folder, stanford_copy):
+    expected = read_checkpoint(stanford_folder).weights
+    weights = load_file(stanford_copy / "model.safetensors")
+    (stanford_copy / "model.safetensors").unlink()
+
+    torch.save(weights, stanford_copy / "pytorch_model.bin")
+    from_torch = read_checkpoint(stanford_copy).weights
+    (stanford_copy / "pytorch_model.bin").unlink()
+
+    names = sorted(weights)
+    files = {name: f"model-{1 + (i > 5):05}-of-00002.safetensors" for i, name in enumerate(names)}
+    for file in set(files.values()):
+        save_file({name: weights[name] for name in names if files[name] == file}, stanford_copy / file)
+    (stanford_copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    from_shards = read_checkpoint(stanford_copy).weights
+
+    for other in (from_torch, from_shards):
+        assert other.keys() == expected.keys()
+        assert all(torch.equal(other[name], expected[name]) for name in expected)
+
+
+@given(rows=st.integers(1, 8), columns=st.integers(1, 8), size=st.floats(1e-6, 1e6), seed=st.integers(0, 2**31))
+def test_int8_rows_come_back_within_half_a_step(tmp_path_factory, rows, columns, size, seed):
+    torch.manual_seed(seed)
+    matrix = torch.randn(rows, columns) * size
+    stored = quantize_rows({"matrix": matrix, "vector": torch.ones(3)})
+    assert stored["matrix"].dtype == torch.int8
+    restored = stored["matrix"].float() * stored["matrix.scale"][:, None]
+    step = matrix.abs().amax(dim=1, keepdim=True) / 127
+    assert bool(((restored - matrix).abs() <= step * 0.51).all())
+    assert torch.equal(stored["vector"], torch.ones(3))
+
+
+def test_a_checkpoint_stored_as_int8_encodes_nearly_the_same(stanford, stanford_copy):
+    weights = load_file(stanford_copy / "model.safetensors")
+    save_file(quantize_rows(weights), stanford_copy / "model.safetensors")
+    text = ["the cat sat on the mat"]
+    cosines = (load(stanford_copy).encode_passages(text).vectors * stanford.encode_passages(text).vectors).sum(axis=1)
+    assert cosines.min() > 0.999
+
+
+def test_int8_weights_without_their_scale_are_refused(stanford_copy):
+    weights = quantize_rows(load_file(stanford_copy / "model.safetensors"))
+    del weights["linear.weight.scale"]
+    save_file(weights, stanford_copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"linear.weight of shape \(16, 32\) needs linear.weight.scale"):
+        load(stanford_copy)
+
+
+# Nothing there
+
+
+def test_a_missing_folder_is_named_with_its_full_path(tmp_path):
+    with pytest.raises(CheckpointNotFoundError, match=f"no checkpoint folder at {tmp_path}/nowhere"):
+        load(tmp_path / "nowhere")
+
+
+def test_a_hub_name_without_a_network_names_the_cache_and_the_fix(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    with pytest.raises(CheckpointNotFoundError, match=r"hub-cache") as caught:
+        load("nobody/nothing", local_files_only=True)
+    assert "hf download nobody/nothing" in str(caught.value)
+    assert isinstance(caught.value, FileNotFoundError)
+    assert isinstance(caught.value, ColBERTError)
+
+
+def test_a_hub_name_that_is_cached_loads_without_a_network(tmp_path, monkeypatch, stanford_folder):
+    import huggingface_hub
+
+    cache = tmp_path / "hub"
+    commit = "0" * 40
+    repository = cache / "models--someone--tiny-colbert"
+    shutil.copytree(stanford_folder, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    download = huggingface_hub.snapshot_download
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: download(name, cache_dir=cache, **options))
+    encoder = load("someone/tiny-colbert", local_files_only=True)
+    assert (encoder.name, encoder.dim) == ("someone/tiny-colbert", 16)
+
+
+# Files missing or damaged
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named(stanford_copy, file):
+    (stanford_copy / file).unlink()
+    with pytest.raises(CheckpointNotFoundError, match=file):
+        load(stanford_copy)
+
+
+def test_a_missing_tokenizer_is_named(stanford_copy):
+    (stanford_copy / "tokenizer.json").unlink()
+    (stanford_copy / "tokenizer_config.json").unlink()
+    with pytest.raises(CheckpointNotFoundError, match=r"has no tokenizer \(tokenizer.json, vocab"):
+        load(stanford_copy)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "artifact.metadata", "tokenizer.json"])
+@pytest.mark.parametrize("keep", [0.5, 0.0])
+def test_a_truncated_file_is_an_error_that_names_it(stanford_copy, file, keep):
+    content = (stanford_copy / file).read_bytes()
+    (stanford_copy / file).write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(CheckpointError, match=r"tokenizer" if "tokenizer" in file else file) as caught:
+        load(stanford_copy)
+    assert "again" in str(caught.value)
+
+
+def test_a_damaged_pytorch_file_is_an_error_and_runs_no_code(stanford_copy):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(stanford_copy / "ran"), "w"))
+
+    (stanford_copy / "model.safetensors").unlink()
+    (stanford_copy / "pytorch_model.bin").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(CheckpointError, match="pytorch_model.bin"):
+        load(stanford_copy)
+    assert not (stanford_copy / "ran").exists()
+
+
+# Parts that do not belong together
+
+
+def test_a_stanford_folder_without_its_projection_is_refused(stanford_copy):
+    weights = load_file(stanford_copy / "model.safetensors")
+    del weights["linear.weight"]
+    save_file(weights, stanford_copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match="no linear.weight, the projection"):
+        load(stanford_copy)
+
+
+def test_a_projection_of_another_backbone_is_refused(stanford_copy):
+    weights = load_file(stanford_copy / "model.safetensors")
+    save_file(weights | {"linear.weight": torch.ones(16, 48)}, stanford_copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"shape \(16, 48\) but the backbone's hidden size is 32"):
+        load(stanford_copy)
+
+
+def test_a_projection_of_another_dim_than_stated_is_refused(stanford_copy):
+    edit_json(stanford_copy / "artifact.metadata", dim=128)
+    with pytest.raises(CheckpointError, match="says dim 128 but linear.weight projects to 16"):
+        load(stanford_copy)
+
+
+def test_a_missing_tensor_is_named(stanford_copy):
+    weights = load_file(stanford_copy / "model.safetensors")
+    del weights["bert.encoder.layer.1.output.dense.bias"]
+    save_file(weights, stanford_copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"lack 1 of the \d+ tensors .* encoder.layer.1.output.dense.bias"):
+        load(stanford_copy)
+
+
+def test_weights_of_another_size_than_config_json_are_refused(stanford_copy):
+    edit_json(stanford_copy / "config.json", intermediate_size=128)
+    with pytest.raises(CheckpointError, match=r"shape \(64, 32\) in the weights but \(128, 32\) by config.json"):
+        load(stanford_copy)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_backbone_is_refused(stanford_copy):
+    weights = load_file(stanford_copy / "model.safetensors")
+    name = "bert.embeddings.word_embeddings.weight"
+    weights[name] = weights[name][:50].contiguous()
+    save_file(weights, stanford_copy / "model.safetensors")
+    edit_json(stanford_copy / "config.json", vocab_size=50)
+    with pytest.raises(CheckpointError, match=r"tokenizer knows \d+ tokens but the backbone has vectors for 50"):
+        load(stanford_copy)
+
+
+def test_a_marker_that_the_tokenizer_does_not_know_is_refused(stanford_copy):
+    edit_json(stanford_copy / "artifact.metadata", query_token_id="[Q]")
+    with pytest.raises(CheckpointError, match=r"'\[Q\]', which its tokenizer of \d+ tokens does not know"):
+        load(stanford_copy)
+
+
+def test_a_config_of_no_known_model_is_refused(untrained_copy):
+    edit_json(untrained_copy / "config.json", model_type="no-such-model")
+    with pytest.raises(UnsupportedCheckpointError, match=r"config.json describes no model that loads here"):
+        load(untrained_copy)
+
+
+# Formats that must not be read as something else: they would work, and be wrong
+
+
+def test_a_pylate_checkpoint_is_not_read_as_untrained(untrained_copy):
+    modules = [{"type": "sentence_transformers.models.Transformer"}, {"type": "pylate.models.Dense.Dense"}]
+    (untrained_copy / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(UnsupportedCheckpointError, match="is a PyLate checkpoint"):
+        load(untrained_copy)
+
+
+def test_a_sentence_transformers_multi_vector_checkpoint_is_not_read_as_untrained(untrained_copy):
+    modules = [{"type": "sentence_transformers.multi_vector_encoder.modules.MultiVectorMask"}]
+    (untrained_copy / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(UnsupportedCheckpointError, match="sentence-transformers multi-vector"):
+        load(untrained_copy)
+
+
+def test_a_nanocolbert_checkpoint_is_not_read_as_untrained(untrained_copy):
+    edit_json(untrained_copy / "config.json", architectures=["ColBERT"])
+    with pytest.raises(UnsupportedCheckpointError, match="nanoColBERT"):
+        load(untrained_copy)
+
+
+def test_a_projection_in_an_unknown_format_is_not_dropped(untrained_copy):
+    weights = load_file(untrained_copy / "model.safetensors")
+    save_file(weights | {"linear.weight": torch.ones(16, 32)}, untrained_copy / "model.safetensors")
+    with pytest.raises(UnsupportedCheckpointError, match="has the projection linear.weight but neither"):
+        load(untrained_copy)
+
+
+def test_a_pooled_sentence_transformer_is_untrained_late_interaction(untrained_copy):
+    types = ["Transformer", "Pooling", "Normalize"]
+    (untrained_copy / "modules.json").write_text(json.dumps([{"type": f"sentence_transformers.models.{t}"} for t in types]))
+    assert not load(untrained_copy).config.trained
+
+
+# Arguments
+
+
+def test_an_unknown_keyword_is_an_error(stanford_folder):
+    with pytest.raises(TypeError, match="max_length"):
+        Encoder.from_pretrained(str(stanford_folder), max_length=12)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "half-ish", torch.int32])
+def test_a_dtype_that_is_no_floating_point_type_is_refused(stanford_folder, dtype):
+    with pytest.raises(ValueError, match="dtype must be a floating point type"):
+        Encoder.from_pretrained(str(stanford_folder), dtype=dtype)
+
+
+def test_writing_helpers_make_what_they_say(tmp_path):
+    assert read_checkpoint(write_stanford(tmp_path / "m", dim=8)).projection.shape == (8, 32)

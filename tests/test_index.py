@@ -1,0 +1,324 @@
+"""The index against a dictionary and the formula, under every order of adding, replacing and deleting."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conftest import WordEncoder
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from colbert_core import Hit, Index, Passage
+
+ANIMALS = [
+    Passage("cat", "the cat sat on the mat", {"legs": 4}),
+    Passage("dog", "a dog barks", {"legs": 4}),
+    Passage("bird", "a bird sings a song", {"legs": 2}),
+]
+
+
+@pytest.fixture
+def index(words):
+    index = Index.create(None, words)
+    index.add(ANIMALS)
+    return index
+
+
+def ids(hits):
+    return [hit.passage.id for hit in hits]
+
+
+def test_the_passage_that_shares_the_words_comes_first(index):
+    hits = index.search("the dog barks", k=3)
+    assert ids(hits)[0] == "dog"
+    assert [hit.rank for hit in hits] == [1, 2, 3]
+    assert hits == sorted(hits, key=lambda hit: -hit.score)
+
+
+def test_a_hit_says_all_there_is_to_know(index):
+    (hit,) = index.search("dog barks", k=1)
+    assert isinstance(hit, Hit)
+    assert hit.passage == ANIMALS[1]
+    assert hit.score == pytest.approx(2.0)
+    assert hit.relevance == pytest.approx(1.0)
+    assert (hit.span, hit.text) == ((0, 11), "a dog barks")
+    assert {type(hit.score), type(hit.relevance), type(hit.rank), type(hit.span[0])} == {float, int}
+
+
+def test_the_score_of_a_passage_is_its_best_window_and_the_hit_names_it(words):
+    index = Index.create(None, words)  # windows of eight words
+    text = "one two three four five six seven eight the answer is here and nowhere else in the world"
+    index.add([Passage("long", text), Passage("short", "the answer")])
+    hit = index.search("answer here nowhere", k=1)[0]
+    assert hit.passage.id == "long"
+    assert hit.text == "the answer is here and nowhere else in"
+    assert hit.score == pytest.approx(3.0)
+
+
+def test_k_is_guaranteed_up_to_the_number_of_passages(index):
+    assert len(index.search("quite other words", k=2)) == 2
+    assert len(index.search("quite other words", k=100)) == 3
+
+
+def test_equal_scores_come_by_id(words):
+    index = Index.create(None, words)
+    index.add([Passage(name, "same text") for name in "dbca"])
+    index.add([Passage("e", "other words")])
+    assert ids(index.search("same text", k=5)) == ["a", "b", "c", "d", "e"]
+    assert ids(index.search("same text", k=2)) == ["a", "b"]
+
+
+def test_min_relevance_drops_what_matches_less(index):
+    assert ids(index.search("a dog barks", min_relevance=0.9)) == ["dog"]
+    assert index.search("zebra", min_relevance=0.99) == []
+
+
+def test_many_searches_are_the_same_as_one_by_one(index, words):
+    queries = ["the cat", words.encode_queries(["a bird"])[0], "dog barks"]
+    assert index.search_many(queries, k=2) == [index.search(query, k=2) for query in queries]
+    assert index.search_many([], k=2) == []
+
+
+def test_a_query_may_be_a_matrix_of_any_length_rows(index, words):
+    matrix = words.encode_queries(["dog barks"])[0]
+    assert ids(index.search(matrix * 7)) == ids(index.search("dog barks"))
+    assert index.search(matrix * 7)[0].score == pytest.approx(2.0)
+
+
+def test_adding_under_a_known_id_replaces_the_passage(index):
+    assert index.add([Passage("dog", "a fish swims"), Passage("ant", "an ant works")]) == ["dog", "ant"]
+    assert len(index) == 4
+    assert index.get(["dog"]) == [Passage("dog", "a fish swims")]
+    assert index.search("dog barks", k=4)[0].relevance < 0.9
+    assert ids(index.search("fish swims", k=1)) == ["dog"]
+
+
+def test_delete_counts_what_is_gone_and_ignores_the_rest(index):
+    assert index.delete(["dog", "nobody", "dog"]) == 1
+    assert index.delete(["dog"]) == 0
+    assert len(index) == 2
+    assert "dog" not in index
+    assert "cat" in index
+    assert set(ids(index.search("dog barks", k=9))) == {"cat", "bird"}
+
+
+def test_get_is_aligned_with_the_ids(index):
+    assert index.get(["bird", "nobody", "cat", "bird"]) == [ANIMALS[2], None, ANIMALS[0], ANIMALS[2]]
+    assert index.get([]) == []
+
+
+def test_an_empty_index_finds_nothing(words):
+    index = Index.create(None, words)
+    assert index.search("anything") == []
+    assert index.add([]) == []
+    assert len(index) == 0
+    index.add(ANIMALS)
+    index.delete([passage.id for passage in ANIMALS])
+    assert index.search("cat") == []
+
+
+def test_an_empty_passage_can_be_added_and_found_last(index):
+    index.add([Passage("void", "")])
+    assert len(index.search("the cat sat", k=9)) == 4
+
+
+def test_what_goes_in_and_comes_out_is_a_copy(words):
+    metadata = {"tags": ["a"]}
+    index = Index.create(None, words)
+    index.add([Passage("x", "some text", metadata)])
+    metadata["tags"].append("mine")
+    index.search("text")[0].passage.metadata["tags"].append("theirs")
+    index.get(["x"])[0].metadata["tags"].append("theirs")
+    assert index.get(["x"]) == [Passage("x", "some text", {"tags": ["a"]})]
+
+
+def test_a_failed_or_interrupted_add_changes_nothing(index, words, monkeypatch):
+    before = index.search("dog", k=9)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(words, "encode_passages", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        index.add([Passage("dog", "changed"), Passage("new", "new")])
+    assert index.search("dog", k=9) == before
+    assert len(index) == 3
+
+
+# Bad input
+
+
+def test_an_id_twice_in_one_call_is_refused_and_nothing_added(index):
+    with pytest.raises(ValueError, match="1 ids stand more than once in this call, among them 'x'"):
+        index.add([Passage("x", "one"), Passage("y", "two"), Passage("x", "three")])
+    assert len(index) == 3
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_k_below_one_is_refused(index, k):
+    with pytest.raises(ValueError, match=f"k must be at least 1, got {k}"):
+        index.search("cat", k=k)
+
+
+@pytest.mark.parametrize("k", ["3", 2.5, None])
+def test_k_that_is_no_whole_number_is_refused(index, k):
+    with pytest.raises(TypeError, match="k must be a whole number of passages"):
+        index.search("cat", k=k)
+
+
+def test_k_may_be_a_numpy_integer(index):
+    assert len(index.search("cat", k=np.int64(2))) == 2
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_a_threshold_outside_zero_to_one_is_refused(index, value):
+    with pytest.raises(ValueError, match="min_relevance is a relevance from 0 to 1"):
+        index.search("cat", min_relevance=value)
+
+
+def test_a_blank_query_is_refused_even_by_an_empty_index(words):
+    with pytest.raises(ValueError, match="is empty"):
+        Index.create(None, words).search("  ")
+
+
+def test_query_vectors_of_another_model_are_refused(index):
+    with pytest.raises(ValueError, match=r"Query 0 must have the shape \(n, 64\) with n >= 1, got \(2, 128\)"):
+        index.search(np.ones((2, 128), np.float32))
+    with pytest.raises(ValueError, match="Query 1 has only zeros in row 0"):
+        index.search_many(["cat", np.zeros((1, 64), np.float32)])
+
+
+def test_wrong_kinds_are_refused_by_name(index):
+    with pytest.raises(TypeError, match=r"Item 1 is a str, not a Passage; write Passage\(id, text\)"):
+        index.add([ANIMALS[0], "text"])
+    with pytest.raises(TypeError, match=r"ids must be a list of strings, got one str; write \['cat'\]"):
+        index.delete("cat")
+    with pytest.raises(TypeError, match="ids must be a list of strings"):
+        index.get("cat")
+    with pytest.raises(TypeError, match="queries must be a list"):
+        index.search_many("cat")
+    with pytest.raises(TypeError, match="fetch_k"):
+        index.search("cat", fetch_k=3)
+
+
+def test_a_path_is_refused_until_there_is_something_to_put_there(words, tmp_path):
+    with pytest.raises(ValueError, match="in memory only"):
+        Index.create(tmp_path / "x", words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((3, "text"), TypeError, "Passage id must be a str, got int"),
+        (("", "text"), ValueError, "Passage id is empty"),
+        (("a", None), TypeError, "Text of passage 'a' must be a str, got NoneType"),
+        (("a", "x\ud800"), ValueError, "Text of passage 'a' has a lone surrogate"),
+        (("a\ud800", "x"), ValueError, "Passage id has a lone surrogate"),
+        (("a", "x", [1]), TypeError, "Metadata of passage 'a' must be a dict, got list"),
+    ],
+)
+def test_a_passage_checks_itself(arguments, error, message):
+    with pytest.raises(error, match=message):
+        Passage(*arguments)
+
+
+# Copies, threads
+
+
+def test_a_pickled_and_a_deep_copied_index_hold_the_same_and_stand_alone(index, stanford):
+    index.delete(["cat"])
+    for other in (copy.deepcopy(index), pickle.loads(pickle.dumps(index))):
+        assert other.search("dog barks", k=9) == index.search("dog barks", k=9)
+        other.delete(["dog"])
+        other.add([Passage("new", "new words")])
+        assert ids(other.search("new words", k=1)) == ["new"]
+    assert sorted(ids(index.search("x", k=9))) == ["bird", "dog"]
+
+
+def test_searches_beside_writers_see_whole_states_only(words):
+    """Writers replace all passages in one call each time; a reader must see one generation, never a mixture."""
+    index = Index.create(None, words)
+    names = [f"p{i}" for i in range(20)]
+    index.add([Passage(name, "generation 0 text") for name in names])
+    stop = threading.Event()
+
+    def write(worker):
+        for generation in range(30):
+            index.add([Passage(name, f"generation {worker}-{generation} text") for name in names])
+        stop.set()
+
+    def read():
+        while not stop.is_set():
+            hits = index.search("generation text", k=100)
+            assert sorted(ids(hits)) == sorted(names)
+            assert len({hit.passage.text for hit in hits}) == 1
+
+    with ThreadPoolExecutor(6) as pool:
+        for task in [*(pool.submit(write, worker) for worker in range(2)), *(pool.submit(read) for _ in range(4))]:
+            task.result()
+
+
+@settings(max_examples=40, stateful_step_count=25, deadline=None)
+class AgainstADictionary(RuleBasedStateMachine):
+    """Any order of calls leaves the index as a dictionary would be, and every search as the formula says."""
+
+    names = st.sampled_from([f"id{i}" for i in range(12)])
+    texts = st.lists(st.sampled_from("red green blue one two three cat dog bird fish".split()), max_size=20).map(" ".join)
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = WordEncoder(dim=16, window=5)
+        self.index = Index.create(None, self.encoder)
+        self.model: dict[str, str] = {}
+
+    @rule(passages=st.dictionaries(names, texts, max_size=6))
+    def add(self, passages):
+        assert self.index.add([Passage(name, text) for name, text in passages.items()]) == list(passages)
+        self.model |= passages
+
+    @rule(some=st.lists(names, max_size=8))
+    def delete(self, some):
+        assert self.index.delete(some) == len(set(some) & set(self.model))
+        for name in some:
+            self.model.pop(name, None)
+
+    @rule(query=texts.filter(bool), k=st.integers(1, 15))
+    def search(self, query, k):
+        matrix = self.encoder.encode_queries([query])[0].astype(np.float64)
+
+        def score(text):
+            windows = [text.split()[i : i + 5] for i in range(0, len(text.split()), 5)] or [[""]]
+            return max(sum(max(float(q @ self.encoder.vector(w)) for w in window) for q in matrix) for window in windows)
+
+        expected = {name: score(text) for name, text in self.model.items()}
+        hits = self.index.search(query, k=k)
+        assert len(hits) == min(k, len(self.model)) == len(set(ids(hits)))
+        assert [hit.score for hit in hits] == pytest.approx(sorted(expected.values(), reverse=True)[:k], abs=1e-4)
+        for hit in hits:
+            assert hit.passage.text == self.model[hit.passage.id]
+            assert hit.score == pytest.approx(expected[hit.passage.id], abs=1e-4)
+            assert score(hit.text) == pytest.approx(hit.score, abs=1e-4)
+
+    @invariant()
+    def holds_the_same(self):
+        assert len(self.index) == len(self.model)
+        assert self.index.get(list(self.model)) == [Passage(name, text) for name, text in self.model.items()]
+
+
+TestAgainstADictionary = AgainstADictionary.TestCase
+
+
+def test_a_thousand_small_adds_equal_one_large_one(words):
+    passages = [Passage(f"{i:04}", f"passage number {i} about topic {i % 7}") for i in range(1000)]
+    one = Index.create(None, words)
+    one.add(passages)
+    many = Index.create(None, words)
+    for passage in passages:
+        many.add([passage])
+    assert many.search("topic 3 number 17", k=50) == one.search("topic 3 number 17", k=50)

@@ -49,6 +49,17 @@ class ColBERTRetriever(BaseRetriever):
         self.index = index
         self.similarity_top_k = similarity_top_k
 
+    @property
+    def similarity_top_k(self) -> int:
+        """Nodes to return; may be set at any time."""
+        return self._similarity_top_k
+
+    @similarity_top_k.setter
+    def similarity_top_k(self, value: int) -> None:
+        if value < 1:
+            raise ValueError(f"similarity_top_k must be at least 1, got {value}.")
+        self._similarity_top_k = value
+
     @classmethod
     def from_nodes(
         cls,

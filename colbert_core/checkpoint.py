@@ -216,7 +216,7 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
 def _stanford_recipe(metadata: Path) -> EncoderConfig:
     """The recipe in artifact.metadata; what it leaves out has the defaults of Stanford's code.
 
-    Two keys are ours, for checkpoints trained without them: ``"query_augmentation": false`` and markers that are null.
+    Ours are the keys "query_augmentation" and "trained", and markers that are null; the model in the box uses them.
     """
     content = _read_json(metadata) if metadata.is_file() else {}
     content = content.get("config", content)
@@ -228,6 +228,7 @@ def _stanford_recipe(metadata: Path) -> EncoderConfig:
         augment_queries=bool(content.get("query_augmentation", True)),
         attend_to_augmentation=bool(content.get("attend_to_mask_tokens", False)),
         skip_punctuation=bool(content.get("mask_punctuation", True)),
+        trained=bool(content.get("trained", True)),
     )
 
 

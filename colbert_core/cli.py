@@ -177,7 +177,10 @@ def _read_text(path: Path) -> str:
 
 
 def _demo_passages() -> list[Passage]:
-    return [Passage(line["id"], f"{line['title']}. {line['text']}", {"title": line["title"]}) for line in _read_demo("passages.jsonl")]
+    return [
+        Passage(line["id"], f"{line['title']}. {line['text']}", {"title": line["title"]})
+        for line in _read_demo("passages.jsonl")
+    ]
 
 
 def _read_demo(name: str) -> list[dict[str, Any]]:
@@ -199,7 +202,9 @@ def _as_json(hit: Hit) -> dict[str, Any]:
 
 def _as_line(hit: Hit) -> str:
     text = " ".join(hit.text.split())
-    return f"{hit.rank:>4}. {hit.score:6.2f}  {hit.relevance:.3f}  [{hit.passage.id}] {text[:140]}{'…' if len(text) > 140 else ''}"
+    return (
+        f"{hit.rank:>4}. {hit.score:6.2f}  {hit.relevance:.3f}  [{hit.passage.id}] {text[:140]}{'…' if len(text) > 140 else ''}"
+    )
 
 
 def _silent(*_: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -52,7 +52,15 @@ class Encoder:
         config: the recipe.
     """
 
-    def __init__(self, backbone: torch.nn.Module, projection: torch.Tensor | None, tokenizer: Tokenizer, config: EncoderConfig, *, name: str) -> None:
+    def __init__(
+        self,
+        backbone: torch.nn.Module,
+        projection: torch.Tensor | None,
+        tokenizer: Tokenizer,
+        config: EncoderConfig,
+        *,
+        name: str,
+    ) -> None:
         """Take finished parts; ``from_pretrained`` is the usual door.
 
         Args:
@@ -121,20 +129,25 @@ class Encoder:
         checkpoint = read_checkpoint(find_checkpoint(name, local_files_only=local_files_only) if name else DEFAULT_MODEL)
         chosen_device = torch.device(device or _best_device())
         chosen_dtype = _as_dtype(dtype) if dtype is not None else _best_dtype(chosen_device)
-        lengths = {"query_length": query_length, "passage_length": passage_length}
+        recipe = checkpoint.recipe
         backbone = _build_backbone(checkpoint, trust_remote_code=trust_remote_code)
         encoder = cls(
             backbone.to(device=chosen_device, dtype=chosen_dtype).eval().requires_grad_(requires_grad=False),
             None if checkpoint.projection is None else checkpoint.projection.to(chosen_device, torch.float32),
             Tokenizer.from_folder(checkpoint.folder, trust_remote_code=trust_remote_code),
-            replace(checkpoint.recipe, **{key: value for key, value in lengths.items() if value is not None}),
+            replace(
+                recipe,
+                query_length=recipe.query_length if query_length is None else query_length,
+                passage_length=recipe.passage_length if passage_length is None else passage_length,
+            ),
             name=name or "default",
         )
         encoder._pickled_as = {
             "name": name,
             "device": device,
             "dtype": dtype,
-            **lengths,
+            "query_length": query_length,
+            "passage_length": passage_length,
             "trust_remote_code": trust_remote_code,
             "local_files_only": local_files_only,
         }
@@ -372,13 +385,14 @@ def _build_backbone(checkpoint: Checkpoint, *, trust_remote_code: bool) -> torch
     Raises:
         CheckpointError: config.json describes no encoder, or weights are missing or have other shapes than it says.
     """
-    from transformers import AutoConfig, AutoModel
+    import transformers
 
+    auto_model: Any = transformers.AutoModel  # its methods have no annotations
     folder = checkpoint.folder
     try:
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+        config = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
         config.dtype = torch.float32
-        backbone: torch.nn.Module = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+        backbone: Any = auto_model.from_config(config, trust_remote_code=trust_remote_code)
     except (ValueError, KeyError, TypeError, OSError, ImportError) as error:
         raise UnsupportedCheckpointError(f"{folder}/config.json describes no model that loads here: {error}") from error
     if getattr(backbone, "pooler", None) is not None:
@@ -400,7 +414,7 @@ def _build_backbone(checkpoint: Checkpoint, *, trust_remote_code: bool) -> torch
                 "by config.json; they belong to different checkpoints."
             )
     backbone.load_state_dict({name: weights[name] for name in wanted})
-    return backbone
+    return cast("torch.nn.Module", backbone)
 
 
 def _best_device() -> str:
@@ -413,7 +427,7 @@ def _best_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     # Without these instructions bfloat16 is emulated and slower than float32. Older torch does not say: float32.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if device.type == "cpu" and (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")):
         return torch.bfloat16
     return torch.float32

@@ -81,7 +81,9 @@ def unit_vectors(values: ArrayLike, dim: int, subject: str) -> NDArray[np.float3
     if not np.isfinite(largest).all():
         raise ValueError(f"{subject} has a NaN or infinite component in row {int(np.argmin(np.isfinite(largest)))}.")
     if not largest.all():
-        raise ValueError(f"{subject} has only zeros in row {int(np.argmin(largest))}; a vector without direction has no cosine.")
+        raise ValueError(
+            f"{subject} has only zeros in row {int(np.argmin(largest))}; a vector without direction has no cosine."
+        )
     matrix = matrix / largest
     unit: NDArray[np.float32] = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
     return unit

@@ -69,7 +69,11 @@ class Reranker:
         scores, windows = best_windows(maxsim(query_vectors, embeddings.vectors, embeddings.doclens), embeddings.owners)
         rows = top_rows(scores, np.arange(len(passages)), top_n, tie=lambda row: row)
         return to_hits(
-            [passages[row] for row in rows], scores[rows], embeddings.window_spans[windows[rows]], len(query_vectors), min_relevance
+            [passages[row] for row in rows],
+            scores[rows],
+            embeddings.window_spans[windows[rows]],
+            len(query_vectors),
+            min_relevance,
         )
 
     def __repr__(self) -> str:

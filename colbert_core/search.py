@@ -42,7 +42,9 @@ def search_exact(snapshot: Snapshot, query: NDArray[np.float32], k: int, min_rel
         k: most hits, at least 1; fewer only where there are fewer live passages or ``min_relevance`` drops some.
         min_relevance: least relevance of a hit, None for no threshold.
     """
-    scores, windows = best_windows(maxsim(query, snapshot.embeddings.vectors, snapshot.embeddings.doclens), snapshot.embeddings.owners)
+    scores, windows = best_windows(
+        maxsim(query, snapshot.embeddings.vectors, snapshot.embeddings.doclens), snapshot.embeddings.owners
+    )
     passages = snapshot.passages
     rows = top_rows(scores, np.flatnonzero(snapshot.live), k, tie=lambda row: passages[row].id)
     return to_hits(

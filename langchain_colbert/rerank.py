@@ -6,9 +6,10 @@ import copy
 import threading
 from typing import TYPE_CHECKING, Any
 
-from colbert_core import Passage, Reranker, TokenEncoder
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, PrivateAttr
+
+from colbert_core import Passage, Reranker, TokenEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

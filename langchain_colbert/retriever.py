@@ -7,10 +7,11 @@ import copy
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from colbert_core import Hit, Index, Passage, TokenEncoder
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field
+
+from colbert_core import Hit, Index, Passage, TokenEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

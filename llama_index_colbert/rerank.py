@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from colbert_core import Passage, Reranker, TokenEncoder
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.callbacks import CBEventType, EventPayload
-from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from llama_index_instrumentation import get_dispatcher
+
+from colbert_core import Passage, Reranker, TokenEncoder
 
 dispatcher = get_dispatcher(__name__)
 
@@ -48,14 +49,12 @@ class ColBERTRerank(BaseNodePostprocessor):
         """Name in serialized pipelines."""
         return "ColBERTRerank"
 
-    def _postprocess_nodes(
-        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
-    ) -> list[NodeWithScore]:
+    def _postprocess_nodes(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None) -> list[NodeWithScore]:
         if query_bundle is None:
             raise ValueError("ColBERTRerank needs the query: pass query_bundle=... or query_str=...")
         name = self.model if isinstance(self.model, str) else getattr(self.model, "name", "default")
         dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=name))
-        payload = {
+        payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
             EventPayload.MODEL_NAME: name,
             EventPayload.QUERY_STR: query_bundle.query_str,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from colbert_core import Hit, Index, Passage, TokenEncoder
 from llama_index.core import Settings
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.ingestion import run_transformations
-from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.schema import BaseNode, Document, MetadataMode, NodeWithScore, QueryBundle, TextNode
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
+from llama_index_instrumentation import get_dispatcher
+
+from colbert_core import Hit, Index, Passage, TokenEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

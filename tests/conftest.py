@@ -16,9 +16,40 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from colbert_core import Encoder, TokenEmbeddings
 
-WORDS = "the cat cats dog dogs sat on a mat purr bark what sound does make rust is language of systems happy pets and or".split()
+WORDS = [
+    "the",
+    "cat",
+    "cats",
+    "dog",
+    "dogs",
+    "sat",
+    "on",
+    "a",
+    "mat",
+    "purr",
+    "bark",
+    "what",
+    "sound",
+    "does",
+    "make",
+    "rust",
+    "is",
+    "language",
+    "of",
+    "systems",
+    "happy",
+    "pets",
+    "and",
+    "or",
+]
 SPECIAL = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-VOCABULARY = [*SPECIAL, *string.punctuation, *WORDS, *string.ascii_lowercase, *("##" + letter for letter in string.ascii_lowercase)]
+VOCABULARY = [
+    *SPECIAL,
+    *string.punctuation,
+    *WORDS,
+    *string.ascii_lowercase,
+    *("##" + letter for letter in string.ascii_lowercase),
+]
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -29,7 +60,13 @@ def write_tokenizer(folder: Path) -> None:
     backend.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])]
     )
-    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    names = {
+        "unk_token": "[UNK]",
+        "pad_token": "[PAD]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
     PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(folder)
 
 
@@ -60,7 +97,13 @@ def write_stanford(folder: Path, *, dim: int = 16, metadata: dict | None = None,
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architectures": ["HF_ColBERT"]}))
-    recipe = {"dim": dim, "query_maxlen": 12, "doc_maxlen": 20, "mask_punctuation": True, "attend_to_mask_tokens": False}
+    recipe = {
+        "dim": dim,
+        "query_maxlen": 12,
+        "doc_maxlen": 20,
+        "mask_punctuation": True,
+        "attend_to_mask_tokens": False,
+    }
     (folder / "artifact.metadata").write_text(json.dumps(recipe | (metadata or {})))
     return folder
 

@@ -53,7 +53,9 @@ def test_core_knows_no_framework(path):
     assert used <= ({"langchain_core", "langchain_colbert"} if path.stem == "cli" else set())
 
 
-@pytest.mark.parametrize("path", sorted([*(ROOT / "langchain_colbert").glob("*.py"), *(ROOT / "llama_index_colbert").glob("*.py")]), ids=str)
+@pytest.mark.parametrize(
+    "path", sorted([*(ROOT / "langchain_colbert").glob("*.py"), *(ROOT / "llama_index_colbert").glob("*.py")]), ids=str
+)
 def test_adapters_use_public_names_of_the_core_only_and_compute_nothing(path):
     used = imported(path)
     core = {name for name in used if name.split(".")[0] == "colbert_core"}

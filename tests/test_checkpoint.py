@@ -169,7 +169,9 @@ def test_a_hub_name_that_is_cached_loads_without_a_network(tmp_path, monkeypatch
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     download = huggingface_hub.snapshot_download
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: download(name, cache_dir=cache, **options))
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **options: download(name, cache_dir=cache, **options)
+    )
     encoder = load("someone/tiny-colbert", local_files_only=True)
     assert (encoder.name, encoder.dim) == ("someone/tiny-colbert", 16)
 

@@ -236,7 +236,9 @@ async def test_in_a_compression_retriever_the_best_come_first_with_a_score(words
 
 
 def test_in_a_compressor_pipeline(words):
-    pipeline = DocumentCompressorPipeline(transformers=[ColBERTRerank(model=words, top_n=3), ColBERTRerank(model=words, top_n=1)])
+    pipeline = DocumentCompressorPipeline(
+        transformers=[ColBERTRerank(model=words, top_n=3), ColBERTRerank(model=words, top_n=1)]
+    )
     assert ids(pipeline.compress_documents(DOCUMENTS, "bird sings")) == ["bird"]
 
 

@@ -1,5 +1,7 @@
 """Where long texts are cut."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +38,7 @@ def test_windows_cover_every_token_and_are_never_too_long(word_starts, size, dat
     assert cuts[0][0] == 0
     assert cuts[-1][1] == len(word_starts)
     assert all(0 < end - start <= size for start, end in cuts) or not word_starts
-    assert all(a_start < b_start <= a_end < b_end for (a_start, a_end), (b_start, b_end) in zip(cuts, cuts[1:], strict=False))
+    assert all(a_start < b_start <= a_end < b_end for (a_start, a_end), (b_start, b_end) in pairwise(cuts))
 
 
 def test_an_overlap_as_large_as_the_window_is_refused():
@@ -58,7 +60,10 @@ def test_a_document_is_cut_at_paragraphs_and_short_ones_are_joined():
 
 
 def test_a_long_paragraph_is_cut_at_sentences():
-    assert parts("One two three. Four five! Six seven eight nine.", 5) == ["One two three. Four five!", "Six seven eight nine."]
+    assert parts("One two three. Four five! Six seven eight nine.", 5) == [
+        "One two three. Four five!",
+        "Six seven eight nine.",
+    ]
 
 
 def test_a_long_sentence_is_cut_at_tokens():

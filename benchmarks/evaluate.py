@@ -1,0 +1,72 @@
+"""nDCG@10 of a model on test collections in BEIR layout, by exact search.
+
+    python benchmarks/evaluate.py DATA/scifact DATA/cranfield [--model NAME] [--first 300]
+
+A collection is a folder with corpus.jsonl (_id, title, text), queries.jsonl (_id, text) and qrels/test.tsv. A passage is
+the title and the text with a blank between them.
+"""
+
+import argparse
+import csv
+import json
+import time
+from pathlib import Path
+
+import ir_measures
+import torch
+
+from colbert_core import Encoder, Index, Passage
+
+
+def read_jsonl(path):
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def read_qrels(path):
+    with path.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.reader(lines, delimiter="\t"))[1:]
+    qrels: dict[str, dict[str, int]] = {}
+    for query_id, passage_id, grade in rows:
+        qrels.setdefault(query_id, {})[passage_id] = int(grade)
+    return qrels
+
+
+def evaluate(folder, encoder, first):
+    qrels = read_qrels(folder / "qrels" / "test.tsv")
+    queries = [line for line in read_jsonl(folder / "queries.jsonl") if any(qrels.get(line["_id"], {}).values())][:first]
+    corpus = read_jsonl(folder / "corpus.jsonl")
+    index = Index.create(None, encoder)
+    start = time.perf_counter()
+    index.add([Passage(line["_id"], f"{line.get('title', '')} {line['text']}".strip()) for line in corpus])
+    indexed = time.perf_counter() - start
+    start = time.perf_counter()
+    found = index.search_many([line["text"] for line in queries], k=10)
+    searched = time.perf_counter() - start
+    run = {line["_id"]: {hit.passage.id: hit.score for hit in hits} for line, hits in zip(queries, found, strict=True)}
+    judged = {line["_id"]: qrels[line["_id"]] for line in queries}
+    ndcg = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], judged, run)[ir_measures.nDCG @ 10]
+    print(
+        f"{folder.name:16} {len(corpus):>7} passages {len(queries):>5} queries  nDCG@10 {ndcg:.4f}  "
+        f"indexing {indexed:6.1f} s  search {1000 * searched / len(queries):6.1f} ms/query",
+        flush=True,
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--model", help="default: the model in the box")
+    parser.add_argument("--dtype", help="of the backbone, such as float32")
+    parser.add_argument("--first", type=int, help="only so many queries of each collection")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    encoder = Encoder.from_pretrained(options.model, dtype=options.dtype)
+    print(encoder, f"{options.threads} threads", flush=True)
+    for folder in options.folders:
+        evaluate(folder, encoder, options.first)
+
+
+if __name__ == "__main__":
+    main()

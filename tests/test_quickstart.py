@@ -1,0 +1,80 @@
+"""The demonstration: the model in the box answers all of its questions, and keyword search does not.
+
+The collection and its questions are a hand-made illustration, chosen to show where words alone mislead; no measure of
+quality. Those are in the model card.
+"""
+
+from __future__ import annotations
+
+import json
+
+import bm25s
+import pytest
+import Stemmer
+
+from colbert_core import Index, cli
+
+
+@pytest.fixture(scope="module")
+def questions():
+    return cli._read_demo("questions.jsonl")
+
+
+@pytest.fixture(scope="module")
+def passages():
+    return cli._demo_passages()
+
+
+@pytest.fixture(scope="module")
+def index(default_encoder, passages):
+    index = Index.create(None, default_encoder)
+    index.add(passages)
+    return index
+
+
+def test_the_collection_is_what_the_readme_says(passages, questions):
+    assert 140 <= len(passages) <= 170
+    assert len({passage.id for passage in passages}) == len(passages)
+    about = [p for p in passages if "Miyazaki" in p.text or "Ghibli" in p.text]
+    assert 0.3 <= len(about) / len(passages) <= 0.45
+    assert questions[0]["question"] == "What animation studio did Miyazaki found?"
+    assert len(questions) == 6
+    assert {question["answer_id"] for question in questions} <= {passage.id for passage in passages}
+
+
+def test_the_model_in_the_box_ranks_the_right_passage_first_for_every_question(index, questions):
+    found = index.search_many([question["question"] for question in questions], k=2)
+    assert [hits[0].passage.id for hits in found] == [question["answer_id"] for question in questions]
+
+
+@pytest.mark.parametrize("stopwords", ["english", "english_plus"])
+def test_bm25_does_so_for_three_at_most(passages, questions, stopwords):
+    stemmer = Stemmer.Stemmer("english")
+    options = {"stopwords": stopwords, "stemmer": stemmer, "show_progress": False}
+    retriever = bm25s.BM25(k1=0.9, b=0.4)
+    retriever.index(bm25s.tokenize([passage.text for passage in passages], **options), show_progress=False)
+    tokens = bm25s.tokenize([question["question"] for question in questions], **options)
+    firsts, _ = retriever.retrieve(tokens, k=1, show_progress=False)
+    right = [passages[row].id == question["answer_id"] for (row,), question in zip(firsts, questions, strict=True)]
+    assert sum(right) <= 3
+
+
+def test_quickstart_shows_six_answers_and_the_exact_prompt(capsys, questions):
+    assert cli.main(["quickstart", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    blocks = {block.split("\n")[0]: block for block in out.split("\n\n")}
+    for question in questions:
+        first = blocks[question["question"]].split("\n")[1]
+        assert first.strip().startswith("1.")
+        assert f"[{question['answer_id']}]" in first
+    prompt = out[out.index("exact prompt") :]
+    assert "established in June 1985" in prompt
+    assert "Question: What animation studio did Miyazaki found?" in prompt
+    assert "chat_model" in prompt
+
+
+def test_quickstart_json_is_one_line_per_question(capsys, questions):
+    assert cli.main(["quickstart", "--json", "--device", "cpu", "-k", "2"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["question"] for answer in answers] == [question["question"] for question in questions]
+    assert all(len(answer["hits"]) == 2 for answer in answers)

@@ -139,7 +139,7 @@ def quantize_rows(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             stored[name] = tensor.float().contiguous()
             continue
         scale = tensor.float().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127  # (rows, 1)
-        stored[name] = (tensor.float() / scale).round().to(torch.int8)
+        stored[name] = (tensor.float() / scale).round().to(torch.int8).contiguous()
         stored[name + _SCALE] = scale.squeeze(1)
     return stored
 

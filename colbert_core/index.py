@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Rows of deleted passages are cleared away once they are more than this part of all rows.
+# Rows of deleted and replaced passages are cleared away once they are more than this part of all rows.
 _MOST_DEAD = 0.5
 
 
@@ -42,7 +42,11 @@ class Index:
         """Take a built encoder; ``create`` is the usual door."""
         self.encoder = encoder
         self._lock = threading.Lock()
-        self._reset()
+        # The snapshot is the truth, and one assignment publishes the next: an interrupted write leaves the one before.
+        self._snapshot = Snapshot([], np.empty(0, np.bool_), _no_embeddings(encoder.dim))
+        self._spare = {field.name: _SpareRoom() for field in fields(TokenEmbeddings)}
+        self._rows: dict[str, int] = {}
+        self._rows_of = self._snapshot
 
     @classmethod
     def create(cls, path: str | PathLike[str] | None = None, encoder: str | TokenEncoder | None = None) -> Index:
@@ -91,15 +95,7 @@ class Index:
         stored = [replace(passage, metadata=copy.deepcopy(passage.metadata)) for passage in given]
         embeddings = self.encoder.encode_passages([passage.text for passage in stored], progress=progress)
         with self._lock:
-            live = self._dead_marked(ids)
-            first_row = len(live)
-            self._passages.extend(stored)
-            self._publish(
-                np.concatenate([live, np.ones(len(stored), np.bool_)]),
-                replace(embeddings, owners=embeddings.owners + np.int32(first_row)),
-            )
-            self._rows.update(zip(ids, range(first_row, first_row + len(ids)), strict=True))
-            self._clear_dead()
+            self._commit(ids, stored, embeddings)
         return ids
 
     def delete(self, ids: Iterable[str]) -> int:
@@ -113,11 +109,8 @@ class Index:
         """
         wanted = dict.fromkeys(_id_list(ids))
         with self._lock:
-            known = [passage_id for passage_id in wanted if passage_id in self._rows]
-            self._publish(self._dead_marked(known), None)
-            for passage_id in known:
-                del self._rows[passage_id]
-            self._clear_dead()
+            known = [passage_id for passage_id in wanted if passage_id in self._rows_by_id()]
+            self._commit(known, [], _no_embeddings(self.encoder.dim))
         return len(known)
 
     def get(self, ids: Iterable[str]) -> list[Passage | None]:
@@ -128,7 +121,8 @@ class Index:
         """
         wanted = _id_list(ids)
         with self._lock:
-            found = [self._passages[self._rows[i]] if i in self._rows else None for i in wanted]
+            rows, passages = self._rows_by_id(), self._snapshot.passages
+            found = [passages[rows[passage_id]] if passage_id in rows else None for passage_id in wanted]
         return [None if passage is None else _copied(passage) for passage in found]
 
     def search(self, query: str | NDArray[np.float32], k: int = 10, *, min_relevance: float | None = None) -> list[Hit]:
@@ -164,18 +158,18 @@ class Index:
         return int(self._snapshot.live.sum())
 
     def __contains__(self, passage_id: object) -> bool:
-        return passage_id in self._rows
+        with self._lock:
+            return passage_id in self._rows_by_id()
 
     def __repr__(self) -> str:
         return f"Index(in memory, {len(self)} passages, {self.encoder!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        with self._lock:
-            return {"encoder": self.encoder, "passages": self._live_passages(), "embeddings": self._live_embeddings()}
+        return {"encoder": self.encoder, "snapshot": _compacted(self._snapshot)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["encoder"])  # type: ignore[misc]
-        self._fill(state["passages"], state["embeddings"])
+        self._snapshot = state["snapshot"]
 
     def _query_matrices(self, queries: Sequence[str | NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         texts = [query for query in queries if not isinstance(query, np.ndarray)]
@@ -185,80 +179,76 @@ class Index:
             for position, query in enumerate(queries)
         ]
 
-    # What follows runs under the lock. Writers grow these; readers see only the last published snapshot.
+    # What follows runs under the lock.
 
-    def _reset(self) -> None:
-        self._passages: list[Passage] = []  # by row
-        self._rows: dict[str, int] = {}  # live rows by id
-        self._columns = {
-            "vectors": _Growing((self.encoder.dim,), np.float32),
-            "token_spans": _Growing((2,), np.int32),
-            "doclens": _Growing((), np.int32),
-            "window_spans": _Growing((2,), np.int32),
-            "owners": _Growing((), np.int32),
+    def _commit(self, gone: Iterable[str], added: list[Passage], embeddings: TokenEmbeddings) -> None:
+        """Publish a snapshot without the passages ``gone`` and with those ``added``, whose ``owners`` count from 0."""
+        rows, before = self._rows_by_id(), self._snapshot
+        n_rows = len(before.live)
+        live = np.concatenate([before.live, np.ones(len(added), np.bool_)])
+        live[[rows[passage_id] for passage_id in gone if passage_id in rows]] = False
+        embeddings = replace(embeddings, owners=embeddings.owners + np.int32(n_rows))
+        both = {
+            name: spare.append(getattr(before.embeddings, name), getattr(embeddings, name))
+            for name, spare in self._spare.items()
         }
-        self._publish(np.empty(0, np.bool_), None)
+        del before.passages[n_rows:]  # left there by a write that was interrupted
+        before.passages.extend(added)
+        after = Snapshot(before.passages, live, TokenEmbeddings(**both))
+        self._snapshot = _compacted(after) if live.sum() < (1 - _MOST_DEAD) * len(live) else after
 
-    def _publish(self, live: NDArray[np.bool_], added: TokenEmbeddings | None) -> None:
-        if added is not None:
-            for name, column in self._columns.items():
-                column.append(getattr(added, name))
-        self._snapshot = Snapshot(
-            self._passages, live, TokenEmbeddings(**{name: column.view() for name, column in self._columns.items()})
-        )
+        if self._snapshot is after:
+            for passage_id in gone:
+                rows.pop(passage_id, None)
+            rows.update((passage.id, row) for row, passage in enumerate(added, n_rows))
+            self._rows_of = after
 
-    def _dead_marked(self, ids: Iterable[str]) -> NDArray[np.bool_]:
-        live = self._snapshot.live.copy()
-        live[[self._rows[passage_id] for passage_id in ids if passage_id in self._rows]] = False
-        return live
-
-    def _live_passages(self) -> list[Passage]:
-        return [self._passages[row] for row in np.flatnonzero(self._snapshot.live)]
-
-    def _live_embeddings(self) -> TokenEmbeddings:
-        live, all_rows = self._snapshot.live, self._snapshot.embeddings
-        windows = live[all_rows.owners]
-        tokens = np.repeat(windows, all_rows.doclens)
-        new_rows = np.cumsum(live, dtype=np.int32) - 1
-        return TokenEmbeddings(
-            vectors=all_rows.vectors[tokens],
-            token_spans=all_rows.token_spans[tokens],
-            doclens=all_rows.doclens[windows],
-            window_spans=all_rows.window_spans[windows],
-            owners=new_rows[all_rows.owners[windows]],
-        )
-
-    def _fill(self, passages: list[Passage], embeddings: TokenEmbeddings) -> None:
-        self._reset()
-        self._passages.extend(passages)
-        self._rows.update((passage.id, row) for row, passage in enumerate(passages))
-        self._publish(np.ones(len(passages), np.bool_), embeddings)
-
-    def _clear_dead(self) -> None:
-        live = self._snapshot.live
-        if len(live) - live.sum() > _MOST_DEAD * len(live):
-            self._fill(self._live_passages(), self._live_embeddings())
+    def _rows_by_id(self) -> dict[str, int]:
+        """The row of each live passage. A cache, made anew if it does not belong to the snapshot."""
+        if self._rows_of is not self._snapshot:
+            live, passages = self._snapshot.live, self._snapshot.passages
+            self._rows = {passages[row].id: row for row in np.flatnonzero(live).tolist()}
+            self._rows_of = self._snapshot
+        return self._rows
 
 
-class _Growing:
-    """An append-only array. Views handed out earlier keep their rows: growing writes behind them, or moves elsewhere."""
+class _SpareRoom:
+    """Room behind an array that is appended to, so that a thousand small appends do not copy it a thousand times."""
 
-    def __init__(self, row_shape: tuple[int, ...], dtype: type) -> None:
-        self._data: NDArray[Any] = np.empty((0, *row_shape), dtype)
-        self._used = 0
+    def __init__(self) -> None:
+        self._data: NDArray[Any] = np.empty(0)
 
-    def append(self, rows: NDArray[Any]) -> None:
-        needed = self._used + len(rows)
-        if needed > len(self._data):
-            # Half as much again: a thousand small adds copy each row three times at most, not a thousand times.
-            grown = np.empty((max(needed, len(self._data) * 3 // 2), *self._data.shape[1:]), self._data.dtype)
-            grown[: self._used] = self._data[: self._used]
-            self._data = grown
-        self._data[self._used : needed] = rows
-        self._used = needed
+    def append(self, array: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
+        """``array`` and ``rows`` one after the other; ``array`` itself, and every earlier result, stays as it is."""
+        used, needed = len(array), len(array) + len(rows)
+        if array.base is not self._data or needed > len(self._data):
+            # Half as much again: over many appends each row is copied three times at most.
+            data: NDArray[Any] = np.empty((max(needed, used * 3 // 2), *array.shape[1:]), array.dtype)
+            data[:used] = array
+            self._data = data
+        self._data[used:needed] = rows
+        return self._data[:needed]
 
-    def view(self) -> NDArray[Any]:
-        return self._data[: self._used]
+
+def _compacted(snapshot: Snapshot) -> Snapshot:
+    """The live passages alone, in new arrays."""
+    live, embeddings = snapshot.live, snapshot.embeddings
+    windows = live[embeddings.owners]
+    tokens = np.repeat(windows, embeddings.doclens)
+    new_rows = np.cumsum(live, dtype=np.int32) - np.int32(1)
+    kept = TokenEmbeddings(
+        vectors=embeddings.vectors[tokens],
+        token_spans=embeddings.token_spans[tokens],
+        doclens=embeddings.doclens[windows],
+        window_spans=embeddings.window_spans[windows],
+        owners=new_rows[embeddings.owners[windows]],
+    )
+    return Snapshot([snapshot.passages[row] for row in np.flatnonzero(live)], np.ones(live.sum(), np.bool_), kept)
+
+
+def _no_embeddings(dim: int) -> TokenEmbeddings:
+    spans, counts = np.empty((0, 2), np.int32), np.empty(0, np.int32)
+    return TokenEmbeddings(np.empty((0, dim), np.float32), spans, counts, spans, counts)
 
 
 def _copied(passage: Passage) -> Passage:

@@ -28,7 +28,7 @@ class Snapshot:
         embeddings: the windows of all rows, live or not; ``owners`` are rows, each with at least one window.
     """
 
-    passages: Sequence[Passage]
+    passages: list[Passage]
     live: NDArray[np.bool_]
     embeddings: TokenEmbeddings
 

@@ -151,6 +151,30 @@ def test_a_failed_or_interrupted_add_changes_nothing(index, words, monkeypatch):
     assert len(index) == 3
 
 
+@pytest.mark.parametrize("column", range(5))
+def test_an_add_interrupted_while_it_is_committed_changes_nothing(index, monkeypatch, column):
+    import colbert_core.index as module
+
+    before = index.search("dog", k=9)
+    append = module._SpareRoom.append
+    calls = iter(range(5))
+
+    def interrupt(*arguments):
+        if next(calls) == column:
+            raise KeyboardInterrupt
+        return append(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._SpareRoom, "append", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            index.add([Passage("dog", "changed"), Passage("new", "new")])
+    assert index.search("dog", k=9) == before
+    assert index.get(["dog", "new"]) == [ANIMALS[1], None]
+    index.add([Passage("new", "quite new words")])
+    assert ids(index.search("quite new words", k=1)) == ["new"]
+    assert index.search("dog barks", k=1)[0].passage == ANIMALS[1]
+
+
 # Bad input
 
 

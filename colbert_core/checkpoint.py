@@ -79,9 +79,9 @@ def find_checkpoint(name: str, *, local_files_only: bool = False) -> Path:
         CheckpointNotFoundError: there is no such folder, or the hub's files are neither cached nor to be had.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder
-    if name.count("/") > 1 or name.startswith((".", "~", "/", "\\")) or folder.is_absolute():
+    if not name or name.count("/") > 1 or name.startswith((".", "~", "/", "\\")) or folder.is_absolute():
         raise CheckpointNotFoundError(f"There is no checkpoint folder at {folder.absolute()}; check the path.")
 
     import huggingface_hub

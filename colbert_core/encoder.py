@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import replace
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -100,7 +101,7 @@ class Encoder:
     @classmethod
     def from_pretrained(
         cls,
-        name: str | None = None,
+        name: str | PathLike[str] | None = None,
         *,
         device: str | None = None,
         dtype: torch.dtype | str | None = None,
@@ -126,7 +127,10 @@ class Encoder:
             CheckpointError: the folder is damaged, its parts do not fit, or its format is not read here.
             ValueError: a length or dtype that the model cannot have.
         """
-        checkpoint = read_checkpoint(find_checkpoint(name, local_files_only=local_files_only) if name else DEFAULT_MODEL)
+        name = None if name is None else fspath(name)
+        checkpoint = read_checkpoint(
+            DEFAULT_MODEL if name is None else find_checkpoint(name, local_files_only=local_files_only)
+        )
         chosen_device = torch.device(device or _best_device())
         chosen_dtype = _as_dtype(dtype) if dtype is not None else _best_dtype(chosen_device)
         recipe = checkpoint.recipe
@@ -140,7 +144,7 @@ class Encoder:
                 query_length=recipe.query_length if query_length is None else query_length,
                 passage_length=recipe.passage_length if passage_length is None else passage_length,
             ),
-            name=name or "default",
+            name="default" if name is None else name,
         )
         encoder._pickled_as = {
             "name": name,
@@ -364,9 +368,9 @@ class Encoder:
         return _unpickle, (self._pickled_as,)
 
 
-def as_encoder(encoder: str | TokenEncoder | None, *, device: str | None = None) -> TokenEncoder:
+def as_encoder(encoder: str | PathLike[str] | TokenEncoder | None, *, device: str | None = None) -> TokenEncoder:
     """Load an encoder by name, or the one in the box for None; one that is loaded already is returned as it is."""
-    if encoder is None or isinstance(encoder, str):
+    if encoder is None or isinstance(encoder, (str, PathLike)):
         return Encoder.from_pretrained(encoder, device=device)
     return encoder
 

@@ -49,7 +49,9 @@ class Index:
         self._rows_of = self._snapshot
 
     @classmethod
-    def create(cls, path: str | PathLike[str] | None = None, encoder: str | TokenEncoder | None = None) -> Index:
+    def create(
+        cls, path: str | PathLike[str] | None = None, encoder: str | PathLike[str] | TokenEncoder | None = None
+    ) -> Index:
         """Make an empty index.
 
         Args:

@@ -12,6 +12,7 @@ from colbert_core.types import Hit, Passage, TokenEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from os import PathLike
 
 
 class Reranker:
@@ -24,7 +25,7 @@ class Reranker:
         'b'
     """
 
-    def __init__(self, encoder: str | TokenEncoder | None = None, *, device: str | None = None) -> None:
+    def __init__(self, encoder: str | PathLike[str] | TokenEncoder | None = None, *, device: str | None = None) -> None:
         """Load or take an encoder.
 
         Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import BaseDocumentCompressor, Document
@@ -31,7 +32,7 @@ class ColBERTRerank(BaseDocumentCompressor):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    model: str | TokenEncoder | None = None
+    model: str | Path | TokenEncoder | None = None
     """A checkpoint's name or folder, or a loaded encoder; None for the model in the box."""
     top_n: int | None = Field(default=3, ge=1)
     """Documents to keep; None for all."""

@@ -15,6 +15,7 @@ from colbert_core import Hit, Index, Passage, TokenEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
     from langchain_core.retrievers import LangSmithRetrieverParams
@@ -61,7 +62,7 @@ class ColBERTRetriever(BaseRetriever):
         metadatas: Sequence[dict[str, Any]] | None = None,
         *,
         ids: Sequence[str] | None = None,
-        model: str | TokenEncoder | None = None,
+        model: str | Path | TokenEncoder | None = None,
         **fields: Any,
     ) -> ColBERTRetriever:
         """Index texts in memory.
@@ -88,7 +89,7 @@ class ColBERTRetriever(BaseRetriever):
 
     @classmethod
     def from_documents(
-        cls, documents: Iterable[Document], *, model: str | TokenEncoder | None = None, **fields: Any
+        cls, documents: Iterable[Document], *, model: str | Path | TokenEncoder | None = None, **fields: Any
     ) -> ColBERTRetriever:
         """Index documents in memory; those without an id get a random one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
@@ -31,7 +32,7 @@ class ColBERTRerank(BaseNodePostprocessor):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    model: str | TokenEncoder | None = Field(
+    model: str | Path | TokenEncoder | None = Field(
         default=None,
         description="A checkpoint's name or folder, or a loaded encoder; None for the model in the box.",
     )
@@ -52,7 +53,7 @@ class ColBERTRerank(BaseNodePostprocessor):
     def _postprocess_nodes(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None) -> list[NodeWithScore]:
         if query_bundle is None:
             raise ValueError("ColBERTRerank needs the query: pass query_bundle=... or query_str=...")
-        name = self.model if isinstance(self.model, str) else getattr(self.model, "name", "default")
+        name = str(self.model) if isinstance(self.model, str | Path) else getattr(self.model, "name", "default")
         dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=name))
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,

@@ -16,6 +16,7 @@ from colbert_core import Hit, Index, Passage, TokenEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from llama_index.core.schema import TransformComponent
 
@@ -67,7 +68,7 @@ class ColBERTRetriever(BaseRetriever):
         nodes: Sequence[BaseNode],
         similarity_top_k: int = 2,
         *,
-        model: str | TokenEncoder | None = None,
+        model: str | Path | TokenEncoder | None = None,
         **kwargs: Any,
     ) -> ColBERTRetriever:
         """Index nodes in memory.
@@ -91,7 +92,7 @@ class ColBERTRetriever(BaseRetriever):
         documents: Sequence[Document],
         similarity_top_k: int = 2,
         *,
-        model: str | TokenEncoder | None = None,
+        model: str | Path | TokenEncoder | None = None,
         transformations: list[TransformComponent] | None = None,
         **kwargs: Any,
     ) -> ColBERTRetriever:

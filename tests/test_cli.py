@@ -110,6 +110,13 @@ def test_the_installed_command_works_in_a_pipe(stanford_folder):
     assert done.stderr == ""
 
 
+def test_a_reader_that_stops_early_is_no_error(stanford_folder):
+    command = f"{sys.executable} -m colbert_core.cli rerank cat --model {stanford_folder} | head -n 1"
+    done = subprocess.run(command, shell=True, input="the cat sat\n" * 5000, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
 def test_version_is_the_packages(run, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["--version"])

@@ -178,7 +178,7 @@ def test_a_passage_of_a_megabyte_is_encoded_whole(tmp_path, stanford_folder):
     assert (found.window_spans[1:, 0] < found.window_spans[:-1, 1]).all()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(text=st.text(max_size=120))
 def test_token_spans_are_inside_their_window_on_any_unicode(stanford, text):
     found = stanford.encode_passages([text])

@@ -288,7 +288,7 @@ def test_searches_beside_writers_see_whole_states_only(words):
             task.result()
 
 
-@settings(max_examples=40, stateful_step_count=25, deadline=None)
+@settings(max_examples=40, stateful_step_count=25)
 class AgainstADictionary(RuleBasedStateMachine):
     """Any order of calls leaves the index as a dictionary would be, and every search as the formula says."""
 

@@ -43,8 +43,12 @@ def test_it_needs_no_network(monkeypatch):
     ("query", "right", "wrong"),
     [
         ("happy pets", "Cats purr when they are content.", "Rust is a systems language."),
-        ("Which planet is the largest?", "Jupiter outweighs all its neighbours taken together.", "The largest hotel is in Mecca."),
-        ("how to fix a flat tyre", "Mending a puncture takes a patch and some glue.", "Her flat has a view of the park."),
+        (
+            "Which planet is the largest?",
+            "Jupiter outweighs all its neighbours taken together.",
+            "The largest hotel is in Mecca.",
+        ),
+        ("how to fix a flat tyre", "Mending a puncture takes a patch and some glue.", "Her apartment has a view of the park."),
     ],
 )
 def test_it_understands_other_words_for_the_same_thing(default_encoder, query, right, wrong):

@@ -12,7 +12,7 @@ import bm25s
 import pytest
 import Stemmer
 
-from colbert_core import Index, cli
+from colbert_core import Encoder, Index, cli
 
 
 @pytest.fixture(scope="module")
@@ -25,24 +25,20 @@ def passages():
     return cli._demo_passages()
 
 
-@pytest.fixture(scope="module")
-def index(default_encoder, passages):
-    index = Index.create(None, default_encoder)
-    index.add(passages)
-    return index
-
-
 def test_the_collection_is_what_the_readme_says(passages, questions):
     assert 140 <= len(passages) <= 170
     assert len({passage.id for passage in passages}) == len(passages)
-    about = [p for p in passages if "Miyazaki" in p.text or "Ghibli" in p.text]
-    assert 0.3 <= len(about) / len(passages) <= 0.45
+    about_ghibli = [passage.id for passage in passages].index("studio-ponoc") + 1  # the file begins with them
+    assert 0.3 <= about_ghibli / len(passages) <= 0.4
     assert questions[0]["question"] == "What animation studio did Miyazaki found?"
     assert len(questions) == 6
     assert {question["answer_id"] for question in questions} <= {passage.id for passage in passages}
 
 
-def test_the_model_in_the_box_ranks_the_right_passage_first_for_every_question(index, questions):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_model_in_the_box_ranks_the_right_passage_first_for_every_question(passages, questions, dtype):
+    index = Index.create(None, Encoder.from_pretrained(device="cpu", dtype=dtype))
+    index.add(passages)
     found = index.search_many([question["question"] for question in questions], k=2)
     assert [hits[0].passage.id for hits in found] == [question["answer_id"] for question in questions]
 

@@ -40,11 +40,11 @@ def windows(word_starts: Sequence[bool], size: int, overlap: int) -> list[tuple[
 
     n_tokens = len(word_starts)
     cuts: list[tuple[int, int]] = []
-    start = 0
+    start = end = 0
     while True:
         if start + size >= n_tokens:
             return [*cuts, (start, n_tokens)]
-        end = word_start(start + size, start + size // 2)
+        end = word_start(start + size, max(start + size // 2, end))  # never inside the window before
         cuts.append((start, end))
         start = max(word_start(end - overlap, start), start + 1)
 

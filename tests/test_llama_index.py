@@ -110,7 +110,7 @@ def test_white_space_around_the_query_does_not_count(retriever):
 
 def test_metadata_is_encoded_as_the_node_says(words):
     shown = TextNode(id_="shown", text="text", metadata={"author": "Miyazaki"})
-    hidden = TextNode(id_="hidden", text="text", metadata={"author": "Miyazaki"}, excluded_embed_metadata_keys=["author"])
+    hidden = TextNode(id_="hidden", text="other text", metadata={"author": "Miyazaki"}, excluded_embed_metadata_keys=["author"])
     found = ColBERTRetriever.from_nodes([hidden, shown], model=words).retrieve("author: Miyazaki")
     assert ids(found)[0] == "shown"
     assert found[0].score > found[1].score

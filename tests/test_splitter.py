@@ -27,6 +27,11 @@ def test_a_word_longer_than_a_window_is_cut_inside():
     assert splitter.windows([True] + [False] * 9, size=4, overlap=1) == [(0, 4), (3, 7), (6, 10)]
 
 
+def test_a_window_never_lies_inside_the_one_before():
+    # words begin at 0, 1 and 3: cutting at whole words alone would give (0, 3), (1, 3)
+    assert splitter.windows([True, True, False, True, False], size=3, overlap=1) == [(0, 3), (1, 4), (3, 5)]
+
+
 @given(
     word_starts=st.lists(st.booleans(), max_size=200),
     size=st.integers(1, 30),

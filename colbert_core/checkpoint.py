@@ -13,6 +13,7 @@ Weights may be stored as int8 with a float32 ``<name>.scale`` for each row, whic
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,15 +110,16 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     config = _read_json(folder / "config.json")
     metadata = folder / "artifact.metadata"
-    is_stanford = metadata.is_file() or "HF_ColBERT" in config.get("architectures", [])
+    is_stanford = metadata.is_file() or "HF_ColBERT" in (config.get("architectures") or [])
     if not is_stanford:
         _refuse_other_formats(folder, config)
-    recipe = _stanford_recipe(metadata) if is_stanford else _untrained_recipe(folder, config)
+    stated = _read_metadata(metadata) if metadata.is_file() else {}
+    recipe = _stanford_recipe(stated, metadata) if is_stanford else _untrained_recipe(folder)
 
-    weights = _dequantized(_read_weights(folder), folder)
+    weights = {_current_name(key): tensor for key, tensor in _dequantized(_read_weights(folder), folder).items()}
     projection = weights.pop("linear.weight", None)
     if is_stanford:
-        _check_projection(folder, config, metadata, projection)
+        _check_projection(folder, config, stated, projection)
     elif projection is not None:
         raise UnsupportedCheckpointError(
             f"{folder} has the projection linear.weight but neither artifact.metadata nor the architecture HF_ColBERT "
@@ -165,6 +167,13 @@ def _dequantized(stored: dict[str, torch.Tensor], folder: Path) -> dict[str, tor
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    content = _parse_json(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, got {type(content).__name__}; copy it again.")
+    return content
+
+
+def _parse_json(path: Path) -> Any:
     if not path.is_file():
         found = sorted(p.name for p in path.parent.iterdir())
         raise CheckpointNotFoundError(
@@ -172,25 +181,24 @@ def _read_json(path: Path) -> dict[str, Any]:
             "pass the folder that holds config.json and the weights."
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); copy it again.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(content).__name__}; copy it again.")
-    return content
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """The tensors of model.safetensors, its shards, or pytorch_model.bin; the first that is there."""
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     shards = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file():
         files = [folder / "model.safetensors"]
     elif shards.is_file():
-        files = [folder / shard for shard in sorted(set(_read_json(shards)["weight_map"].values()))]
+        weight_map = _read_json(shards).get("weight_map")
+        if not weight_map:
+            raise CheckpointError(f"{shards} names no files under weight_map; copy it again.")
+        files = [folder / shard for shard in sorted(set(weight_map.values()))]
     else:
         files = [folder / "pytorch_model.bin"]
 
@@ -204,8 +212,8 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
                 weights |= load_file(file)
             else:
                 weights |= torch.load(file, map_location="cpu", weights_only=True)
-        # torch.load reports damage as any of RuntimeError, EOFError, UnpicklingError and more.
-        except (SafetensorError, Exception) as error:
+        # Damage shows as SafetensorError, or with torch.load as any of RuntimeError, EOFError, UnpicklingError and more.
+        except Exception as error:
             raise CheckpointError(
                 f"{file} ({file.stat().st_size:,} bytes) cannot be read ({type(error).__name__}: {error}); "
                 "it is damaged or not completely copied: copy it again."
@@ -213,34 +221,45 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _stanford_recipe(metadata: Path) -> EncoderConfig:
+def _current_name(key: str) -> str:
+    """Checkpoints from before PyTorch, bert-base-uncased among them, call the parameters of LayerNorm gamma and beta."""
+    return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", key))
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    """artifact.metadata; some versions of Stanford's code put everything under "config"."""
+    content = _read_json(path)
+    return dict(content.get("config", content))
+
+
+def _stanford_recipe(stated: dict[str, Any], metadata: Path) -> EncoderConfig:
     """The recipe in artifact.metadata; what it leaves out has the defaults of Stanford's code.
 
     Ours are the keys "query_augmentation" and "trained", and markers that are null; the model in the box uses them.
     """
-    content = _read_json(metadata) if metadata.is_file() else {}
-    content = content.get("config", content)
-    return EncoderConfig(
-        query_length=int(content.get("query_maxlen", 32)),
-        passage_length=int(content.get("doc_maxlen", 220)),
-        query_marker=content.get("query_token_id", "[unused0]"),
-        passage_marker=content.get("doc_token_id", "[unused1]"),
-        augment_queries=bool(content.get("query_augmentation", True)),
-        attend_to_augmentation=bool(content.get("attend_to_mask_tokens", False)),
-        skip_punctuation=bool(content.get("mask_punctuation", True)),
-        trained=bool(content.get("trained", True)),
-    )
+    try:
+        return EncoderConfig(
+            query_length=int(stated.get("query_maxlen") or 32),
+            passage_length=int(stated.get("doc_maxlen") or 220),
+            query_marker=stated.get("query_token_id", "[unused0]"),
+            passage_marker=stated.get("doc_token_id", "[unused1]"),
+            augment_queries=bool(stated.get("query_augmentation", True)),
+            attend_to_augmentation=bool(stated.get("attend_to_mask_tokens", False)),
+            skip_punctuation=bool(stated.get("mask_punctuation", True)),
+            trained=bool(stated.get("trained", True)),
+        )
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{metadata} has a length that is no number ({error}); copy it again.") from error
 
 
-def _untrained_recipe(folder: Path, config: dict[str, Any]) -> EncoderConfig:
+def _untrained_recipe(folder: Path) -> EncoderConfig:
     """Late interaction for a model that never learned it: its own tokens, up to the length it was trained with."""
     settings = folder / "sentence_bert_config.json"
     length = _read_json(settings).get("max_seq_length") if settings.is_file() else None
-    length = min(int(length or 256), int(config.get("max_position_embeddings", 512)))
-    return EncoderConfig(query_length=length, passage_length=length, trained=False)
+    return EncoderConfig(query_length=int(length or 256), passage_length=int(length or 256), trained=False)
 
 
-def _check_projection(folder: Path, config: dict[str, Any], metadata: Path, projection: torch.Tensor | None) -> None:
+def _check_projection(folder: Path, config: dict[str, Any], stated: dict[str, Any], projection: torch.Tensor | None) -> None:
     if projection is None:
         raise CheckpointError(
             f"{folder} is a Stanford ColBERT checkpoint but its weights have no linear.weight, the projection; "
@@ -252,10 +271,10 @@ def _check_projection(folder: Path, config: dict[str, Any], metadata: Path, proj
             f"{folder}: linear.weight has the shape {tuple(projection.shape)} but the backbone's hidden size is {hidden}; "
             "config.json and the weights belong to different checkpoints."
         )
-    stated = _read_json(metadata).get("dim") if metadata.is_file() else None
-    if stated is not None and stated != projection.shape[0]:
+    dim = stated.get("dim")
+    if dim is not None and dim != projection.shape[0]:
         raise CheckpointError(
-            f"{folder}: artifact.metadata says dim {stated} but linear.weight projects to {projection.shape[0]}; "
+            f"{folder}: artifact.metadata says dim {dim} but linear.weight projects to {projection.shape[0]}; "
             "they belong to different checkpoints."
         )
 
@@ -264,8 +283,10 @@ def _refuse_other_formats(folder: Path, config: dict[str, Any]) -> None:
     """A late-interaction checkpoint must never be read as untrained: it would work, and be wrong."""
     settings = folder / "config_sentence_transformers.json"
     modules = folder / "modules.json"
-    types = json.loads(modules.read_text(encoding="utf-8")) if modules.is_file() else []
-    names = [str(module.get("type", "")) for module in types]
+    listed = _parse_json(modules) if modules.is_file() else []
+    if not isinstance(listed, list) or not all(isinstance(module, dict) for module in listed):
+        raise CheckpointError(f"{modules} must hold a JSON list of modules; copy it again.")
+    names = [str(module.get("type", "")) for module in listed]
     is_pylate = any(name.startswith("pylate.") for name in names) or (
         settings.is_file() and _read_json(settings).get("model_type") == "ColBERT"
     )

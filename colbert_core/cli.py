@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from colbert_core.errors import ColBERTError, MissingExtraError
 from colbert_core.index import Index
 from colbert_core.rerank import Reranker
+from colbert_core.search import check_count
 from colbert_core.types import Hit, Passage
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 an error that is explained on standard error, 2 wrong usage (argparse), 130 interrupted.
     """
     options = _parser().parse_args(arguments)
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
+            stream.reconfigure(encoding="utf-8")  # pipes and files; on Windows they default to an old code page
     try:
         code = int(options.run(options))
         sys.stdout.flush()
@@ -83,6 +88,7 @@ def _quickstart(options: argparse.Namespace) -> int:
         raise ValueError('--files needs a question: add --ask "..."')
     from colbert_core.encoder import Encoder
 
+    check_count(options.k, "-k")
     say = _silent if options.json else print
     progress = False if options.quiet else None
     encoder = Encoder.from_pretrained(options.model, device=options.device)
@@ -131,7 +137,7 @@ def _rerank(options: argparse.Namespace) -> int:
     if options.file is None:
         passages = list(_read_passages(sys.stdin.readlines(), "standard input"))
     else:
-        passages = list(_read_passages(_read_text(options.file).splitlines(), str(options.file)))
+        passages = list(_read_passages(_read_text(options.file).split("\n"), str(options.file)))
     reranker = Reranker(options.model, device=options.device)
     hits = reranker.rank(options.query, passages, options.top_n, progress=False if options.quiet else None)
     for hit in hits:
@@ -145,34 +151,41 @@ def _read_passages(lines: Sequence[str], source: str) -> Iterator[Passage]:
         text = line.strip()
         if not text:
             continue
-        if not text.startswith("{"):
-            yield Passage(str(number), text)
-            continue
         try:
-            record = json.loads(text)
-        except ValueError as error:
+            record: dict[str, Any] = json.loads(text) if text.startswith("{") else {"text": text}
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"Line {number} of {source} begins like a JSON object but is none: {error}") from None
         if "text" not in record:
             raise ValueError(f'Line {number} of {source} has no "text"; its keys are {", ".join(record) or "none"}.')
-        yield Passage(str(record.get("id", number)), record["text"], record.get("metadata", {}))
+        name, metadata_ = record.get("id"), record.get("metadata")
+        try:
+            yield Passage(str(number if name is None else name), record["text"], {} if metadata_ is None else metadata_)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"Line {number} of {source}: {error}") from None
 
 
 def _read_files(folder: Path, encoder: Any) -> Iterator[Passage]:
     """Passages of every readable file below a folder, named path#n."""
     if not folder.is_dir():
         raise ValueError(f"--files {folder} is not a folder.")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)  # .venv, .git
+    )
     if not files:
         raise ValueError(f"--files {folder} holds no {', '.join(_SUFFIXES)} file.")
     for path in files:
         name = path.relative_to(folder).as_posix()
         if path.suffix.lower() == ".jsonl":
-            texts = [passage.text for passage in _read_passages(_read_text(path).splitlines(), str(path))]
+            texts = [(line.text, line.metadata) for line in _read_passages(_read_text(path).split("\n"), str(path))]
         else:
-            texts = [_read_text(path)]
-        parts = (text[start:end] for text in texts for start, end in encoder.split(text))
-        for number, part in enumerate(parts, 1):
-            yield Passage(f"{name}#{number}", part, {"source": name})
+            texts = [(_read_text(path), {})]
+        parts = ((text[start:end], kept) for text, kept in texts for start, end in encoder.split(text))
+        for number, (part, kept) in enumerate(parts, 1):
+            yield Passage(f"{name}#{number}", part, {**kept, "source": name})
 
 
 def _read_text(path: Path) -> str:
@@ -190,7 +203,7 @@ def _demo_passages() -> list[Passage]:
 
 
 def _read_demo(name: str) -> list[dict[str, Any]]:
-    lines = resources.files("colbert_core").joinpath("quickstart", name).read_text(encoding="utf-8").splitlines()
+    lines = resources.files("colbert_core").joinpath("quickstart", name).read_text(encoding="utf-8").strip().split("\n")
     return [json.loads(line) for line in lines]
 
 

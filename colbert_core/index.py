@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.maxsim import unit_vectors
-from colbert_core.search import Snapshot, check_count, check_relevance, search_exact
+from colbert_core.search import Snapshot, check_count, check_passages, check_relevance, search_exact
 from colbert_core.types import Hit, Passage, TokenEmbeddings, TokenEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from os import PathLike
 
     from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class Index:
         self._lock = threading.Lock()
         # The snapshot is the truth, and one assignment publishes the next: an interrupted write leaves the one before.
         self._snapshot = Snapshot([], np.empty(0, np.bool_), _no_embeddings(encoder.dim))
-        self._spare = {field.name: _SpareRoom() for field in fields(TokenEmbeddings)}
+        self._spare = _spare_room()
         self._rows: dict[str, int] = {}
         self._rows_of = self._snapshot
 
@@ -81,10 +81,7 @@ class Index:
             TypeError: something is not a ``Passage``.
             ValueError: two passages of this call have the same id.
         """
-        given = list(passages)
-        for position, passage in enumerate(given):
-            if not isinstance(passage, Passage):
-                raise TypeError(f"Item {position} is a {type(passage).__name__}, not a Passage; write Passage(id, text).")
+        given = check_passages(passages)
         ids = [passage.id for passage in given]
         repeated = [passage_id for passage_id, count in Counter(ids).items() if count > 1]
         if repeated:
@@ -94,8 +91,9 @@ class Index:
             )
         if not given:
             return []
-        stored = [replace(passage, metadata=copy.deepcopy(passage.metadata)) for passage in given]
+        stored = [_copied(passage) for passage in given]
         embeddings = self.encoder.encode_passages([passage.text for passage in stored], progress=progress)
+        embeddings.check(len(stored), self.encoder.dim)
         with self._lock:
             self._commit(ids, stored, embeddings)
         return ids
@@ -145,13 +143,16 @@ class Index:
         return self.search_many([query], k, min_relevance=min_relevance)[0]
 
     def search_many(
-        self, queries: Sequence[str | NDArray[np.float32]], k: int = 10, *, min_relevance: float | None = None
+        self, queries: Iterable[str | NDArray[np.float32]], k: int = 10, *, min_relevance: float | None = None
     ) -> list[list[Hit]]:
-        """``search`` for several queries over one snapshot; texts are encoded together."""
-        if isinstance(queries, str):
-            raise TypeError("queries must be a list, got one str; use search for a single query.")
+        """``search`` for several queries over one snapshot.
+
+        Texts are encoded together, in batches of other shapes than alone, so scores may differ in their last digits.
+        """
+        if isinstance(queries, str | np.ndarray):
+            raise TypeError(f"queries must be a list, got one {type(queries).__name__}; use search for a single query.")
         k, min_relevance = check_count(k, "k"), check_relevance(min_relevance, "min_relevance")
-        matrices = self._query_matrices(queries)
+        matrices = self._query_matrices(list(queries))
         snapshot = self._snapshot
         found = (search_exact(snapshot, matrix, k, min_relevance) for matrix in matrices)
         return [[replace(hit, passage=_copied(hit.passage)) for hit in hits] for hits in found]
@@ -173,8 +174,11 @@ class Index:
         self.__init__(state["encoder"])  # type: ignore[misc]
         self._snapshot = state["snapshot"]
 
-    def _query_matrices(self, queries: Sequence[str | NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        texts = [query for query in queries if not isinstance(query, np.ndarray)]
+    def _query_matrices(self, queries: list[str | NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        for position, query in enumerate(queries):
+            if not isinstance(query, str | np.ndarray):
+                raise TypeError(f"Query {position} must be a str or a NumPy array of vectors, got {type(query).__name__}.")
+        texts = [query for query in queries if isinstance(query, str)]
         encoded = iter(self.encoder.encode_queries(texts) if texts else [])
         return [
             unit_vectors(query, self.encoder.dim, f"Query {position}") if isinstance(query, np.ndarray) else next(encoded)
@@ -197,13 +201,15 @@ class Index:
         del before.passages[n_rows:]  # left there by a write that was interrupted
         before.passages.extend(added)
         after = Snapshot(before.passages, live, TokenEmbeddings(**both))
-        self._snapshot = _compacted(after) if live.sum() < (1 - _MOST_DEAD) * len(live) else after
-
-        if self._snapshot is after:
-            for passage_id in gone:
-                rows.pop(passage_id, None)
-            rows.update((passage.id, row) for row, passage in enumerate(added, n_rows))
-            self._rows_of = after
+        if live.sum() < (1 - _MOST_DEAD) * len(live):
+            self._snapshot = _compacted(after)
+            self._spare = _spare_room()  # the old rows go with it
+            return
+        self._snapshot = after
+        for passage_id in gone:
+            rows.pop(passage_id, None)
+        rows.update((passage.id, row) for row, passage in enumerate(added, n_rows))
+        self._rows_of = after
 
     def _rows_by_id(self) -> dict[str, int]:
         """The row of each live passage. A cache, made anew if it does not belong to the snapshot."""
@@ -232,6 +238,10 @@ class _SpareRoom:
         return self._data[:needed]
 
 
+def _spare_room() -> dict[str, _SpareRoom]:
+    return {field.name: _SpareRoom() for field in fields(TokenEmbeddings)}
+
+
 def _compacted(snapshot: Snapshot) -> Snapshot:
     """The live passages alone, in new arrays."""
     live, embeddings = snapshot.live, snapshot.embeddings
@@ -254,10 +264,17 @@ def _no_embeddings(dim: int) -> TokenEmbeddings:
 
 
 def _copied(passage: Passage) -> Passage:
-    return replace(passage, metadata=copy.deepcopy(passage.metadata))
+    try:
+        return replace(passage, metadata=copy.deepcopy(passage.metadata))
+    except Exception as error:  # whatever the user's own objects raise
+        raise TypeError(f"Metadata of passage {passage.id!r} cannot be copied ({error}); keep plain values in it.") from error
 
 
 def _id_list(ids: Iterable[str]) -> list[str]:
     if isinstance(ids, str):
         raise TypeError(f"ids must be a list of strings, got one str; write [{ids!r}].")
-    return list(ids)
+    checked = list(ids)
+    for position, passage_id in enumerate(checked):
+        if not isinstance(passage_id, str):
+            raise TypeError(f"Id {position} must be a str, got {type(passage_id).__name__}: {passage_id!r:.80}")
+    return checked

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from colbert_core.maxsim import maxsim
-from colbert_core.search import best_windows, check_count, check_relevance, to_hits, top_rows
-from colbert_core.types import Hit, Passage, TokenEncoder
+from colbert_core.search import best_windows, check_count, check_passages, check_relevance, to_hits, top_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from os import PathLike
+
+    from colbert_core.types import Hit, Passage, TokenEncoder
 
 
 class Reranker:
@@ -39,7 +40,7 @@ class Reranker:
     def rank(
         self,
         query: str,
-        passages: Sequence[Passage],
+        passages: Iterable[Passage],
         top_n: int | None = None,
         min_relevance: float | None = None,
         *,
@@ -58,15 +59,14 @@ class Reranker:
             TypeError: the query is not a string, or something is not a ``Passage``.
             ValueError: the query is blank, or top_n is below 1.
         """
-        for position, passage in enumerate(passages):
-            if not isinstance(passage, Passage):
-                raise TypeError(f"Item {position} is a {type(passage).__name__}, not a Passage; write Passage(id, text).")
+        passages = check_passages(passages)
         top_n = len(passages) if top_n is None else check_count(top_n, "top_n")
         min_relevance = check_relevance(min_relevance, "min_relevance")
         (query_vectors,) = self.encoder.encode_queries([query])
         if not passages:
             return []
         embeddings = self.encoder.encode_passages([passage.text for passage in passages], progress=progress)
+        embeddings.check(len(passages), self.encoder.dim)
         scores, windows = best_windows(maxsim(query_vectors, embeddings.vectors, embeddings.doclens), embeddings.owners)
         rows = top_rows(scores, np.arange(len(passages)), top_n, tie=lambda row: row)
         return to_hits(

@@ -12,7 +12,7 @@ from colbert_core.maxsim import maxsim
 from colbert_core.types import Hit, Passage, TokenEmbeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -111,6 +111,20 @@ def to_hits(
     return hits if min_relevance is None else [hit for hit in hits if hit.relevance >= min_relevance]
 
 
+def check_passages(items: Iterable[object]) -> list[Passage]:
+    """Return the items as a list if all are passages.
+
+    Raises:
+        TypeError: one is not.
+    """
+    checked: list[Passage] = []
+    for position, item in enumerate(items):
+        if not isinstance(item, Passage):
+            raise TypeError(f"Item {position} is a {type(item).__name__}, not a Passage; write Passage(id, text).")
+        checked.append(item)
+    return checked
+
+
 def check_count(value: object, name: str) -> int:
     """Return a number of results that makes sense.
 
@@ -133,6 +147,6 @@ def check_relevance(value: float | None, name: str) -> float | None:
     Raises:
         ValueError: it is not from 0 to 1.
     """
-    if value is not None and not 0 <= value <= 1:
+    if value is not None and (isinstance(value, str) or not 0 <= value <= 1):
         raise ValueError(f"{name} is a relevance from 0 to 1, got {value!r}; raw MaxSim scores are not thresholds.")
     return value

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # A paragraph ends at a blank line, a sentence at . ! ? … or their CJK forms with any closing quotes, or at a line end.
+# Runs are taken whole (possessive) and from their beginning, else a megabyte of dots takes hours.
 _PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*\s+|[。！？]+[”’」』）]*\s*|\n\s*")
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+\s+|[。！？]++[”’」』）]*+\s*|\n\s*")
 
 
 def windows(word_starts: Sequence[bool], size: int, overlap: int) -> list[tuple[int, int]]:

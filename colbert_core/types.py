@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -77,6 +78,29 @@ class TokenEmbeddings:
     doclens: NDArray[np.int32]
     window_spans: NDArray[np.int32]
     owners: NDArray[np.int32]
+
+    def check(self, n_texts: int, dim: int) -> TokenEmbeddings:
+        """Return these embeddings if they are what the attributes say, for so many texts and components.
+
+        Raises:
+            ValueError: they are not; an encoder of the user's own may be wrong, and must not spoil an index.
+        """
+        n_tokens, n_windows = len(self.vectors), len(self.doclens)
+        if self.vectors.shape != (n_tokens, dim) or self.vectors.dtype != np.float32:
+            problem = f"vectors must be float32 of shape (n_tokens, {dim}), got {self.vectors.dtype} {self.vectors.shape}"
+        elif (self.token_spans.shape, self.window_spans.shape) != ((n_tokens, 2), (n_windows, 2)):
+            problem = f"spans must be two per token and window, got {self.token_spans.shape} and {self.window_spans.shape}"
+        elif (n_windows and self.doclens.min() < 1) or self.doclens.sum() != n_tokens:
+            problem = f"doclens must be at least 1 and add up to the {n_tokens} vectors, got {self.doclens}"
+        elif len(self.owners) != n_windows or not np.array_equal(np.unique(self.owners), np.arange(n_texts)):
+            problem = f"each of the {n_texts} texts must own a window, got the owners {self.owners}"
+        elif (np.diff(self.owners) < 0).any():
+            problem = f"owners must ascend, got {self.owners}"
+        elif not np.allclose(np.einsum("td,td->t", self.vectors, self.vectors), 1, atol=1e-2):  # False for a NaN as well
+            problem = "every vector must have length 1, and be neither zero nor NaN"
+        else:
+            return self
+        raise ValueError(f"The encoder's token embeddings cannot be used: {problem}.")
 
 
 @dataclass(frozen=True, slots=True)

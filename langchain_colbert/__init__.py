@@ -1,5 +1,12 @@
 """Late-interaction (ColBERT) retrieval for LangChain: a retriever and a reranking document compressor."""
 
+from colbert_core import MissingExtraError
+
+try:
+    import langchain_core  # noqa: F401
+except ModuleNotFoundError as error:
+    raise MissingExtraError("langchain_colbert needs langchain-core: pip install 'langchain-core>=1.4.4,<2'") from error
+
 from langchain_colbert.rerank import ColBERTRerank
 from langchain_colbert.retriever import ColBERTRetriever
 

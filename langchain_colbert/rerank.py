@@ -39,7 +39,7 @@ class ColBERTRerank(BaseDocumentCompressor):
     device: str | None = None
     """Where a named model runs; None for the best device present."""
 
-    _reranker: Reranker | None = PrivateAttr(default=None)
+    _loaded: tuple[Any, Reranker] | None = PrivateAttr(default=None)
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -52,14 +52,19 @@ class ColBERTRerank(BaseDocumentCompressor):
         if not documents:
             return []
         passages = [Passage(str(position), document.page_content) for position, document in enumerate(documents)]
-        hits = self._loaded().rank(query, passages, self.top_n)
+        hits = self._reranker().rank(query, passages, self.top_n)
         return [_scored(documents[int(hit.passage.id)], hit.relevance) for hit in hits]
 
-    def _loaded(self) -> Reranker:
-        with _LOADING:
-            if self._reranker is None:
-                self._reranker = Reranker(self.model, device=self.device)
-            return self._reranker
+    def _reranker(self) -> Reranker:
+        """The loaded model; loaded again where ``model`` or ``device`` were changed, on this object or for a copy."""
+        wanted = (self.model, self.device)
+        loaded = self._loaded
+        if loaded is None or loaded[0] != wanted:
+            with _LOADING:
+                loaded = self._loaded
+                if loaded is None or loaded[0] != wanted:
+                    loaded = self._loaded = (wanted, Reranker(self.model, device=self.device))
+        return loaded[1]
 
 
 # One lock for all: a lock inside the object would keep it from being copied and pickled.

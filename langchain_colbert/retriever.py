@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -75,14 +74,17 @@ class ColBERTRetriever(BaseRetriever):
             fields: of the retriever, such as ``k``.
 
         Raises:
+            TypeError: ``texts`` is one string.
             ValueError: the lists have different lengths, or an id stands twice.
         """
+        if isinstance(texts, str):
+            raise TypeError("texts must be a list of strings, got one str; write [text].")
         texts = list(texts)
         for name, values in (("metadatas", metadatas), ("ids", ids)):
             if values is not None and len(values) != len(texts):
                 raise ValueError(f"There are {len(texts)} texts but {len(values)} {name}; give one for each text.")
         documents = [
-            Document(text, metadata=metadatas[i] if metadatas else {}, id=ids[i] if ids else None)
+            Document(text, metadata={} if metadatas is None else metadatas[i], id=None if ids is None else ids[i])
             for i, text in enumerate(texts)
         ]
         return cls.from_documents(documents, model=model, **fields)
@@ -131,4 +133,4 @@ class ColBERTRetriever(BaseRetriever):
 
 def _to_document(hit: Hit) -> Document:
     found = {"score": hit.score, "relevance_score": hit.relevance, "rank": hit.rank}
-    return Document(hit.passage.text, metadata=found | copy.deepcopy(hit.passage.metadata), id=hit.passage.id)
+    return Document(hit.passage.text, metadata=found | hit.passage.metadata, id=hit.passage.id)

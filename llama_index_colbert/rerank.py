@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class ColBERTRerank(BaseNodePostprocessor):
         description="Keep the score of the first retriever in the node's metadata, hidden from embedding and LLM text.",
     )
 
-    _reranker: Reranker | None = PrivateAttr(default=None)
+    _loaded: tuple[Any, Reranker] | None = PrivateAttr(default=None)
 
     @classmethod
     def class_name(cls) -> str:
@@ -71,22 +72,30 @@ class ColBERTRerank(BaseNodePostprocessor):
         passages = [
             Passage(str(position), scored.node.get_content(MetadataMode.EMBED)) for position, scored in enumerate(nodes)
         ]
-        hits = self._loaded().rank(query, passages, self.top_n)
+        hits = self._reranker().rank(query, passages, self.top_n)
         return [self._scored(nodes[int(hit.passage.id)], hit.relevance) for hit in hits]
 
     def _scored(self, retrieved: NodeWithScore, relevance: float) -> NodeWithScore:
-        node = retrieved.node.model_copy(deep=True)
+        # The parts that are lists and dicts are copied; an object that an IndexNode stands for is not.
+        parts = ("relationships", "excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
+        copies = {name: copy.copy(getattr(retrieved.node, name)) for name in parts}
+        node = retrieved.node.model_copy(update={"metadata": copy.deepcopy(retrieved.node.metadata), **copies})
         if self.keep_retrieval_score:
             node.metadata["retrieval_score"] = retrieved.score
             node.excluded_embed_metadata_keys.append("retrieval_score")
             node.excluded_llm_metadata_keys.append("retrieval_score")
         return NodeWithScore(node=node, score=relevance)
 
-    def _loaded(self) -> Reranker:
-        with _LOADING:
-            if self._reranker is None:
-                self._reranker = Reranker(self.model, device=self.device)
-            return self._reranker
+    def _reranker(self) -> Reranker:
+        """The loaded model; loaded again where ``model`` or ``device`` were changed, on this object or for a copy."""
+        wanted = (self.model, self.device)
+        loaded = self._loaded
+        if loaded is None or loaded[0] != wanted:
+            with _LOADING:
+                loaded = self._loaded
+                if loaded is None or loaded[0] != wanted:
+                    loaded = self._loaded = (wanted, Reranker(self.model, device=self.device))
+        return loaded[1]
 
 
 # One lock for all: a lock inside the object would keep it from being copied and pickled.

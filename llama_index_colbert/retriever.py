@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core import Settings
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.ingestion import run_transformations
-from llama_index.core.schema import BaseNode, Document, MetadataMode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import BaseNode, Document, IndexNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 from llama_index_instrumentation import get_dispatcher
 
-from colbert_core import Hit, Index, Passage, TokenEncoder
+from colbert_core import Index, Passage, TokenEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,8 @@ class ColBERTRetriever(BaseRetriever):
             retriever = ColBERTRetriever.from_nodes(nodes, similarity_top_k=3)
             query_engine = RetrieverQueryEngine.from_args(retriever, llm=llm)
 
-    Nodes come back as new objects with their id, relationships and metadata; ``NodeWithScore.score`` is the relevance,
+    Nodes come back as new objects with their id, relationships and metadata, kept as LlamaIndex's vector stores keep them:
+    as JSON, so a tuple comes back as a list and a ``Document`` as a ``TextNode``. ``NodeWithScore.score`` is the relevance,
     the mean best cosine of the query's vectors, from 0 to 1. Threads may share one retriever.
     """
 
@@ -58,8 +59,8 @@ class ColBERTRetriever(BaseRetriever):
 
     @similarity_top_k.setter
     def similarity_top_k(self, value: int) -> None:
-        if value < 1:
-            raise ValueError(f"similarity_top_k must be at least 1, got {value}.")
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"similarity_top_k must be at least 1 and whole, got {value!r}.")
         self._similarity_top_k = value
 
     @classmethod
@@ -74,7 +75,7 @@ class ColBERTRetriever(BaseRetriever):
         """Index nodes in memory.
 
         Args:
-            nodes: they are copied; their ids must differ.
+            nodes: they are copied; their ids must differ. The object of an ``IndexNode`` takes its place when it is found.
             similarity_top_k: nodes to return.
             model: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
             kwargs: as in the constructor.
@@ -82,7 +83,8 @@ class ColBERTRetriever(BaseRetriever):
         Raises:
             ValueError: an id stands twice.
         """
-        retriever = cls(Index.create(None, model), similarity_top_k, **kwargs)
+        objects = [node for node in nodes if isinstance(node, IndexNode) and node.obj is not None]
+        retriever = cls(Index.create(None, model), similarity_top_k, **{"objects": objects, **kwargs})
         retriever.add_nodes(nodes)
         return retriever
 
@@ -102,10 +104,10 @@ class ColBERTRetriever(BaseRetriever):
             documents: they are not changed.
             similarity_top_k: nodes to return.
             model: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
-            transformations: what makes nodes of documents; None for the node parser in ``Settings``.
+            transformations: what makes nodes of documents; None for those in ``Settings``.
             kwargs: as in the constructor.
         """
-        nodes = run_transformations(list(documents), transformations or [Settings.node_parser])
+        nodes = run_transformations(list(documents), Settings.transformations if transformations is None else transformations)
         return cls.from_nodes(nodes, similarity_top_k, model=model, **kwargs)
 
     def add_nodes(self, nodes: Sequence[BaseNode]) -> list[str]:
@@ -113,7 +115,20 @@ class ColBERTRetriever(BaseRetriever):
         return self.index.add([_to_passage(node) for node in nodes])
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return [_to_node_with_score(hit) for hit in self.index.search(query_bundle.query_str, self.similarity_top_k)]
+        # One string as a rule; a query transform such as HyDE gives several, and a node's score is then their mean.
+        texts = query_bundle.embedding_strs
+        if len(texts) == 1:
+            return [
+                _to_node_with_score(hit.passage, hit.relevance) for hit in self.index.search(texts[0], self.similarity_top_k)
+            ]
+        passages: dict[str, Passage] = {}
+        sums: dict[str, float] = {}
+        for hits in self.index.search_many(texts, max(1, len(self.index))):
+            for hit in hits:
+                passages[hit.passage.id] = hit.passage
+                sums[hit.passage.id] = sums.get(hit.passage.id, 0.0) + hit.relevance
+        best = sorted(sums, key=lambda passage_id: (-sums[passage_id], passage_id))[: self.similarity_top_k]
+        return [_to_node_with_score(passages[passage_id], sums[passage_id] / len(texts)) for passage_id in best]
 
     @dispatcher.span
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -121,15 +136,20 @@ class ColBERTRetriever(BaseRetriever):
 
 
 def _to_passage(node: BaseNode) -> Passage:
-    return Passage(node.node_id, node.get_content(MetadataMode.EMBED), node_to_metadata_dict(node))
+    if isinstance(node, IndexNode):
+        node = node.model_copy(update={"obj": None})
+    try:
+        metadata = node_to_metadata_dict(node)
+    except Exception as error:  # pydantic's own, which names no node
+        raise ValueError(f"Node {node.node_id!r} cannot be kept as JSON: {error}") from error
+    return Passage(node.node_id, node.get_content(MetadataMode.EMBED), metadata)
 
 
-def _to_node_with_score(hit: Hit) -> NodeWithScore:
-    """The node as it was added; a passage that did not come from LlamaIndex becomes a text node."""
-    passage = hit.passage
+def _to_node_with_score(passage: Passage, relevance: float) -> NodeWithScore:
+    """The node that was added; a passage that did not come from LlamaIndex becomes a text node."""
     node = (
         metadata_dict_to_node(passage.metadata)
-        if "_node_content" in passage.metadata
+        if {"_node_content", "_node_type"} <= passage.metadata.keys()
         else TextNode(id_=passage.id, text=passage.text, metadata=passage.metadata)
     )
-    return NodeWithScore(node=node, score=hit.relevance)
+    return NodeWithScore(node=node, score=relevance)

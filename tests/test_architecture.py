@@ -121,6 +121,21 @@ def test_the_core_works_with_neither_framework_installed(stanford_folder):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+@pytest.mark.parametrize(
+    ("adapter", "framework"), [("langchain_colbert", "langchain_core"), ("llama_index_colbert", "llama_index")]
+)
+def test_an_adapter_without_its_framework_names_the_pip_line(adapter, framework):
+    code = (
+        "import sys\n"
+        f"sys.modules[{framework!r}] = None\n"
+        "from colbert_core import MissingExtraError\n"
+        f"try:\n    import {adapter}\n"
+        "except MissingExtraError as error:\n    assert 'pip install' in str(error), error\n"
+        "else:\n    raise AssertionError('it was imported')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_an_unknown_name_of_the_package_is_an_attribute_error():
     core = importlib.import_module("colbert_core")
     with pytest.raises(AttributeError, match="no attribute 'Colbert'"):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import write_stanford, write_untrained
 from hypothesis import given
 from hypothesis import strategies as st
@@ -140,6 +142,44 @@ def test_int8_weights_without_their_scale_are_refused(stanford_copy):
         load(stanford_copy)
 
 
+def test_layer_norms_under_their_old_names_are_read(untrained_copy, untrained):
+    """bert-base-uncased is stored so."""
+    weights = load_file(untrained_copy / "model.safetensors")
+    old = {
+        k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v
+        for k, v in weights.items()
+    }
+    assert old.keys() != weights.keys()
+    save_file(old, untrained_copy / "model.safetensors")
+    text = ["the cat sat"]
+    np.testing.assert_array_equal(load(untrained_copy).encode_passages(text).vectors, untrained.encode_passages(text).vectors)
+
+
+@pytest.mark.parametrize("kind", ["Roberta", "XLMRoberta", "MPNet", "Electra", "DistilBert"])
+def test_other_backbones_read_as_many_tokens_as_they_have_positions_for(untrained_copy, kind):
+    sizes = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    if kind == "DistilBert":
+        sizes = {"vocab_size": 120, "dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 48}
+    config = getattr(transformers, f"{kind}Config")(**sizes, max_position_embeddings=34, pad_token_id=1)
+    config.save_pretrained(untrained_copy)
+    model = getattr(transformers, f"{kind}Model")(config)
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, untrained_copy / "model.safetensors")
+    edit_json(untrained_copy / "sentence_bert_config.json", max_seq_length=512)
+    encoder = load(untrained_copy)
+    most = encoder.config.passage_length
+    assert most == (32 if kind in ("Roberta", "XLMRoberta", "MPNet") else 34)
+    assert encoder.encode_passages(["cat " * 100]).doclens.max() == most
+    with pytest.raises(ValueError, match=f"query_length={most + 1} .* to {most}"):
+        load(untrained_copy, query_length=most + 1)
+
+
+def test_an_encoder_with_a_decoder_is_refused(untrained_copy):
+    config = transformers.T5Config(vocab_size=120, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    config.save_pretrained(untrained_copy)
+    with pytest.raises(UnsupportedCheckpointError, match="t5 model, an encoder with a decoder"):
+        load(untrained_copy)
+
+
 # Nothing there
 
 
@@ -215,6 +255,42 @@ def test_a_damaged_pytorch_file_is_an_error_and_runs_no_code(stanford_copy):
     with pytest.raises(CheckpointError, match="pytorch_model.bin"):
         load(stanford_copy)
     assert not (stanford_copy / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "error", "message"),
+    [
+        ("artifact.metadata", {"query_maxlen": "many"}, CheckpointError, "a length that is no number"),
+        ("artifact.metadata", {"config": {"dim": 99}}, CheckpointError, "says dim 99 but linear.weight projects to 16"),
+        ("artifact.metadata", [], CheckpointError, "must hold a JSON object, got list"),
+        ("config.json", {}, CheckpointError, "hidden size is None"),
+    ],
+)
+def test_files_with_other_content_are_errors_that_name_them(stanford_copy, file, content, error, message):
+    (stanford_copy / file).write_text(json.dumps(content))
+    with pytest.raises(error, match=message):
+        load(stanford_copy)
+
+
+def test_nulls_in_a_recipe_mean_the_defaults(stanford_copy):
+    edit_json(stanford_copy / "artifact.metadata", query_maxlen=None, doc_maxlen=None)
+    edit_json(stanford_copy / "config.json", architectures=None)
+    recipe = read_checkpoint(stanford_copy).recipe
+    assert (recipe.query_length, recipe.passage_length) == (32, 220)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[1]"])
+def test_a_damaged_modules_json_is_named(untrained_copy, content):
+    (untrained_copy / "modules.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"modules\.json"):
+        load(untrained_copy)
+
+
+def test_a_shard_index_without_files_is_named(stanford_copy):
+    (stanford_copy / "model.safetensors").unlink()
+    (stanford_copy / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"index\.json names no files"):
+        load(stanford_copy)
 
 
 # Parts that do not belong together
@@ -321,10 +397,22 @@ def test_an_unknown_keyword_is_an_error(stanford_folder):
         Encoder.from_pretrained(str(stanford_folder), max_length=12)
 
 
-@pytest.mark.parametrize("dtype", ["int8", "half-ish", torch.int32])
-def test_a_dtype_that_is_no_floating_point_type_is_refused(stanford_folder, dtype):
-    with pytest.raises(ValueError, match="dtype must be a floating point type"):
+@pytest.mark.parametrize("dtype", ["int8", "half-ish", torch.int32, "float8_e4m3fn"])
+def test_a_dtype_that_models_do_not_run_in_is_refused(stanford_folder, dtype):
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16"):
         Encoder.from_pretrained(str(stanford_folder), dtype=dtype)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "tpu:0"])
+def test_a_device_that_is_not_there_is_refused_and_the_best_named(stanford_folder, device):
+    with pytest.raises(ValueError, match=rf"device='{device}' is not to be had .* the best one present is"):
+        Encoder.from_pretrained(stanford_folder, device=device)
+
+
+@pytest.mark.parametrize("length", ["32", 32.5])
+def test_a_length_that_is_no_whole_number_is_refused(stanford_folder, length):
+    with pytest.raises(TypeError, match="query_length must be a whole number of tokens"):
+        load(stanford_folder, query_length=length)
 
 
 def test_writing_helpers_make_what_they_say(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -60,6 +61,24 @@ def test_rerank_reads_a_file_and_keeps_the_best_n(run, model, tmp_path):
     assert len(out.splitlines()) == 2
 
 
+def test_json_lines_end_at_line_feeds_only(run, model, tmp_path):
+    file = tmp_path / "passages.jsonl"
+    file.write_text('{"text": "one\u2028two cats\x85"}\r\n{"text": "dogs", "id": null, "metadata": null}\n', encoding="utf-8")
+    code, out, _ = run("rerank", "cats", str(file), *model, "--json")
+    assert code == 0
+    assert {hit["id"]: hit["text"] for hit in map(json.loads, out.split("\n")[:-1])} == {
+        "1": "one\u2028two cats\x85",
+        "2": "dogs",
+    }
+
+
+def test_pipes_are_utf8_whatever_the_platform_says(stanford_folder):
+    command = [sys.executable, "-m", "colbert_core.cli", "rerank", "cat", "--model", str(stanford_folder)]
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, input="Tōkyō 猫".encode(), capture_output=True, check=True, env=environment)
+    assert done.stdout.decode("utf-8").strip().endswith("Tōkyō 猫")
+
+
 def test_rerank_of_nothing_prints_nothing(run, model):
     assert run("rerank", "cat", *model) == (0, "", "")
 
@@ -69,14 +88,16 @@ def test_rerank_of_nothing_prints_nothing(run, model):
     [
         (["cat"], '{"text": "the cat"', "Line 1 of standard input begins like a JSON object but is none"),
         (["cat"], 'plain\n{"body": "x"}', 'Line 2 of standard input has no "text"; its keys are body'),
-        (["cat"], '{"text": 3}', "Text of passage '1' must be a str, got int"),
+        (["cat"], '{"text": 3}', "Line 1 of standard input: Text of passage '1' must be a str, got int"),
+        (["cat"], '{"a":' * 20_000, "Line 1 of standard input begins like a JSON object but is none"),
+        (["cat", "--device", "gpu"], "the cat", "device='gpu' is not to be had"),
         ([" "], "the cat", "Query 0 is empty"),
         (["cat", "--top-n", "0"], "the cat", "top_n must be at least 1, got 0"),
         (["cat", "no/such/file"], "", "No such file"),
     ],
 )
 def test_mistakes_exit_with_one_and_say_what_is_wrong(run, model, arguments, stdin, message):
-    code, out, err = run("rerank", *arguments, *model, stdin=stdin)
+    code, out, err = run("rerank", *model, *arguments, stdin=stdin)
     assert (code, out) == (1, "")
     assert err.startswith("colbert: ")
     assert message in err
@@ -132,7 +153,11 @@ def documents(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "pets.txt").write_text("The cat sat on a mat. " * 6 + "\n\nDogs bark. " * 6, encoding="utf-8")
     (tmp_path / "notes" / "code.md").write_text("# Rust\n\nRust is a language of systems.\n", encoding="utf-8")
-    (tmp_path / "more.jsonl").write_text('{"text": "happy pets purr"}\n{"text": "what sound"}\n', encoding="utf-8")
+    (tmp_path / "more.jsonl").write_text(
+        '{"text": "happy pets", "metadata": {"page": 4}}\n{"text": "what"}\n', encoding="utf-8"
+    )
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "LICENSE.txt").write_text("rust rust rust", encoding="utf-8")
     (tmp_path / "ignored.pdf").write_bytes(b"\xff\xfe")
     return tmp_path
 
@@ -145,6 +170,8 @@ def test_quickstart_over_own_files_names_passages_by_path_and_number(run, model,
     assert answer["question"] == "what is rust"
     assert {"notes/code.md#1", "more.jsonl#1", "more.jsonl#2", "pets.txt#1", "pets.txt#2"} <= set(names)
     assert len(names) == len(set(names))
+    assert not any(name.startswith(".venv") for name in names)
+    assert next(hit for hit in answer["hits"] if hit["id"] == "more.jsonl#1")["metadata"] == {"page": 4, "source": "more.jsonl"}
     assert all(hit["metadata"]["source"] == hit["id"].split("#")[0] for hit in answer["hits"])
 
 
@@ -164,6 +191,7 @@ def test_quickstart_over_own_files_shows_hits_and_the_prompt(run, model, documen
         (["--files", "{}/empty", "--ask", "x"], "holds no .txt, .md, .jsonl file"),
         (["--files", "{}/latin", "--ask", "x"], "is not UTF-8 text"),
         (["--files", "{}", "--ask", " "], "Query 0 is empty"),
+        (["--files", "{}", "--ask", "x", "-k", "0"], "-k must be at least 1, got 0"),
     ],
 )
 def test_quickstart_mistakes_are_named(run, model, documents, arguments, message):

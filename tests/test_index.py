@@ -6,15 +6,17 @@ import copy
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from conftest import WordEncoder
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from colbert_core import Hit, Index, Passage
+from colbert_core import Encoder, Hit, Index, Passage, Reranker
 
 ANIMALS = [
     Passage("cat", "the cat sat on the mat", {"legs": 4}),
@@ -231,6 +233,59 @@ def test_wrong_kinds_are_refused_by_name(index):
         index.search("cat", fetch_k=3)
 
 
+def test_queries_may_be_any_iterable(index):
+    assert index.search_many(query for query in ("cat", "dog")) == index.search_many(["cat", "dog"])
+
+
+@pytest.mark.parametrize("query", [["cat"], None, 3, torch.ones(1, 64)])
+def test_a_query_is_text_or_an_array(index, query):
+    with pytest.raises(TypeError, match="Query 0 must be a str or a NumPy array of vectors, got"):
+        index.search(query)
+
+
+@pytest.mark.parametrize("bad", [1, b"cat", None, ANIMALS[0]])
+def test_ids_are_strings(index, bad):
+    for call in (index.delete, index.get):
+        with pytest.raises(TypeError, match="Id 1 must be a str, got"):
+            call(["cat", bad])
+    assert len(index) == 3
+
+
+def test_metadata_that_cannot_be_copied_names_its_passage(index):
+    with pytest.raises(TypeError, match="Metadata of passage 'x' cannot be copied"):
+        index.add([Passage("x", "text", {"lock": threading.Lock()})])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vectors": np.full((3, 64), np.nan, np.float32)}, "length 1, and be neither zero nor NaN"),
+        ({"vectors": np.ones((3, 64), np.float32)}, "length 1, and be neither zero nor NaN"),
+        ({"vectors": np.ones((3, 64))}, r"float32 of shape \(n_tokens, 64\), got float64"),
+        ({"vectors": np.ones((3, 32), np.float32)}, r"got float32 \(3, 32\)"),
+        ({"token_spans": np.zeros((2, 2), np.int32)}, "spans must be two per token"),
+        ({"doclens": np.array([2, 0], np.int32)}, "doclens must be at least 1"),
+        ({"doclens": np.array([1, 1], np.int32)}, "add up to the 3 vectors"),
+        ({"owners": np.array([0, 0], np.int32)}, "each of the 2 texts must own a window"),
+        ({"owners": np.array([1, 0], np.int32)}, "owners must ascend"),
+    ],
+)
+def test_an_encoder_of_ones_own_cannot_spoil_the_index(index, words, monkeypatch, change, message):
+    encode = words.encode_passages
+    monkeypatch.setattr(words, "encode_passages", lambda texts, **options: replace(encode(texts, **options), **change))
+    two = [Passage("dog", "changed text"), Passage("new", "new")]
+    for call in (lambda: index.add(two), lambda: Reranker(words).rank("dog", two)):
+        with pytest.raises(ValueError, match="The encoder's token embeddings cannot be used: .*" + message):
+            call()
+    assert index.get(["dog", "new"]) == [ANIMALS[1], None]
+
+
+@pytest.mark.parametrize("make", [lambda encoder: Index.create(None, encoder), Reranker])
+def test_what_is_no_encoder_is_refused(make):
+    with pytest.raises(TypeError, match="An encoder is a checkpoint's name or folder"):
+        make(42)
+
+
 def test_a_path_is_refused_until_there_is_something_to_put_there(words, tmp_path):
     with pytest.raises(ValueError, match="in memory only"):
         Index.create(tmp_path / "x", words)
@@ -250,6 +305,25 @@ def test_a_path_is_refused_until_there_is_something_to_put_there(words, tmp_path
 def test_a_passage_checks_itself(arguments, error, message):
     with pytest.raises(error, match=message):
         Passage(*arguments)
+
+
+def test_equal_texts_tie_in_bfloat16_as_well(stanford_folder):
+    """Rounding differs with the shape of a batch, so equal texts must be encoded once."""
+    index = Index.create(None, Encoder.from_pretrained(stanford_folder, device="cpu", dtype="bfloat16"))
+    others = [Passage(f"x{i}", "what sound does the cat make " * (i % 3)) for i in range(150)]
+    equal = [Passage(f"e{i:03}", "happy pets and dogs") for i in range(150)]
+    index.add([passage for pair in zip(others, equal, strict=True) for passage in pair])
+    found = [hit for hit in index.search("happy pets", k=300) if hit.passage.id.startswith("e")]
+    assert len({hit.score for hit in found}) == 1
+    assert ids(found) == sorted(ids(found))
+
+
+def test_deleting_gives_the_memory_back(words):
+    index = Index.create(None, words)
+    index.add([Passage(str(i), "some words " * 30) for i in range(300)])
+    index.delete([str(i) for i in range(299)])
+    held = [index._snapshot.embeddings.vectors, *(spare._data for spare in index._spare.values())]
+    assert sum(len(array) for array in held) <= 60
 
 
 # Copies, threads

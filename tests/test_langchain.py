@@ -170,6 +170,8 @@ def test_mistakes_are_errors_not_silence(retriever, words):
         ColBERTRetriever.from_texts(["a", "b"], ids=["x"], model=words)
     with pytest.raises(ValueError, match="There are 1 texts but 2 metadatas"):
         ColBERTRetriever.from_texts(["a"], [{}, {}], model=words)
+    with pytest.raises(TypeError, match="texts must be a list of strings"):
+        ColBERTRetriever.from_texts("dog", model=words)
     with pytest.raises(ValueError, match="stand more than once"):
         ColBERTRetriever.from_texts(["a", "b"], ids=["x", "x"], model=words)
 
@@ -279,6 +281,32 @@ def test_the_model_is_loaded_at_the_first_use_and_once(stanford_folder, monkeypa
     for thread in threads:
         thread.join()
     assert loaded == [(str(stanford_folder),)]
+
+
+def test_a_changed_model_takes_effect(words):
+    other = WordEncoder(dim=32)
+    rerank = ColBERTRerank(model=words)
+    assert ids(rerank.compress_documents(DOCUMENTS, "bird sings"))[0] == "bird"
+    assert rerank.model_copy(update={"model": other})._reranker().encoder is other
+    rerank.model = other
+    assert rerank._reranker().encoder is other
+
+
+def test_a_reranker_that_is_loaded_does_not_wait_for_one_that_loads(words, monkeypatch):
+    import langchain_colbert.rerank as module
+
+    loaded, slow = ColBERTRerank(model=words), ColBERTRerank(model="slow")
+    expected = loaded.compress_documents(DOCUMENTS, "dog barks")
+    go_on = threading.Event()
+    monkeypatch.setattr(module, "Reranker", lambda *_, **__: go_on.wait(10))
+    thread = threading.Thread(target=slow._reranker)
+    thread.start()
+    try:
+        assert loaded.compress_documents(DOCUMENTS, "dog barks") == expected
+        assert thread.is_alive()
+    finally:
+        go_on.set()
+        thread.join()
 
 
 def test_a_copied_and_a_pickled_reranker_work(stanford):

@@ -8,9 +8,11 @@ import json
 import threading
 
 import pytest
+from conftest import WordEncoder
 from llama_index.core import Settings
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
+from llama_index.core.indices.query.query_transform import HyDEQueryTransform
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
@@ -19,8 +21,10 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.retrievers import TransformRetriever
 from llama_index.core.schema import (
     Document,
+    IndexNode,
     MetadataMode,
     NodeRelationship,
     NodeWithScore,
@@ -123,6 +127,10 @@ def test_documents_are_split_into_nodes_that_know_their_source(words):
     assert len(found) > 3
     assert found[0].node.ref_doc_id == "b.txt"
     assert len(ColBERTRetriever.from_documents(documents, 99, model=words).retrieve("dog")) == 2
+    assert ids(ColBERTRetriever.from_documents(documents, 9, model=words, transformations=[]).retrieve("dog")) == [
+        "a.txt",
+        "b.txt",
+    ]
 
 
 def test_adding_a_known_node_replaces_it_and_inputs_are_not_shared(words):
@@ -144,6 +152,36 @@ def test_passages_from_elsewhere_become_text_nodes(words):
     assert (found.node.node_id, found.node.get_content(), found.node.metadata) == ("x", "dog barks", {"page": 7})
 
 
+def test_several_texts_of_one_query_are_averaged(retriever):
+    """What HyDE sends: a made-up answer and the question."""
+    (cat,) = retriever.index.search("the cat sat", 1)
+    found = retriever.retrieve(QueryBundle("what", custom_embedding_strs=["the cat sat", "dog barks"]))
+    by_id = [
+        {hit.passage.id: hit.relevance for hit in retriever.index.search(text, 9)} for text in ("the cat sat", "dog barks")
+    ]
+    means = {name: (by_id[0][name] + by_id[1][name]) / 2 for name in by_id[0]}
+    assert cat.passage.id in ids(found)
+    assert ids(found) == sorted(means, key=lambda name: -means[name])[:3]
+    assert [scored.score for scored in found] == pytest.approx(sorted(means.values(), reverse=True)[:3])
+    (only,) = ColBERTRetriever(retriever.index, 1).retrieve(QueryBundle("what", custom_embedding_strs=["dog barks"]))
+    assert only.node.node_id == "dog"
+
+
+def test_hyde_searches_with_what_the_llm_wrote(retriever):
+    class Hypothesis(HyDEQueryTransform):
+        def _run(self, query_bundle, metadata):
+            return QueryBundle(query_bundle.query_str, custom_embedding_strs=["a bird sings a song"])
+
+    found = TransformRetriever(retriever, Hypothesis()).retrieve("which animal")
+    assert ids(found)[0] == "bird"
+
+
+def test_the_object_of_an_index_node_takes_its_place(retriever, words):
+    nodes_and_index = [*nodes(), IndexNode(text="questions about dogs", index_id="dogs", obj=retriever)]
+    outer = ColBERTRetriever.from_nodes(nodes_and_index, 1, model=words)
+    assert set(ids(outer.retrieve("questions about dogs"))) <= {"cat", "dog", "bird", "fish"}
+
+
 def test_one_index_serves_both_frameworks(retriever):
     assert LangChainRetriever(index=retriever.index).invoke("dog barks")[0].id == "dog"
 
@@ -159,9 +197,13 @@ def test_mistakes_are_errors(retriever, words):
         ColBERTRetriever.from_nodes(nodes(), model=words, top_k=3)
     with pytest.raises(ValueError, match="stand more than once"):
         ColBERTRetriever.from_nodes([*nodes(), *nodes()], model=words)
-    with pytest.raises(ValueError, match="similarity_top_k must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="similarity_top_k must be at least 1 and whole, got 0"):
         retriever.similarity_top_k = 0
-    with pytest.raises(ValueError, match="similarity_top_k must be at least 1, got -2"):
+    with pytest.raises(ValueError, match=r"similarity_top_k must be at least 1 and whole, got 2\.5"):
+        retriever.similarity_top_k = 2.5
+    with pytest.raises(ValueError, match="Node 'odd' cannot be kept as JSON"):
+        retriever.add_nodes([TextNode(id_="odd", text="x", metadata={"object": object()})])
+    with pytest.raises(ValueError, match="similarity_top_k must be at least 1 and whole, got -2"):
         ColBERTRetriever(retriever.index, similarity_top_k=-2)
 
 
@@ -243,6 +285,23 @@ def test_rerank_input_is_checked(words, candidates):
         ColBERTRerank(top_n=0)
     with pytest.raises(ValueError, match="topn"):
         ColBERTRerank(topn=3)
+
+
+def test_a_changed_model_takes_effect(words, candidates):
+    other = WordEncoder(dim=32)
+    rerank = ColBERTRerank(model=words)
+    assert rerank.postprocess_nodes(candidates, query_str="bird")[0].node.node_id == "bird"
+    for changed in (rerank.model_copy(update={"model": other}), rerank):
+        changed.model = other
+        changed.postprocess_nodes(candidates, query_str="bird")
+        assert changed._reranker().encoder is other
+
+
+def test_an_object_behind_an_index_node_is_never_copied(words):
+    node = IndexNode(text="a dog barks", index_id="sub", obj=threading.Lock())
+    (found,) = ColBERTRerank(model=words).postprocess_nodes([NodeWithScore(node=node)], query_str="dog")
+    assert found.node.obj is node.obj
+    assert found.node is not node
 
 
 def test_both_are_what_llama_index_expects_them_to_be():

@@ -50,6 +50,11 @@ def test_no_passages_give_no_hits_but_the_query_is_still_checked(words):
         Reranker(words).rank(" ", [])
 
 
+def test_passages_may_be_any_iterable(words):
+    reranker = Reranker(words)
+    assert reranker.rank("dogs bark", iter(PASSAGES)) == reranker.rank("dogs bark", PASSAGES)
+
+
 def test_bad_arguments_are_refused(words):
     reranker = Reranker(words)
     with pytest.raises(ValueError, match="top_n must be at least 1, got 0"):

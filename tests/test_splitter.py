@@ -81,6 +81,11 @@ def test_chinese_sentences_end_without_a_blank():
     assert [text[a:b] for a, b in splitter.passages(text, starts, 6)] == ["你好世界。", "再见世界！"]
 
 
+@pytest.mark.parametrize("run", [".", "!)", "。", "\n", " ", "\n "])
+def test_a_long_run_of_boundaries_takes_no_quadratic_time(run):
+    splitter.passages(run * 200_000, range(200_000), 100)  # hours, if every character were tried as a beginning
+
+
 @pytest.mark.parametrize("blank", ["", "  \n\n\t "])
 def test_a_blank_document_has_no_passages(blank):
     assert parts(blank, 5) == []

@@ -487,7 +487,8 @@ def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
 def _progress_bar(total: int, progress: bool | None) -> tqdm[Any]:
     """True shows it, False does not, None shows it on a terminal once a second has passed."""
     unasked = progress is None
-    return tqdm(total=total, desc="Encoding", unit="window", delay=unasked, disable=None if unasked else not progress)
+    disable = None if unasked else not progress  # tqdm's None: unless standard error is a terminal
+    return tqdm(total=total, desc="Encoding", unit="window", delay=1 if unasked else 0, disable=disable)
 
 
 def _as_list(texts: Iterable[str]) -> list[str]:

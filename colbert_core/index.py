@@ -27,7 +27,7 @@ _MOST_DEAD = 0.5
 class Index:
     """Passages and their token vectors, in memory and uncompressed; every search is exact.
 
-    Reads take a snapshot and never wait. Writes run one at a time and show at once when their call returns; one that
+    Searches read a snapshot and never wait. Writes run one at a time and show at once when their call returns; one that
     fails or is interrupted changes nothing. Passages go in and come out as copies.
 
     Example:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Padded tokens in one forward pass. Two CPU cores are fastest around 2,000 (the activations stay in cache);
-# a GPU needs more to be busy.
+# Padded tokens in one forward pass. On two CPU cores the model in the box is fastest from 1,000 to 4,000; 200 abstracts took
+# 4.0 s at 2,048 and 5.3 s at 16,384. A GPU needs more to be busy.
 _CPU_BATCH_TOKENS = 2048
 _GPU_BATCH_TOKENS = 32768
 

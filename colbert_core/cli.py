@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 an error that is explained on standard error, 2 wrong usage (argparse), 130 interrupted.
     """
     options = _parser().parse_args(arguments)
-    for stream in (sys.stdin, sys.stdout):
+    for stream, encoding in ((sys.stdin, "utf-8-sig"), (sys.stdout, "utf-8")):
         if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
-            stream.reconfigure(encoding="utf-8")  # pipes and files; on Windows they default to an old code page
+            stream.reconfigure(encoding=encoding)  # pipes and files; on Windows they default to an old code page
     try:
         code = int(options.run(options))
         sys.stdout.flush()
@@ -153,8 +153,9 @@ def _read_passages(lines: Sequence[str], source: str) -> Iterator[Passage]:
             continue
         try:
             record: dict[str, Any] = json.loads(text) if text.startswith("{") else {"text": text}
+            json.dumps(record, ensure_ascii=False, allow_nan=False).encode()  # what --json prints again must be valid
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"Line {number} of {source} begins like a JSON object but is none: {error}") from None
+            raise ValueError(f"Line {number} of {source} is no valid text or JSON object: {error}") from None
         if "text" not in record:
             raise ValueError(f'Line {number} of {source} has no "text"; its keys are {", ".join(record) or "none"}.')
         name, metadata_ = record.get("id"), record.get("metadata")
@@ -185,7 +186,7 @@ def _read_files(folder: Path, encoder: Any) -> Iterator[Passage]:
             texts = [(_read_text(path), {})]
         parts = ((text[start:end], kept) for text, kept in texts for start, end in encoder.split(text))
         for number, (part, kept) in enumerate(parts, 1):
-            yield Passage(f"{name}#{number}", part, {**kept, "source": name})
+            yield Passage(f"{name}#{number}", part, {"source": name, **kept})
 
 
 def _read_text(path: Path) -> str:

@@ -84,7 +84,7 @@ class Encoder:
             name: for messages.
 
         Raises:
-            CheckpointError: the tokenizer knows more tokens than the backbone, or lacks a token the recipe needs.
+            CheckpointError: the tokenizer knows more tokens than the backbone, lacks one the recipe needs, or adds none.
             ValueError: a length of the recipe leaves no room for text, or is more than the backbone reads.
         """
         self.name = name
@@ -103,6 +103,11 @@ class Encoder:
             )
         if config.augment_queries and tokenizer.mask_id is None:
             raise CheckpointError(f"{name}: the recipe fills queries with a mask token, and the tokenizer has none.")
+        if not tokenizer.prefix_ids and not tokenizer.suffix_ids:
+            raise CheckpointError(
+                f"{name}: the tokenizer adds no tokens of its own, such as [CLS] and [SEP], so an empty text would have no "
+                "vector; save it with its post-processor."
+            )
         self._hidden: int = model_config.hidden_size
         self._query_prefix = self._with_marker(config.query_marker)
         self._passage_prefix = self._with_marker(config.passage_marker)
@@ -128,7 +133,8 @@ class Encoder:
             name: None for the model that ships with this package; a folder; or "organisation/model".
             device: "cpu", "cuda", "cuda:1", "mps"; None for the best one present.
             dtype: of the backbone, such as "float32" or "bfloat16"; None for bfloat16 where the device computes with
-                it (3 times as fast on such a CPU, at a mean cosine of .9999 to float32), else float32.
+                it (3 times as fast on such a CPU, at a mean cosine of .9999 to float32), float16 on an older CUDA GPU,
+                else float32.
             query_length: most tokens of a query, in place of the checkpoint's.
             passage_length: most tokens of a passage window, in place of the checkpoint's.
             trust_remote_code: run code that comes with the checkpoint.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Rows of deleted and replaced passages are cleared away once they are more than this part of all rows.
+# Deleted and replaced passages are cleared away once they are more than this part of all rows, or of all token vectors.
 _MOST_DEAD = 0.5
 
 
@@ -201,7 +201,9 @@ class Index:
         del before.passages[n_rows:]  # left there by a write that was interrupted
         before.passages.extend(added)
         after = Snapshot(before.passages, live, TokenEmbeddings(**both))
-        if live.sum() < (1 - _MOST_DEAD) * len(live):
+        live_tokens = after.embeddings.doclens[live[after.embeddings.owners]].sum()
+        fewest = 1 - _MOST_DEAD
+        if live.sum() < fewest * len(live) or live_tokens < fewest * len(after.embeddings.vectors):
             self._snapshot = _compacted(after)
             self._spare = _spare_room()  # the old rows go with it
             return

@@ -13,15 +13,17 @@ if TYPE_CHECKING:
 _ROWS_AT_A_TIME = 32768
 
 
-def maxsim(query: NDArray[np.float32], vectors: NDArray[np.float32], doclens: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+def maxsim(
+    query: NDArray[np.floating[Any]], vectors: NDArray[np.floating[Any]], doclens: NDArray[np.integer[Any]]
+) -> NDArray[np.float32]:
     """Score windows against a query: ``sum_i max_j (query_i . window_j)``.
 
     ColBERT (Khattab and Zaharia, SIGIR 2020), section 3.3, equation 3, over vectors of unit length, so every term is
     a cosine. The maximum is over a window's own vectors only; there is no padding that could win it.
 
     Args:
-        query: *Shape:* (n_q, dim), float32, unit rows.
-        vectors: *Shape:* (n_tokens, dim), float32, unit rows; the windows' vectors one after the other.
+        query: *Shape:* (n_q, dim), float32 or float64, unit rows.
+        vectors: *Shape:* (n_tokens, dim), the same dtype, unit rows; the windows' vectors one after the other.
         doclens: *Shape:* (n_windows,), vectors in each window, at least 1; they add up to n_tokens.
 
     Returns:

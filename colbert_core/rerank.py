@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from colbert_core.maxsim import maxsim
-from colbert_core.search import best_windows, check_count, check_passages, check_relevance, to_hits, top_rows
+from colbert_core.search import check_count, check_passages, check_relevance, ranked, to_hits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,15 +66,8 @@ class Reranker:
             return []
         embeddings = self.encoder.encode_passages([passage.text for passage in passages], progress=progress)
         embeddings.check(len(passages), self.encoder.dim)
-        scores, windows = best_windows(maxsim(query_vectors, embeddings.vectors, embeddings.doclens), embeddings.owners)
-        rows = top_rows(scores, np.arange(len(passages)), top_n, tie=lambda row: row)
-        return to_hits(
-            [passages[row] for row in rows],
-            scores[rows],
-            embeddings.window_spans[windows[rows]],
-            len(query_vectors),
-            min_relevance,
-        )
+        best = ranked(query_vectors, embeddings, np.arange(len(passages)), top_n, tie=lambda row: row)
+        return to_hits([passages[row] for row in best.rows], best, len(query_vectors), min_relevance)
 
     def __repr__(self) -> str:
         return f"Reranker({self.encoder!r})"

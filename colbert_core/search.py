@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# What float32 may lose of one cosine of a few hundred terms; scores closer than this per query vector may change places.
+_ROUNDING = 1e-6
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """What an index held at one moment. It never changes, so a search needs no lock.
@@ -42,18 +46,58 @@ def search_exact(snapshot: Snapshot, query: NDArray[np.float32], k: int, min_rel
         k: most hits, at least 1; fewer only where there are fewer live passages or ``min_relevance`` drops some.
         min_relevance: least relevance of a hit, None for no threshold.
     """
-    scores, windows = best_windows(
-        maxsim(query, snapshot.embeddings.vectors, snapshot.embeddings.doclens), snapshot.embeddings.owners
-    )
     passages = snapshot.passages
-    rows = top_rows(scores, np.flatnonzero(snapshot.live), k, tie=lambda row: passages[row].id)
-    return to_hits(
-        [passages[row] for row in rows],
-        scores[rows],
-        snapshot.embeddings.window_spans[windows[rows]],
-        len(query),
-        min_relevance,
-    )
+    best = ranked(query, snapshot.embeddings, np.flatnonzero(snapshot.live), k, tie=lambda row: passages[row].id)
+    return to_hits([passages[row] for row in best.rows], best, len(query), min_relevance)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The best rows of a collection, best first.
+
+    Attributes:
+        rows: which ones.
+        scores: MaxSim of their best windows.
+        spans: characters of those windows, half-open.
+    """
+
+    rows: list[int]
+    scores: list[float]
+    spans: list[tuple[int, int]]
+
+
+def ranked(
+    query: NDArray[np.float32], embeddings: TokenEmbeddings, rows: NDArray[np.intp], k: int, *, tie: Callable[[int], Any]
+) -> Ranked:
+    """The ``k`` of the given rows whose best window scores highest; rows of equal score in the order of ``tie(row)``.
+
+    The matrix product over many windows rounds equal windows differently in their last bits, so it only chooses
+    candidates; each of those is scored again by itself, in double precision, and equal passages tie.
+
+    Args:
+        query: *Shape:* (n_q, dim), float32, unit rows.
+        embeddings: windows, whose ``owners`` are the rows.
+        rows: *Shape:* (m,), the rows to choose from.
+        k: most rows, at least 1.
+        tie: sort key among equals.
+    """
+    rough, windows = best_windows(maxsim(query, embeddings.vectors, embeddings.doclens), embeddings.owners)
+    if k < len(rows):
+        kth_best = np.partition(rough[rows], len(rows) - k)[len(rows) - k]
+        rows = rows[rough[rows] >= kth_best - _ROUNDING * len(query)]
+    ends = np.cumsum(embeddings.doclens)
+    double = query.astype(np.float64)
+
+    def score(row: int) -> float:
+        window = windows[row]
+        doclen = embeddings.doclens[window : window + 1]
+        vectors = embeddings.vectors[ends[window] - doclen[0] : ends[window]].astype(np.float64)
+        return float(maxsim(double, vectors, doclen)[0])
+
+    scores = {row: score(row) for row in rows.tolist()}
+    best = sorted(scores, key=lambda row: (-scores[row], tie(row)))[:k]
+    spans = embeddings.window_spans[windows[best]].tolist()
+    return Ranked(best, [scores[row] for row in best], [(start, end) for start, end in spans])
 
 
 def best_windows(scores: NDArray[np.float32], owners: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
@@ -73,40 +117,18 @@ def best_windows(scores: NDArray[np.float32], owners: NDArray[np.int32]) -> tupl
     return scores[windows], windows
 
 
-def top_rows(scores: NDArray[np.float32], rows: NDArray[np.intp], k: int, *, tie: Callable[[int], Any]) -> list[int]:
-    """The ``k`` rows of highest score, best first; rows of equal score in the order of ``tie(row)``.
+def to_hits(passages: Sequence[Passage], best: Ranked, n_q: int, min_relevance: float | None) -> list[Hit]:
+    """Give ranked passages their ranks and relevances, down to ``min_relevance``.
 
     Args:
-        scores: *Shape:* (n,), float32.
-        rows: *Shape:* (m,), the rows to choose from.
-        k: most rows.
-        tie: sort key among equals.
-    """
-    if k < len(rows):
-        kth_best = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
-        rows = rows[scores[rows] >= kth_best]  # at least k: all that tie with the k-th are still in
-    return sorted(rows.tolist(), key=lambda row: (-scores[row], tie(row)))[:k]
-
-
-def to_hits(
-    passages: Sequence[Passage],
-    scores: NDArray[np.float32],
-    spans: NDArray[np.int32],
-    n_q: int,
-    min_relevance: float | None,
-) -> list[Hit]:
-    """Give ranked passages their ranks, plain Python numbers and relevances, down to ``min_relevance``.
-
-    Args:
-        passages: best first.
-        scores: *Shape:* (n,), float32, MaxSim sums of the best windows.
-        spans: *Shape:* (n, 2), int32, characters of the best windows.
+        passages: those of ``best.rows``.
+        best: their scores and spans.
         n_q: query vectors that were scored.
         min_relevance: least relevance of a hit, None for no threshold.
     """
     hits = [
-        Hit(passage, score, min(max(score / n_q, 0.0), 1.0), rank, (start, end))
-        for rank, (passage, score, (start, end)) in enumerate(zip(passages, scores.tolist(), spans.tolist(), strict=True), 1)
+        Hit(passage, score, min(max(score / n_q, 0.0), 1.0), rank, span)
+        for rank, (passage, score, span) in enumerate(zip(passages, best.scores, best.spans, strict=True), 1)
     ]
     return hits if min_relevance is None else [hit for hit in hits if hit.relevance >= min_relevance]
 

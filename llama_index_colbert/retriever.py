@@ -83,8 +83,7 @@ class ColBERTRetriever(BaseRetriever):
         Raises:
             ValueError: an id stands twice.
         """
-        objects = [node for node in nodes if isinstance(node, IndexNode) and node.obj is not None]
-        retriever = cls(Index.create(None, model), similarity_top_k, **{"objects": objects, **kwargs})
+        retriever = cls(Index.create(None, model), similarity_top_k, **kwargs)
         retriever.add_nodes(nodes)
         return retriever
 
@@ -107,16 +106,21 @@ class ColBERTRetriever(BaseRetriever):
             transformations: what makes nodes of documents; None for those in ``Settings``.
             kwargs: as in the constructor.
         """
-        nodes = run_transformations(list(documents), Settings.transformations if transformations is None else transformations)
+        copies = [document.model_copy(deep=True) for document in documents]  # extractors work in place
+        nodes = run_transformations(copies, Settings.transformations if transformations is None else transformations)
         return cls.from_nodes(nodes, similarity_top_k, model=model, **kwargs)
 
     def add_nodes(self, nodes: Sequence[BaseNode]) -> list[str]:
         """Add nodes, replacing those whose id is known, and return their ids in order."""
-        return self.index.add([_to_passage(node) for node in nodes])
+        ids = self.index.add([_to_passage(node) for node in nodes])
+        self.object_map.update(
+            {node.index_id: node.obj for node in nodes if isinstance(node, IndexNode) and node.obj is not None}
+        )
+        return ids
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         # One string as a rule; a query transform such as HyDE gives several, and a node's score is then their mean.
-        texts = query_bundle.embedding_strs
+        texts = query_bundle.embedding_strs or [query_bundle.query_str]  # none for an empty query
         if len(texts) == 1:
             return [
                 _to_node_with_score(hit.passage, hit.relevance) for hit in self.index.search(texts[0], self.similarity_top_k)

@@ -75,8 +75,8 @@ def test_json_lines_end_at_line_feeds_only(run, model, tmp_path):
 def test_pipes_are_utf8_whatever_the_platform_says(stanford_folder):
     command = [sys.executable, "-m", "colbert_core.cli", "rerank", "cat", "--model", str(stanford_folder)]
     environment = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
-    done = subprocess.run(command, input="Tōkyō 猫".encode(), capture_output=True, check=True, env=environment)
-    assert done.stdout.decode("utf-8").strip().endswith("Tōkyō 猫")
+    done = subprocess.run(command, input="\ufeffTōkyō 猫".encode(), capture_output=True, check=True, env=environment)
+    assert done.stdout.decode("utf-8").strip().endswith("[1] Tōkyō 猫")
 
 
 def test_rerank_of_nothing_prints_nothing(run, model):
@@ -86,10 +86,13 @@ def test_rerank_of_nothing_prints_nothing(run, model):
 @pytest.mark.parametrize(
     ("arguments", "stdin", "message"),
     [
-        (["cat"], '{"text": "the cat"', "Line 1 of standard input begins like a JSON object but is none"),
+        (["cat"], '{"text": "the cat"', "Line 1 of standard input is no valid text or JSON object"),
         (["cat"], 'plain\n{"body": "x"}', 'Line 2 of standard input has no "text"; its keys are body'),
         (["cat"], '{"text": 3}', "Line 1 of standard input: Text of passage '1' must be a str, got int"),
-        (["cat"], '{"a":' * 20_000, "Line 1 of standard input begins like a JSON object but is none"),
+        (["cat"], '{"a":' * 20_000, "Line 1 of standard input is no valid text or JSON object"),
+        (["cat"], 'ok\n{"text": "x", "metadata": {"n": NaN}}', "Line 2 of standard input is no valid text or JSON object"),
+        (["cat"], '{"text": "x", "metadata": {"n": 1e999}}', "Line 1 of standard input is no valid text or JSON object"),
+        (["cat"], '{"text": "x", "metadata": {"n": "\\ud800"}}', "Line 1 of standard input is no valid text or JSON object"),
         (["cat", "--device", "gpu"], "the cat", "device='gpu' is not to be had"),
         ([" "], "the cat", "Query 0 is empty"),
         (["cat", "--top-n", "0"], "the cat", "top_n must be at least 1, got 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import pickle
 import string
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from colbert_core import Encoder
+from colbert_core import CheckpointError, Encoder
 
 IDS = {token: number for number, token in enumerate(dict.fromkeys(VOCABULARY))}
 TEXTS = [
@@ -215,6 +216,14 @@ def test_no_texts_have_no_vectors(stanford):
 
 def test_an_empty_passage_has_the_models_own_tokens(stanford):
     assert stanford.encode_passages([""]).doclens.tolist() == [3]
+
+
+def test_a_tokenizer_without_tokens_of_its_own_is_refused(tmp_path):
+    folder = write_stanford(tmp_path / "bare")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(content | {"post_processor": None}))
+    with pytest.raises(CheckpointError, match=r"adds no tokens of its own, such as \[CLS\]"):
+        Encoder.from_pretrained(folder, device="cpu")
 
 
 def test_control_characters_are_encoded_as_the_tokenizer_sees_them(stanford):

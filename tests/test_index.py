@@ -318,6 +318,29 @@ def test_equal_texts_tie_in_bfloat16_as_well(stanford_folder):
     assert ids(found) == sorted(ids(found))
 
 
+@pytest.mark.parametrize("n", [3, 5, 17, 64, 101])
+def test_equal_texts_tie_whatever_their_place_in_the_matrix_product(stanford, n):
+    """One large product rounds equal columns differently; the order must not show it."""
+    passages = [Passage(f"{i:03}", "a dog and a cat") for i in range(n)]
+    index = Index.create(None, stanford)
+    index.add(passages[::-1])
+    for query in ("happy pets", "what sound does the dog make", "rust"):
+        found = index.search(query, k=n)
+        assert ids(found) == [passage.id for passage in passages]
+        assert len({hit.score for hit in found}) == 1
+        assert ids(index.search(query, k=2)) == ["000", "001"]
+        assert [hit.passage for hit in Reranker(stanford).rank(query, passages)] == passages
+
+
+def test_replacing_one_long_passage_among_short_ones_gives_the_memory_back(words):
+    index = Index.create(None, words)
+    index.add([Passage(str(i), "a note") for i in range(200)])
+    for generation in range(50):
+        index.add([Passage("long", f"generation {generation} " + "of a long text " * 100)])
+    assert len(index._snapshot.embeddings.vectors) <= 2 * (200 * 2 + 402)
+    assert index.search("generation 49", k=1)[0].passage.id == "long"
+
+
 def test_deleting_gives_the_memory_back(words):
     index = Index.create(None, words)
     index.add([Passage(str(i), "some words " * 30) for i in range(300)])

@@ -31,6 +31,7 @@ from llama_index.core.schema import (
     QueryBundle,
     RelatedNodeInfo,
     TextNode,
+    TransformComponent,
 )
 
 from colbert_core import Index, Passage
@@ -176,10 +177,31 @@ def test_hyde_searches_with_what_the_llm_wrote(retriever):
     assert ids(found)[0] == "bird"
 
 
-def test_the_object_of_an_index_node_takes_its_place(retriever, words):
-    nodes_and_index = [*nodes(), IndexNode(text="questions about dogs", index_id="dogs", obj=retriever)]
-    outer = ColBERTRetriever.from_nodes(nodes_and_index, 1, model=words)
-    assert set(ids(outer.retrieve("questions about dogs"))) <= {"cat", "dog", "bird", "fish"}
+def test_the_object_of_an_index_node_takes_its_place(words):
+    target = TextNode(id_="target", text="all about dogs")
+    pointer = IndexNode(text="questions about dogs", index_id="dogs", obj=target)
+    made = ColBERTRetriever.from_nodes([*nodes(), pointer], 1, model=words)
+    added = ColBERTRetriever.from_nodes(nodes(), 1, model=words)
+    added.add_nodes([pointer])
+    mapped = ColBERTRetriever.from_nodes(
+        [IndexNode(text="questions about dogs", index_id="dogs")], 1, model=words, object_map={"dogs": target}
+    )
+    for retriever in (made, added, mapped):
+        assert ids(retriever.retrieve("questions about dogs")) == ["target"]
+    assert pointer.obj is target
+
+
+def test_transformations_do_not_change_the_documents(words):
+    class InPlace(TransformComponent):
+        def __call__(self, nodes, **_):
+            for node in nodes:
+                node.metadata["keyword"] = "added"
+            return nodes
+
+    document = Document(id_="a", text="a dog barks", metadata={"page": 1})
+    (found,) = ColBERTRetriever.from_documents([document], model=words, transformations=[InPlace()]).retrieve("dog")
+    assert found.node.metadata == {"page": 1, "keyword": "added"}
+    assert document.metadata == {"page": 1}
 
 
 def test_one_index_serves_both_frameworks(retriever):
@@ -191,8 +213,9 @@ def test_an_empty_collection_finds_nothing(words):
 
 
 def test_mistakes_are_errors(retriever, words):
-    with pytest.raises(ValueError, match="is empty"):
-        retriever.retrieve("  ")
+    for blank in ("", "  "):
+        with pytest.raises(ValueError, match="is empty"):
+            retriever.retrieve(blank)
     with pytest.raises(TypeError, match="top_k"):
         ColBERTRetriever.from_nodes(nodes(), model=words, top_k=3)
     with pytest.raises(ValueError, match="stand more than once"):

@@ -20,6 +20,8 @@ from colbert_core.types import Hit, Passage
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from colbert_core.encoder import Encoder
+
 _SUFFIXES = (".txt", ".md", ".jsonl")
 
 _QUICKSTART = """\
@@ -30,6 +32,11 @@ Without --files it does so over a small collection that comes with the package, 
 _RERANK = """\
 Read passages from FILE or standard input, one per line, and print them best first. A line is plain text, or a JSON object
 with "text" and optionally "id" and "metadata". Lines without an id are named by their number, from 1.
+"""
+
+_INSPECT = """\
+Print the recipe of a checkpoint as it was read from its files: backbone, lengths, markers with their ids, augmentation,
+skipped tokens, similarity, and the tokens of an example.
 """
 
 
@@ -61,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--model", help="checkpoint folder or hub name (default: the model in the box)")
-    common.add_argument("--device", help="cpu, cuda, mps (default: the best one present)")
+    _add_device(common)
     common.add_argument("--json", action="store_true", help="print JSON lines for programs")
     common.add_argument("--quiet", action="store_true", help="show no progress bars")
 
@@ -80,23 +87,32 @@ def _parser() -> argparse.ArgumentParser:
     rerank.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: standard input")
     rerank.add_argument("--top-n", type=int, metavar="N", help="print the best N (default: all)")
     rerank.set_defaults(run=_rerank)
+
+    inspect = commands.add_parser("inspect", help="show how a model reads texts", description=_INSPECT)
+    inspect.add_argument("model", nargs="?", help="checkpoint folder, .dnn file or hub name (default: the model in the box)")
+    _add_device(inspect)
+    inspect.add_argument("--json", action="store_true", help="print a JSON object for programs")
+    inspect.set_defaults(run=_inspect)
     return parser
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help="cpu, cuda, mps (default: the best one present)")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
 
 
 def _quickstart(options: argparse.Namespace) -> int:
     if options.files is not None and not options.ask:
         raise ValueError('--files needs a question: add --ask "..."')
-    from colbert_core.encoder import Encoder
-
     check_count(options.k, "-k")
     say = _silent if options.json else print
     progress = False if options.quiet else None
-    encoder = Encoder.from_pretrained(options.model, device=options.device)
+    encoder = _encoder(options)
     passages = _demo_passages() if options.files is None else list(_read_files(options.files, encoder))
     questions = options.ask or [line["question"] for line in _read_demo("questions.jsonl")]
     index = Index.create(None, encoder)
     index.add(passages, progress=progress)
-    say(f"{len(index)} passages indexed in memory with {encoder!r}\n")
+    say(f"{len(index)} passages indexed in memory with the model {encoder.name!r}\n")
 
     answers = index.search_many(questions, options.k)
     for question, hits in zip(questions, answers, strict=True):
@@ -138,11 +154,22 @@ def _rerank(options: argparse.Namespace) -> int:
         passages = list(_read_passages(sys.stdin.readlines(), "standard input"))
     else:
         passages = list(_read_passages(_read_text(options.file).split("\n"), str(options.file)))
-    reranker = Reranker(options.model, device=options.device)
-    hits = reranker.rank(options.query, passages, options.top_n, progress=False if options.quiet else None)
+    hits = Reranker(_encoder(options)).rank(options.query, passages, options.top_n, progress=False if options.quiet else None)
     for hit in hits:
         print(json.dumps(_as_json(hit), ensure_ascii=False) if options.json else _as_line(hit))
     return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    encoder = _encoder(options)
+    print(json.dumps(encoder.describe(), ensure_ascii=False) if options.json else repr(encoder))
+    return 0
+
+
+def _encoder(options: argparse.Namespace) -> Encoder:
+    from colbert_core.encoder import Encoder
+
+    return Encoder.from_pretrained(options.model, device=options.device, trust_remote_code=options.trust_remote_code)
 
 
 def _read_passages(lines: Sequence[str], source: str) -> Iterator[Passage]:
@@ -165,7 +192,7 @@ def _read_passages(lines: Sequence[str], source: str) -> Iterator[Passage]:
             raise ValueError(f"Line {number} of {source}: {error}") from None
 
 
-def _read_files(folder: Path, encoder: Any) -> Iterator[Passage]:
+def _read_files(folder: Path, encoder: Encoder) -> Iterator[Passage]:
     """Passages of every readable file below a folder, named path#n."""
     if not folder.is_dir():
         raise ValueError(f"--files {folder} is not a folder.")
@@ -184,7 +211,7 @@ def _read_files(folder: Path, encoder: Any) -> Iterator[Passage]:
             texts = [(line.text, line.metadata) for line in _read_passages(_read_text(path).split("\n"), str(path))]
         else:
             texts = [(_read_text(path), {})]
-        parts = ((text[start:end], kept) for text, kept in texts for start, end in encoder.split(text))
+        parts = ((part.text, kept) for text, kept in texts for part in encoder.split(text, name))
         for number, (part, kept) in enumerate(parts, 1):
             yield Passage(f"{name}#{number}", part, {"source": name, **kept})
 

@@ -2,63 +2,54 @@
 
 from __future__ import annotations
 
-import logging
-import sys
+import shutil
+import tempfile
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from colbert_core import splitter
+from colbert_core.backbone import Head, as_device, as_dtype, build_backbone, build_head, most_tokens
 from colbert_core.checkpoint import (
     DEFAULT_MODEL,
+    WRITABLE,
     Checkpoint,
     EncoderConfig,
+    download_named,
     find_checkpoint,
     read_checkpoint,
+    write_checkpoint,
 )
-from colbert_core.errors import CheckpointError, UnsupportedCheckpointError
+from colbert_core.errors import CheckpointError
+from colbert_core.pooling import pool_embeddings
+from colbert_core.recipe import ModelInput, Recipe, respelled
 from colbert_core.tokenizer import Tokenizer
-from colbert_core.types import TokenEmbeddings, TokenEncoder, check_text
+from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
-logger = logging.getLogger(__name__)
-
 # Padded tokens in one forward pass. On two CPU cores the model in the box is fastest from 1,000 to 4,000; 200 abstracts took
 # 4.0 s at 2,048 and 5.3 s at 16,384. A GPU needs more to be busy.
 _CPU_BATCH_TOKENS = 2048
 _GPU_BATCH_TOKENS = 32768
 
-# Texts tokenized at a time: enough for the tokenizer's threads, few enough to keep a long list's token objects small.
-_TOKENIZE_AT_A_TIME = 1024
-
-# Part of a window that its neighbour repeats, so that an answer on a cut is whole in one of them.
-_WINDOW_OVERLAP = 1 / 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """One sequence that encodes a passage or a part of it."""
-
-    ids: NDArray[np.int64]
-    kept: NDArray[np.intp]  # positions in ids whose vectors stay
-    token_spans: NDArray[np.int32]  # characters of those
-    span: tuple[int, int]
-    owner: int
+# What repr() shows the tokens of.
+_EXAMPLE = "What animation studio did Miyazaki found?"
 
 
 class Encoder:
     """A ColBERT checkpoint that turns queries and passages into one unit vector per token.
 
     Safe to share between threads: calls run the model one after the other, since each already uses every core.
+    ``print(encoder)`` shows the whole recipe and an example.
 
     Attributes:
         name: what ``from_pretrained`` was given; "default" for the model in the box.
@@ -68,20 +59,22 @@ class Encoder:
     def __init__(
         self,
         backbone: torch.nn.Module,
-        projection: torch.Tensor | None,
+        head: Head | None,
         tokenizer: Tokenizer,
         config: EncoderConfig,
         *,
         name: str,
+        late_chunking: bool = False,
     ) -> None:
         """Take finished parts; ``from_pretrained`` is the usual door.
 
         Args:
             backbone: a transformers encoder, in evaluation mode and on its device.
-            projection: *Shape:* (dim, hidden), or None to use the hidden states.
+            head: what makes vectors of its hidden states, or None to use them as they are.
             tokenizer: the checkpoint's.
             config: the checkpoint's recipe.
             name: for messages.
+            late_chunking: see ``from_pretrained``.
 
         Raises:
             CheckpointError: the tokenizer knows more tokens than the backbone, lacks one the recipe needs, or adds none.
@@ -89,31 +82,21 @@ class Encoder:
         """
         self.name = name
         self.config = config
+        self._backbone: Any = backbone  # transformers' models have no annotations
+        self._head = head
         self._tokenizer = tokenizer
-        self._backbone = backbone
-        self._projection = projection
         self._lock = threading.Lock()
+        self._source: Path | None = None
         self._pickled_as: dict[str, Any] | None = None
 
-        model_config: Any = backbone.config
+        model_config = self._backbone.config
         if tokenizer.size > model_config.vocab_size:
             raise CheckpointError(
                 f"{name}: the tokenizer knows {tokenizer.size} tokens but the backbone has vectors for "
                 f"{model_config.vocab_size}; the tokenizer files belong to another checkpoint."
             )
-        if config.augment_queries and tokenizer.mask_id is None:
-            raise CheckpointError(f"{name}: the recipe fills queries with a mask token, and the tokenizer has none.")
-        if not tokenizer.prefix_ids and not tokenizer.suffix_ids:
-            raise CheckpointError(
-                f"{name}: the tokenizer adds no tokens of its own, such as [CLS] and [SEP], so an empty text would have no "
-                "vector; save it with its post-processor."
-            )
         self._hidden: int = model_config.hidden_size
-        self._query_prefix = self._with_marker(config.query_marker)
-        self._passage_prefix = self._with_marker(config.passage_marker)
-        self._skipped = tokenizer.punctuation_ids() if config.skip_punctuation else np.empty(0, np.int64)
-        self._query_room = self._room("query_length", config.query_length, self._query_prefix)
-        self._passage_room = self._room("passage_length", config.passage_length, self._passage_prefix)
+        self._recipe = Recipe(config, tokenizer, most_tokens=most_tokens(backbone), name=name, late_chunking=late_chunking)
 
     @classmethod
     def from_pretrained(
@@ -124,52 +107,65 @@ class Encoder:
         dtype: torch.dtype | str | None = None,
         query_length: int | None = None,
         passage_length: int | None = None,
+        late_chunking: bool = False,
         trust_remote_code: bool = False,
         local_files_only: bool = False,
     ) -> Encoder:
         """Load a checkpoint: the one in the box, a folder, or a name on the Hugging Face hub.
 
+        Stanford ColBERT (folders and .dnn files), PyLate, sentence-transformers multi-vector and nanoColBERT checkpoints
+        are read by their own recipe; any other encoder as untrained late interaction over its hidden states.
+
         Args:
-            name: None for the model that ships with this package; a folder; or "organisation/model".
+            name: None for the model that ships with this package; a folder or .dnn file; or "organisation/model".
             device: "cpu", "cuda", "cuda:1", "mps"; None for the best one present.
             dtype: of the backbone, such as "float32" or "bfloat16"; None for bfloat16 where the device computes with
                 it (3 times as fast on such a CPU, at a mean cosine of .9999 to float32), float16 on an older CUDA GPU,
                 else float32.
             query_length: most tokens of a query, in place of the checkpoint's.
             passage_length: most tokens of a passage window, in place of the checkpoint's.
+            late_chunking: read a long passage with as much context as the backbone takes at once, and cut its vectors
+                into windows instead of its text (Günther et al., 2024, arXiv 2409.04701).
             trust_remote_code: run code that comes with the checkpoint.
             local_files_only: use the hub's cache and no network.
 
         Raises:
             CheckpointNotFoundError: there is no such folder, or the hub's files are neither cached nor to be had.
-            CheckpointError: the folder is damaged, its parts do not fit, or its format is not read here.
-            ValueError: a length, device or dtype that the model cannot have.
+            CheckpointError: the folder is damaged, its parts do not fit, its recipes disagree, its format is not read here,
+                or it needs ``trust_remote_code``.
+            ValueError: a length, device or dtype that the model cannot have, or late chunking where one window is all that
+                the backbone reads.
         """
         name = None if name is None else fspath(name)
-        checkpoint = read_checkpoint(
-            DEFAULT_MODEL if name is None else find_checkpoint(name, local_files_only=local_files_only)
-        )
-        chosen_device = _as_device(device)
-        chosen_dtype = _as_dtype(dtype) if dtype is not None else _best_dtype(chosen_device)
-        backbone = _build_backbone(checkpoint, trust_remote_code=trust_remote_code)
-        most, recipe = _most_tokens(backbone), checkpoint.recipe
+        source = DEFAULT_MODEL if name is None else find_checkpoint(name, local_files_only=local_files_only)
+        lengths = {"query_length": query_length, "passage_length": passage_length}
+        chosen = {setting: length for setting, length in lengths.items() if length is not None}
+        with download_named(source):
+            checkpoint = read_checkpoint(source, chosen=chosen, local_files_only=local_files_only)
+            tokenizer = Tokenizer.from_folder(
+                checkpoint.folder, lowercase=checkpoint.recipe.lowercase, trust_remote_code=trust_remote_code
+            )
+        chosen_device = as_device(device)
+        chosen_dtype = as_dtype(dtype, chosen_device)
+        backbone = build_backbone(checkpoint, trust_remote_code=trust_remote_code)
+        head = build_head(checkpoint.head)
+        recipe, most = checkpoint.recipe, most_tokens(backbone)
+        read_lengths = {setting: min(getattr(recipe, setting), most) for setting in lengths}
         encoder = cls(
             backbone.to(device=chosen_device, dtype=chosen_dtype).eval().requires_grad_(requires_grad=False),
-            None if checkpoint.projection is None else checkpoint.projection.to(chosen_device, torch.float32),
-            Tokenizer.from_folder(checkpoint.folder, trust_remote_code=trust_remote_code),
-            replace(
-                recipe,
-                query_length=min(recipe.query_length, most) if query_length is None else query_length,
-                passage_length=min(recipe.passage_length, most) if passage_length is None else passage_length,
-            ),
+            None if head is None else head.to(chosen_device).eval().requires_grad_(requires_grad=False),
+            tokenizer,
+            replace(recipe, **(read_lengths | chosen)),
             name="default" if name is None else name,
+            late_chunking=late_chunking,
         )
+        encoder._source = source
         encoder._pickled_as = {
             "name": name,
             "device": device,
             "dtype": dtype,
-            "query_length": query_length,
-            "passage_length": passage_length,
+            **lengths,
+            "late_chunking": late_chunking,
             "trust_remote_code": trust_remote_code,
             "local_files_only": local_files_only,
         }
@@ -178,7 +174,7 @@ class Encoder:
     @property
     def dim(self) -> int:
         """Components of every vector."""
-        return self._hidden if self._projection is None else int(self._projection.shape[0])
+        return self._hidden if self._head is None else self._head.dim
 
     @property
     def device(self) -> torch.device:
@@ -210,25 +206,10 @@ class Encoder:
         for position, text in enumerate(stripped):
             if not text:
                 raise ValueError(f"Query {position} is empty; give it at least one word.")
-
-        sequences, attended = [], []
-        n_cut = 0
-        for tokens in self._tokenizer.encode(stripped):
-            n_cut += len(tokens.ids) > self._query_room
-            sequence = [*self._query_prefix, *tokens.ids[: self._query_room], *self._tokenizer.suffix_ids]
-            n_masks = self.config.query_length - len(sequence) if self.config.augment_queries else 0
-            sequences.append(np.array([*sequence, *[self._tokenizer.mask_id] * n_masks], np.int64))
-            attended.append(len(sequences[-1]) if self.config.attend_to_augmentation else len(sequence))
-        if n_cut:
-            logger.warning(
-                "%d of %d queries are longer than query_length=%d tokens and were cut; "
-                "load the encoder with a larger query_length to read all of them.",
-                n_cut, len(stripped), self.config.query_length,
-            )  # fmt: skip
-
-        found: list[NDArray[np.float32]] = [np.empty((0, self.dim), np.float32)] * len(sequences)
-        for i, rows in self._vectors(sequences, attended):
-            found[i] = rows.copy()
+        inputs = list(self._recipe.queries(stripped))
+        found: list[NDArray[np.float32]] = [np.empty((0, self.dim), np.float32)] * len(inputs)
+        for i, rows in self._vectors(inputs):
+            found[i] = rows[inputs[i].windows[0].kept]
         return found
 
     def encode_passages(self, texts: Iterable[str], *, progress: bool | None = None) -> TokenEmbeddings:
@@ -251,85 +232,175 @@ class Encoder:
         for position, text in enumerate(texts):
             check_text(text, f"Passage {position}")
 
-        windows = list(self._windows(texts))
+        inputs = list(self._recipe.passages(texts))
+        windows = [window for one in inputs for window in one.windows]
+        firsts = np.cumsum([0, *(len(one.windows) for one in inputs)])  # the first window of each input
         doclens = np.array([len(window.kept) for window in windows], np.int32)
         starts = np.cumsum(doclens) - doclens
         vectors = np.empty((int(doclens.sum()), self.dim), np.float32)
         with _progress_bar(len(windows), progress) as bar:
-            for i, rows in self._vectors([window.ids for window in windows], [len(window.ids) for window in windows]):
-                vectors[starts[i] : starts[i] + doclens[i]] = rows[windows[i].kept]
-                bar.update()
-        return TokenEmbeddings(
+            for i, rows in self._vectors(inputs):
+                for number, window in enumerate(inputs[i].windows, firsts[i]):
+                    vectors[starts[number] : starts[number] + doclens[number]] = rows[window.kept]
+                    bar.update()
+        embeddings = TokenEmbeddings(
             vectors=vectors,
             token_spans=np.concatenate([np.empty((0, 2), np.int32), *(window.token_spans for window in windows)]),
             doclens=doclens,
             window_spans=np.array([window.span for window in windows], np.int32).reshape(-1, 2),
             owners=np.array([window.owner for window in windows], np.int32),
         )
+        return pool_embeddings(embeddings, self.config.pool_factor, self.config.pool_protected)
 
-    def split(self, text: str) -> list[tuple[int, int]]:
-        """Cut a document into passages that this model reads whole: at paragraphs, else sentences, else tokens.
+    def split(
+        self, text: str, document_id: str, *, size: int | None = None, overlap: int = 0, metadata: dict[str, Any] | None = None
+    ) -> list[Passage]:
+        """Cut a document into passages that this model reads whole, at headings, paragraphs, sentences or words.
+
+        Long passages need no cutting, ``Index.add`` does it by the same rules; this is for those who want to see and name
+        the pieces. A Markdown heading stays with what follows it, and code between fences is kept whole where it fits.
+
+        Args:
+            text: the document.
+            document_id: its name; the passages are called ``document_id#1`` and so on.
+            size: most tokens of a passage, of the text alone; None for what the model reads at once.
+            overlap: least tokens that neighbours share, less than size.
+            metadata: given to every passage, beside "document_id", "start" and "end": the passage is ``text[start:end]``.
 
         Returns:
-            Half-open (start, end) character ranges, in order, without blank ends.
+            The passages in order, without blank ends; none of a blank text.
 
         Raises:
             TypeError: text is not a string.
-            ValueError: text holds a lone surrogate.
+            ValueError: text holds a lone surrogate, or size or overlap is out of range.
         """
-        (tokens,) = self._tokenizer.encode([check_text(text, "text")])
-        return splitter.passages(text, tokens.spans[:, 0].tolist(), self._passage_room)
+        return self._recipe.split(check_text(text, "text"), document_id, size=size, overlap=overlap, metadata=metadata)
 
-    def _windows(self, texts: list[str]) -> Iterator[_Window]:
-        """The sequences that encode the texts, in their order."""
-        n_prefix, n_suffix = len(self._passage_prefix), len(self._tokenizer.suffix_ids)
-        overlap = int(self._passage_room * _WINDOW_OVERLAP)
-        for first in range(0, len(texts), _TOKENIZE_AT_A_TIME):
-            for owner, tokens in enumerate(self._tokenizer.encode(texts[first : first + _TOKENIZE_AT_A_TIME]), first):
-                for start, end in splitter.windows(tokens.word_starts.tolist(), self._passage_room, overlap):
-                    # The first window begins and the last one ends with the text, blanks and all.
-                    char_start = 0 if start == 0 else int(tokens.spans[start, 0])
-                    char_end = len(texts[owner]) if end == len(tokens.ids) else int(tokens.spans[end - 1, 1])
-                    ids = np.array([*self._passage_prefix, *tokens.ids[start:end], *self._tokenizer.suffix_ids], np.int64)
-                    kept = np.flatnonzero(~np.isin(ids, self._skipped))
-                    own_before = np.full((n_prefix, 2), char_start, np.int32)
-                    own_after = np.full((n_suffix, 2), char_end, np.int32)
-                    spans = np.concatenate([own_before, tokens.spans[start:end], own_after])
-                    yield _Window(ids, kept, spans[kept], (char_start, char_end), owner)
+    def save(self, path: str | PathLike[str], *, format: str) -> None:
+        """Write the checkpoint so that this and other libraries read it, all of it or nothing.
 
-    def _with_marker(self, marker: str | None) -> list[int]:
-        """Ids before the text: the model's own, and the marker behind the first of them."""
-        prefix = self._tokenizer.prefix_ids
-        return prefix if marker is None else [*prefix[:1], self._tokenizer.token_id(marker), *prefix[1:]]
+        What is written is read again before it counts: it must make the same tokens of some texts as this encoder.
 
-    def _room(self, setting: str, length: int, prefix: list[int]) -> int:
-        """Tokens of text that fit into a sequence."""
-        if not isinstance(length, int):
-            raise TypeError(f"{setting} must be a whole number of tokens, got {length!r}.")
-        own, most = len(prefix) + len(self._tokenizer.suffix_ids), _most_tokens(self._backbone)
-        if not own < length <= most:
-            raise ValueError(
-                f"{setting}={length} for {self.name} must be from {own + 1} (its own {own} tokens and one of text) to "
-                f"{most} (what its backbone reads)."
+        Args:
+            path: a folder that does not exist yet, or is empty.
+            format: "stanford" for Stanford ColBERT and RAGatouille, "pylate" for PyLate, "sentence-transformers" for its
+                version 6. All three are read by this package, and an encoder loaded again gives the same vectors.
+
+        Raises:
+            ValueError: another format.
+            FileExistsError: the folder holds something.
+            UnsupportedCheckpointError: the format cannot hold this model so that its own library reads it as it is meant.
+        """
+        if format not in WRITABLE:
+            raise ValueError(f"format must be one of {', '.join(WRITABLE)}, got {format!r}.")
+        target = Path(path).expanduser()
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise FileExistsError(f"{target} holds something already; name a folder that is new or empty.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        config, tokenizer = respelled(self.config, self._tokenizer, format)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as name:
+            folder = Path(name) / target.name
+            folder.mkdir()
+            self._backbone.config.save_pretrained(folder)
+            tokenizer.save(folder)
+            if self._source is not None:
+                for code in self._source.glob("*.py"):
+                    shutil.copyfile(code, folder / code.name)
+            head = () if self._head is None else self._head.weights()
+            write_checkpoint(
+                folder,
+                Checkpoint(folder, config, self._weights(), head),
+                prefix=self._backbone.base_model_prefix,
+                dim=self.dim,
             )
-        return length - own
+            self._check_copy(folder)
+            if target.exists():
+                target.rmdir()
+            folder.rename(target)
 
-    def _vectors(self, sequences: list[NDArray[np.int64]], attended: list[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Position and unit vectors, (length, dim) float32, of each sequence, in the order that suits the batches.
+    def describe(self) -> dict[str, Any]:
+        """The recipe in plain values, as ``print(encoder)`` shows it: backbone, lengths, markers with ids, and the rest."""
+        config, recipe, tokens_of = self.config, self._recipe, self._tokenizer.tokens_of
+        (example,) = recipe.queries([_EXAMPLE])
+        mask = None if recipe.augmentation_id is None else tokens_of([recipe.augmentation_id])[0]
+        return {
+            "name": self.name,
+            "format": config.format,
+            "trained": config.trained,
+            "backbone": self._backbone.config.model_type,
+            "parameters": sum(parameter.numel() for parameter in self._backbone.parameters()),
+            "hidden": self._hidden,
+            "head": [] if self._head is None else [layer.describe() for layer in self._head.weights()],
+            "dim": self.dim,
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "query_length": config.query_length,
+            "passage_length": config.passage_length,
+            "query_prefix": dict(zip(tokens_of(recipe.query_prefix), recipe.query_prefix, strict=True)),
+            "passage_prefix": dict(zip(tokens_of(recipe.passage_prefix), recipe.passage_prefix, strict=True)),
+            "suffix": dict(zip(tokens_of(self._tokenizer.suffix_ids), self._tokenizer.suffix_ids, strict=True)),
+            "query_prompt": config.query_prompt,
+            "passage_prompt": config.passage_prompt,
+            "augmentation": mask
+            and {
+                "token": mask,
+                "id": recipe.augmentation_id,
+                "up_to": config.augmentation_length or config.query_length,
+                "attended": config.attend_to_augmentation,
+            },
+            "skipped": tokens_of(recipe.skipped.tolist()),
+            "similarity": config.similarity,
+            "pool_factor": config.pool_factor,
+            "example": {
+                "query": _EXAMPLE,
+                "ids": example.ids.tolist(),
+                "tokens": tokens_of(example.ids.tolist()),
+                "attention": [int(i < example.attended) for i in range(len(example.ids))],
+            },
+        }
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """The backbone's tensors: as the checkpoint holds them, since the backbone may run in half precision."""
+        current = self._backbone.state_dict()
+        if self._source is None:
+            return {name: tensor.float().cpu() for name, tensor in current.items()}
+        prefix = f"{self._backbone.base_model_prefix}."
+        lengths = ("query_length", "passage_length")
+        stored = read_checkpoint(self._source, chosen=lengths, local_files_only=True).weights
+        by_name = {name.removeprefix(prefix): tensor for name, tensor in stored.items()}
+        return {name: by_name[name] for name in current}
+
+    def _check_copy(self, folder: Path) -> None:
+        """A copy of the checkpoint must make the same inputs of texts as this encoder does.
+
+        Raises:
+            UnsupportedCheckpointError: it does not, so another library would not either.
+        """
+        recipe = read_checkpoint(folder).recipe
+        copied = Recipe(
+            recipe,
+            Tokenizer.from_folder(folder, lowercase=recipe.lowercase),
+            most_tokens=most_tokens(self._backbone),
+            name=str(folder),
+        )
+        plain = Recipe(self.config, self._tokenizer, most_tokens=most_tokens(self._backbone), name=self.name)
+        plain.check_equal(copied, recipe.format)
+
+    def _vectors(self, inputs: list[ModelInput]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Position and unit vectors, (length, dim) float32, of each input, in the order that suits the batches.
 
         Equal sequences are encoded once: their vectors are then equal to the last bit, so that equal passages tie, which
         rounding would not grant them in batches of different shapes.
         """
         equal: dict[tuple[bytes, int], list[int]] = {}
-        for i, (sequence, n_attended) in enumerate(zip(sequences, attended, strict=True)):
-            equal.setdefault((sequence.tobytes(), n_attended), []).append(i)
+        for i, one in enumerate(inputs):
+            equal.setdefault((one.ids.tobytes(), one.attended), []).append(i)
         groups = list(equal.values())
-        for batch in self._batches([len(sequences[group[0]]) for group in groups]):
-            firsts = [groups[i][0] for i in batch]
-            rows = self._forward([sequences[i] for i in firsts], [attended[i] for i in firsts])
+        for batch in self._batches([len(inputs[group[0]].ids) for group in groups]):
+            rows = self._forward([inputs[groups[i][0]] for i in batch])
             for i, vectors in zip(batch, rows, strict=True):
                 for position in groups[i]:
-                    yield position, vectors[: len(sequences[position])]
+                    yield position, vectors[: len(inputs[position].ids)]
 
     def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
         """Positions in batches of similar length, longest first, each within the budget of padded tokens.
@@ -346,33 +417,29 @@ class Encoder:
         if batch:
             yield batch
 
-    def _forward(self, sequences: list[NDArray[np.int64]], attended: list[int]) -> NDArray[np.float32]:
-        """Unit vectors of a batch.
-
-        Args:
-            sequences: token ids, longest first.
-            attended: how many leading tokens of each sequence may be attended to.
+    def _forward(self, inputs: list[ModelInput]) -> NDArray[np.float32]:
+        """Unit vectors of a batch, longest input first.
 
         Returns:
-            *Shape:* (batch, longest, dim), float32; rows behind a sequence's end mean nothing.
+            *Shape:* (batch, longest, dim), float32; rows behind an input's end mean nothing.
         """
-        longest = len(sequences[0])
-        ids = np.full((len(sequences), longest), self._tokenizer.pad_id, np.int64)
-        for row, sequence in enumerate(sequences):
-            ids[row, : len(sequence)] = sequence
-        attention = (np.arange(longest) < np.array(attended)[:, None]).astype(np.int64)  # (batch, longest)
+        longest = len(inputs[0].ids)
+        ids = np.full((len(inputs), longest), self._tokenizer.pad_id, np.int64)
+        for row, one in enumerate(inputs):
+            ids[row, : len(one.ids)] = one.ids
+        attended = np.array([one.attended for one in inputs])
+        attention = (np.arange(longest) < attended[:, None]).astype(np.int64)  # (batch, longest)
         with self._lock, torch.inference_mode():
             hidden = self._backbone(
                 input_ids=torch.from_numpy(ids).to(self.device),
                 attention_mask=torch.from_numpy(attention).to(self.device),
             ).last_hidden_state.float()  # (batch, longest, hidden)
-            vectors = hidden if self._projection is None else hidden @ self._projection.T  # (batch, longest, dim)
+            vectors = hidden if self._head is None else self._head(hidden)  # (batch, longest, dim)
             rows: NDArray[np.float32] = torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
         return rows
 
     def __repr__(self) -> str:
-        kind = "" if self.config.trained else ", untrained"
-        return f"Encoder({self.name!r}, dim={self.dim}, device={str(self.device)!r}, dtype={str(self.dtype)[6:]!r}{kind})"
+        return _as_text(self.describe())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:
         """A copy shares the model: an encoder never changes."""
@@ -398,96 +465,36 @@ def _unpickle(arguments: dict[str, Any]) -> Encoder:
     return Encoder.from_pretrained(**arguments)
 
 
-def _build_backbone(checkpoint: Checkpoint, *, trust_remote_code: bool) -> torch.nn.Module:
-    """The transformers model of a checkpoint with its weights in it, on the CPU and in float32.
+def _as_text(about: dict[str, Any]) -> str:
+    """A recipe for a reader, a line for each part."""
 
-    Raises:
-        CheckpointError: config.json describes no encoder, or weights are missing or have other shapes than it says.
-    """
-    import transformers
-
-    auto_model: Any = transformers.AutoModel  # its methods have no annotations
-    folder = checkpoint.folder
-    try:
-        config = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
-        config.dtype = torch.float32
-        backbone: Any = auto_model.from_config(config, trust_remote_code=trust_remote_code)
-    except (ValueError, KeyError, TypeError, OSError, ImportError) as error:
-        raise UnsupportedCheckpointError(f"{folder}/config.json describes no model that loads here: {error}") from error
-    if config.is_encoder_decoder:
-        raise UnsupportedCheckpointError(
-            f"{folder} is a {config.model_type} model, an encoder with a decoder; this version reads encoders only."
+    def sequence(side: str) -> str:
+        before, after = (
+            [f"{token!r}={number}" for token, number in about[part].items()] for part in (f"{side}_prefix", "suffix")
         )
-    if getattr(backbone, "pooler", None) is not None:
-        backbone.pooler = None  # it serves sentence vectors, and ColBERT checkpoints do not store it
+        prompt = [repr(about[f"{side}_prompt"])] if about[f"{side}_prompt"] else []
+        return f"at most {about[f'{side}_length']} tokens: {' '.join([*before, *prompt, side, *after])}"
 
-    prefix = getattr(backbone, "base_model_prefix", "") + "."
-    weights = {name.removeprefix(prefix): tensor for name, tensor in checkpoint.weights.items()}
-    wanted = backbone.state_dict()
-    missing = [name for name in wanted if name not in weights]
-    if missing:
-        raise CheckpointError(
-            f"The weights in {folder} lack {len(missing)} of the {len(wanted)} tensors of its config.json, among them "
-            f"{missing[0]}; the weights and config.json belong to different checkpoints, or a file is missing."
-        )
-    for name, tensor in wanted.items():
-        if tensor.shape != weights[name].shape:
-            raise CheckpointError(
-                f"{folder}: {name} has the shape {tuple(weights[name].shape)} in the weights but {tuple(tensor.shape)} "
-                "by config.json; they belong to different checkpoints."
-            )
-    backbone.load_state_dict({name: weights[name] for name in wanted})
-    return cast("torch.nn.Module", backbone)
-
-
-def _most_tokens(backbone: torch.nn.Module) -> int:
-    """The longest sequence a backbone has positions for; without learned positions, what its configuration states.
-
-    RoBERTa and its kin number positions from their padding index + 1, so they read that many fewer tokens than positions.
-    """
-    for name, module in backbone.named_modules():
-        if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, torch.nn.Embedding):
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    stated: int | None = getattr(backbone.config, "max_position_embeddings", None)
-    return stated or sys.maxsize
-
-
-def _as_device(device: str | None) -> torch.device:
-    if device is None:
-        return torch.device(_best_device())
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    # torch reports an unknown kind as RuntimeError and one it was not built for as AssertionError.
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(f"device={device!r} is not to be had ({error}); the best one present is {_best_device()!r}.") from None
-    return found
-
-
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _best_dtype(device: torch.device) -> torch.dtype:
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    # Without these instructions bfloat16 is emulated and slower than float32. Older torch does not say: float32.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    if device.type == "cpu" and (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")):
-        return torch.bfloat16
-    return torch.float32
-
-
-def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    known = {
-        str(known).removeprefix("torch."): known for known in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+    mask, example = about["augmentation"], about["example"]
+    filled = "not filled up"
+    if mask:
+        attended = "attended to" if mask["attended"] else "not attended to"
+        filled = f"filled up to {mask['up_to']} with {mask['token']!r}={mask['id']}, {attended}"
+    lines = {
+        "backbone": f"{about['backbone']}, {about['parameters'] / 1e6:.1f} million parameters, hidden size {about['hidden']}",
+        "head": "; ".join(about["head"]) or "none, the hidden states are the vectors",
+        "vectors": f"{about['dim']} dimensions, {about['dtype']} on {about['device']}, trained with {about['similarity']}",
+        "query": f"{sequence('query')}; {filled}",
+        "passage": sequence("passage"),
+        "skipped": " ".join(about["skipped"]) or "nothing",
+        **({"pooling": f"about 1 vector of {about['pool_factor']:g} stays"} if about["pool_factor"] != 1 else {}),
+        "example": example["query"],
+        "  tokens": " ".join(example["tokens"]),
+        "  ids": " ".join(map(str, example["ids"])),
+        "  attention": " ".join(map(str, example["attention"])),
     }
-    found = known.get(str(dtype).removeprefix("torch."))
-    if found is None:
-        raise ValueError(f"dtype must be one of {', '.join(known)}, got {dtype!r}.")
-    return found
+    kind = about["format"] if about["trained"] else f"{about['format']}, untrained"
+    return f"Encoder({about['name']!r}, {kind})\n" + "\n".join(f"  {name:<11} {value}" for name, value in lines.items())
 
 
 def _progress_bar(total: int, progress: bool | None) -> tqdm[Any]:

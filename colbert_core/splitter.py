@@ -1,92 +1,218 @@
-"""Where to cut a text that is longer than a model reads. Numbers in, numbers out; no text is changed or lost."""
+"""Where to cut a text that is longer than a model reads. A string and numbers in, numbers out; no text is changed or lost.
+
+A cut goes to the strongest boundary in the last half of a window: before a Markdown heading or around fenced code, else at
+the end of a paragraph, of a sentence or line, else between words. Fenced code and a heading with the beginning of its text
+stay whole where they fit.
+"""
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from itertools import pairwise
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
 
 # A paragraph ends at a blank line, a sentence at . ! ? … or their CJK forms with any closing quotes, or at a line end.
 # Runs are taken whole (possessive) and from their beginning, else a megabyte of dots takes hours.
 _PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
-_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+\s+|[。！？]++[”’」』）]*+\s*|\n\s*")
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+\s++(?=(?P<next>\S?))|[。！？]++[”’」』）]*+\s*+|\n\s*+")
+_HEADING = re.compile(r"^ {0,3}#{1,6}(?=[ \t\n]|\Z)[^\n]*+(?=(\s*+))", re.MULTILINE)
+_FENCE = re.compile(r"^ {0,3}(`{3,}+|~{3,}+)([^\n]*+)\n?", re.MULTILINE)
+
+# Words whose dot ends no sentence, and single capitals, as in "J. K. Rowling".
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|vs|etc|al|Fig|Figs|Eq|No|Vol|pp|cf|approx|[A-Z])|\b[ei]\.[eg]|\b[Pp]\.[Mm]|\b[Aa]\.[Mm])\.\Z"
+)
 
 
-def windows(word_starts: Sequence[bool], size: int, overlap: int) -> list[tuple[int, int]]:
+@dataclass(frozen=True, slots=True)
+class _Structure:
+    """What a text offers to a cut, in tokens.
+
+    Attributes:
+        boundaries: for each kind, strongest first, the tokens before which one may cut, ascending.
+        atoms: first and behind-the-last token of each stretch that is not to be cut, ascending and apart.
+    """
+
+    boundaries: tuple[list[int], ...]
+    atoms: list[tuple[int, int]]
+
+
+def windows(
+    text: str, token_spans: NDArray[np.int32], word_starts: NDArray[np.bool_], size: int, overlap: int
+) -> list[tuple[int, int]]:
     """Cut a row of tokens into overlapping windows that cover it.
 
-    Cuts are moved back to the start of a word where there is one in the last half of the window.
-
     Args:
-        word_starts: for each token, whether a word starts there.
+        text: what the tokens are of; spans count from its beginning.
+        token_spans: *Shape:* (n_tokens, 2), int32, characters of each token, half-open, starts ascending.
+        word_starts: *Shape:* (n_tokens,), bool, whether a word starts at the token.
         size: most tokens of a window, at least 1.
-        overlap: least tokens that two neighbours share, 0 to size - 1; fewer only where a word is longer than that.
+        overlap: least tokens that two neighbours share, 0 to size - 1; up to twice as many where a sentence begins there.
 
     Returns:
         Half-open (start, end) ranges of tokens, in order; one empty range for no tokens at all.
 
-    Example:
-        >>> windows([True] * 10, size=6, overlap=2)
-        [(0, 6), (4, 10)]
+    Raises:
+        ValueError: overlap is not less than size.
     """
     if not 0 <= overlap < size:
         raise ValueError(f"Window overlap {overlap} must be from 0 to the window size {size} minus 1.")
+    n_tokens = len(token_spans)
+    if n_tokens <= size:
+        return [(0, n_tokens)]
 
-    def word_start(position: int, lowest: int) -> int:
-        return next((at for at in range(position, lowest, -1) if word_starts[at]), position)
-
-    n_tokens = len(word_starts)
+    structure = _structure(text, token_spans, word_starts, size)
     cuts: list[tuple[int, int]] = []
     start = end = 0
-    while True:
-        if start + size >= n_tokens:
-            return [*cuts, (start, n_tokens)]
-        end = word_start(start + size, max(start + size // 2, end))  # never inside the window before
+    while start + size < n_tokens:
+        end = _end(structure, start, end, size)
         cuts.append((start, end))
-        start = max(word_start(end - overlap, start), start + 1)
+        start = max(_start(structure, start, end, overlap), start + 1)
+        if (atom := _atom_around(structure.atoms, end + 1)) and start < atom[1] - size:
+            start = min(atom[1] - size, end)  # what was left for this window must fit into it; that goes before overlap
+    return [*cuts, (start, n_tokens)]
 
 
-def passages(text: str, token_starts: Sequence[int], size: int) -> list[tuple[int, int]]:
-    """Cut a document into passages of whole paragraphs, or failing that sentences, or failing that tokens.
+def passages(
+    text: str, token_spans: NDArray[np.int32], word_starts: NDArray[np.bool_], size: int, overlap: int = 0
+) -> list[tuple[int, int]]:
+    """Cut a document into passages by the same rules.
 
     Args:
-        text: the document.
-        token_starts: character at which each of its tokens starts, ascending.
-        size: most tokens of a passage, at least 1.
+        text: as for ``windows``, and so are the others.
+        token_spans: *Shape:* (n_tokens, 2), int32.
+        word_starts: *Shape:* (n_tokens,), bool.
+        size: most tokens of a passage.
+        overlap: least tokens that two neighbours share.
 
     Returns:
-        Half-open (start, end) ranges of characters, in order and without blank ends; every token is in exactly one.
+        Half-open (start, end) ranges of characters, in order and without blank ends; none of a blank text.
+
+    Raises:
+        ValueError: overlap is not less than size.
     """
-    pieces = _pieces(text, token_starts, (0, len(text)), size, [_PARAGRAPH_END, _SENTENCE_END])
-    merged: list[list[int]] = []  # neighbours are joined while they fit, so that short lines do not become passages
-    for start, end, n_tokens in pieces:
-        if merged and merged[-1][2] + n_tokens <= size:
-            merged[-1][1] = end
-            merged[-1][2] += n_tokens
-        else:
-            merged.append([start, end, n_tokens])
-    stripped = ((start, end, text[start:end]) for start, end, _ in merged)
-    return [
-        (start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip()))
-        for start, end, piece in stripped
-        if piece.strip()
+    cuts = windows(text, token_spans, word_starts, size, overlap)
+    starts = token_spans[:, 0].tolist()
+    spans = []
+    for number, (first, last) in enumerate(cuts):
+        start = 0 if number == 0 else starts[first]
+        end = len(text) if number == len(cuts) - 1 else int(token_spans[last - 1, 1])
+        piece = text[start:end]
+        if piece.strip():
+            spans.append((start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip())))
+    return spans
+
+
+def _end(structure: _Structure, start: int, before: int, size: int) -> int:
+    """Where the window that begins at ``start`` ends; ``before`` is where its neighbour ended."""
+    limit = start + size
+    while (atom := _atom_around(structure.atoms, limit)) and atom[0] > max(start, before):
+        limit = atom[0]
+    if limit < start + size:
+        return limit  # it ends before something that is to stay whole
+    lowest = max(start + size // 2, before)
+    for boundaries in structure.boundaries:
+        place = bisect_right(boundaries, limit) - 1
+        if place >= 0 and boundaries[place] > lowest:
+            return boundaries[place]
+    return limit
+
+
+def _start(structure: _Structure, start: int, end: int, overlap: int) -> int:
+    """Where the window behind the one from ``start`` to ``end`` begins."""
+    if not overlap:
+        return end
+    lowest, latest = max(end - 2 * overlap, start + 1), end - overlap
+    *stronger, words = (_last_between(boundaries, lowest, latest) for boundaries in structure.boundaries)
+    best = max((place for place in stronger if place is not None), default=words)
+    return latest if best is None else best
+
+
+def _last_between(boundaries: list[int], lowest: int, highest: int) -> int | None:
+    place = bisect_right(boundaries, highest) - 1
+    return boundaries[place] if place >= 0 and boundaries[place] >= lowest else None
+
+
+def _atom_around(atoms: list[tuple[int, int]], token: int) -> tuple[int, int] | None:
+    """The stretch that a cut before a token would cut."""
+    place = bisect_left(atoms, (token, 0)) - 1
+    return atoms[place] if place >= 0 and token < atoms[place][1] else None
+
+
+def _structure(text: str, token_spans: NDArray[np.int32], word_starts: NDArray[np.bool_], size: int) -> _Structure:
+    starts = token_spans[:, 0]
+
+    def tokens(characters: Iterable[int]) -> list[int]:
+        """The first token at or behind each character."""
+        found: list[int] = np.searchsorted(starts, np.fromiter(characters, np.int64)).tolist()
+        return found
+
+    code = _fenced(text)
+    code_starts = [start for start, _ in code]
+    headings = [
+        (match.start(), match.end(1))
+        for match in _HEADING.finditer(text)
+        if not ((place := bisect_right(code_starts, match.start())) and match.start() < code[place - 1][1])
     ]
+    # A heading's stretch reaches into the first token behind it, so that a cut cannot part the two.
+    firsts = tokens(start for start, _ in code + headings)
+    lasts = tokens(end for _, end in code + headings)
+    stretches = sorted(
+        (first, last + (number >= len(code))) for number, (first, last) in enumerate(zip(firsts, lasts, strict=True))
+    )
+    atoms = _merged([(first, last) for first, last in stretches if last - first <= size], size)
+    kinds = (
+        [place for span in code for place in span] + [start for start, _ in headings],
+        [match.end() for match in _PARAGRAPH_END.finditer(text)],
+        [match.end() for match in _SENTENCE_END.finditer(text) if _ends_sentence(text, match)],
+    )
+    boundaries = [sorted(set(tokens(places))) for places in kinds]
+    boundaries.append(np.flatnonzero(word_starts).tolist())
+    if atoms:
+        boundaries = [[place for place in places if not _atom_around(atoms, place)] for places in boundaries]
+    return _Structure(tuple(boundaries), atoms)
 
 
-def _pieces(
-    text: str, token_starts: Sequence[int], span: tuple[int, int], size: int, ends: list[re.Pattern[str]]
-) -> list[tuple[int, int, int]]:
-    """Cut one span at the first kind of boundary that makes it small enough: (start, end, tokens) of each piece."""
-    start, end = span
-    first, last = bisect_left(token_starts, start), bisect_left(token_starts, end)
-    if last - first <= size:
-        return [(start, end, last - first)]
-    if not ends:
-        bounds = [start, *token_starts[first + size : last : size], end]
-        return [(a, b, min(size, last - first - i * size)) for i, (a, b) in enumerate(pairwise(bounds))]
-    bounds = [start, *(match.end() for match in ends[0].finditer(text, start, end) if match.end() < end), end]
-    return [piece for part in pairwise(bounds) for piece in _pieces(text, token_starts, part, size, ends[1:])]
+def _fenced(text: str) -> list[tuple[int, int]]:
+    """Characters of each block of code between fences; one that is not closed reaches to the end (CommonMark, section 4.5)."""
+    blocks: list[tuple[int, int]] = []
+    opened: re.Match[str] | None = None
+    for match in _FENCE.finditer(text):
+        fence, behind = match.groups()
+        if opened is None:
+            if fence[0] == "~" or "`" not in behind:
+                opened = match
+        elif fence[0] == opened[1][0] and len(fence) >= len(opened[1]) and not behind.strip():
+            blocks.append((opened.start(), match.end()))
+            opened = None
+    return blocks if opened is None else [*blocks, (opened.start(), len(text))]
+
+
+def _merged(stretches: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
+    """Stretches that overlap as one, while that fits: a heading under a heading."""
+    merged: list[tuple[int, int]] = []
+    for first, last in stretches:
+        if merged and first < merged[-1][1]:
+            joined = (merged[-1][0], max(last, merged[-1][1]))
+            merged[-1] = joined if joined[1] - joined[0] <= size else (merged[-1][0], first)
+            if merged[-1] == joined:
+                continue
+        merged.append((first, last))
+    return [atom for atom in merged if atom[1] - atom[0] > 1]
+
+
+def _ends_sentence(text: str, match: re.Match[str]) -> bool:
+    """Not behind an abbreviation or an initial, nor before a small letter; a line end always is one."""
+    if "\n" in match[0] or match["next"] is None:
+        return True
+    if match["next"].islower():
+        return False
+    return match[0][0] != "." or not _ABBREVIATION.search(text[max(match.start() - 10, 0) : match.start() + 1])

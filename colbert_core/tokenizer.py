@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from colbert_core.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -26,7 +25,8 @@ class Tokens:
 
     Attributes:
         ids: *Shape:* (n_tokens,), int64.
-        spans: *Shape:* (n_tokens, 2), int32, the characters of each token, half-open.
+        spans: *Shape:* (n_tokens, 2), int32, the characters of each token, half-open, without blanks before them. Tokens
+            of less than a character, as byte-level tokenizers make them, have the whole character each.
         word_starts: *Shape:* (n_tokens,), bool, whether a word starts at the token.
     """
 
@@ -41,13 +41,18 @@ class Tokenizer:
     Attributes:
         prefix_ids: ids that the model expects before the text, [CLS] in BERT.
         suffix_ids: ids that the model expects after the text, [SEP] in BERT.
-        mask_id: id of the token that pads a query (query augmentation), or None.
+        mask_id: id of the tokenizer's mask token, or None.
+        eos_id: id of its end-of-sequence token, or None.
         pad_id: id that fills a batch; never attended to.
         size: number of known tokens, added ones included.
     """
 
-    def __init__(self, hf_tokenizer: Any) -> None:
+    def __init__(self, hf_tokenizer: Any, *, lowercase: bool = False) -> None:
         """Take a fast tokenizer of transformers; its truncation and padding settings are not used.
+
+        Args:
+            hf_tokenizer: kept for ``save``, and never changed.
+            lowercase: lower-case texts first.
 
         Raises:
             CheckpointError: it is a slow tokenizer, which has no character offsets.
@@ -57,10 +62,17 @@ class Tokenizer:
                 f"{type(hf_tokenizer).__name__} has no fast version, so it gives no character offsets; "
                 "save the checkpoint with a tokenizer.json (tokenizer.save_pretrained of a fast tokenizer)."
             )
+        self._hf_tokenizer = hf_tokenizer
         # A copy: truncation and padding are state of the backend, and the caller may go on using theirs.
         self._backend = type(hf_tokenizer.backend_tokenizer).from_str(hf_tokenizer.backend_tokenizer.to_str())
         self._backend.no_truncation()
         self._backend.no_padding()
+        if lowercase:
+            from tokenizers import normalizers
+
+            own = self._backend.normalizer
+            steps = [normalizers.Lowercase(), *([] if own is None else [own])]
+            self._backend.normalizer = normalizers.Sequence(steps)
 
         probe = self._backend.encode("a")
         special = probe.special_tokens_mask
@@ -68,11 +80,12 @@ class Tokenizer:
         self.prefix_ids: list[int] = probe.ids[:n_prefix]
         self.suffix_ids: list[int] = [i for i, is_special in zip(probe.ids, special, strict=True) if is_special][n_prefix:]
         self.mask_id: int | None = hf_tokenizer.mask_token_id
+        self.eos_id: int | None = hf_tokenizer.eos_token_id
         self.pad_id: int = hf_tokenizer.pad_token_id if hf_tokenizer.pad_token_id is not None else 0
         self.size: int = self._backend.get_vocab_size(with_added_tokens=True)
 
     @classmethod
-    def from_folder(cls, folder: Path, *, trust_remote_code: bool = False) -> Tokenizer:
+    def from_folder(cls, folder: Path, *, lowercase: bool = False, trust_remote_code: bool = False) -> Tokenizer:
         """Read the tokenizer files of a checkpoint.
 
         Raises:
@@ -94,18 +107,45 @@ class Tokenizer:
                 f"The tokenizer in {folder} cannot be read ({type(error).__name__}: {error}); "
                 "copy tokenizer.json and tokenizer_config.json, or vocab.txt, there again."
             ) from error
-        return cls(hf_tokenizer)
+        return cls(hf_tokenizer, lowercase=lowercase)
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files, as transformers reads them."""
+        self._hf_tokenizer.save_pretrained(str(folder))
+
+    def with_special(self, tokens: Iterable[str], *, lowercase: bool) -> Tokenizer:
+        """A copy that finds these tokens of its vocabulary in texts: "[unused0]" is one piece then, not five."""
+        import copy
+
+        from tokenizers import AddedToken
+
+        wanted = [token for token in tokens if self.ids_of(token) != [self.token_id(token)]]
+        hf_tokenizer = copy.deepcopy(self._hf_tokenizer)
+        if wanted:
+            added = [AddedToken(token, normalized=False, special=True) for token in wanted]
+            hf_tokenizer.add_special_tokens({"additional_special_tokens": added})
+        return Tokenizer(hf_tokenizer, lowercase=lowercase)
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokenize whole texts, however long."""
         return [
             Tokens(
                 ids=np.array(encoding.ids, np.int64),
-                spans=np.array(encoding.offsets, np.int32).reshape(-1, 2),
+                spans=_without_blanks(np.array(encoding.offsets, np.int32).reshape(-1, 2), text),
                 word_starts=_word_starts(encoding.word_ids),
             )
-            for encoding in self._backend.encode_batch(list(texts), add_special_tokens=False)
+            for text, encoding in zip(texts, self._backend.encode_batch(list(texts), add_special_tokens=False), strict=True)
         ]
+
+    def ids_of(self, text: str) -> list[int]:
+        """Ids of one text."""
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def tokens_of(self, ids: Sequence[int]) -> list[str]:
+        """The tokens of the vocabulary with these ids; added ones as they were added, "[Q] " and not "[q] "."""
+        added = self._backend.get_added_tokens_decoder()
+        return [added[number].content if number in added else str(self._backend.id_to_token(number)) for number in ids]
 
     def token_id(self, token: str) -> int:
         """Id of a marker such as "[unused0]".
@@ -121,13 +161,30 @@ class Tokenizer:
             )
         return found
 
-    def punctuation_ids(self) -> NDArray[np.int64]:
-        """Ids of the 32 ASCII punctuation characters, as Stanford ColBERT's skiplist finds them: the first piece of each."""
-        encodings = self._backend.encode_batch(list(string.punctuation), add_special_tokens=False)
-        return np.unique([encoding.ids[0] for encoding in encodings if encoding.ids])
+    def first_piece_ids(self, words: Iterable[str]) -> list[int]:
+        """For each word the id of the first piece it is cut into: how Stanford ColBERT finds the tokens it skips."""
+        encodings = self._backend.encode_batch(list(words), add_special_tokens=False)
+        return [encoding.ids[0] for encoding in encodings if encoding.ids]
+
+    def known_ids(self, tokens: Iterable[str]) -> list[int]:
+        """Ids of the tokens that the vocabulary holds; the others have none."""
+        found = (self._backend.token_to_id(token) for token in tokens)
+        return [number for number in found if number is not None]
 
 
 def _word_starts(word_ids: list[int | None]) -> NDArray[np.bool_]:
     """A token starts a word unless it belongs to the same word as the one before it."""
     words = np.array([-1 if word is None else word for word in word_ids], np.int64)
     return np.concatenate([np.ones(min(1, len(words)), np.bool_), words[1:] != words[:-1]])
+
+
+def _without_blanks(spans: NDArray[np.int32], text: str) -> NDArray[np.int32]:
+    """Move starts behind blanks: byte-level and SentencePiece tokenizers count the blank before a word to it."""
+    starts = spans[:, 0].tolist()
+    if not any(text[start : start + 1].isspace() for start in starts):
+        return spans
+    for row, (start, end) in enumerate(spans.tolist()):
+        piece = text[start:end]
+        if piece and not piece.isspace():
+            spans[row, 0] = end - len(piece.lstrip())
+    return spans

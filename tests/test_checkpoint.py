@@ -72,7 +72,9 @@ def test_without_artifact_metadata_the_architecture_tells_and_stanfords_defaults
 
 def test_a_plain_encoder_folder_is_untrained_late_interaction_over_its_hidden_states(untrained):
     assert untrained.dim == 32
-    assert untrained.config == EncoderConfig(query_length=24, passage_length=24, trained=False)
+    assert untrained.config == EncoderConfig(
+        format="untrained", query_length=24, passage_length=24, skip_punctuation=True, trained=False
+    )
     assert "untrained" in repr(untrained)
 
 
@@ -260,8 +262,13 @@ def test_a_damaged_pytorch_file_is_an_error_and_runs_no_code(stanford_copy):
 @pytest.mark.parametrize(
     ("file", "content", "error", "message"),
     [
-        ("artifact.metadata", {"query_maxlen": "many"}, CheckpointError, "a length that is no number"),
-        ("artifact.metadata", {"config": {"dim": 99}}, CheckpointError, "says dim 99 but linear.weight projects to 16"),
+        ("artifact.metadata", {"query_maxlen": "many"}, CheckpointError, "a query_maxlen that is no number, 'many'"),
+        (
+            "artifact.metadata",
+            {"config": {"dim": 99}},
+            CheckpointError,
+            "the recipe says dim 99 but linear.weight projects to 16",
+        ),
         ("artifact.metadata", [], CheckpointError, "must hold a JSON object, got list"),
         ("config.json", {}, CheckpointError, "hidden size is None"),
     ],
@@ -313,7 +320,7 @@ def test_a_projection_of_another_backbone_is_refused(stanford_copy):
 
 def test_a_projection_of_another_dim_than_stated_is_refused(stanford_copy):
     edit_json(stanford_copy / "artifact.metadata", dim=128)
-    with pytest.raises(CheckpointError, match="says dim 128 but linear.weight projects to 16"):
+    with pytest.raises(CheckpointError, match="the recipe says dim 128 but linear.weight projects to 16"):
         load(stanford_copy)
 
 
@@ -356,30 +363,62 @@ def test_a_config_of_no_known_model_is_refused(untrained_copy):
 # Formats that must not be read as something else: they would work, and be wrong
 
 
-def test_a_pylate_checkpoint_is_not_read_as_untrained(untrained_copy):
-    modules = [{"type": "sentence_transformers.models.Transformer"}, {"type": "pylate.models.Dense.Dense"}]
-    (untrained_copy / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(UnsupportedCheckpointError, match="is a PyLate checkpoint"):
+def test_a_pylate_folder_without_its_projection_is_not_read_as_untrained(untrained_copy):
+    entries = [("", "sentence_transformers.models.Transformer"), ("1_Dense", "pylate.models.Dense.Dense")]
+    (untrained_copy / "modules.json").write_text(json.dumps([{"path": p, "type": t} for p, t in entries]))
+    with pytest.raises(CheckpointNotFoundError, match=r"1_Dense has no config.json; the download or copy is not complete"):
+        load(untrained_copy)
+    (untrained_copy / "1_Dense").mkdir()
+    (untrained_copy / "1_Dense" / "config.json").write_text('{"in_features": 32, "out_features": 16, "bias": false}')
+    with pytest.raises(CheckpointNotFoundError, match=r"1_Dense has no model.safetensors or pytorch_model.bin"):
+        load(untrained_copy)
+    save_file({"linear.weight": torch.ones(16, 48)}, untrained_copy / "1_Dense" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"by config.json the weights are .*\(16, 32\).* but they are .*\(16, 48\)"):
+        load(untrained_copy)
+    (untrained_copy / "1_Dense" / "config.json").write_text('{"in_features": 48, "out_features": 16, "bias": false}')
+    with pytest.raises(CheckpointError, match="Dense layer 1 takes 48 components but is given 32"):
         load(untrained_copy)
 
 
-def test_a_sentence_transformers_multi_vector_checkpoint_is_not_read_as_untrained(untrained_copy):
+def test_a_multi_vector_folder_without_a_transformer_is_not_read_as_untrained(untrained_copy):
     modules = [{"type": "sentence_transformers.multi_vector_encoder.modules.MultiVectorMask"}]
     (untrained_copy / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(UnsupportedCheckpointError, match="sentence-transformers multi-vector"):
+    with pytest.raises(CheckpointError, match="lists no Transformer among"):
         load(untrained_copy)
 
 
-def test_a_nanocolbert_checkpoint_is_not_read_as_untrained(untrained_copy):
+def test_a_nanocolbert_folder_without_its_projection_is_not_read_as_untrained(untrained_copy):
     edit_json(untrained_copy / "config.json", architectures=["ColBERT"])
-    with pytest.raises(UnsupportedCheckpointError, match="nanoColBERT"):
+    with pytest.raises(CheckpointError, match="config.json says that linear.weight has the shape .* the weights hold none"):
         load(untrained_copy)
+
+
+def test_an_unknown_folder_is_told_which_files_were_looked_for(tmp_path):
+    with pytest.raises(
+        CheckpointNotFoundError, match=r"looked for config.json, modules.json, artifact.metadata and \*.dnn, and it"
+    ):
+        load(tmp_path)
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(CheckpointNotFoundError, match="it holds only notes.txt"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_half_downloaded_hub_folder_names_the_command_that_finishes_it(tmp_path, stanford_folder, missing):
+    snapshot = tmp_path / "models--someone--tiny-colbert" / "snapshots" / ("0" * 40)
+    shutil.copytree(stanford_folder, snapshot)
+    (snapshot / missing).unlink()
+    with pytest.raises(CheckpointNotFoundError, match="run `hf download someone/tiny-colbert` to finish it"):
+        load(snapshot)
 
 
 def test_a_projection_in_an_unknown_format_is_not_dropped(untrained_copy):
     weights = load_file(untrained_copy / "model.safetensors")
     save_file(weights | {"linear.weight": torch.ones(16, 32)}, untrained_copy / "model.safetensors")
-    with pytest.raises(UnsupportedCheckpointError, match="has the projection linear.weight but neither"):
+    with pytest.raises(
+        UnsupportedCheckpointError,
+        match="has the projection linear.weight but neither artifact.metadata nor the architecture HF_ColBERT nor",
+    ):
         load(untrained_copy)
 
 
@@ -416,4 +455,5 @@ def test_a_length_that_is_no_whole_number_is_refused(stanford_folder, length):
 
 
 def test_writing_helpers_make_what_they_say(tmp_path):
-    assert read_checkpoint(write_stanford(tmp_path / "m", dim=8)).projection.shape == (8, 32)
+    (layer,) = read_checkpoint(write_stanford(tmp_path / "m", dim=8)).head
+    assert layer.weight.shape == (8, 32)

@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 
+import checkpoints
 import pytest
+from conftest import write_untrained
 
 from colbert_core import cli
 
@@ -218,3 +220,45 @@ def test_quickstart_without_langchain_names_the_pip_line(run, model, documents, 
 
 def test_progress_bars_can_be_silenced(run, model, documents):
     assert run("quickstart", "--files", str(documents), "--ask", "rust", "--quiet", *model)[2] == ""
+
+
+# inspect
+
+KINDS = {
+    "stanford": lambda folder: checkpoints.stanford(folder),
+    "stanford, .dnn": lambda folder: checkpoints.dnn(folder / "colbert.dnn", base=folder / "base"),
+    "pylate": lambda folder: checkpoints.pylate(folder),
+    "sentence-transformers": lambda folder: checkpoints.multi_vector(folder / "saved", source=checkpoints.stanford(folder)),
+    "nanocolbert": lambda folder: checkpoints.nanocolbert(folder),
+    "untrained": lambda folder: write_untrained(folder),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inspect_shows_the_recipe_of_each_kind(run, capsys, tmp_path, kind):
+    folder = str(KINDS[kind](tmp_path / "model"))
+    capsys.readouterr()  # what saving printed
+    code, out, err = run("inspect", folder, "--device", "cpu")
+    first, *lines = out.splitlines()
+    assert (code, err) == (0, "")
+    assert f", {kind.split(',')[0]}" in first
+    assert [line.split()[0] for line in lines] == [
+        *("backbone", "head", "vectors", "query", "passage", "skipped", "example", "tokens", "ids", "attention"),
+    ]
+    code, out, _ = run("inspect", folder, "--device", "cpu", "--json")
+    about = json.loads(out)
+    assert (code, about["format"]) == (0, kind.split(",")[0])
+    assert len(about["example"]["ids"]) == len(about["example"]["tokens"]) == len(about["example"]["attention"])
+
+
+def test_inspect_without_a_name_shows_the_model_in_the_box(run):
+    code, out, _ = run("inspect")
+    assert code == 0
+    assert out.startswith("Encoder('default', stanford, untrained)")
+    assert "[CLS] what animation studio did mi ##ya ##zaki found ? [SEP]" in out
+
+
+def test_inspect_of_nothing_says_what_was_looked_for(run, tmp_path):
+    code, out, err = run("inspect", str(tmp_path))
+    assert (code, out) == (1, "")
+    assert "looked for config.json, modules.json, artifact.metadata and *.dnn" in err

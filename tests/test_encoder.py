@@ -259,15 +259,95 @@ def test_a_lone_surrogate_is_refused_with_its_place(stanford):
     with pytest.raises(ValueError, match="Passage 0 has a lone surrogate"):
         stanford.encode_passages(["\udfff"])
     with pytest.raises(ValueError, match="text has a lone surrogate"):
-        stanford.split("\udfff")
+        stanford.split("\udfff", "a")
+
+
+DOCUMENT = (
+    "# Pets\n\nThe cat sat on a mat. The dog sat on a mat.\n\n## Sounds\n\nWhat sound does a cat make? Cats purr, dogs bark.\n\n"
+    "```\nrust is a\n\nlanguage of\n```\n\n" + "purr " * 30
+)
 
 
 def test_split_cuts_a_document_into_passages_the_model_reads_whole(stanford):
-    text = "The cat sat on a mat. The dog sat on a mat.\n\nWhat sound does a cat make? " + "purr " * 30
-    cuts = stanford.split(text)
-    assert len(cuts) > 2
-    assert len(stanford.encode_passages([text[a:b] for a, b in cuts]).owners) == len(cuts)
-    assert " ".join(text[a:b] for a, b in cuts).split() == text.split()
+    passages = stanford.split(DOCUMENT, "pets.md", metadata={"lang": "en"})
+    assert len(passages) > 2
+    assert [passage.id for passage in passages] == [f"pets.md#{number}" for number in range(1, len(passages) + 1)]
+    assert len(stanford.encode_passages([passage.text for passage in passages]).owners) == len(passages)
+    assert " ".join(passage.text for passage in passages).split() == DOCUMENT.split()
+    for passage in passages:
+        start, end = passage.metadata["start"], passage.metadata["end"]
+        assert passage.text == DOCUMENT[start:end] == DOCUMENT[start:end].strip()
+        assert passage.metadata == {"document_id": "pets.md", "start": start, "end": end, "lang": "en"}
+
+
+def test_split_keeps_headings_with_their_text_and_code_whole(stanford):
+    texts = [passage.text for passage in stanford.split(DOCUMENT, "a")]
+    assert not any(text.splitlines()[-1].startswith("#") for text in texts)
+    assert any("```\nrust is a\n\nlanguage of\n```" in text for text in texts)
+
+
+def test_split_takes_a_size_and_an_overlap(stanford):
+    small = stanford.split("the cat sat on a mat and the dog sat on a mat", "a", size=6, overlap=2)
+    assert [passage.text for passage in small] == ["the cat sat on a mat", "a mat and the dog sat", "dog sat on a mat"]
+    with pytest.raises(ValueError, match="size=18 must be from 1 to 17 tokens"):
+        stanford.split("cat", "a", size=18)
+    with pytest.raises(ValueError, match="overlap 6"):
+        stanford.split("cat", "a", size=6, overlap=6)
+    assert stanford.split(" \n", "a") == []
+
+
+@settings(max_examples=30)
+@given(text=st.text(max_size=200))
+def test_split_slices_any_unicode_back(stanford, text):
+    for passage in stanford.split(text, "a", size=5):
+        assert passage.text == text[passage.metadata["start"] : passage.metadata["end"]] == passage.text.strip() != ""
+
+
+# Late chunking
+
+
+@pytest.fixture(scope="module")
+def late(stanford_folder):
+    return Encoder.from_pretrained(stanford_folder, device="cpu", dtype="float32", late_chunking=True)
+
+
+def test_late_chunking_cuts_the_vectors_of_one_long_sequence(late, stanford_folder):
+    text = "the cat sat on a mat , what sound does it make ; the dog sat on a mat and the cats purr and the dogs bark"
+    found = late.encode_passages([text])
+    ids = ids_of(f"[CLS] [unused1] {text.replace('it', 'i ##t')} [SEP]")
+    whole = reference(stanford_folder, ids, [1] * len(ids))  # all of it fits into the 64 tokens of the backbone
+    assert len(found.owners) > 1
+    starts = np.cumsum(found.doclens) - found.doclens
+    own = {0, 1, len(ids) - 1}
+    covered = set()
+    for start, length in zip(starts, found.doclens, strict=True):
+        rows = found.vectors[start : start + length]
+        places = (rows @ whole.T).argmax(axis=1)
+        np.testing.assert_allclose(rows, whole[places], atol=1e-5)
+        assert own <= set(places.tolist())  # every window has the model's own tokens
+        covered |= set(places.tolist())
+    assert covered == {i for i, number in enumerate(ids) if number not in ids_of(", ;")}
+
+
+def test_late_chunking_leaves_short_texts_alone(late, stanford):
+    texts = ["the cat sat", "", "dogs bark."]
+    np.testing.assert_array_equal(late.encode_passages(texts).vectors, stanford.encode_passages(texts).vectors)
+
+
+def test_late_chunking_of_more_than_the_backbone_reads_covers_the_text(late, stanford):
+    text = " ".join(["the cat sat on a mat."] * 60)
+    found = late.encode_passages(["dogs", text, "cats"])
+    spans = found.window_spans[found.owners == 1]
+    assert (spans[0][0], spans[-1][1]) == (0, len(text))
+    assert (spans[1:, 0] <= spans[:-1, 1]).all()
+    assert (np.diff(spans, axis=0) > 0).all()
+    assert found.doclens.max() <= 20
+    assert found.owners.tolist() == sorted(found.owners.tolist())
+
+
+def test_late_chunking_without_more_context_than_a_window_is_refused(stanford_folder):
+    with pytest.raises(ValueError, match="it reads 64 tokens and passage_length is 64; pass a smaller passage_length"):
+        Encoder.from_pretrained(stanford_folder, device="cpu", passage_length=64, late_chunking=True)
 
 
 # Progress, copies

@@ -1,7 +1,9 @@
 """Where long texts are cut."""
 
+import re
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,55 +11,115 @@ from hypothesis import strategies as st
 from colbert_core import splitter
 
 
+def row(word_starts):
+    """A text of one letter for each token, words parted by nothing: only word starts matter."""
+    n = len(word_starts)
+    spans = np.stack([np.arange(n), np.arange(n) + 1], axis=1).astype(np.int32)
+    return "a" * n, spans, np.array(word_starts, bool)
+
+
+def cut(word_starts, size, overlap):
+    return splitter.windows(*row(word_starts), size=size, overlap=overlap)
+
+
+def words(text):
+    """One token per word or punctuation mark; a word starts behind a blank."""
+    spans = [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]
+    starts = [start == 0 or text[start - 1].isspace() for start, _ in spans]
+    return np.array(spans, np.int32).reshape(-1, 2), np.array(starts, bool)
+
+
+def byte_tokens(text):
+    """One token per byte of UTF-8, as byte-level tokenizers may have it: several for one emoji, all with its span."""
+    spans = [(at, at + 1) for at, character in enumerate(text) for _ in character.encode("utf-8", "replace")]
+    return np.array(spans, np.int32).reshape(-1, 2), np.array([True] * len(spans), bool)
+
+
+def parts(text, size, overlap=0):
+    return [text[start:end] for start, end in splitter.passages(text, *words(text), size, overlap)]
+
+
+# Windows
+
+
 def test_what_fits_is_one_window():
-    assert splitter.windows([True] * 5, size=5, overlap=2) == [(0, 5)]
-    assert splitter.windows([], size=5, overlap=2) == [(0, 0)]
+    assert cut([True] * 5, size=5, overlap=2) == [(0, 5)]
+    assert cut([], size=5, overlap=2) == [(0, 0)]
 
 
 def test_windows_overlap_by_what_was_asked():
-    assert splitter.windows([True] * 10, size=6, overlap=2) == [(0, 6), (4, 10)]
+    assert cut([True] * 10, size=6, overlap=2) == [(0, 6), (4, 10)]
 
 
 def test_windows_begin_and_end_with_whole_words():
     # words of two tokens: a cut at 5 moves to 4, and the next window begins at 2
-    assert splitter.windows([True, False] * 4, size=5, overlap=1)[:2] == [(0, 4), (2, 6)]
+    assert cut([True, False] * 4, size=5, overlap=1)[:2] == [(0, 4), (2, 6)]
 
 
 def test_a_word_longer_than_a_window_is_cut_inside():
-    assert splitter.windows([True] + [False] * 9, size=4, overlap=1) == [(0, 4), (3, 7), (6, 10)]
+    assert cut([True] + [False] * 9, size=4, overlap=1) == [(0, 4), (3, 7), (6, 10)]
 
 
 def test_a_window_never_lies_inside_the_one_before():
     # words begin at 0, 1 and 3: cutting at whole words alone would give (0, 3), (1, 3)
-    assert splitter.windows([True, True, False, True, False], size=3, overlap=1) == [(0, 3), (1, 4), (3, 5)]
+    assert cut([True, True, False, True, False], size=3, overlap=1) == [(0, 3), (1, 4), (3, 5)]
 
 
-@given(
-    word_starts=st.lists(st.booleans(), max_size=200),
-    size=st.integers(1, 30),
-    data=st.data(),
-)
+def test_without_overlap_windows_follow_each_other():
+    assert cut([True] * 7, size=3, overlap=0) == [(0, 3), (3, 6), (6, 7)]
+
+
+def test_a_window_ends_with_a_sentence_in_its_last_half():
+    text = "One two three. Four five six seven eight nine ten."
+    assert parts(text, 7) == ["One two three.", "Four five six seven eight nine", "ten."]
+    assert parts(text, 9) == ["One two three. Four five six seven eight", "nine ten."]  # three is in the first half
+
+
+def test_the_next_window_begins_with_a_sentence_where_one_is_near():
+    text = "One two three four. Five six. Seven eight nine ten."
+    spans, starts = words(text)
+    # cut behind "six." (8 tokens); two tokens back is "six", four back is "Five"
+    assert splitter.windows(text, spans, starts, size=9, overlap=2) == [(0, 8), (5, 13)]
+
+
+@given(word_starts=st.lists(st.booleans(), max_size=200), size=st.integers(1, 30), data=st.data())
 def test_windows_cover_every_token_and_are_never_too_long(word_starts, size, data):
     overlap = data.draw(st.integers(0, size - 1))
-    cuts = splitter.windows(word_starts, size, overlap)
+    cuts = cut(word_starts, size, overlap)
     assert cuts[0][0] == 0
     assert cuts[-1][1] == len(word_starts)
     assert all(0 < end - start <= size for start, end in cuts) or not word_starts
     assert all(a_start < b_start <= a_end < b_end for (a_start, a_end), (b_start, b_end) in pairwise(cuts))
 
 
-def test_an_overlap_as_large_as_the_window_is_refused():
-    with pytest.raises(ValueError, match="overlap 5 must be from 0 to the window size 5"):
-        splitter.windows([True] * 9, size=5, overlap=5)
+MARKDOWN = st.lists(
+    st.sampled_from(
+        ["# ", "## A\n", "```\n", "~~~~\n", "\n", "\n\n", "word ", "One. ", "e.g. ", "猫。", "🐈", "é", "x = 1\n", " "]
+    ),
+    max_size=60,
+).map("".join)
 
 
-def token_starts(text):
-    """One token per word."""
-    return [at for at in range(len(text)) if not text[at].isspace() and (at == 0 or text[at - 1].isspace())]
+@given(text=st.one_of(st.text(max_size=200), MARKDOWN), size=st.integers(1, 20), data=st.data())
+@pytest.mark.parametrize("tokenize", [words, byte_tokens])
+def test_windows_of_any_text_cover_it_in_order(tokenize, text, size, data):
+    overlap = data.draw(st.integers(0, size - 1))
+    spans, starts = tokenize(text)
+    cuts = splitter.windows(text, spans, starts, size, overlap)
+    assert (cuts[0][0], cuts[-1][1]) == (0, len(spans))
+    assert all(0 < end - start <= size for start, end in cuts) or not len(spans)
+    assert all(a_start < b_start <= a_end < b_end for (a_start, a_end), (b_start, b_end) in pairwise(cuts))
+    if not re.search("[#`~]", text):  # nothing is kept whole, so every neighbour shares what was asked
+        assert all(a_end - b_start >= min(overlap, a_end - a_start - 1) for (a_start, a_end), (b_start, _) in pairwise(cuts))
 
 
-def parts(text, size):
-    return [text[start:end] for start, end in splitter.passages(text, token_starts(text), size)]
+@pytest.mark.parametrize(("overlap", "size"), [(5, 5), (6, 5), (-1, 5), (0, 0)])
+def test_an_overlap_as_large_as_the_window_is_refused(overlap, size):
+    with pytest.raises(ValueError, match=f"overlap {overlap} must be from 0 to the window size {size} minus 1"):
+        cut([True] * 9, size=size, overlap=overlap)
+
+
+# Passages
 
 
 def test_a_document_is_cut_at_paragraphs_and_short_ones_are_joined():
@@ -65,25 +127,123 @@ def test_a_document_is_cut_at_paragraphs_and_short_ones_are_joined():
 
 
 def test_a_long_paragraph_is_cut_at_sentences():
-    assert parts("One two three. Four five! Six seven eight nine.", 5) == [
+    assert parts("One two three. Four five! Six seven eight nine.", 7) == [
         "One two three. Four five!",
         "Six seven eight nine.",
     ]
 
 
-def test_a_long_sentence_is_cut_at_tokens():
+def test_a_long_sentence_is_cut_at_words():
     assert parts("a b c d e f g", 3) == ["a b c", "d e f", "g"]
+
+
+def test_a_paragraph_end_goes_before_a_later_sentence_end():
+    assert parts("a b c d\n\ne f. g h", 7) == ["a b c d", "e f. g h"]
+
+
+def test_lines_of_a_list_are_not_cut():
+    assert parts("* one two\n* three four\n* five six", 7) == ["* one two\n* three four", "* five six"]
 
 
 def test_chinese_sentences_end_without_a_blank():
     text = "你好世界。再见世界！"
-    starts = list(range(len(text)))
-    assert [text[a:b] for a, b in splitter.passages(text, starts, 6)] == ["你好世界。", "再见世界！"]
+    spans = np.array([(at, at + 1) for at in range(len(text))], np.int32)
+    cuts = splitter.passages(text, spans, np.ones(len(text), bool), 6)
+    assert [text[a:b] for a, b in cuts] == ["你好世界。", "再见世界！"]
 
 
-@pytest.mark.parametrize("run", [".", "!)", "。", "\n", " ", "\n "])
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Then Dr. Smith saw it.",
+        "So J. K. Rowling wrote it.",
+        "See Fig. 3 for it all.",
+        "Some pets, e.g. cats, purr.",
+        "The pets (i.e. Cats) purr.",
+        "It is 3.5 km away.",
+        "He asked why? but left.",
+    ],
+)
+def test_a_dot_that_ends_no_sentence_is_no_place_to_cut(sentence):
+    first = "One two three four five six."
+    text = f"{first} {sentence} Seven eight nine ten eleven twelve thirteen fourteen."
+    n_first, n_sentence = len(words(first)[0]), len(words(sentence)[0])
+    for size in range(n_first + 1, min(n_first + n_sentence, 2 * n_first)):
+        assert parts(text, size)[0] == first
+    assert parts(text, n_first + n_sentence)[0] == f"{first} {sentence}"
+
+
+def test_a_heading_stays_with_what_follows_it():
+    text = "one two three four five\n\n# Head line\n\nsix seven eight nine"
+    assert parts(text, 8) == ["one two three four five", "# Head line\n\nsix seven eight nine"]  # 8 reaches behind the heading
+
+
+def test_headings_under_headings_stay_together():
+    text = "one two three four five\n\n# Head\n\n## Under\n\nsix seven eight"
+    assert parts(text, 9) == ["one two three four five", "# Head\n\n## Under\n\nsix seven eight"]
+
+
+def test_a_cut_goes_before_a_heading_rather_than_behind_a_later_paragraph():
+    text = "one two three four\n\n# Head\n\nfive\n\nsix seven eight"
+    assert parts(text, 7) == ["one two three four", "# Head\n\nfive\n\nsix seven eight"]
+
+
+def test_an_indented_heading_and_one_without_words_are_headings():
+    assert parts("a b c d\n  # H\ne f g", 6) == ["a b c d", "# H\ne f g"]
+    assert parts("a b c d\n#\ne f g", 5) == ["a b c d", "#\ne f g"]
+    assert parts("a b c d\n#no e f g", 6) == ["a b c d", "#no e f g"]  # a line end, not a heading
+
+
+CODE = "```py\n# no heading\n\nx = 1.\n\ny = 2\n```"  # 17 tokens
+
+
+@pytest.mark.parametrize("fence", ["```", "~~~~"])
+def test_code_is_kept_whole_where_it_fits_even_in_the_first_half_of_a_window(fence):
+    code = CODE.replace("```", fence)
+    text = f"one two.\n\n{code}\n\nthree four five"
+    n_code = len(words(code)[0])
+    assert parts(text, n_code) == ["one two.", code, "three four five"]
+    assert parts(text, n_code + 2) == ["one two.", f"{code}", "three four five"]
+    assert parts(text, n_code + 3) == [f"one two.\n\n{code}", "three four five"]
+
+
+def test_a_heading_over_code_stays_with_it():
+    assert parts(f"one two three.\n\n# Head\n\n{CODE}", 19) == ["one two three.", f"# Head\n\n{CODE}"]
+
+
+def test_code_that_does_not_fit_is_cut_at_lines():
+    code = "```\n" + "\n".join(f"x{n} = {n}" for n in range(10)) + "\n```"
+    for part in parts(code, 12):
+        assert re.fullmatch(r"(```|x\d = \d)(\n(```|x\d = \d))*", part)
+
+
+def test_code_that_is_not_closed_reaches_to_the_end():
+    text = "one two three.\n\n```\n# a\n\nb c d"
+    assert parts(text, 9) == ["one two three.", "```\n# a\n\nb c d"]
+
+
+def test_code_is_closed_by_its_own_kind_of_fence_at_least_as_long():
+    text = "one two.\n\n~~~~\n```\n~~~\n\nx y\n~~~~\n\nthree four"
+    n_code = len(words("~~~~\n```\n~~~\n\nx y\n~~~~")[0])
+    assert parts(text, n_code) == ["one two.", "~~~~\n```\n~~~\n\nx y\n~~~~", "three four"]
+
+
+def test_what_is_kept_whole_goes_before_the_overlap():
+    text = f"one two three.\n\n{CODE}\n\nfour five"
+    n_code = len(words(CODE)[0])
+    assert CODE in parts(text, n_code, overlap=3)
+
+
+@pytest.mark.parametrize(
+    "run", [".", "!)", "。", "\n", " ", "\n ", "# \n", "#\n", "```\n", "~~~\n", "a", "e.g. ", "# a\n```\n"]
+)
 def test_a_long_run_of_boundaries_takes_no_quadratic_time(run):
-    splitter.passages(run * 200_000, range(200_000), 100)  # hours, if every character were tried as a beginning
+    text = run * (1_000_000 // len(run))
+    n_tokens = len(text) // 4
+    spans = np.stack([np.arange(n_tokens) * 4, np.arange(n_tokens) * 4 + 4], axis=1).astype(np.int32)
+    starts = np.arange(n_tokens) % 3 == 0
+    splitter.windows(text, spans, starts, 200, 25)  # hours, if every character were tried as a beginning
+    splitter.passages(text, spans, starts, 100)
 
 
 @pytest.mark.parametrize("blank", ["", "  \n\n\t "])
@@ -91,10 +251,19 @@ def test_a_blank_document_has_no_passages(blank):
     assert parts(blank, 5) == []
 
 
-@given(text=st.text(alphabet="ab .!\n", max_size=200), size=st.integers(1, 10))
+@given(text=st.one_of(st.text(alphabet="ab .!\n#`", max_size=200), MARKDOWN), size=st.integers(1, 10))
 def test_every_token_of_a_document_is_in_exactly_one_passage(text, size):
-    cuts = splitter.passages(text, token_starts(text), size)
-    counts = [sum(start <= at < end for start, end in cuts) for at in token_starts(text)]
+    spans, starts = words(text)
+    cuts = splitter.passages(text, spans, starts, size)
+    counts = [sum(start <= first and last <= end for start, end in cuts) for first, last in spans]
     assert set(counts) <= {1}
-    assert all(sum(start <= at < end for at in token_starts(text)) <= size for start, end in cuts)
-    assert all(text[start:end] == text[start:end].strip() for start, end in cuts)
+    assert all(sum(start <= first < end for first, _ in spans) <= size for start, end in cuts)
+    assert all(text[start:end] == text[start:end].strip() != "" for start, end in cuts)
+
+
+@given(text=st.text(max_size=100), size=st.integers(2, 10))
+def test_passages_of_byte_tokens_cover_every_character(text, size):
+    cuts = splitter.passages(text, *byte_tokens(text), size, size // 2)
+    covered = {at for start, end in cuts for at in range(start, end)}
+    assert all(at in covered for at, character in enumerate(text) if not character.isspace())
+    assert all(text[start:end] == text[start:end].strip() != "" for start, end in cuts)

@@ -1,6 +1,6 @@
 """nDCG@10 of a model on test collections in BEIR layout, by exact search.
 
-    python benchmarks/evaluate.py DATA/scifact DATA/cranfield [--model NAME] [--first 300]
+    python benchmarks/evaluate.py DATA/scifact DATA/cranfield [--model NAME] [--first 300] [--pool-factor 2] [--late-chunking]
 
 A collection is a folder with corpus.jsonl (_id, title, text), queries.jsonl (_id, text) and qrels/test.tsv. A passage is
 the title and the text with a blank between them.
@@ -32,13 +32,14 @@ def read_qrels(path):
     return qrels
 
 
-def evaluate(folder, encoder, first):
+def evaluate(folder, encoder, first, pool_factor):
     qrels = read_qrels(folder / "qrels" / "test.tsv")
     queries = [line for line in read_jsonl(folder / "queries.jsonl") if any(qrels.get(line["_id"], {}).values())][:first]
     corpus = read_jsonl(folder / "corpus.jsonl")
     index = Index.create(None, encoder)
     start = time.perf_counter()
-    index.add([Passage(line["_id"], f"{line.get('title', '')} {line['text']}".strip()) for line in corpus])
+    passages = [Passage(line["_id"], f"{line.get('title', '')} {line['text']}".strip()) for line in corpus]
+    index.add(passages, pool_factor=pool_factor)
     indexed = time.perf_counter() - start
     start = time.perf_counter()
     found = index.search_many([line["text"] for line in queries], k=10)
@@ -48,6 +49,7 @@ def evaluate(folder, encoder, first):
     ndcg = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], judged, run)[ir_measures.nDCG @ 10]
     print(
         f"{folder.name:16} {len(corpus):>7} passages {len(queries):>5} queries  nDCG@10 {ndcg:.4f}  "
+        f"{len(index._snapshot.embeddings.vectors):>9} vectors in {len(index._snapshot.embeddings.doclens):>7} windows  "
         f"indexing {indexed:6.1f} s  search {1000 * searched / len(queries):6.1f} ms/query",
         flush=True,
     )
@@ -59,13 +61,18 @@ def main():
     parser.add_argument("--model", help="default: the model in the box")
     parser.add_argument("--dtype", help="of the backbone, such as float32")
     parser.add_argument("--first", type=int, help="only so many queries of each collection")
+    parser.add_argument("--pool-factor", type=float, default=1, help="keep about 1 / FACTOR of the vectors (default: all)")
+    parser.add_argument("--passage-length", type=int, help="most tokens of a window, in place of the model's")
+    parser.add_argument("--late-chunking", action="store_true", help="cut the vectors of long passages, not their text")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    encoder = Encoder.from_pretrained(options.model, dtype=options.dtype)
-    print(encoder, f"{options.threads} threads", flush=True)
+    encoder = Encoder.from_pretrained(
+        options.model, dtype=options.dtype, passage_length=options.passage_length, late_chunking=options.late_chunking
+    )
+    print(f"{encoder.name}, {encoder.dtype}, {options.threads} threads", flush=True)
     for folder in options.folders:
-        evaluate(folder, encoder, options.first)
+        evaluate(folder, encoder, options.first, options.pool_factor)
 
 
 if __name__ == "__main__":

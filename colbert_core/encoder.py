@@ -89,7 +89,7 @@ class Encoder:
         self._source: Path | None = None
         self._pickled_as: dict[str, Any] | None = None
 
-        model_config = self._backbone.config
+        model_config: Any = backbone.config
         if tokenizer.size > model_config.vocab_size:
             raise CheckpointError(
                 f"{name}: the tokenizer knows {tokenizer.size} tokens but the backbone has vectors for "
@@ -179,12 +179,14 @@ class Encoder:
     @property
     def device(self) -> torch.device:
         """Where the model runs."""
-        return next(self._backbone.parameters()).device
+        device: torch.device = next(self._backbone.parameters()).device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """What the backbone computes with."""
-        return next(self._backbone.parameters()).dtype
+        dtype: torch.dtype = next(self._backbone.parameters()).dtype
+        return dtype
 
     def encode_queries(self, texts: Iterable[str]) -> list[NDArray[np.float32]]:
         """Encode queries; white space around them does not count.

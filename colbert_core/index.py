@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.maxsim import unit_vectors
+from colbert_core.pooling import check_factor, pool_embeddings
 from colbert_core.search import Snapshot, check_count, check_passages, check_relevance, search_exact
 from colbert_core.types import Hit, Passage, TokenEmbeddings, TokenEncoder
 
@@ -67,20 +68,23 @@ class Index:
 
         return cls(as_encoder(encoder))
 
-    def add(self, passages: Iterable[Passage], *, progress: bool | None = None) -> list[str]:
+    def add(self, passages: Iterable[Passage], *, pool_factor: float = 1, progress: bool | None = None) -> list[str]:
         """Add passages; one whose id is known already replaces the old one. All of them, or on an error none.
 
         Args:
             passages: with ids that differ from each other.
+            pool_factor: keep about 1 / pool_factor of each passage's vectors, the means of similar ones, at some cost in
+                quality; 1 keeps all of them. The model's own tokens, such as [CLS], always stay.
             progress: show a bar; None shows it on a terminal once a second has passed.
 
         Returns:
             Their ids, in the order given.
 
         Raises:
-            TypeError: something is not a ``Passage``.
-            ValueError: two passages of this call have the same id.
+            TypeError: something is not a ``Passage``, or pool_factor is no number.
+            ValueError: two passages of this call have the same id, or pool_factor is below 1.
         """
+        pool_factor = check_factor(pool_factor)
         given = check_passages(passages)
         ids = [passage.id for passage in given]
         repeated = [passage_id for passage_id, count in Counter(ids).items() if count > 1]
@@ -93,7 +97,7 @@ class Index:
             return []
         stored = [_copied(passage) for passage in given]
         embeddings = self.encoder.encode_passages([passage.text for passage in stored], progress=progress)
-        embeddings.check(len(stored), self.encoder.dim)
+        embeddings = pool_embeddings(embeddings.check(len(stored), self.encoder.dim), pool_factor)
         with self._lock:
             self._commit(ids, stored, embeddings)
         return ids

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from colbert_core.types import TokenEmbeddings
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from colbert_core.types import TokenEmbeddings
 
 
 def check_factor(factor: object) -> float:

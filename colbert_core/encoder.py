@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import shutil
 import tempfile
 import threading
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
 
 # Padded tokens in one forward pass. On two CPU cores the model in the box is fastest from 1,000 to 4,000; 200 abstracts took
 # 4.0 s at 2,048 and 5.3 s at 16,384. A GPU needs more to be busy.
@@ -209,6 +213,12 @@ class Encoder:
             if not text:
                 raise ValueError(f"Query {position} is empty; give it at least one word.")
         inputs = list(self._recipe.queries(stripped))
+        if n_cut := sum(one.n_cut > 0 for one in inputs):
+            logger.warning(
+                "%d of %d queries are longer than query_length=%d tokens and were cut; "
+                "load the encoder with a larger query_length to read all of them.",
+                n_cut, len(inputs), self.config.query_length,
+            )  # fmt: skip
         found: list[NDArray[np.float32]] = [np.empty((0, self.dim), np.float32)] * len(inputs)
         for i, rows in self._vectors(inputs):
             found[i] = rows[inputs[i].windows[0].kept]
@@ -303,15 +313,12 @@ class Encoder:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as name:
             folder = Path(name) / target.name
             folder.mkdir()
-            self._backbone.config.save_pretrained(folder)
+            weights = self._write_backbone(folder)
             tokenizer.save(folder)
-            if self._source is not None:
-                for code in self._source.glob("*.py"):
-                    shutil.copyfile(code, folder / code.name)
             head = () if self._head is None else self._head.weights()
             write_checkpoint(
                 folder,
-                Checkpoint(folder, config, self._weights(), head),
+                Checkpoint(folder, config, weights, head),
                 prefix=self._backbone.base_model_prefix,
                 dim=self.dim,
             )
@@ -361,15 +368,24 @@ class Encoder:
             },
         }
 
-    def _weights(self) -> dict[str, torch.Tensor]:
-        """The backbone's tensors: as the checkpoint holds them, since the backbone may run in half precision."""
+    def _write_backbone(self, folder: Path) -> dict[str, torch.Tensor]:
+        """Write config.json and the checkpoint's own code, if it has any, and return the backbone's tensors by name.
+
+        Both are taken as the source has them: the backbone may run in half precision, and another version of transformers
+        than the source's may have renamed what config.json says.
+        """
         current = self._backbone.state_dict()
         if self._source is None:
+            self._backbone.config.save_pretrained(folder)
             return {name: tensor.float().cpu() for name, tensor in current.items()}
+        stored = read_checkpoint(self._source, chosen=("query_length", "passage_length"), local_files_only=True)
+        config = json.loads((stored.folder / "config.json").read_text(encoding="utf-8"))
+        config["architectures"] = [type(self._backbone).__name__]
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for code in stored.folder.glob("*.py"):
+            shutil.copyfile(code, folder / code.name)
         prefix = f"{self._backbone.base_model_prefix}."
-        lengths = ("query_length", "passage_length")
-        stored = read_checkpoint(self._source, chosen=lengths, local_files_only=True).weights
-        by_name = {name.removeprefix(prefix): tensor for name, tensor in stored.items()}
+        by_name = {name.removeprefix(prefix): tensor for name, tensor in stored.weights.items()}
         return {name: by_name[name] for name in current}
 
     def _check_copy(self, folder: Path) -> None:

@@ -5,7 +5,6 @@ No model runs here; what the encoder adds is one vector for each token.
 
 from __future__ import annotations
 
-import logging
 import string
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
     from colbert_core.checkpoint import EncoderConfig
     from colbert_core.tokenizer import Tokenizer, Tokens
-
-logger = logging.getLogger(__name__)
 
 # Texts tokenized at a time: enough for the tokenizer's threads, few enough to keep a long list's token objects small.
 _TOKENIZE_AT_A_TIME = 1024
@@ -68,11 +65,13 @@ class ModelInput:
         ids: *Shape:* (length,), int64.
         attended: how many leading tokens may be attended to.
         windows: what its vectors are used for; several with late chunking.
+        n_cut: tokens of the text that did not fit.
     """
 
     ids: NDArray[np.int64]
     attended: int
     windows: tuple[Window, ...]
+    n_cut: int = 0
 
 
 class Recipe:
@@ -151,12 +150,10 @@ class Recipe:
                         )
 
     def queries(self, texts: list[str]) -> Iterator[ModelInput]:
-        """``[CLS] marker prompt text [SEP]`` and the masks that fill it up; what is longer is cut, with a warning."""
+        """``[CLS] marker prompt text [SEP]`` and the masks that fill it up; what is longer is cut."""
         config, suffix = self.config, self.tokenizer.suffix_ids
-        n_cut = 0
         for owner, (prompt, text) in enumerate(self._tokenized(texts, config.query_prompt)):
             n_kept = min(len(text.ids), self._query_room - len(prompt.ids))
-            n_cut += n_kept < len(text.ids)
             own = [*self.query_prefix, *prompt.ids, *text.ids[:n_kept], *suffix]
             n_masks = max((config.augmentation_length or config.query_length) - len(own), 0) if config.augment_queries else 0
             ids = np.array([*own, *[self.augmentation_id] * n_masks], np.int64)
@@ -165,13 +162,8 @@ class Recipe:
             spans = np.concatenate([before, text.spans[:n_kept], np.full((len(suffix) + n_masks, 2), end, np.int32)])
             kept = np.flatnonzero(~np.isin(ids, self.skipped)) if config.skip_in_queries else np.arange(len(ids))
             window = Window(kept, spans[kept], (0, end), owner)
-            yield ModelInput(ids, len(ids) if config.attend_to_augmentation else len(own), (window,))
-        if n_cut:
-            logger.warning(
-                "%d of %d queries are longer than query_length=%d tokens and were cut; "
-                "load the encoder with a larger query_length to read all of them.",
-                n_cut, len(texts), config.query_length,
-            )  # fmt: skip
+            attended = len(ids) if config.attend_to_augmentation else len(own)
+            yield ModelInput(ids, attended, (window,), n_cut=len(text.ids) - n_kept)
 
     def passages(self, texts: list[str]) -> Iterator[ModelInput]:
         """``[CLS] marker prompt window [SEP]`` for each window of each text, in their order."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -110,13 +112,19 @@ class Tokenizer:
         return cls(hf_tokenizer, lowercase=lowercase)
 
     def save(self, folder: Path) -> None:
-        """Write the tokenizer's files, as transformers reads them."""
+        """Write the tokenizer's files, as transformers 4 and 5 read them."""
         self._hf_tokenizer.save_pretrained(str(folder))
+        # Version 5 writes two names that version 4 does not know; it reads the old ones as well.
+        file = folder / "tokenizer_config.json"
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if config.get("tokenizer_class") == "TokenizersBackend":
+            config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        if isinstance(config.get("extra_special_tokens"), list):
+            config["additional_special_tokens"] = config.pop("extra_special_tokens")
+        file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def with_special(self, tokens: Iterable[str], *, lowercase: bool) -> Tokenizer:
         """A copy that finds these tokens of its vocabulary in texts: "[unused0]" is one piece then, not five."""
-        import copy
-
         from tokenizers import AddedToken
 
         wanted = [token for token in tokens if self.ids_of(token) != [self.token_id(token)]]

@@ -448,6 +448,26 @@ def test_a_copy_in_stanfords_format_is_read_the_same_by_sentence_transformers(tm
     assert_parity(rows_of(encoder), sentence_transformers_rows(tmp_path / "copy"))
 
 
+def test_a_dense_layer_for_pylate_holds_only_what_its_constructor_takes(tmp_path, stanford):
+    stanford.save(tmp_path / "copy", format="pylate")
+    settings = json.loads((tmp_path / "copy" / "1_Dense" / "config.json").read_text())
+    assert set(settings) == {"in_features", "out_features", "bias", "activation_function", "use_residual"}
+
+
+def test_tokenizers_are_written_so_that_transformers_4_reads_them(tmp_path, stanford):
+    for format in WRITTEN:
+        stanford.save(tmp_path / format, format=format)
+        settings = json.loads((tmp_path / format / "tokenizer_config.json").read_text())
+        assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+        assert "extra_special_tokens" not in settings
+
+
+def test_config_json_is_kept_as_the_source_has_it(tmp_path, stanford, stanford_folder):
+    stanford.save(tmp_path / "copy", format="pylate")
+    source, copy = (json.loads((folder / "config.json").read_text()) for folder in (stanford_folder, tmp_path / "copy"))
+    assert copy == source | {"architectures": ["BertModel"]}
+
+
 def test_a_copy_of_an_encoder_in_half_precision_loses_nothing(tmp_path, stanford_folder, stanford):
     load(stanford_folder, dtype="bfloat16").save(tmp_path / "copy", format="pylate")
     np.testing.assert_array_equal(load(tmp_path / "copy").encode_queries(["cat"])[0], stanford.encode_queries(["cat"])[0])

@@ -4,7 +4,8 @@ Both trained formats are a Transformer and one or several Dense layers over its 
 recipe stands:
 
 - *PyLate*: all of it in ``config_sentence_transformers.json``. Its prefixes are tokens, put in by their id; "[Q] " with the
-  blank is one token.
+  blank is one token. Words to skip that are no token of the vocabulary are ignored, as in sentence-transformers; PyLate
+  itself then skips every unknown token.
 - *sentence-transformers* (from version 6): lengths and query expansion in the Transformer's own file, skipped tokens in a
   MultiVectorMask module, prefixes as text in ``prompts``.
 
@@ -184,7 +185,7 @@ def write(folder: Path, recipe: EncoderConfig, head: tuple[Dense, ...], weights:
     types = [("", f"{base}.Transformer" if is_pylate else f"{base}.transformer.Transformer")]
     for number, layer in enumerate(head, 1):
         types.append((f"{number}_Dense", "pylate.models.Dense.Dense" if is_pylate else f"{base}.dense.Dense"))
-        _write_dense(folder / types[-1][0], layer)
+        _write_dense(folder / types[-1][0], layer, names_its_input=not is_pylate)
     if is_pylate:
         transformer: dict[str, Any] = {"max_seq_length": recipe.passage_length, "do_lower_case": recipe.lowercase}
         _write_json(folder / SETTINGS, _pylate_settings(recipe))
@@ -208,7 +209,8 @@ def write(folder: Path, recipe: EncoderConfig, head: tuple[Dense, ...], weights:
     _write_json(folder / MODULES, entries)
 
 
-def _write_dense(folder: Path, layer: Dense) -> None:
+def _write_dense(folder: Path, layer: Dense, *, names_its_input: bool) -> None:
+    """A Dense module; PyLate's takes no names of inputs and outputs, they are its token embeddings."""
     from safetensors.torch import save_file
 
     tensors = {"linear.weight": layer.weight, "linear.bias": layer.bias, "residual.weight": layer.residual_weight}
@@ -217,10 +219,10 @@ def _write_dense(folder: Path, layer: Dense) -> None:
         "out_features": layer.weight.shape[0],
         "bias": layer.bias is not None,
         "activation_function": f"{_activation_package(layer.activation)}.{layer.activation}",
-        "module_input_name": "token_embeddings",
-        "module_output_name": "token_embeddings",
         "use_residual": layer.residual,
     }
+    if names_its_input:
+        settings |= {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
     _write_json(folder / "config.json", settings)
     save_file({k: v.contiguous() for k, v in tensors.items() if v is not None}, folder / "model.safetensors", _PT)
 

@@ -466,7 +466,9 @@ class Encoder:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what it was loaded from, not as its weights."""
         if self._pickled_as is None:
-            raise TypeError(f"{self!r} was built from parts, so it cannot be pickled; load it with from_pretrained.")
+            raise TypeError(
+                f"The encoder {self.name!r} was built from parts, so it cannot be pickled; load it with from_pretrained."
+            )
         return _unpickle, (self._pickled_as,)
 
 

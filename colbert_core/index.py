@@ -169,7 +169,7 @@ class Index:
             return passage_id in self._rows_by_id()
 
     def __repr__(self) -> str:
-        return f"Index(in memory, {len(self)} passages, {self.encoder!r})"
+        return f"Index(in memory, {len(self)} passages, {getattr(self.encoder, 'name', self.encoder)!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {"encoder": self.encoder, "snapshot": _compacted(self._snapshot)}

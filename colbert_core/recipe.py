@@ -30,13 +30,13 @@ _TOKENIZE_AT_A_TIME = 1024
 # Part of a window that its neighbour repeats, so that an answer on a cut is whole in one of them.
 _WINDOW_OVERLAP = 1 / 8
 
-
 # Texts over which a copy of a recipe is held against the original.
 _PROBES = (
     "cat",
     "What animation studio did Miyazaki found?",
     ' A blank first, (brackets); and "quotes"!\nA second line.',
     "Ünïcode, 日本語 and \N{CAT FACE} too",
+    "A sentence that is cut somewhere. " * 40,
 )
 
 
@@ -172,9 +172,10 @@ class Recipe:
             cuts = list(self._cuts(texts[owner], tokens, self._passage_room - len(prompt.ids)))
             windows = [window for _, _, inside in cuts for window in inside]
             # The first window begins and the last one ends with the text, blanks and all; between them there is no gap.
-            starts = [0, *(int(tokens.spans[first, 0]) for first, _ in windows[1:]), len(texts[owner])]
-            ends = [max(int(tokens.spans[last - 1, 1]), starts[i]) for i, (_, last) in enumerate(windows[:-1], 1)]
-            spans = iter(zip(starts, [*ends, len(texts[owner])], strict=False))
+            starts = [0, *(int(tokens.spans[first, 0]) for first, _ in windows[1:])]
+            nexts = zip(windows, starts[1:], strict=False)
+            ends = [*(max(int(tokens.spans[last - 1, 1]), start) for (_, last), start in nexts), len(texts[owner])]
+            spans = iter(zip(starts, ends, strict=True))
             before = [*self.passage_prefix, *prompt.ids]
             for first, last, inside in cuts:
                 ids = np.array([*before, *tokens.ids[first:last], *suffix], np.int64)

@@ -70,4 +70,4 @@ class Reranker:
         return to_hits([passages[row] for row in best.rows], best, len(query_vectors), min_relevance)
 
     def __repr__(self) -> str:
-        return f"Reranker({self.encoder!r})"
+        return f"Reranker({getattr(self.encoder, 'name', self.encoder)!r})"

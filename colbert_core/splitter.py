@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 # A paragraph ends at a blank line, a sentence at . ! ? … or their CJK forms with any closing quotes, or at a line end.
 # Runs are taken whole (possessive) and from their beginning, else a megabyte of dots takes hours.
-_PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
-_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+\s++(?=(?P<next>\S?))|[。！？]++[”’」』）]*+\s*+|\n\s*+")
-_HEADING = re.compile(r"^ {0,3}#{1,6}(?=[ \t\n]|\Z)[^\n]*+(?=(\s*+))", re.MULTILINE)
+_PARAGRAPH_END = re.compile(r"\n[ \t\r]*\n\s*")
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+\s++(?=(?P<next>\S?))|[。！？]++[”’」』）》】]*+\s*+|\n\s*+")
+_HEADING = re.compile(r"^ {0,3}#{1,6}(?=[ \t\r\n]|\Z)[^\n]*+(?=(\s*+))", re.MULTILINE)
 _FENCE = re.compile(r"^ {0,3}(`{3,}+|~{3,}+)([^\n]*+)\n?", re.MULTILINE)
 
-# Words whose dot ends no sentence, and single capitals, as in "J. K. Rowling".
+# Words whose dot ends no sentence, and single capitals (Latin, Greek, Cyrillic), as in "J. K. Rowling".
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|vs|etc|al|Fig|Figs|Eq|No|Vol|pp|cf|approx|[A-Z])|\b[ei]\.[eg]|\b[Pp]\.[Mm]|\b[Aa]\.[Mm])\.\Z"
+    r"(?:\b(?:Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|vs|etc|al|Fig|Figs|Eq|No|Vol|pp|cf|approx|[A-ZÀ-ÖØ-ÞΑ-ΩЀ-Я])|\b[ei]\.[eg]|\b[Pp]\.[Mm]|\b[Aa]\.[Mm])\.\Z"
 )
 
 
@@ -55,7 +55,8 @@ def windows(
         token_spans: *Shape:* (n_tokens, 2), int32, characters of each token, half-open, starts ascending.
         word_starts: *Shape:* (n_tokens,), bool, whether a word starts at the token.
         size: most tokens of a window, at least 1.
-        overlap: least tokens that two neighbours share, 0 to size - 1; up to twice as many where a sentence begins there.
+        overlap: least tokens that two neighbours share, 0 to size - 1; up to twice as many where a sentence begins there,
+            more where a word is longer than that, fewer only where what is kept whole or a short window leaves no choice.
 
     Returns:
         Half-open (start, end) ranges of tokens, in order; one empty range for no tokens at all.
@@ -76,8 +77,8 @@ def windows(
         end = _end(structure, start, end, size)
         cuts.append((start, end))
         start = max(_start(structure, start, end, overlap), start + 1)
-        if (atom := _atom_around(structure.atoms, end + 1)) and start < atom[1] - size:
-            start = min(atom[1] - size, end)  # what was left for this window must fit into it; that goes before overlap
+        if atom := _atom_around(structure.atoms, end + 1):
+            start = max(start, atom[1] - size)  # what was left for this window must fit into it; that goes before overlap
     return [*cuts, (start, n_tokens)]
 
 
@@ -101,10 +102,11 @@ def passages(
     """
     cuts = windows(text, token_spans, word_starts, size, overlap)
     starts = token_spans[:, 0].tolist()
+    ends = np.maximum.accumulate(token_spans[:, 1]).tolist()  # only starts are promised to ascend
     spans = []
     for number, (first, last) in enumerate(cuts):
         start = 0 if number == 0 else starts[first]
-        end = len(text) if number == len(cuts) - 1 else int(token_spans[last - 1, 1])
+        end = len(text) if number == len(cuts) - 1 else ends[last - 1]
         piece = text[start:end]
         if piece.strip():
             spans.append((start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip())))
@@ -114,10 +116,8 @@ def passages(
 def _end(structure: _Structure, start: int, before: int, size: int) -> int:
     """Where the window that begins at ``start`` ends; ``before`` is where its neighbour ended."""
     limit = start + size
-    while (atom := _atom_around(structure.atoms, limit)) and atom[0] > max(start, before):
-        limit = atom[0]
-    if limit < start + size:
-        return limit  # it ends before something that is to stay whole
+    if atom := _atom_around(structure.atoms, limit):
+        return atom[0]  # behind start and before: no window ends inside an atom, and the next has room for all of it
     lowest = max(start + size // 2, before)
     for boundaries in structure.boundaries:
         place = bisect_right(boundaries, limit) - 1
@@ -131,8 +131,10 @@ def _start(structure: _Structure, start: int, end: int, overlap: int) -> int:
     if not overlap:
         return end
     lowest, latest = max(end - 2 * overlap, start + 1), end - overlap
-    *stronger, words = (_last_between(boundaries, lowest, latest) for boundaries in structure.boundaries)
-    best = max((place for place in stronger if place is not None), default=words)
+    *stronger, words = structure.boundaries
+    sentences = (_last_between(boundaries, lowest, latest) for boundaries in stronger)
+    # A word may be longer than the overlap, so its beginning is looked for farther back than a sentence's.
+    best = max((place for place in sentences if place is not None), default=_last_between(words, start + 1, latest))
     return latest if best is None else best
 
 
@@ -162,12 +164,10 @@ def _structure(text: str, token_spans: NDArray[np.int32], word_starts: NDArray[n
         for match in _HEADING.finditer(text)
         if not ((place := bisect_right(code_starts, match.start())) and match.start() < code[place - 1][1])
     ]
-    # A heading's stretch reaches into the first token behind it, so that a cut cannot part the two.
+    # A heading's stretch reaches over the first token behind it, if there is one, so that a cut cannot part the two.
     firsts = tokens(start for start, _ in code + headings)
-    lasts = tokens(end for _, end in code + headings)
-    stretches = sorted(
-        (first, last + (number >= len(code))) for number, (first, last) in enumerate(zip(firsts, lasts, strict=True))
-    )
+    lasts = tokens(end for _, end in code) + [min(last + 1, len(starts)) for last in tokens(end for _, end in headings)]
+    stretches = sorted(zip(firsts, lasts, strict=True))
     atoms = _merged([(first, last) for first, last in stretches if last - first <= size], size)
     kinds = (
         [place for span in code for place in span] + [start for start, _ in headings],

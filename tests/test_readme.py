@@ -14,7 +14,8 @@ COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DO
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=[snippet.splitlines()[0] for snippet in SNIPPETS])
-def test_every_snippet_runs_and_shows_the_cats(snippet, capsys):
+def test_every_snippet_runs_and_shows_the_cats(snippet, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # one saves a model
     assert len(snippet.splitlines()) <= 12
     exec(compile(snippet, "README.md", "exec"), {})
     assert "Cats purr" in capsys.readouterr().out

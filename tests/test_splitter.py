@@ -75,11 +75,18 @@ def test_a_window_ends_with_a_sentence_in_its_last_half():
     assert parts(text, 9) == ["One two three. Four five six seven eight", "nine ten."]  # three is in the first half
 
 
+def test_the_next_window_begins_with_a_word_that_is_longer_than_the_overlap():
+    # words of five tokens: the cut is at 10, two tokens back is inside the word that begins at 5
+    assert cut([True, False, False, False, False] * 4, size=11, overlap=2)[:2] == [(0, 10), (5, 15)]
+
+
 def test_the_next_window_begins_with_a_sentence_where_one_is_near():
     text = "One two three four. Five six. Seven eight nine ten."
     spans, starts = words(text)
     # cut behind "six." (8 tokens); two tokens back is "six", four back is "Five"
     assert splitter.windows(text, spans, starts, size=9, overlap=2) == [(0, 8), (5, 13)]
+    # one token back is ".", at most two back is "six", where a word begins: "Five" is too far
+    assert splitter.windows(text, spans, starts, size=9, overlap=1) == [(0, 8), (6, 13)]
 
 
 @given(word_starts=st.lists(st.booleans(), max_size=200), size=st.integers(1, 30), data=st.data())
@@ -138,7 +145,14 @@ def test_a_long_sentence_is_cut_at_words():
 
 
 def test_a_paragraph_end_goes_before_a_later_sentence_end():
-    assert parts("a b c d\n\ne f. g h", 7) == ["a b c d", "e f. g h"]
+    assert parts("a b c d\n\nE f. G h", 7) == ["a b c d", "E f. G h"]
+    assert parts("a b c d\nE f. G h", 7) == ["a b c d\nE f.", "G h"]  # a line end is no stronger than a sentence
+
+
+def test_lines_may_end_as_on_windows():
+    assert parts("a b c d\r\n\r\nE f. G h", 7) == ["a b c d", "E f. G h"]
+    assert parts("a b c d\r\n#\r\nE. F g", 7) == ["a b c d", "#\r\nE. F g"]
+    assert parts("a b.\r\n\r\n```\r\nx\r\n\r\ny\r\n```\r\nc", 8) == ["a b.", "```\r\nx\r\n\r\ny\r\n```", "c"]
 
 
 def test_lines_of_a_list_are_not_cut():
@@ -157,6 +171,7 @@ def test_chinese_sentences_end_without_a_blank():
     [
         "Then Dr. Smith saw it.",
         "So J. K. Rowling wrote it.",
+        "So É. Zola and А. С. Пушкин wrote.",
         "See Fig. 3 for it all.",
         "Some pets, e.g. cats, purr.",
         "The pets (i.e. Cats) purr.",
@@ -181,6 +196,10 @@ def test_a_heading_stays_with_what_follows_it():
 def test_headings_under_headings_stay_together():
     text = "one two three four five\n\n# Head\n\n## Under\n\nsix seven eight"
     assert parts(text, 9) == ["one two three four five", "# Head\n\n## Under\n\nsix seven eight"]
+
+
+def test_a_heading_that_ends_the_text_stays_whole():
+    assert parts("a b c d\n# Head line", 3) == ["a b c", "d", "# Head line"]
 
 
 def test_a_cut_goes_before_a_heading_rather_than_behind_a_later_paragraph():
@@ -217,6 +236,12 @@ def test_code_that_does_not_fit_is_cut_at_lines():
         assert re.fullmatch(r"(```|x\d = \d)(\n(```|x\d = \d))*", part)
 
 
+def test_a_comment_in_code_that_does_not_fit_is_no_heading():
+    # eight tokens end behind "y = 1"; a heading would be cut before, and be kept with what follows it
+    assert parts("```\nx\n# a b\ny\nz = 1\nw\n```", 8) == ["```\nx\n# a b\ny", "z = 1\nw\n```"]
+    assert parts("```\nx y z\n# a\n# b\nw\n```", 8) == ["```\nx y z\n# a", "# b\nw\n```"]
+
+
 def test_code_that_is_not_closed_reaches_to_the_end():
     text = "one two three.\n\n```\n# a\n\nb c d"
     assert parts(text, 9) == ["one two three.", "```\n# a\n\nb c d"]
@@ -228,10 +253,50 @@ def test_code_is_closed_by_its_own_kind_of_fence_at_least_as_long():
     assert parts(text, n_code) == ["one two.", "~~~~\n```\n~~~\n\nx y\n~~~~", "three four"]
 
 
+@pytest.mark.parametrize("inside", ["~~~", "```py", "``", "    ```"])
+def test_what_does_not_close_code_is_kept_in_it(inside):
+    code = f"```\nx\n{inside}\n\ny\n```"
+    assert parts(f"one two.\n\n{code}\n\nthree four", len(words(code)[0])) == ["one two.", code, "three four"]
+
+
+def test_inline_code_of_three_backticks_opens_no_block():
+    # were it a block it would reach to the end, and fit into seven tokens behind "one"
+    assert parts("a b c.\n``` x```\n\nd. E f", 12) == ["a b c.\n``` x```", "d. E f"]
+
+
 def test_what_is_kept_whole_goes_before_the_overlap():
     text = f"one two three.\n\n{CODE}\n\nfour five"
     n_code = len(words(CODE)[0])
     assert CODE in parts(text, n_code, overlap=3)
+
+
+@pytest.mark.parametrize("mark", ["”", "»", ")", '"', "]", "’”"])
+def test_a_closing_mark_belongs_to_the_sentence_before_it(mark):
+    assert parts(f"One two three four.{mark} Five six seven", 8)[0] == f"One two three four.{mark}"
+
+
+@pytest.mark.parametrize("mark", ["」", "》", "】", "”"])
+def test_a_closing_mark_belongs_to_the_chinese_sentence_before_it(mark):
+    text = f"你好世界。{mark}再见世界"
+    cuts = splitter.passages(text, *byte_tokens(text), 24)  # each character is three bytes
+    assert [text[a:b] for a, b in cuts] == [f"你好世界。{mark}", "再见世界"]
+
+
+PARAGRAPHS = st.lists(st.sampled_from(["One two. Three.", "a b c d e f", "```\nx\n\n# y\n```", "~~~\nz. Z\n\n~~~"]), max_size=9)
+
+
+@given(pieces=PARAGRAPHS, size=st.integers(1, 20), data=st.data())
+def test_any_code_that_fits_is_whole_in_a_passage(pieces, size, data):
+    found = parts("\n\n".join(pieces), size, overlap=data.draw(st.integers(0, size - 1)))
+    fitting = [piece for piece in pieces if piece[0] in "`~" and len(words(piece)[0]) <= size]
+    assert all(any(piece in part for part in found) for piece in fitting)
+
+
+@given(n_words=st.lists(st.integers(1, 9), max_size=9), size=st.integers(3, 12), data=st.data())
+def test_no_passage_ends_with_a_heading(n_words, size, data):
+    text = "\n".join("# H\n\n" + "a " * n for n in n_words)
+    found = parts(text, size, overlap=data.draw(st.integers(0, size - 1)))
+    assert not any(part.endswith(("#", "H")) for part in found)
 
 
 @pytest.mark.parametrize(
@@ -251,19 +316,27 @@ def test_a_blank_document_has_no_passages(blank):
     assert parts(blank, 5) == []
 
 
-@given(text=st.one_of(st.text(alphabet="ab .!\n#`", max_size=200), MARKDOWN), size=st.integers(1, 10))
+@given(text=st.one_of(st.text(max_size=100), st.text(alphabet="ab .!\n#`", max_size=200), MARKDOWN), size=st.integers(1, 10))
 def test_every_token_of_a_document_is_in_exactly_one_passage(text, size):
     spans, starts = words(text)
     cuts = splitter.passages(text, spans, starts, size)
     counts = [sum(start <= first and last <= end for start, end in cuts) for first, last in spans]
     assert set(counts) <= {1}
+    assert all(a_end <= b_start for (_, a_end), (b_start, _) in pairwise(cuts))
     assert all(sum(start <= first < end for first, _ in spans) <= size for start, end in cuts)
     assert all(text[start:end] == text[start:end].strip() != "" for start, end in cuts)
 
 
-@given(text=st.text(max_size=100), size=st.integers(2, 10))
-def test_passages_of_byte_tokens_cover_every_character(text, size):
-    cuts = splitter.passages(text, *byte_tokens(text), size, size // 2)
+@given(text=st.one_of(st.text(max_size=100), MARKDOWN), size=st.integers(1, 10), data=st.data())
+@pytest.mark.parametrize("tokenize", [words, byte_tokens])
+def test_passages_cover_every_character_of_a_token(tokenize, text, size, data):
+    spans, starts = tokenize(text)
+    cuts = splitter.passages(text, spans, starts, size, data.draw(st.integers(0, size - 1)))
     covered = {at for start, end in cuts for at in range(start, end)}
-    assert all(at in covered for at, character in enumerate(text) if not character.isspace())
+    assert all(at in covered for start, end in spans for at in range(start, end) if not text[at].isspace())
     assert all(text[start:end] == text[start:end].strip() != "" for start, end in cuts)
+
+
+def test_a_token_that_reaches_over_the_next_one_is_covered():
+    spans = np.array([(0, 5), (2, 3), (6, 7), (8, 9)], np.int32)
+    assert splitter.passages("abcde f g", spans, np.ones(4, bool), 2) == [(0, 5), (6, 9)]

@@ -1,4 +1,4 @@
-"""Model folders of every ColBERT library, read and written. Foreign names live in this package only, one file a format.
+"""Model folders of every ColBERT library, read and written. Foreign names live in this package only.
 
 ==========================  =====================================================  =====  =======
 format                      how it is known                                        read   written
@@ -143,7 +143,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, prefix: str, dim: 
 def _lone_dnn(folder: Path) -> Path | None:
     """The .dnn file of a folder that has no other weights."""
     files = sorted(folder.glob("*.dnn"))
-    return files[0] if len(files) == 1 and not any(folder.glob("model*.safetensors")) else None
+    others = [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    return files[0] if len(files) == 1 and not others else None
 
 
 def _read_dnn(file: Path, *, local_files_only: bool) -> Checkpoint:

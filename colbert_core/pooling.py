@@ -7,6 +7,7 @@ Pooling" (2024, arXiv 2409.14683), hierarchical clustering, section 3.
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,11 +26,12 @@ def check_factor(factor: object) -> float:
         TypeError: it is no number.
         ValueError: it is below 1, or not finite.
     """
-    if isinstance(factor, bool) or not isinstance(factor, int | float):
+    if isinstance(factor, bool) or not isinstance(factor, numbers.Real):  # NumPy's numbers are Real, its bool is not
         raise TypeError(f"pool_factor must be a number, got {factor!r}.")
-    if not (math.isfinite(factor) and factor >= 1):
+    number = float(factor)
+    if not 1 <= number < math.inf:  # a NaN is neither
         raise ValueError(f"pool_factor must be at least 1 (1 keeps every vector, 2 about half of them), got {factor}.")
-    return float(factor)
+    return number
 
 
 def pool_embeddings(embeddings: TokenEmbeddings, factor: float, n_protected: int | None = None) -> TokenEmbeddings:
@@ -84,10 +86,10 @@ def pool_tokens(
         return vectors, np.arange(len(vectors))
 
     from scipy.cluster.hierarchy import fcluster, linkage  # here, so that importing the package does not import scipy
+    from scipy.spatial.distance import squareform
 
     pooling = vectors[others].astype(np.float64)
-    upper = np.triu_indices(len(others), k=1)
-    distances = np.clip(1 - pooling @ pooling.T, 0, 2)[upper]
+    distances = squareform(np.clip(1 - pooling @ pooling.T, 0, 2), checks=False)  # (n_others * (n_others - 1) / 2,)
     labels = fcluster(linkage(distances, method="ward"), t=n_clusters, criterion="maxclust")
     _, cluster_of = np.unique(labels, return_inverse=True)  # ties may leave fewer clusters than were asked for
 

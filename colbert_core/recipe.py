@@ -206,15 +206,21 @@ class Recipe:
 
     def _cuts(self, text: str, tokens: Tokens, room: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
         """Token ranges that the model reads at once, each with the ranges of the windows in it."""
-        overlap = int(room * _WINDOW_OVERLAP)
+        windows = splitter.windows(text, tokens.spans, tokens.word_starts, room, int(room * _WINDOW_OVERLAP))
         if not self._context:
-            for first, last in splitter.windows(text, tokens.spans, tokens.word_starts, room, overlap):
-                yield first, last, [(first, last)]
+            yield from ((first, last, [(first, last)]) for first, last in windows)
             return
-        # Neighbouring contexts share half a window, so that every window has some context on both sides.
-        for first, last in splitter.windows(text, tokens.spans, tokens.word_starts, room + self._context, room // 2):
-            inside = splitter.windows(text, tokens.spans[first:last], tokens.word_starts[first:last], room, overlap)
-            yield first, last, [(first + a, first + b) for a, b in inside]
+        # As many windows together as leave half a window of context before and behind them.
+        budget = room + self._context
+        most = max(self._context, room)
+        group: list[tuple[int, int]] = []
+        for window in [*windows, None]:
+            if group and (window is None or window[1] - group[0][0] > most):
+                first = max(group[0][0] - (budget - (group[-1][1] - group[0][0])) // 2, 0)
+                yield first, min(first + budget, len(tokens.ids)), group
+                group = []
+            if window is not None:
+                group.append(window)
 
     def _window(
         self,

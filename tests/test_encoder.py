@@ -343,6 +343,14 @@ def test_late_chunking_of_more_than_the_backbone_reads_covers_the_text(late, sta
     assert (np.diff(spans, axis=0) > 0).all()
     assert found.doclens.max() <= 20
     assert found.owners.tolist() == sorted(found.owners.tolist())
+    plain = stanford.encode_passages(["dogs", text, "cats"])  # the same windows, read with more around them
+    np.testing.assert_array_equal(found.window_spans, plain.window_spans)
+    np.testing.assert_array_equal(found.token_spans, plain.token_spans)
+    assert np.abs(found.vectors - plain.vectors).max() > 0.01
+
+
+def test_late_chunking_of_a_megabyte_takes_no_quadratic_time(late):
+    assert len(list(late._recipe.passages(["the cat sat on a mat.\n\n" * 40_000]))) > 1000  # an hour, if it were
 
 
 def test_late_chunking_without_more_context_than_a_window_is_refused(stanford_folder):

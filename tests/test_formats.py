@@ -366,15 +366,25 @@ def test_a_nanocolbert_projection_of_another_size_is_refused(tmp_path):
 # bfloat16
 
 
-def test_bfloat16_is_as_close_to_float32_as_promised_for_the_model_in_the_box(default_encoder):
-    from colbert_core.cli import _demo_passages
-
-    texts = [passage.text for passage in _demo_passages()]
-    exact = load(DEFAULT_MODEL).encode_passages(texts).vectors
-    rough = load(DEFAULT_MODEL, dtype="bfloat16").encode_passages(texts).vectors
+def assert_close(exact, rough):
     cosines = (exact * rough).sum(axis=1)
     assert cosines.mean() >= 0.9999
     assert np.percentile(cosines, 1) >= 0.9998
+
+
+def test_bfloat16_is_as_close_to_float32_as_promised_for_the_model_in_the_box():
+    from colbert_core.cli import _demo_passages
+
+    texts = [passage.text for passage in _demo_passages()]
+    exact, rough = (load(DEFAULT_MODEL, dtype=dtype).encode_passages(texts).vectors for dtype in ("float32", "bfloat16"))
+    assert_close(exact, rough)
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+@pytest.mark.parametrize("write", [checkpoints.stanford, checkpoints.pylate], ids=["stanford", "pylate"])
+def test_bfloat16_is_as_close_to_float32_for_every_backbone(tmp_path, write, kind):
+    folder = write(tmp_path / "model", kind)
+    assert_close(*(np.concatenate(rows_of(load(folder, dtype=dtype))) for dtype in ("float32", "bfloat16")))
 
 
 # Written

@@ -260,7 +260,7 @@ def test_what_does_not_close_code_is_kept_in_it(inside):
 
 
 def test_inline_code_of_three_backticks_opens_no_block():
-    # were it a block it would reach to the end, and fit into seven tokens behind "one"
+    # were it one, it would reach to the end, be 11 tokens long and stay whole: the cut would go before it
     assert parts("a b c.\n``` x```\n\nd. E f", 12) == ["a b c.\n``` x```", "d. E f"]
 
 

@@ -27,7 +27,7 @@ from colbert_core.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from colbert_core.errors import CheckpointError
+from colbert_core.errors import CheckpointError, CheckpointNotFoundError
 from colbert_core.pooling import pool_embeddings
 from colbert_core.recipe import ModelInput, Recipe, respelled
 from colbert_core.tokenizer import Tokenizer
@@ -154,16 +154,18 @@ class Encoder:
         backbone = build_backbone(checkpoint, trust_remote_code=trust_remote_code)
         head = build_head(checkpoint.head)
         recipe, most = checkpoint.recipe, most_tokens(backbone)
-        read_lengths = {setting: min(getattr(recipe, setting), most) for setting in lengths}
+        settled = {setting: min(getattr(recipe, setting), most) for setting in lengths} | chosen
+        if recipe.augmentation_length is not None:
+            settled["augmentation_length"] = min(recipe.augmentation_length, settled["query_length"])
         encoder = cls(
             backbone.to(device=chosen_device, dtype=chosen_dtype).eval().requires_grad_(requires_grad=False),
             None if head is None else head.to(chosen_device).eval().requires_grad_(requires_grad=False),
             tokenizer,
-            replace(recipe, **(read_lengths | chosen)),
+            replace(recipe, **settled),
             name="default" if name is None else name,
             late_chunking=late_chunking,
         )
-        encoder._source = source
+        encoder._source = source.absolute()
         encoder._pickled_as = {
             "name": name,
             "device": device,
@@ -291,21 +293,24 @@ class Encoder:
     def save(self, path: str | PathLike[str], *, format: str) -> None:
         """Write the checkpoint so that this and other libraries read it, all of it or nothing.
 
-        What is written is read again before it counts: it must make the same tokens of some texts as this encoder.
+        What is written is read again before it counts: it must make the same tokens of some texts as this encoder. The
+        backbone's weights are copied from where the encoder was loaded, so that must still be there and unchanged.
 
         Args:
             path: a folder that does not exist yet, or is empty.
             format: "stanford" for Stanford ColBERT and RAGatouille, "pylate" for PyLate, "sentence-transformers" for its
-                version 6. All three are read by this package, and an encoder loaded again gives the same vectors.
+                version 6. All three are read by this package, and an encoder loaded again gives the same vectors; except
+                that in sentence-transformers' format a marker such as "[unused0]" is found in users' texts as well.
 
         Raises:
             ValueError: another format.
             FileExistsError: the folder holds something.
+            CheckpointError: what the encoder was loaded from is gone, or has changed since.
             UnsupportedCheckpointError: the format cannot hold this model so that its own library reads it as it is meant.
         """
         if format not in WRITABLE:
             raise ValueError(f"format must be one of {', '.join(WRITABLE)}, got {format!r}.")
-        target = Path(path).expanduser()
+        target = Path(path).expanduser().resolve()
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise FileExistsError(f"{target} holds something already; name a folder that is new or empty.")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -323,9 +328,14 @@ class Encoder:
                 dim=self.dim,
             )
             self._check_copy(folder)
-            if target.exists():
-                target.rmdir()
-            folder.rename(target)
+            for file in folder.rglob("*.safetensors"):
+                file.chmod((folder / "config.json").stat().st_mode)  # safetensors writes for its owner only
+            try:
+                if target.exists():
+                    target.rmdir()
+                folder.rename(target)
+            except OSError as error:  # another thread or process was faster
+                raise FileExistsError(f"{target} holds something by now ({error}); name a folder that is new.") from error
 
     def describe(self) -> dict[str, Any]:
         """The recipe in plain values, as ``print(encoder)`` shows it: backbone, lengths, markers with ids, and the rest."""
@@ -378,6 +388,10 @@ class Encoder:
         if self._source is None:
             self._backbone.config.save_pretrained(folder)
             return {name: tensor.float().cpu() for name, tensor in current.items()}
+        if not self._source.exists():
+            raise CheckpointNotFoundError(
+                f"The encoder {self.name!r} was loaded from {self._source}, which is gone; put it back."
+            )
         stored = read_checkpoint(self._source, chosen=("query_length", "passage_length"), local_files_only=True)
         config = json.loads((stored.folder / "config.json").read_text(encoding="utf-8"))
         config["architectures"] = [type(self._backbone).__name__]
@@ -386,6 +400,11 @@ class Encoder:
             shutil.copyfile(code, folder / code.name)
         prefix = f"{self._backbone.base_model_prefix}."
         by_name = {name.removeprefix(prefix): tensor for name, tensor in stored.weights.items()}
+        for name, tensor in current.items():
+            if name not in by_name or not torch.equal(by_name[name].to(tensor.dtype), tensor.cpu()):
+                raise CheckpointError(
+                    f"{self._source} has changed since the encoder was loaded from it ({name} differs); load it again."
+                )
         return {name: by_name[name] for name in current}
 
     def _check_copy(self, folder: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from colbert_core import splitter
 from colbert_core.errors import CheckpointError, UnsupportedCheckpointError
-from colbert_core.types import Passage
+from colbert_core.types import Passage, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,11 +171,7 @@ class Recipe:
         for owner, (prompt, tokens) in enumerate(self._tokenized(texts, self.config.passage_prompt)):
             cuts = list(self._cuts(texts[owner], tokens, self._passage_room - len(prompt.ids)))
             windows = [window for _, _, inside in cuts for window in inside]
-            # The first window begins and the last one ends with the text, blanks and all; between them there is no gap.
-            starts = [0, *(int(tokens.spans[first, 0]) for first, _ in windows[1:])]
-            nexts = zip(windows, starts[1:], strict=False)
-            ends = [*(max(int(tokens.spans[last - 1, 1]), start) for (_, last), start in nexts), len(texts[owner])]
-            spans = iter(zip(starts, ends, strict=True))
+            spans = iter(splitter.character_spans(windows, tokens.spans, len(texts[owner])))
             before = [*self.passage_prefix, *prompt.ids]
             for first, last, inside in cuts:
                 ids = np.array([*before, *tokens.ids[first:last], *suffix], np.int64)
@@ -190,8 +186,13 @@ class Recipe:
         self, text: str, document_id: str, *, size: int | None = None, overlap: int = 0, metadata: dict[str, Any] | None = None
     ) -> list[Passage]:
         """``Encoder.split``."""
+        if not check_text(document_id, "document_id"):
+            raise ValueError("document_id is empty; give the document a name.")
         room = self._passage_room - len(self.tokenizer.ids_of(self.config.passage_prompt))
         size = room if size is None else size
+        for name, value in (("size", size), ("overlap", overlap)):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} must be a whole number of tokens, got {value!r}.")
         if not 1 <= size <= room:
             raise ValueError(f"size={size} must be from 1 to {room} tokens, what {self._name} reads of a passage at once.")
         (tokens,) = self.tokenizer.encode([text])
@@ -199,7 +200,7 @@ class Recipe:
             Passage(
                 f"{document_id}#{number}",
                 text[start:end],
-                {"document_id": document_id, "start": start, "end": end, **(metadata or {})},
+                {**(metadata or {}), "document_id": document_id, "start": start, "end": end},
             )
             for number, (start, end) in enumerate(splitter.passages(text, tokens.spans, tokens.word_starts, size, overlap), 1)
         ]
@@ -268,7 +269,13 @@ class Recipe:
     def _with_marker(self, marker: str | None) -> list[int]:
         """Ids before the text: the model's own, and the marker behind the first of them."""
         prefix = self.tokenizer.prefix_ids
-        return prefix if marker is None else [*prefix[:1], self.tokenizer.token_id(marker), *prefix[1:]]
+        if marker is None:
+            return prefix
+        try:
+            return [*prefix[:1], self.tokenizer.token_id(marker), *prefix[1:]]
+        except CheckpointError as error:
+            default = " (PyLate's default, where its file states none)" if self.config.format == "pylate" else ""
+            raise CheckpointError(f"{self._name}: the recipe puts {marker!r} before texts{default}. {error}") from error
 
     def _augmentation_id(self, name: str) -> int:
         """The mask token; PyLate and sentence-transformers take the end-of-sequence token where there is none."""

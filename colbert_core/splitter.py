@@ -100,17 +100,30 @@ def passages(
     Raises:
         ValueError: overlap is not less than size.
     """
-    cuts = windows(text, token_spans, word_starts, size, overlap)
-    starts = token_spans[:, 0].tolist()
-    ends = np.maximum.accumulate(token_spans[:, 1]).tolist()  # only starts are promised to ascend
-    spans = []
-    for number, (first, last) in enumerate(cuts):
-        start = 0 if number == 0 else starts[first]
-        end = len(text) if number == len(cuts) - 1 else ends[last - 1]
-        piece = text[start:end]
-        if piece.strip():
-            spans.append((start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip())))
-    return spans
+    spans = character_spans(windows(text, token_spans, word_starts, size, overlap), token_spans, len(text))
+    pieces = ((start, end, text[start:end]) for start, end in spans)
+    return [
+        (start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip()))
+        for start, end, piece in pieces
+        if piece.strip()
+    ]
+
+
+def character_spans(cuts: list[tuple[int, int]], token_spans: NDArray[np.int32], n_characters: int) -> list[tuple[int, int]]:
+    """The characters of each window, without a gap: what the tokenizer drops between two windows belongs to the first.
+
+    Args:
+        cuts: token ranges that cover all tokens, as ``windows`` gives them.
+        token_spans: *Shape:* (n_tokens, 2), int32.
+        n_characters: of the text; the first window begins and the last one ends with it, blanks and all.
+
+    Returns:
+        Half-open (start, end) ranges of characters, one for each range of tokens.
+    """
+    starts = [0, *(int(token_spans[first, 0]) for first, _ in cuts[1:])]
+    # The tokens before a cut may reach behind it, where one character makes several.
+    ends = [max(int(token_spans[last - 1, 1]), start) for (_, last), start in zip(cuts, starts[1:], strict=False)]
+    return list(zip(starts, [*ends, n_characters], strict=True))
 
 
 def _end(structure: _Structure, start: int, before: int, size: int) -> int:
@@ -131,10 +144,12 @@ def _start(structure: _Structure, start: int, end: int, overlap: int) -> int:
     if not overlap:
         return end
     lowest, latest = max(end - 2 * overlap, start + 1), end - overlap
-    *stronger, words = structure.boundaries
+    *stronger, words, characters = structure.boundaries
     sentences = (_last_between(boundaries, lowest, latest) for boundaries in stronger)
     # A word may be longer than the overlap, so its beginning is looked for farther back than a sentence's.
     best = max((place for place in sentences if place is not None), default=_last_between(words, start + 1, latest))
+    if best is None:
+        best = _last_between(characters, start + 1, latest)
     return latest if best is None else best
 
 
@@ -176,6 +191,8 @@ def _structure(text: str, token_spans: NDArray[np.int32], word_starts: NDArray[n
     )
     boundaries = [sorted(set(tokens(places))) for places in kinds]
     boundaries.append(np.flatnonzero(word_starts).tolist())
+    # Not between tokens of one character, as byte-level tokenizers make them of an emoji.
+    boundaries.append(np.flatnonzero(np.concatenate([[True], starts[1:] >= token_spans[:-1, 1]])).tolist())
     if atoms:
         boundaries = [[place for place in places if not _atom_around(atoms, place)] for places in boundaries]
     return _Structure(tuple(boundaries), atoms)

@@ -164,8 +164,8 @@ class Tokenizer:
         found: int | None = self._backend.token_to_id(token)
         if found is None:
             raise CheckpointError(
-                f"The checkpoint's recipe marks texts with {token!r}, which its tokenizer of {self.size} tokens does not "
-                "know; the tokenizer files belong to another checkpoint."
+                f"The recipe needs the token {token!r}, which its tokenizer of {self.size} tokens does not know; "
+                "the tokenizer files belong to another checkpoint, or the recipe is not this model's."
             )
         return found
 

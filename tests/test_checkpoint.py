@@ -262,7 +262,12 @@ def test_a_damaged_pytorch_file_is_an_error_and_runs_no_code(stanford_copy):
 @pytest.mark.parametrize(
     ("file", "content", "error", "message"),
     [
-        ("artifact.metadata", {"query_maxlen": "many"}, CheckpointError, "a query_maxlen that is no number, 'many'"),
+        (
+            "artifact.metadata",
+            {"query_maxlen": "many"},
+            CheckpointError,
+            "has query_maxlen='many', which must be a whole number",
+        ),
         (
             "artifact.metadata",
             {"config": {"dim": 99}},
@@ -401,6 +406,48 @@ def test_an_unknown_folder_is_told_which_files_were_looked_for(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(CheckpointNotFoundError, match="it holds only notes.txt"):
         load(tmp_path)
+
+
+def test_a_file_where_a_folder_is_wanted_and_several_dnn_files_are_told_apart(stanford_folder, tmp_path):
+    with pytest.raises(CheckpointNotFoundError, match=r"model.safetensors is a file; pass the folder"):
+        load(stanford_folder / "model.safetensors")
+    for name in ("a.dnn", "b.dnn"):
+        (tmp_path / name).touch()
+    with pytest.raises(CheckpointNotFoundError, match="holds several .dnn files, a.dnn, b.dnn; pass one of them"):
+        load(tmp_path)
+
+
+def test_pytorch_weights_in_shards_are_read(stanford_folder, stanford_copy):
+    expected = read_checkpoint(stanford_folder).weights
+    weights = load_file(stanford_copy / "model.safetensors")
+    (stanford_copy / "model.safetensors").unlink()
+    files = {name: f"pytorch_model-{1 + (i > 5):05}-of-00002.bin" for i, name in enumerate(sorted(weights))}
+    for file in set(files.values()):
+        torch.save({name: tensor for name, tensor in weights.items() if files[name] == file}, stanford_copy / file)
+    (stanford_copy / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": files}))
+    assert read_checkpoint(stanford_copy).weights.keys() == expected.keys()
+
+
+def test_pytorch_files_with_more_than_tensors_are_refused(stanford_copy):
+    weights = load_file(stanford_copy / "model.safetensors")
+    (stanford_copy / "model.safetensors").unlink()
+    torch.save({"state_dict": weights}, stanford_copy / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="state_dict among the weights is no tensor"):
+        load(stanford_copy)
+
+
+def test_prompts_of_an_untrained_model_are_used(untrained_copy):
+    prompts = {"query": "what ", "passage": "the "}
+    (untrained_copy / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+    encoder = load(untrained_copy)
+    assert (encoder.config.query_prompt, encoder.config.passage_prompt) == ("what ", "the ")
+    assert encoder.encode_passages(["cat"]).token_spans.tolist() == [[0, 0], [0, 0], [0, 3], [3, 3]]
+
+
+def test_json_with_a_byte_order_mark_is_read(stanford_copy):
+    content = (stanford_copy / "artifact.metadata").read_text()
+    (stanford_copy / "artifact.metadata").write_text("\ufeff" + content, encoding="utf-8")
+    assert load(stanford_copy).config.query_length == 12
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])

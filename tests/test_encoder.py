@@ -8,6 +8,7 @@ import logging
 import pickle
 import string
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -294,6 +295,28 @@ def test_split_takes_a_size_and_an_overlap(stanford):
     with pytest.raises(ValueError, match="overlap 6"):
         stanford.split("cat", "a", size=6, overlap=6)
     assert stanford.split(" \n", "a") == []
+
+
+def test_split_loses_no_character_that_the_tokenizer_drops(default_encoder):
+    text = "cafe\u0301 " * 100  # the accent by itself, as macOS writes it
+    passages = default_encoder.split(text, "a", size=5)
+    assert all(text[a.metadata["end"] : b.metadata["start"]].isspace() for a, b in pairwise(passages))
+    assert sum(passage.text.count("\u0301") for passage in passages) == 100
+
+
+def test_split_names_wrong_arguments(stanford):
+    for arguments, error, message in (
+        ({"size": 2.5}, TypeError, "size must be a whole number of tokens, got 2.5"),
+        ({"size": True}, TypeError, "size must be a whole number"),
+        ({"size": 5, "overlap": "3"}, TypeError, "overlap must be a whole number"),
+    ):
+        with pytest.raises(error, match=message):
+            stanford.split("cat", "a", **arguments)
+    with pytest.raises(TypeError, match="document_id must be a str"):
+        stanford.split("cat", None)
+    with pytest.raises(ValueError, match="document_id is empty"):
+        stanford.split("cat", "")
+    assert stanford.split("cat", "a", metadata={"start": 99})[0].metadata["start"] == 0
 
 
 @settings(max_examples=30)

@@ -314,7 +314,7 @@ def test_the_mask_of_queries_and_pooling_in_the_checkpoint_are_as_in_sentence_tr
         (
             "1_Dense/config.json",
             {"activation_function": "mypackage.Secret"},
-            "activation mypackage.Secret; only torch.nn's own",
+            "activation mypackage.Secret; read are torch.nn's",
         ),
         ("1_Dense/config.json", {"module_input_name": "sentence_embedding"}, "is a layer over 'sentence_embedding'"),
     ],
@@ -331,8 +331,124 @@ def test_an_unknown_module_is_named(tmp_path):
     folder = checkpoints.multi_vector(tmp_path / "saved", source=checkpoints.stanford(tmp_path / "source"))
     entries = json.loads((folder / "modules.json").read_text())
     checkpoints.write_json(folder / "modules.json", [*entries, {"path": "4_Router", "type": "sentence_transformers.Router"}])
-    with pytest.raises(UnsupportedCheckpointError, match="has the module sentence_transformers.Router; read are"):
+    with pytest.raises(
+        UnsupportedCheckpointError, match="has the module Router, which is not read; read are Transformer, Dense"
+    ):
         load(folder)
+
+
+@pytest.mark.parametrize("source", [checkpoints.pylate, "saved"], ids=["pylate", "sentence-transformers"])
+def test_no_module_is_dropped_and_none_is_read_in_another_order(tmp_path, source):
+    folder = checkpoints.pylate(tmp_path / "source")
+    if source == "saved":
+        folder = checkpoints.multi_vector(tmp_path / "saved", source=folder)
+    entries = json.loads((folder / "modules.json").read_text())
+    for changed in (
+        [entries[0], {"path": "1_Dense", "type": "pylate.models.Projection.Projection"}, *entries[2:]],
+        [entries[0], {"path": "5", "type": "sentence_transformers.models.LayerNorm"}, *entries[1:]],
+        [entries[1], entries[0], *entries[2:]],
+        [*entries, entries[0]],
+        *(
+            [entries[:3], [*entries[:2], entries[3], entries[2]], [entries[0], *entries[2:], entries[1]]]
+            if source == "saved"
+            else []
+        ),
+        *([[*entries[:2], entries[3]]] if source == "saved" else []),
+    ):
+        checkpoints.write_json(folder / "modules.json", changed)
+        with pytest.raises(UnsupportedCheckpointError, match=r"is not read|in the order|no Normalize|no MultiVectorMask"):
+            load(folder)
+
+
+@pytest.mark.parametrize("tasks", [["query"], ["query", "document"]])
+def test_pooling_of_queries_is_refused(tmp_path, tasks):
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
+
+    model = MultiVectorEncoder(str(checkpoints.pylate(tmp_path / "source")), device="cpu")
+    model.append(HierarchicalTokenPooling(pool_factor=2, tasks=tasks))
+    model.save(str(tmp_path / "saved"), create_model_card=False)
+    with pytest.raises(UnsupportedCheckpointError, match="pools the tokens of"):
+        load(tmp_path / "saved")
+
+
+def test_query_expansion_that_contradicts_itself_is_refused(tmp_path):
+    folder = checkpoints.multi_vector(tmp_path / "saved", source=checkpoints.pylate(tmp_path / "source"))
+    settings = json.loads((folder / "sentence_bert_config.json").read_text())
+    for changes, message in (
+        ({"query_expansion": {"length": 24}}, "neither fixed nor min with a length"),
+        (
+            {"query_expansion": {"strategy": "min", "length": 30}, "query_length": 12},
+            "query_length=12 but expands queries to 30",
+        ),
+    ):
+        checkpoints.write_json(folder / "sentence_bert_config.json", settings | changes)
+        with pytest.raises(CheckpointError, match=message):
+            load(folder)
+    checkpoints.write_json(
+        folder / "sentence_bert_config.json", settings | {"query_expansion": {"strategy": "min", "length": 200}}
+    )
+    assert load(folder).encode_queries(["cat"])[0].shape == (130, 16)  # all that the backbone reads
+    assert load(folder, query_length=10).encode_queries(["cat"])[0].shape == (10, 16)
+
+
+WRONG_KINDS = {
+    "config_sentence_transformers.json": [
+        *({"prompts": value} for value in ("x", [1], 3.5)),
+        *({"query_prefix": value} for value in (0, [1], True)),
+        *({"skiplist_words": value} for value in (3.5, True, [1], [None])),
+        *({"query_length": value} for value in (24.9, True, "24", 0, -1, float("inf"), float("nan"))),
+        *({"do_query_expansion": value} for value in ("False", 0)),
+        {"similarity_fn_name": [1]},
+    ],
+    "1_Dense/config.json": [{"module_input_name": [1]}, {"bias": "no"}, {"out_features": "16"}, {"activation_function": 3}],
+    "sentence_bert_config.json": [{"do_lower_case": "yes"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"), [(file, changes) for file, many in WRONG_KINDS.items() for changes in many], ids=str
+)
+def test_an_entry_of_the_wrong_kind_is_named_with_its_file_and_value(tmp_path, file, changes):
+    folder = checkpoints.pylate(tmp_path / "model")
+    checkpoints.write_json(folder / file, json.loads((folder / file).read_text()) | changes)
+    (name,) = changes
+    with pytest.raises(CheckpointError, match=rf"{file.split('/')[-1]} has {name}=.*, which must be"):
+        load(folder)
+
+
+def test_nulls_in_any_file_mean_the_defaults(tmp_path):
+    folder = checkpoints.multi_vector(tmp_path / "saved", source=checkpoints.pylate(tmp_path / "source"))
+    for name in ("2_MultiVectorMask/config.json", "config_sentence_transformers.json"):
+        content = json.loads((folder / name).read_text())
+        keep = {"model_type": "MultiVectorEncoder"} if "model_type" in content else {}
+        checkpoints.write_json(folder / name, dict.fromkeys(content) | keep)
+    config = load(folder).config
+    assert (config.skip_tokens, config.query_prompt, config.similarity) == ((), "", "maxsim")
+
+
+def test_a_folder_of_sentence_transformers_that_kept_a_prefix_of_pylates_is_still_one(tmp_path):
+    folder = checkpoints.multi_vector(tmp_path / "saved", source=checkpoints.pylate(tmp_path / "source"))
+    file = folder / "config_sentence_transformers.json"
+    checkpoints.write_json(file, json.loads(file.read_text()) | {"query_prefix": "[Q] "})
+    assert load(folder).config.format == "sentence-transformers"
+
+
+def test_an_old_layout_with_the_transformer_in_its_own_folder_is_read(tmp_path):
+    folder = checkpoints.pylate(tmp_path / "model")
+    expected = rows_of(load(folder))
+    (folder / "0_Transformer").mkdir()
+    for file in [
+        path
+        for path in folder.iterdir()
+        if path.is_file() and path.name not in ("modules.json", "config_sentence_transformers.json")
+    ]:
+        file.rename(folder / "0_Transformer" / file.name)
+    (folder / "0_Transformer" / "sentence_bert_config.json").rename(folder / "0_Transformer" / "sentence_roberta_config.json")
+    entries = json.loads((folder / "modules.json").read_text())
+    checkpoints.write_json(folder / "modules.json", [entries[0] | {"path": "0_Transformer"}, *entries[1:]])
+    for mine, its in zip(rows_of(load(folder)), expected, strict=True):
+        np.testing.assert_array_equal(mine, its)
 
 
 # nanoColBERT
@@ -504,6 +620,31 @@ def test_nothing_is_written_over(tmp_path, stanford):
         stanford.save(tmp_path / "new", format="onnx")
 
 
+def test_what_changed_or_vanished_since_loading_is_not_saved_half(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoints.stanford(tmp_path / "model")
+    encoder = load("model")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    encoder.save("copy", format="stanford")
+    assert_same(encoder, load(tmp_path / "elsewhere" / "copy"))
+
+    file = tmp_path / "model" / "model.safetensors"
+    checkpoints.save({name: tensor * 2 for name, tensor in load_file(file).items()}, file)
+    with pytest.raises(CheckpointError, match="has changed since the encoder was loaded from it"):
+        encoder.save("other", format="stanford")
+    shutil.rmtree(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="was loaded from .*, which is gone"):
+        encoder.save("other", format="stanford")
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["copy"]
+
+
+def test_saved_weights_may_be_read_by_whoever_may_read_the_rest(tmp_path, stanford):
+    stanford.save(tmp_path / "copy", format="pylate")
+    modes = {path.stat().st_mode for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    assert len(modes) == 1
+
+
 def test_an_empty_folder_is_filled(tmp_path, stanford):
     (tmp_path / "empty").mkdir()
     stanford.save(tmp_path / "empty", format="stanford")
@@ -541,6 +682,8 @@ def test_two_recipes_that_agree_are_one(tmp_path):
         ({"query_maxlen": 32}, "disagree about the query_length: artifact.metadata says 32, .* 24; .* or pass query_length"),
         ({"doc_maxlen": 300}, "disagree about the passage_length: artifact.metadata says 300, .* 60"),
         ({"query_token_id": "[Q]"}, r"disagree about the query_marker: artifact.metadata says '\[Q\]', .* '\[unused0\]'"),
+        ({"mask_punctuation": False}, "disagree about the skip_punctuation: artifact.metadata says False, .* True"),
+        ({"dim": 99}, "disagree about the dim: artifact.metadata says 99, .* 16"),
         ({"attend_to_mask_tokens": True}, "disagree about the attend_to_augmentation: artifact.metadata says True, .* False"),
     ],
 )

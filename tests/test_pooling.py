@@ -66,8 +66,8 @@ def test_opposite_rows_have_no_mean_and_one_of_them_stays():
 
 
 def test_rows_that_cancel_leave_one_of_them_and_never_a_nan():
-    angles = np.arange(3) * 2 * np.pi / 3
-    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)  # float32 leaves a sum of about 1e-8
+    angles = np.arange(3) * 2 * np.pi / 3 + 0.3
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)  # float32 leaves a sum of 3e-8
     pooled, stands_for = pool_tokens(rows, np.zeros(3, bool), 3)
     np.testing.assert_array_equal(pooled, rows[stands_for])
 
@@ -144,6 +144,7 @@ def test_so_many_first_vectors_can_be_protected_instead():
     pooled = pool_embeddings(embeddings(np.concatenate([PAIRS, PAIRS]), [8], own=[7]), 2, n_protected=4)
     assert pooled.doclens.tolist() == [6]
     np.testing.assert_array_equal(pooled.vectors[:4], PAIRS)
+    np.testing.assert_array_equal(pooled.vectors[4:], pool_tokens(PAIRS, NOTHING, 2)[0])
 
 
 def test_a_factor_of_one_changes_nothing_and_no_windows_are_no_windows():

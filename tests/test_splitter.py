@@ -340,3 +340,15 @@ def test_passages_cover_every_character_of_a_token(tokenize, text, size, data):
 def test_a_token_that_reaches_over_the_next_one_is_covered():
     spans = np.array([(0, 5), (2, 3), (6, 7), (8, 9)], np.int32)
     assert splitter.passages("abcde f g", spans, np.ones(4, bool), 2) == [(0, 5), (6, 9)]
+
+
+@pytest.mark.parametrize("overlap", [0, 3])
+def test_no_cut_goes_through_a_character_of_several_tokens(overlap):
+    text = "\N{CAT FACE}" * 40
+    spans, _ = byte_tokens(text)
+    starts = np.arange(len(spans)) == 0  # one word
+    cuts = splitter.windows(text, spans, starts, 10, overlap)
+    assert all(first % 4 == 0 and last % 4 == 0 for first, last in cuts)
+    assert {last - first for first, last in cuts[:-1]} == {8}
+    whole = splitter.passages(text, spans, starts, 10)
+    assert "".join(text[start:end] for start, end in whole) == text

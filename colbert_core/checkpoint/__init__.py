@@ -62,6 +62,8 @@ def find_checkpoint(name: str, *, local_files_only: bool = False) -> Path:
     path = Path(name).expanduser()
     if name and (path.is_dir() or (path.suffix == ".dnn" and path.is_file())):
         return path
+    if path.is_file():
+        raise CheckpointNotFoundError(f"{path.absolute()} is a file; pass the folder that holds it.")
     if not name or name.count("/") > 1 or name.startswith((".", "~", "/", "\\")) or path.is_absolute():
         raise CheckpointNotFoundError(f"There is no checkpoint folder at {path.absolute()}; check the path.")
 
@@ -152,14 +154,22 @@ def _read_dnn(file: Path, *, local_files_only: bool) -> Checkpoint:
     if (file.parent / "config.json").is_file():
         folder = file.parent
     else:
-        folder = find_checkpoint(str(arguments.get("model") or "bert-base-uncased"), local_files_only=local_files_only)
-    return stanford.from_dnn(file, folder, read_json(folder / "config.json"), weights, arguments)
+        base = arguments.text("model", "bert-base-uncased")
+        try:
+            folder = find_checkpoint(base, local_files_only=local_files_only)
+        except CheckpointNotFoundError as error:
+            raise CheckpointNotFoundError(
+                f"{file} is of the backbone {base!r}, whose config.json and tokenizer are needed: put them beside it. {error}"
+            ) from error
+    return stanford.from_dnn(folder, read_json(folder / "config.json"), weights, arguments)
 
 
 def _read_folder(folder: Path, chosen: Collection[str]) -> Checkpoint:
     backbone = modules.backbone_folder(folder)
     if not (backbone / "config.json").is_file():
         found = sorted(entry.name for entry in folder.iterdir())
+        if len(list(folder.glob("*.dnn"))) > 1:
+            raise CheckpointNotFoundError(f"{folder} holds several .dnn files, {', '.join(found)}; pass one of them.")
         raise CheckpointNotFoundError(
             f"{folder} is no checkpoint: looked for config.json, {modules.MODULES}, {stanford.METADATA} and *.dnn, and "
             f"{'it holds only ' + ', '.join(found) if found else 'it is empty'}; pass the folder that holds config.json and "
@@ -172,10 +182,11 @@ def _read_folder(folder: Path, chosen: Collection[str]) -> Checkpoint:
             "that a first search found and has a recipe of its own, so this version does not read it: use a ColBERT checkpoint."
         )
     is_stanford = stanford.recognises(folder, config)
-    if modules.recognises(folder):
+    if modules.format_of(folder):
+        checkpoint = modules.read(folder)
         if is_stanford:
-            _check_agreement(folder, chosen)
-        return modules.read(folder)
+            _check_agreement(folder, checkpoint, chosen)
+        return checkpoint
     if is_stanford:
         return stanford.read(folder, config)
     if nanocolbert.recognises(config):
@@ -183,17 +194,23 @@ def _read_folder(folder: Path, chosen: Collection[str]) -> Checkpoint:
     return modules.read_untrained(folder)
 
 
-def _check_agreement(folder: Path, chosen: Collection[str]) -> None:
+def _check_agreement(folder: Path, checkpoint: Checkpoint, chosen: Collection[str]) -> None:
     """A folder with two recipes, such as a converted one, is read only where they say the same."""
-    metadata = stanford.read_metadata(folder)
+    metadata = stanford.read_metadata(folder).content
     stated = {
         "query_length": metadata.get("query_maxlen"),
         "passage_length": metadata.get("doc_maxlen"),
         "query_marker": metadata.get("query_token_id"),
         "passage_marker": metadata.get("doc_token_id"),
+        "augment_queries": metadata.get("query_augmentation", True) if metadata else None,
         "attend_to_augmentation": metadata.get("attend_to_mask_tokens"),
+        "skip_punctuation": metadata.get("mask_punctuation"),
+        "dim": metadata.get("dim"),
     }
-    for name, other in modules.stated_recipe(folder).items():
+    others = modules.stated_recipe(folder)
+    if checkpoint.head:
+        others["dim"] = checkpoint.head[-1].weight.shape[0]
+    for name, other in others.items():
         mine = stated[name]
         if mine is None or name in chosen or str(mine).strip() == str(other).strip():
             continue

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from colbert_core.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import torch
@@ -29,47 +30,99 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_json_if_there(path: Path) -> dict[str, Any]:
-    """The same, and an empty object where there is no such file."""
-    return read_json(path) if path.is_file() else {}
-
-
 def parse_json(path: Path) -> Any:
     """Whatever a JSON file holds."""
     if not path.is_file():
         raise CheckpointNotFoundError(f"{path.parent} has no {path.name}; the download or copy is not complete.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); copy it again.") from error
 
 
-def number_of(value: Any, name: str, file: Path, default: int) -> int:
-    """A whole number that a recipe states; the default where it states none or null.
+class Fields:
+    """The entries of a JSON object, each of the kind that is asked for; one that is missing or null has the default.
 
-    Raises:
-        CheckpointError: it states something else.
+    Every getter raises CheckpointError, naming the file, the entry and what it holds, if that is of another kind.
     """
-    if value is None:
-        return default
-    try:
-        return int(value)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{file} has a {name} that is no number, {value!r}; copy it again.") from error
+
+    def __init__(self, content: dict[str, Any], file: Path) -> None:
+        """Take an object and the file it stands in, for messages."""
+        self.content = content
+        self.file = file
+
+    @classmethod
+    def of(cls, file: Path, *, needed: bool = False) -> Fields:
+        """Those of a file; none where there is no such file and it is not needed."""
+        return cls(read_json(file) if needed or file.is_file() else {}, file)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether an entry is there and not null."""
+        return self.content.get(name) is not None
+
+    def text(self, name: str, default: str) -> str:
+        """A string."""
+        return str(self._checked(name, default, "a string", lambda value: isinstance(value, str)))
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false."""
+        return bool(self._checked(name, default, "true or false", lambda value: isinstance(value, bool)))
+
+    def number(self, name: str, default: int) -> int:
+        """A whole number of at least 1."""
+        return int(self._checked(name, default, "a whole number of at least 1", _is_count))
+
+    def ratio(self, name: str, default: float) -> float:
+        """A finite number of at least 1."""
+        return float(self._checked(name, default, "a number of at least 1", _is_ratio))
+
+    def words(self, name: str, default: Sequence[str]) -> tuple[str, ...]:
+        """A list of strings; one string counts as a list of it."""
+        value = self.content.get(name)
+        if isinstance(value, str):
+            return (value,)
+        kind = "a list of strings"
+        return tuple(
+            self._checked(name, default, kind, lambda v: isinstance(v, list) and all(isinstance(word, str) for word in v))
+        )
+
+    def section(self, name: str) -> Fields:
+        """Another object."""
+        return Fields(self._checked(name, {}, "an object", lambda value: isinstance(value, dict)), self.file)
+
+    def _checked(self, name: str, default: Any, kind: str, fits: Callable[[Any], bool]) -> Any:
+        value = self.content.get(name)
+        if value is None:
+            return default
+        if not fits(value):
+            raise CheckpointError(f"{self.file} has {name}={value!r:.80}, which must be {kind}; correct it or copy it again.")
+        return value
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value % 1 == 0
+
+
+def _is_ratio(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value < float("inf")
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors of model.safetensors, its shards, or pytorch_model.bin; the first that is there."""
-    shards = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        files = [folder / "model.safetensors"]
-    elif shards.is_file():
-        weight_map = read_json(shards).get("weight_map")
-        if not weight_map:
-            raise CheckpointError(f"{shards} names no files under weight_map; copy it again.")
-        files = [folder / shard for shard in sorted(set(weight_map.values()))]
-    else:
-        files = [folder / "pytorch_model.bin"]
+    """The tensors of model.safetensors or pytorch_model.bin, whole or in shards; the first that is there."""
+    import torch
+
+    files = [folder / "pytorch_model.bin"]
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        shards = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            files = [folder / name]
+            break
+        if shards.is_file():
+            names = Fields.of(shards).section("weight_map").content.values()
+            if not names or not all(isinstance(shard, str) for shard in names):
+                raise CheckpointError(f"{shards} names no files under weight_map; copy it again.")
+            files = [folder / shard for shard in sorted(set(names))]
+            break
 
     stored: dict[str, torch.Tensor] = {}
     for file in files:
@@ -77,6 +130,9 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
             wanted = "model.safetensors or pytorch_model.bin" if file.name == "pytorch_model.bin" else file.name
             raise CheckpointNotFoundError(f"{folder} has no {wanted}; the download or copy is not complete.")
         stored |= load_tensors(file)
+    others = [name for name, value in stored.items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise CheckpointError(f"{folder}: {others[0]} among the weights is no tensor; save the model's state_dict by itself.")
     return {_current_name(key): tensor for key, tensor in _dequantized(stored, folder).items()}
 
 
@@ -95,8 +151,8 @@ def load_tensors(file: Path) -> dict[str, Any]:
             f"{file} ({file.stat().st_size:,} bytes) cannot be read ({type(error).__name__}: {error}); "
             "it is damaged or not completely copied: copy it again."
         ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} holds a {type(content).__name__}, no tensors by name; copy it again.")
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise CheckpointError(f"{file} holds a {type(content).__name__}, but no tensors by name; copy it again.")
     return content
 
 

@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import json
 import string
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.checkpoint.config import Checkpoint, Dense, EncoderConfig
-from colbert_core.checkpoint.files import number_of, parse_json, read_json, read_json_if_there, read_weights
+from colbert_core.checkpoint.files import Fields, parse_json, read_weights
 from colbert_core.errors import CheckpointError, UnsupportedCheckpointError
 
 if TYPE_CHECKING:
@@ -39,6 +38,9 @@ _NO_LIMIT = 1_000_000
 # What transformers wants to find in a safetensors file of torch's.
 _PT = {"format": "pt"}
 
+# The modules that are read, in the only order in which they are.
+_KNOWN = ("Transformer", "Dense", "MultiVectorMask", "Normalize", "HierarchicalTokenPooling")
+
 
 def listed_modules(folder: Path) -> list[dict[str, Any]]:
     """The entries of modules.json, none where there is no such file.
@@ -48,27 +50,31 @@ def listed_modules(folder: Path) -> list[dict[str, Any]]:
     """
     file = folder / MODULES
     entries = parse_json(file) if file.is_file() else []
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) and "type" in entry for entry in entries):
-        raise CheckpointError(f"{file} must hold a JSON list of modules, each with a type; copy it again.")
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("type"), str) and isinstance(entry.get("path", ""), str)
+        for entry in entries
+    ):
+        raise CheckpointError(f"{file} must hold a JSON list of modules, each with a type and a path; copy it again.")
     return entries
 
 
-def recognises(folder: Path) -> bool:
-    """Whether a folder is late interaction in one of the two trained formats."""
-    types = [str(entry["type"]) for entry in listed_modules(folder)]
-    settings = read_json_if_there(folder / SETTINGS)
-    return (
-        any(name.startswith("pylate.") or "MultiVector" in name for name in types)
-        or settings.get("model_type") in ("ColBERT", "MultiVectorEncoder")
-        or "query_prefix" in settings
-    )
+def format_of(folder: Path) -> str | None:
+    """Which of the two trained formats a folder is in, "pylate" or "sentence-transformers"; None for neither."""
+    types = [entry["type"] for entry in listed_modules(folder)]
+    settings = Fields.of(folder / SETTINGS)
+    model_type = settings.text("model_type", "")
+    if model_type == "MultiVectorEncoder" or any("MultiVector" in name for name in types):
+        return "sentence-transformers"
+    if model_type == "ColBERT" or "query_prefix" in settings or any(name.startswith("pylate.") for name in types):
+        return "pylate"
+    return None
 
 
 def backbone_folder(folder: Path) -> Path:
     """Where the Transformer module has its files: the folder itself, in old versions 0_Transformer."""
     for entry in listed_modules(folder):
         if _class_of(entry) == "Transformer":
-            return folder / str(entry.get("path") or "")
+            return folder / str(entry.get("path", ""))
     return folder
 
 
@@ -77,23 +83,15 @@ def read(folder: Path) -> Checkpoint:
 
     Raises:
         CheckpointError: a part is missing or does not fit the others.
-        UnsupportedCheckpointError: it has a part that is not read here, such as one for images.
+        UnsupportedCheckpointError: it has a part that is not read here, such as one for images, or parts in another order.
     """
-    entries = listed_modules(folder)
-    settings = read_json_if_there(folder / SETTINGS)
-    if not any(_class_of(entry) == "Transformer" for entry in entries):
-        raise CheckpointError(f"{folder / MODULES} lists no Transformer among {[entry['type'] for entry in entries]}.")
-    is_pylate = (
-        settings.get("model_type") == "ColBERT"
-        or "query_prefix" in settings
-        or any(str(entry["type"]).startswith("pylate.") for entry in entries)
-    )
+    settings = Fields.of(folder / SETTINGS)
+    parts = _checked_modules(folder)
     transformer = backbone_folder(folder)
-    recipe = _pylate_recipe(folder, settings) if is_pylate else _multi_vector_recipe(folder, settings, entries)
-    if read_json_if_there(transformer / _TRANSFORMER).get("do_lower_case"):
-        recipe = replace(recipe, lowercase=True)
-    head = tuple(_read_dense(folder / str(entry.get("path") or "")) for entry in entries if _class_of(entry) == "Dense")
-    hidden = read_json(transformer / "config.json").get("hidden_size")
+    is_pylate = format_of(folder) == "pylate"
+    recipe = _pylate_recipe(folder, settings) if is_pylate else _multi_vector_recipe(folder, settings, parts)
+    head = tuple(_read_dense(folder / path) for name, path in parts if name == "Dense")
+    hidden = Fields.of(transformer / "config.json", needed=True).content.get("hidden_size")
     for number, layer in enumerate(head, 1):
         if layer.weight.shape[1] != hidden:
             raise CheckpointError(
@@ -112,23 +110,26 @@ def read(folder: Path) -> Checkpoint:
 
 
 def read_untrained(folder: Path) -> Checkpoint:
-    """Late interaction for a model that never learned it: its own tokens, up to the length it was trained with."""
+    """Late interaction for a model that never learned it: its own tokens and prompts, up to the length it was trained with."""
     transformer = backbone_folder(folder)
-    settings = read_json_if_there(transformer / _TRANSFORMER)
-    length = number_of(settings.get("max_seq_length") or None, "max_seq_length", transformer / _TRANSFORMER, 256)
+    settings = _transformer_settings_of(transformer)
+    length = settings.number("max_seq_length", 256)
+    prompts = Fields.of(folder / SETTINGS).section("prompts")
     weights = read_weights(transformer)
     if "linear.weight" in weights:
+        stated = Fields.of(transformer / "config.json", needed=True).content.get("architectures")
         raise UnsupportedCheckpointError(
             f"{folder} has the projection linear.weight but neither artifact.metadata nor the architecture HF_ColBERT "
-            f"nor {MODULES} (its config.json says {read_json(transformer / 'config.json').get('architectures')}); "
-            "add the file that holds its recipe."
+            f"nor {MODULES} (its config.json says {stated}); add the file that holds its recipe."
         )
     recipe = EncoderConfig(
         format="untrained",
         query_length=length,
         passage_length=length,
+        query_prompt=prompts.text("query", ""),
+        passage_prompt=prompts.text("document", prompts.text("passage", "")),
         skip_punctuation=True,
-        lowercase=bool(settings.get("do_lower_case")),
+        lowercase=settings.flag("do_lower_case", False),
         trained=False,
     )
     return Checkpoint(transformer, recipe, weights)
@@ -136,16 +137,20 @@ def read_untrained(folder: Path) -> Checkpoint:
 
 def stated_recipe(folder: Path) -> dict[str, Any]:
     """What a trained folder states itself, by the names of EncoderConfig, to hold against another file's statement."""
-    settings = read_json_if_there(folder / SETTINGS)
-    transformer = read_json_if_there(backbone_folder(folder) / _TRANSFORMER)
-    expansion = transformer.get("query_expansion") or {}
-    prompts = settings.get("prompts") or {}
+    settings = Fields.of(folder / SETTINGS)
+    transformer = _transformer_settings_of(backbone_folder(folder))
+    expansion, prompts = transformer.section("query_expansion").content, settings.section("prompts").content
+    skipped = settings.content.get("skiplist_words")
     stated = {
-        "query_length": settings.get("query_length") or expansion.get("length") or transformer.get("query_length"),
-        "passage_length": settings.get("document_length") or transformer.get("document_length"),
-        "query_marker": settings.get("query_prefix") or prompts.get("query"),
-        "passage_marker": settings.get("document_prefix") or prompts.get("document"),
-        "attend_to_augmentation": settings.get("attend_to_expansion_tokens", expansion.get("attend")),
+        "query_length": settings.content.get("query_length")
+        or expansion.get("length")
+        or transformer.content.get("query_length"),
+        "passage_length": settings.content.get("document_length") or transformer.content.get("document_length"),
+        "query_marker": settings.content.get("query_prefix") or prompts.get("query"),
+        "passage_marker": settings.content.get("document_prefix") or prompts.get("document"),
+        "augment_queries": settings.content.get("do_query_expansion"),
+        "attend_to_augmentation": settings.content.get("attend_to_expansion_tokens", expansion.get("attend")),
+        "skip_punctuation": None if skipped is None else bool(skipped),
     }
     return {name: value for name, value in stated.items() if value is not None}
 
@@ -284,77 +289,118 @@ def _activation_package(name: str) -> str:
     return str(getattr(torch.nn, name).__module__)
 
 
-def _pylate_recipe(folder: Path, settings: dict[str, Any]) -> EncoderConfig:
+def _pylate_recipe(folder: Path, settings: Fields) -> EncoderConfig:
     """PyLate's own defaults where the file states nothing; prompts named query and document go with the prefixes."""
-    file = folder / SETTINGS
-    expands = settings.get("do_query_expansion")
-    skipped = settings.get("skiplist_words")
-    prompts = _prompts(settings)
-    prefixes = {
-        "query": "[Q] " if settings.get("query_prefix") is None else settings["query_prefix"],
-        "document": "[D] " if settings.get("document_prefix") is None else settings["document_prefix"],
-    }
+    expands = settings.flag("do_query_expansion", True)
+    prefixes = settings.text("query_prefix", "[Q] "), settings.text("document_prefix", "[D] ")
+    prompts = settings.section("prompts")
     return EncoderConfig(
         format="pylate",
-        query_length=number_of(settings.get("query_length"), "query_length", file, 32),
-        passage_length=number_of(settings.get("document_length"), "document_length", file, 180),
-        query_marker=prefixes["query"] or None,
-        passage_marker=prefixes["document"] or None,
-        query_prompt=prompts["query"].removeprefix(prefixes["query"]),
-        passage_prompt=prompts["document"].removeprefix(prefixes["document"]),
-        augment_queries=expands is None or bool(expands),
-        attend_to_augmentation=(expands is None or bool(expands)) and bool(settings.get("attend_to_expansion_tokens")),
-        skip_tokens=tuple(string.punctuation if skipped is None else skipped),
-        similarity=_similarity(settings),
-        trained=bool(settings.get("trained", True)),
+        query_length=settings.number("query_length", 32),
+        passage_length=settings.number("document_length", 180),
+        query_marker=prefixes[0] or None,
+        passage_marker=prefixes[1] or None,
+        query_prompt=prompts.text("query", "").removeprefix(prefixes[0]),
+        passage_prompt=prompts.text("document", "").removeprefix(prefixes[1]),
+        augment_queries=expands,
+        attend_to_augmentation=expands and settings.flag("attend_to_expansion_tokens", False),
+        skip_tokens=settings.words("skiplist_words", tuple(string.punctuation)),
+        lowercase=_transformer_settings_of(backbone_folder(folder)).flag("do_lower_case", False),
+        similarity=settings.text("similarity_fn_name", "maxsim").lower(),
+        trained=settings.flag("trained", True),
     )
 
 
-def _multi_vector_recipe(folder: Path, settings: dict[str, Any], entries: list[dict[str, Any]]) -> EncoderConfig:
-    file = backbone_folder(folder) / _TRANSFORMER
-    transformer = read_json_if_there(file)
-    output = ((transformer.get("modality_config") or {}).get("text") or {}).get("method_output_name", "last_hidden_state")
-    if output != "last_hidden_state" or transformer.get("transformer_task", "feature-extraction") != "feature-extraction":
+def _multi_vector_recipe(folder: Path, settings: Fields, parts: list[tuple[str, str]]) -> EncoderConfig:
+    transformer = _transformer_settings_of(backbone_folder(folder))
+    file = transformer.file
+    task = transformer.text("transformer_task", "feature-extraction")
+    output = transformer.section("modality_config").section("text").text("method_output_name", "last_hidden_state")
+    if (task, output) != ("feature-extraction", "last_hidden_state"):
         raise UnsupportedCheckpointError(
-            f"{file} takes {output!r} of a {transformer.get('transformer_task')!r} model; this version reads text encoders "
-            "by their last_hidden_state."
+            f"{file} takes {output!r} of a {task!r} model; this version reads text encoders by their last_hidden_state."
         )
-    longest = number_of(transformer.get("max_seq_length"), "max_seq_length", file, _tokenizer_limit(backbone_folder(folder)))
-    query_length = number_of(transformer.get("query_length"), "query_length", file, longest)
-    expansion = transformer.get("query_expansion") or {}
-    if expansion.get("strategy", "fixed") not in ("fixed", "min") or (expansion and "length" not in expansion):
-        raise CheckpointError(f"{file} has a query_expansion that is neither fixed nor min with a length: {expansion}.")
-    floor = number_of(expansion.get("length"), "query_expansion length", file, 0)
-    is_fixed = expansion.get("strategy") == "fixed"
-    mask = _settings_of(folder, entries, "MultiVectorMask")
-    pooling = _settings_of(folder, entries, "HierarchicalTokenPooling")
-    if mask.get("keep_only_token_ids"):
+    found = {name: Fields.of(folder / path / "config.json", needed=True) for name, path in parts if name in _KNOWN[2:]}
+    expansion = transformer.section("query_expansion")
+    strategy, floor = (expansion.text("strategy", ""), expansion.number("length", 1)) if expansion.content else ("", 0)
+    if expansion.content and (strategy not in ("fixed", "min") or "length" not in expansion):
+        raise CheckpointError(
+            f"{file} has a query_expansion that is neither fixed nor min with a length: {expansion.content}; correct it."
+        )
+    if expansion.content and "MultiVectorMask" not in found:
         raise UnsupportedCheckpointError(
-            f"{folder} keeps only the tokens {mask['keep_only_token_ids']} of a document, as models of images do; "
+            f"{folder} expands queries but has no MultiVectorMask, so their masks would not score."
+        )
+    longest = transformer.number("max_seq_length", _tokenizer_limit(backbone_folder(folder)))
+    query_length = transformer.number("query_length", max(longest, floor) if strategy != "fixed" else floor)
+    if query_length < floor:
+        raise CheckpointError(
+            f"{file} has query_length={query_length} but expands queries to {floor} tokens; correct the one that is wrong."
+        )
+    mask = found.get("MultiVectorMask", Fields({}, folder / MODULES))
+    if mask.content.get("keep_only_token_ids"):
+        raise UnsupportedCheckpointError(
+            f"{folder} keeps only the tokens {mask.content['keep_only_token_ids']} of a document, as models of images do; "
             "this version reads models of text."
         )
-    tasks = mask.get("skiplist_tasks", ["document"])
-    words = tuple(mask.get("skiplist_words") or ())
+    words, tasks = mask.words("skiplist_words", ()), mask.words("skiplist_tasks", ("document",))
     if words and "document" not in tasks:
-        raise UnsupportedCheckpointError(f"{folder} skips tokens in {tasks} only; this version skips them in documents.")
-    prompts = _prompts(settings)
+        raise UnsupportedCheckpointError(f"{folder} skips tokens in {list(tasks)} only; this version skips them in documents.")
+    pooling = found.get("HierarchicalTokenPooling", Fields({}, folder / MODULES))
+    if pooling.words("tasks", ("document",)) != ("document",):
+        raise UnsupportedCheckpointError(
+            f"{folder} pools the tokens of {list(pooling.words('tasks', ()))}; this version pools those of documents."
+        )
+    prompts = settings.section("prompts")
     return EncoderConfig(
         format="sentence-transformers",
-        query_length=floor if is_fixed else max(query_length, floor),
-        passage_length=number_of(transformer.get("document_length"), "document_length", file, longest),
-        query_prompt=prompts["query"],
-        passage_prompt=prompts["document"],
-        augment_queries=bool(expansion),
-        augmentation_token=expansion.get("token"),
-        augmentation_length=floor if expansion and not is_fixed else None,
-        attend_to_augmentation=bool(expansion.get("attend")),
+        query_length=floor if strategy == "fixed" else query_length,
+        passage_length=transformer.number("document_length", longest),
+        query_prompt=prompts.text("query", ""),
+        passage_prompt=prompts.text("document", ""),
+        augment_queries=bool(strategy),
+        augmentation_token=expansion.text("token", "") or None,
+        augmentation_length=floor if strategy == "min" else None,
+        attend_to_augmentation=expansion.flag("attend", False),
         skip_tokens=words,
         skip_in_queries="query" in tasks and bool(words),
-        similarity=_similarity(settings),
-        pool_factor=float(pooling.get("pool_factor", 1.0)) if "document" in pooling.get("tasks", ["document"]) else 1.0,
-        pool_protected=int(pooling.get("num_protected_tokens", 1)),
-        trained=bool(settings.get("trained", True)),
+        lowercase=transformer.flag("do_lower_case", False),
+        similarity=settings.text("similarity_fn_name", "maxsim").lower(),
+        pool_factor=pooling.ratio("pool_factor", 1.0),
+        pool_protected=int(pooling.content.get("num_protected_tokens", 1)),
+        trained=settings.flag("trained", True),
     )
+
+
+def _checked_modules(folder: Path) -> list[tuple[str, str]]:
+    """Class and path of each module, if they are such as are read, in the order in which they are.
+
+    PyLate lists a Transformer and Dense layers, and always normalizes; sentence-transformers must say that it does.
+    """
+    parts = [(_class_of(entry), str(entry.get("path", ""))) for entry in listed_modules(folder)]
+    names = [name for name, _ in parts if name != "Dropout"]
+    if "Transformer" not in names:
+        raise CheckpointError(f"{folder / MODULES} lists no Transformer among {names}.")
+    for name in names:
+        if name not in _KNOWN:
+            raise UnsupportedCheckpointError(
+                f"{folder / MODULES} has the module {name}, which is not read; read are {', '.join(_KNOWN)}."
+            )
+    once = [name for name in names if name != "Dense"]
+    if names != sorted(names, key=_KNOWN.index) or len(once) != len(set(once)):
+        raise UnsupportedCheckpointError(
+            f"{folder / MODULES} has its modules in the order {names}; read is {', '.join(_KNOWN)}."
+        )
+    if format_of(folder) == "sentence-transformers":
+        source = [
+            Fields.of(folder / path / "config.json").text("module_input_name", "") for n, path in parts if n == "Normalize"
+        ]
+        if source != ["token_embeddings"]:
+            raise UnsupportedCheckpointError(
+                f"{folder / MODULES} has no Normalize over token_embeddings, so its vectors have lengths of their own; this "
+                "version scores the cosine of unit vectors."
+            )
+    return parts
 
 
 def _read_dense(folder: Path) -> Dense:
@@ -364,21 +410,21 @@ def _read_dense(folder: Path) -> Dense:
         CheckpointError: its weights do not fit its config.json.
         UnsupportedCheckpointError: an activation that is not torch's own, or one over whole sentences.
     """
-    file = folder / "config.json"
-    config = read_json(file)
-    source = config.get("module_input_name", "token_embeddings")
-    if {source, config.get("module_output_name") or source} != {"token_embeddings"}:
+    config = Fields.of(folder / "config.json", needed=True)
+    source = config.text("module_input_name", "token_embeddings")
+    if {source, config.text("module_output_name", source)} != {"token_embeddings"}:
         raise UnsupportedCheckpointError(
-            f"{file} is a layer over {source!r}; a late-interaction head is over token_embeddings."
+            f"{config.file} is a layer over {source!r}; a late-interaction head is over token_embeddings."
         )
     # sentence-transformers' own default is Tanh; every version of both libraries writes the name.
-    package, _, activation = str(config.get("activation_function") or "torch.nn.modules.activation.Tanh").rpartition(".")
+    full_name = config.text("activation_function", "torch.nn.modules.activation.Tanh")
+    package, _, activation = full_name.rpartition(".")
     if not package.startswith("torch.nn") or not _is_activation(activation):
-        raise UnsupportedCheckpointError(f"{file} has the activation {package}.{activation}; only torch.nn's own are read.")
+        raise UnsupportedCheckpointError(f"{config.file} has the activation {full_name}; read are torch.nn's without weights.")
+    has_bias, has_residual = config.flag("bias", True), config.flag("use_residual", False)
     weights = read_weights(folder)
-    has_bias, has_residual = bool(config.get("bias", True)), bool(config.get("use_residual", False))
-    shape = (config.get("out_features"), config.get("in_features"))
-    expected: dict[str, tuple[Any, ...]] = {"linear.weight": shape}
+    shape = (config.number("out_features", 0), config.number("in_features", 0))
+    expected: dict[str, tuple[int, ...]] = {"linear.weight": shape}
     if has_bias:
         expected["linear.bias"] = shape[:1]
     if has_residual and shape[0] != shape[1]:
@@ -390,14 +436,14 @@ def _read_dense(folder: Path) -> Dense:
 
 
 def _is_activation(name: str) -> bool:
-    """Whether ``torch.nn`` has a module of this name that can be made without arguments and holds no weights."""
+    """Whether ``torch.nn`` has an activation of this name that can be made without arguments and holds no weights."""
     import torch
 
     module = getattr(torch.nn, name, None)
-    if not (isinstance(module, type) and issubclass(module, torch.nn.Module)):
+    if name != "Identity" and getattr(module, "__module__", None) != "torch.nn.modules.activation":
         return False
     try:
-        return not list(module().parameters())
+        return not list(module().parameters())  # type: ignore[misc]
     except TypeError:
         return False
 
@@ -406,30 +452,12 @@ def _class_of(entry: dict[str, Any]) -> str:
     return str(entry["type"]).rpartition(".")[2]
 
 
-def _settings_of(folder: Path, entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """config.json of a module, empty where the list has none; a module that is not known is an error."""
-    known = {"Transformer", "Dense", "MultiVectorMask", "Normalize", "HierarchicalTokenPooling", "Dropout"}
-    unknown = [entry["type"] for entry in entries if _class_of(entry) not in known]
-    if unknown:
-        raise UnsupportedCheckpointError(
-            f"{folder / MODULES} has the module {unknown[0]}; read are {', '.join(sorted(known))}."
-        )
-    for entry in entries:
-        if _class_of(entry) == name:
-            return read_json(folder / str(entry.get("path") or "") / "config.json")
-    return {}
-
-
-def _prompts(settings: dict[str, Any]) -> dict[str, str]:
-    """The texts put before queries and documents."""
-    prompts = settings.get("prompts") or {}
-    return {side: str(prompts.get(side) or "") for side in ("query", "document")}
-
-
-def _similarity(settings: dict[str, Any]) -> str:
-    return str(settings.get("similarity_fn_name") or "maxsim").lower()
+def _transformer_settings_of(folder: Path) -> Fields:
+    """The Transformer module's own file; old versions named it after the backbone, as sentence_roberta_config.json."""
+    old = sorted(folder.glob("sentence_*_config.json"))
+    return Fields.of(folder / _TRANSFORMER if (folder / _TRANSFORMER).is_file() or not old else old[0])
 
 
 def _tokenizer_limit(folder: Path) -> int:
-    limit = read_json_if_there(folder / "tokenizer_config.json").get("model_max_length")
-    return int(limit) if isinstance(limit, int | float) and limit < _NO_LIMIT else _NO_LIMIT
+    limit = Fields.of(folder / "tokenizer_config.json").content.get("model_max_length")
+    return int(limit) if isinstance(limit, int | float) and 1 <= limit < _NO_LIMIT else _NO_LIMIT

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.checkpoint.config import Checkpoint, Dense, EncoderConfig
-from colbert_core.checkpoint.files import read_weights
+from colbert_core.checkpoint.files import Fields, read_weights
 from colbert_core.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ _ARCHITECTURE = "ColBERT"
 
 def recognises(config: dict[str, Any]) -> bool:
     """Whether a config.json is one's."""
-    return _ARCHITECTURE in (config.get("architectures") or [])
+    architectures = config.get("architectures")
+    return isinstance(architectures, list) and _ARCHITECTURE in architectures
 
 
 def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
@@ -38,6 +39,7 @@ def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
             f"{folder}: config.json says that linear.weight has the shape {expected}, the weights hold "
             f"{'none' if projection is None else tuple(projection.shape)}; they belong to different checkpoints."
         )
+    stated = Fields(config, folder / "config.json")
     recipe = EncoderConfig(
         format="nanocolbert",
         query_length=32,
@@ -45,7 +47,7 @@ def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
         query_marker="[Q]",
         passage_marker="[D]",
         augment_queries=True,
-        skip_punctuation=bool(config.get("mask_punctuation", True)),
-        similarity=str(config.get("similarity_metric") or "l2"),
+        skip_punctuation=stated.flag("mask_punctuation", True),
+        similarity=stated.text("similarity_metric", "l2"),
     )
     return Checkpoint(folder, recipe, weights, (Dense(projection),))

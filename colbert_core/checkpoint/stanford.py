@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.checkpoint.config import Checkpoint, Dense, EncoderConfig
-from colbert_core.checkpoint.files import load_tensors, number_of, read_json, read_json_if_there, read_weights
+from colbert_core.checkpoint.files import Fields, load_tensors, read_json, read_weights
 from colbert_core.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ METADATA = "artifact.metadata"
 
 def recognises(folder: Path, config: dict[str, Any]) -> bool:
     """Whether a folder is one."""
-    return (folder / METADATA).is_file() or ARCHITECTURE in (config.get("architectures") or [])
+    return (folder / METADATA).is_file() or ARCHITECTURE in Fields(config, folder / "config.json").words("architectures", ())
 
 
 def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
@@ -37,10 +37,10 @@ def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
     stated = read_metadata(folder)
     weights = read_weights(folder)
     projection = _checked(weights.pop("linear.weight", None), folder, config, stated)
-    return Checkpoint(folder, recipe_of(stated, folder / METADATA), weights, (Dense(projection),))
+    return Checkpoint(folder, recipe_of(stated), weights, (Dense(projection),))
 
 
-def read_dnn(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_dnn(file: Path) -> tuple[dict[str, torch.Tensor], Fields]:
     """The weights in a .dnn file, and the arguments it was trained with ("model" names the backbone).
 
     Raises:
@@ -48,45 +48,47 @@ def read_dnn(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """
     content = load_tensors(file)
     weights, arguments = content.get("model_state_dict"), content.get("arguments") or {}
-    if not isinstance(weights, dict) or not isinstance(arguments, dict):
+    if not isinstance(weights, dict) or not isinstance(arguments, dict) or not all(isinstance(name, str) for name in weights):
         raise CheckpointError(
             f"{file} holds {', '.join(map(str, content)) or 'nothing'}; a .dnn file of ColBERT's holds model_state_dict and "
             "arguments."
         )
-    return {name.removeprefix("module."): tensor for name, tensor in weights.items()}, arguments
+    return {name.removeprefix("module."): tensor for name, tensor in weights.items()}, Fields(arguments, file)
 
 
-def from_dnn(
-    file: Path, folder: Path, config: dict[str, Any], weights: dict[str, torch.Tensor], arguments: dict[str, Any]
-) -> Checkpoint:
+def from_dnn(folder: Path, config: dict[str, Any], weights: dict[str, torch.Tensor], arguments: Fields) -> Checkpoint:
     """What ``read_dnn`` found, on the backbone in ``folder``."""
     weights = dict(weights)
-    projection = _checked(weights.pop("linear.weight", None), file, config, arguments)
-    return Checkpoint(folder, recipe_of(arguments, file), weights, (Dense(projection),))
+    projection = _checked(weights.pop("linear.weight", None), arguments.file, config, arguments)
+    return Checkpoint(folder, recipe_of(arguments), weights, (Dense(projection),))
 
 
-def read_metadata(folder: Path) -> dict[str, Any]:
+def read_metadata(folder: Path) -> Fields:
     """artifact.metadata; some versions of Stanford's code put everything under "config"."""
-    content = read_json_if_there(folder / METADATA)
-    return dict(content.get("config", content))
+    content = Fields.of(folder / METADATA)
+    return content.section("config") if "config" in content else content
 
 
-def recipe_of(stated: dict[str, Any], file: Path) -> EncoderConfig:
+def recipe_of(stated: Fields) -> EncoderConfig:
     """The recipe in artifact.metadata; what it leaves out has the defaults of Stanford's code.
 
     Ours are the keys "query_augmentation" and "trained", and markers that are null; the model in the box uses them.
     """
+
+    def marker(name: str, default: str) -> str | None:
+        return None if stated.content.get(name, default) is None else stated.text(name, default)
+
     return EncoderConfig(
         format="stanford",
-        query_length=number_of(stated.get("query_maxlen"), "query_maxlen", file, 32),
-        passage_length=number_of(stated.get("doc_maxlen"), "doc_maxlen", file, 220),
-        query_marker=stated.get("query_token_id", "[unused0]"),
-        passage_marker=stated.get("doc_token_id", "[unused1]"),
-        augment_queries=bool(stated.get("query_augmentation", True)),
-        attend_to_augmentation=bool(stated.get("attend_to_mask_tokens", False)),
-        skip_punctuation=bool(stated.get("mask_punctuation", True)),
-        similarity=str(stated.get("similarity") or "cosine"),
-        trained=bool(stated.get("trained", True)),
+        query_length=stated.number("query_maxlen", 32),
+        passage_length=stated.number("doc_maxlen", 220),
+        query_marker=marker("query_token_id", "[unused0]"),
+        passage_marker=marker("doc_token_id", "[unused1]"),
+        augment_queries=stated.flag("query_augmentation", True),
+        attend_to_augmentation=stated.flag("attend_to_mask_tokens", False),
+        skip_punctuation=stated.flag("mask_punctuation", True),
+        similarity=stated.text("similarity", "cosine"),
+        trained=stated.flag("trained", True),
     )
 
 
@@ -142,7 +144,7 @@ def write(folder: Path, recipe: EncoderConfig, head: tuple[Dense, ...], weights:
     (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
 
 
-def _checked(projection: torch.Tensor | None, source: Path, config: dict[str, Any], stated: dict[str, Any]) -> torch.Tensor:
+def _checked(projection: torch.Tensor | None, source: Path, config: dict[str, Any], stated: Fields) -> torch.Tensor:
     if projection is None:
         raise CheckpointError(
             f"{source} is a Stanford ColBERT checkpoint but its weights have no linear.weight, the projection; "
@@ -154,8 +156,8 @@ def _checked(projection: torch.Tensor | None, source: Path, config: dict[str, An
             f"{source}: linear.weight has the shape {tuple(projection.shape)} but the backbone's hidden size is {hidden}; "
             "config.json and the weights belong to different checkpoints."
         )
-    dim = stated.get("dim")
-    if dim is not None and dim != projection.shape[0]:
+    dim = stated.number("dim", projection.shape[0])
+    if dim != projection.shape[0]:
         raise CheckpointError(
             f"{source}: the recipe says dim {dim} but linear.weight projects to {projection.shape[0]}; "
             "they belong to different checkpoints."

@@ -1,7 +1,7 @@
 """Fewer vectors for a passage: similar ones are replaced by their mean. Arrays in, arrays out; nothing is encoded here.
 
 Clavié, Chaffin and Adams, "Reducing the Footprint of Multi-Vector Retrieval with Minimal Performance Impact via Token
-Pooling" (2024, arXiv 2409.14683), hierarchical clustering, section 3.
+Pooling" (2024, arXiv 2409.14683), the hierarchical method.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ def check_factor(factor: object) -> float:
     """
     if isinstance(factor, bool) or not isinstance(factor, numbers.Real):  # NumPy's numbers are Real, its bool is not
         raise TypeError(f"pool_factor must be a number, got {factor!r}.")
-    number = float(factor)
+    try:
+        number = float(factor)
+    except OverflowError:  # a whole number beyond the range of float
+        number = math.inf
     if not 1 <= number < math.inf:  # a NaN is neither
         raise ValueError(f"pool_factor must be at least 1 (1 keeps every vector, 2 about half of them), got {factor}.")
     return number

@@ -190,6 +190,7 @@ def test_equal_passages_tie_when_pooled(stanford):
         (0, ValueError, "got 0"),
         (float("nan"), ValueError, "got nan"),
         (float("inf"), ValueError, "got inf"),
+        (10**400, ValueError, "pool_factor must be at least 1"),
         ("2", TypeError, "pool_factor must be a number, got '2'"),
         (True, TypeError, "got True"),
         (None, TypeError, "got None"),

@@ -60,7 +60,7 @@ def sentence_transformers_rows(folder):
     return [*queries, *(model.encode_document([text], convert_to_numpy=True)[0] for text in PASSAGES)]
 
 
-def published_rule_rows(folder, *, project, markers, lengths, skipped, attend=False, expand=True, mask_id=None, prefix=""):
+def published_rule_rows(folder, *, weight, markers, lengths, skipped, attend=False, expand=True, prefix=""):
     """The rules of Stanford ColBERT, PyLate and nanoColBERT, which agree: cut to one less, put the marker behind [CLS], fill
     queries with the mask token, attend to it or not, project, drop skipped passage tokens, normalize."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -77,11 +77,11 @@ def published_rule_rows(folder, *, project, markers, lengths, skipped, attend=Fa
                 ids.insert(1, tokenizer.convert_tokens_to_ids(markers[side]))
             n_masks = lengths[0] - len(ids) if expand and side == 0 else 0
             attention = [1] * len(ids) + [int(attend)] * n_masks
-            ids = ids + [tokenizer.mask_token_id if mask_id is None else mask_id] * n_masks
+            ids = ids + [tokenizer.mask_token_id] * n_masks
             with torch.inference_mode():
                 hidden = model(input_ids=torch.tensor([ids]), attention_mask=torch.tensor([attention])).last_hidden_state[0]
             kept = [i for i, number in enumerate(ids) if side == 0 or number not in skipped(tokenizer)]
-            found.append(torch.nn.functional.normalize(project(hidden), dim=-1)[kept].numpy())
+            found.append(torch.nn.functional.normalize(hidden @ weight.T, dim=-1)[kept].numpy())
     return found
 
 
@@ -106,7 +106,7 @@ def test_stanford_checkpoints_encode_by_stanfords_rules(tmp_path, kind, attend):
     prefix = load(folder)._backbone.base_model_prefix + "."
     expected = published_rule_rows(
         folder,
-        project=lambda hidden: hidden @ weight.T,
+        weight=weight,
         markers=("[unused0]", "[unused1]"),
         lengths=(24, 60),
         skipped=first_pieces,
@@ -134,7 +134,7 @@ def test_a_legacy_dnn_file_is_read_beside_its_backbone_and_from_the_one_it_names
     checkpoints.save(weights, tmp_path / "base" / "model.safetensors")
     expected = published_rule_rows(
         tmp_path / "base",
-        project=lambda hidden: hidden @ weights["linear.weight"].T,
+        weight=weights["linear.weight"],
         markers=("[unused0]", "[unused1]"),
         lengths=(24, 60),
         skipped=first_pieces,
@@ -188,7 +188,7 @@ def test_pylate_checkpoints_encode_by_pylates_rules(tmp_path, kind):
     weight = load_file(folder / "1_Dense" / "model.safetensors")["linear.weight"]
     expected = published_rule_rows(
         folder,
-        project=lambda hidden: hidden @ weight.T,
+        weight=weight,
         markers=("[Q] ", "[D] "),
         lengths=(24, 60),
         skipped=known_tokens,
@@ -215,7 +215,7 @@ def test_what_a_pylate_checkpoint_does_not_state_has_pylates_defaults(tmp_path):
     weight = load_file(folder / "1_Dense" / "model.safetensors")["linear.weight"]
     expected = published_rule_rows(
         folder,
-        project=lambda hidden: hidden @ weight.T,
+        weight=weight,
         markers=("[Q] ", "[D] "),
         lengths=(32, 60),
         skipped=known_tokens,
@@ -461,7 +461,7 @@ def test_nanocolbert_checkpoints_encode_by_nanocolberts_rules(tmp_path, similari
     encoder = load(folder, passage_length=60)
     expected = published_rule_rows(
         folder,
-        project=lambda hidden: hidden @ weight.T,
+        weight=weight,
         markers=("[Q]", "[D]"),
         lengths=(32, 60),
         skipped=first_pieces,

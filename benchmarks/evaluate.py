@@ -49,7 +49,7 @@ def evaluate(folder, encoder, first, pool_factor):
     ndcg = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], judged, run)[ir_measures.nDCG @ 10]
     print(
         f"{folder.name:16} {len(corpus):>7} passages {len(queries):>5} queries  nDCG@10 {ndcg:.4f}  "
-        f"{len(index._snapshot.embeddings.vectors):>9} vectors in {len(index._snapshot.embeddings.doclens):>7} windows  "
+        f"{index.stats().tokens:>9} vectors in {index.stats().windows:>7} windows  "
         f"indexing {indexed:6.1f} s  search {1000 * searched / len(queries):6.1f} ms/query",
         flush=True,
     )

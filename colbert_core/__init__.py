@@ -9,12 +9,24 @@ from colbert_core.errors import (
     CheckpointError,
     CheckpointNotFoundError,
     ColBERTError,
+    DamagedIndexError,
+    EncoderMismatchError,
+    IndexExistsError,
+    IndexLockedError,
+    IndexNotFoundError,
+    IndexWriteError,
     MissingExtraError,
+    PartialAddError,
+    ReadOnlyIndexError,
+    StorageError,
     UnsupportedCheckpointError,
+    UnsupportedIndexError,
 )
-from colbert_core.index import Index
+from colbert_core.foreign import ForeignIndex, read_foreign_index
+from colbert_core.index import Index, IndexStats, Verification
 from colbert_core.maxsim import maxsim
 from colbert_core.rerank import Reranker
+from colbert_core.search import SearchConfig
 from colbert_core.types import Hit, Passage, TokenEmbeddings, TokenEncoder
 
 if TYPE_CHECKING:
@@ -25,17 +37,32 @@ __all__ = [
     "CheckpointError",
     "CheckpointNotFoundError",
     "ColBERTError",
+    "DamagedIndexError",
     "Encoder",
     "EncoderConfig",
+    "EncoderMismatchError",
+    "ForeignIndex",
     "Hit",
     "Index",
+    "IndexExistsError",
+    "IndexLockedError",
+    "IndexNotFoundError",
+    "IndexStats",
+    "IndexWriteError",
     "MissingExtraError",
+    "PartialAddError",
     "Passage",
+    "ReadOnlyIndexError",
     "Reranker",
+    "SearchConfig",
+    "StorageError",
     "TokenEmbeddings",
     "TokenEncoder",
     "UnsupportedCheckpointError",
+    "UnsupportedIndexError",
+    "Verification",
     "maxsim",
+    "read_foreign_index",
 ]
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from colbert_core.backbone import Head, as_device, as_dtype, build_backbone, build_head, most_tokens
 from colbert_core.checkpoint import (
@@ -29,6 +28,7 @@ from colbert_core.checkpoint import (
 )
 from colbert_core.errors import CheckpointError, CheckpointNotFoundError
 from colbert_core.pooling import pool_embeddings
+from colbert_core.progress import progress_bar
 from colbert_core.recipe import ModelInput, Recipe, respelled
 from colbert_core.tokenizer import Tokenizer
 from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_text
@@ -194,6 +194,16 @@ class Encoder:
         dtype: torch.dtype = next(self._backbone.parameters()).dtype
         return dtype
 
+    @property
+    def origin(self) -> dict[str, Any] | None:
+        """What ``from_pretrained`` needs to load the same encoder on any device; None if it was built from parts."""
+        if self._pickled_as is None:
+            return None
+        kept = {key: self._pickled_as[key] for key in ("name", "query_length", "passage_length", "late_chunking")}
+        if kept["name"] is not None and Path(kept["name"]).exists():
+            kept["name"] = str(Path(kept["name"]).absolute())
+        return kept
+
     def encode_queries(self, texts: Iterable[str]) -> list[NDArray[np.float32]]:
         """Encode queries; white space around them does not count.
 
@@ -252,7 +262,7 @@ class Encoder:
         doclens = np.array([len(window.kept) for window in windows], np.int32)
         starts = np.cumsum(doclens) - doclens
         vectors = np.empty((int(doclens.sum()), self.dim), np.float32)
-        with _progress_bar(len(windows), progress) as bar:
+        with progress_bar("Encoding", len(windows), "window", progress) as bar:
             for i, rows in self._vectors(inputs):
                 for number, window in enumerate(inputs[i].windows, firsts[i]):
                     vectors[starts[number] : starts[number] + doclens[number]] = rows[window.kept]
@@ -534,13 +544,6 @@ def _as_text(about: dict[str, Any]) -> str:
     }
     kind = about["format"] if about["trained"] else f"{about['format']}, untrained"
     return f"Encoder({about['name']!r}, {kind})\n" + "\n".join(f"  {name:<11} {value}" for name, value in lines.items())
-
-
-def _progress_bar(total: int, progress: bool | None) -> tqdm[Any]:
-    """True shows it, False does not, None shows it on a terminal once a second has passed."""
-    unasked = progress is None
-    disable = None if unasked else not progress  # tqdm's None: unless standard error is a terminal
-    return tqdm(total=total, desc="Encoding", unit="window", delay=1 if unasked else 0, disable=disable)
 
 
 def _as_list(texts: Iterable[str]) -> list[str]:

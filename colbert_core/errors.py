@@ -6,6 +6,16 @@ Wrong arguments are plain ``TypeError`` and ``ValueError``. What can go wrong ou
     ├── CheckpointError                  a model folder cannot be used as it is
     │   ├── CheckpointNotFoundError      the folder or one of its files is not there (also a FileNotFoundError)
     │   └── UnsupportedCheckpointError   a known format, or an unknown one, that this version does not read
+    ├── EncoderMismatchError             an index was made with another encoder, or with none (also a ValueError)
+    ├── StorageError                     an index on disk cannot do what was asked
+    │   ├── IndexNotFoundError           there is no index at this path (also a FileNotFoundError)
+    │   ├── IndexExistsError             there is something at this path already (also a FileExistsError)
+    │   ├── DamagedIndexError            a file of the index is missing, cut short or changed
+    │   ├── UnsupportedIndexError        a newer version of this package, or another library, wrote the index
+    │   ├── IndexLockedError             another writer did not finish in time (also a TimeoutError)
+    │   ├── ReadOnlyIndexError           the index can be searched but not changed here (also a PermissionError)
+    │   └── IndexWriteError              the disk is full or failed; the index is as before (also an OSError)
+    ├── PartialAddError                  an add of several batches failed after some of them were in
     └── MissingExtraError                an optional package is not installed (also an ImportError)
 """
 
@@ -24,6 +34,54 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 class UnsupportedCheckpointError(CheckpointError):
     """The checkpoint is in a format that this version does not read."""
+
+
+class EncoderMismatchError(ColBERTError, ValueError):
+    """The vectors of an index come from another encoder than the one at hand, or no encoder is known for it."""
+
+
+class StorageError(ColBERTError):
+    """An index on disk cannot do what was asked; what it held before, it still holds."""
+
+
+class IndexNotFoundError(StorageError, FileNotFoundError):
+    """There is no index at this path."""
+
+
+class IndexExistsError(StorageError, FileExistsError):
+    """An index, or something else, is at this path already."""
+
+
+class DamagedIndexError(StorageError):
+    """A file of the index is missing, cut short, or not what was written."""
+
+
+class UnsupportedIndexError(StorageError):
+    """The index is in a format that this version does not read."""
+
+
+class IndexLockedError(StorageError, TimeoutError):
+    """Another writer held the index for longer than this one was ready to wait."""
+
+
+class ReadOnlyIndexError(StorageError, PermissionError):
+    """The folder of the index cannot be written to, so the index can only be searched."""
+
+
+class IndexWriteError(StorageError, OSError):
+    """The disk is full or failed while the index was written."""
+
+
+class PartialAddError(ColBERTError):
+    """An ``add`` failed after some of its batches had been committed; the cause is its ``__cause__``.
+
+    Attributes:
+        added: ids of the passages of this call that are in the index, in the order given.
+    """
+
+    def __init__(self, message: str, added: list[str]) -> None:
+        super().__init__(message)
+        self.added = added
 
 
 class MissingExtraError(ColBERTError, ImportError):

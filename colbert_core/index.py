@@ -1,35 +1,155 @@
-"""A collection of passages that can be searched, added to and deleted from at any time, by many threads at once."""
+"""A collection of passages, on disk or in memory, that can be searched, added to and deleted from at any time."""
 
 from __future__ import annotations
 
 import copy
+import json
 import threading
+import weakref
 from collections import Counter
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from colbert_core.codec import NBITS, ResidualCodec, count_centroids, sample_size
+from colbert_core.embeddings import vectors_for
+from colbert_core.errors import (
+    CheckpointError,
+    DamagedIndexError,
+    EncoderMismatchError,
+    IndexLockedError,
+    PartialAddError,
+    StorageError,
+)
+from colbert_core.filters import compile_where, dump_metadata
 from colbert_core.maxsim import unit_vectors
 from colbert_core.pooling import check_factor, pool_embeddings
-from colbert_core.search import Snapshot, check_count, check_passages, check_relevance, search_exact
-from colbert_core.types import Hit, Passage, TokenEmbeddings, TokenEncoder
+from colbert_core.progress import progress_bar
+from colbert_core.search import (
+    Part,
+    Ranked,
+    SearchConfig,
+    Snapshot,
+    check_count,
+    check_passages,
+    check_relevance,
+    diversified,
+    search,
+    to_hits,
+    vectors_of,
+)
+from colbert_core.segment import Segment, as_segment
+from colbert_core.store import Changes, File, StaleRead, Store
+from colbert_core.upkeep import (
+    State,
+    buried,
+    compressed,
+    merged,
+    misfits,
+    recompressed,
+    sampled,
+    written,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from os import PathLike
 
     from numpy.typing import NDArray
 
-# Deleted and replaced passages are cleared away once they are more than this part of all rows, or of all token vectors.
-_MOST_DEAD = 0.5
+    from colbert_core.foreign import ForeignIndex
+    from colbert_core.store import Reader
+    from colbert_core.types import Hit, Passage, TokenEmbeddings, TokenEncoder
+
+    Where = Mapping[str, Any] | Callable[[Passage], bool]
+
+T = TypeVar("T")
+
+# One commit of ``add``: about 60,000 tokens, 30 MB of vectors, ten seconds of encoding on two cores.
+_BATCH_CHARACTERS = 2**18
+_BATCH_PASSAGES = 1024
+# Passages stay uncompressed up to here: scoring all of them takes 10 ms, and a codec would have little to learn from.
+_FIRST_FIT = 2**17
+# An add that goes on longer is compressed in the middle; up to there, a codec that sees all of it is worth the room.
+_FIRST_FIT_AMID = 2**20
+# ``compact`` compresses from here on: fewer vectors than centroids' worth teach nothing.
+_SMALLEST_FIT = 2**10
+# A codec is fitted anew when the collection has grown so many times.
+_GROWTH = 4
+# How often a search starts again because another thread replaced what it was reading.
+_TRIES = 100
+# Encoded when an index is made and when an encoder is brought to it. The same model in another precision gives at least .9988.
+_PROBE = "The same words, encoded again, tell one model from another."
+_SAME = 0.98
+_SEED = 12345
+_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class IndexStats:
+    """Figures of an index.
+
+    Attributes:
+        passages: that can be found.
+        windows: of these passages.
+        tokens: vectors of these windows.
+        dim: components of a vector.
+        nbits: bits per component of a compressed vector; None where vectors are kept as they are.
+        centroids: of the codec; 0 while the index is uncompressed.
+        segments: files or rows of vectors.
+        dead_tokens: of deleted and replaced passages, still taking room; ``compact`` clears them away.
+        vector_bytes: codec, codes, residuals and inverted lists, or the vectors themselves.
+        encoder: name of the encoder the index was made with; None for vectors from elsewhere.
+        generation: commits so far.
+    """
+
+    passages: int
+    windows: int
+    tokens: int
+    dim: int
+    nbits: int | None
+    centroids: int
+    segments: int
+    dead_tokens: int
+    vector_bytes: int
+    encoder: str | None
+    generation: int
+
+    @property
+    def bytes_per_token(self) -> float:
+        """``vector_bytes`` for each token that can be found."""
+        return self.vector_bytes / self.tokens if self.tokens else 0.0
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What ``verify`` found.
+
+    Attributes:
+        problems: in words; none if the index is sound.
+        recall: part of the 10 best passages of scoring all that a plain search finds; None without passages.
+        queries: how many were sampled for that.
+    """
+
+    problems: list[str]
+    recall: float | None
+    queries: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether the index is sound."""
+        return not self.problems
 
 
 class Index:
-    """Passages and their token vectors, in memory and uncompressed; every search is exact.
+    """Passages and their token vectors. On disk a folder, compressed once it is large; in memory as it is.
 
-    Searches read a snapshot and never wait. Writes run one at a time and show at once when their call returns; one that
-    fails or is interrupted changes nothing. Passages go in and come out as copies.
+    Any number of threads and processes may search while one writes: a search sees one whole state, the newest, and does
+    not wait. What a call has added or deleted is safe on disk when the call returns; what failed or was interrupted
+    has changed nothing. Passages go in and come out as copies; metadata are what JSON can hold.
 
     Example:
         >>> index = Index.create()
@@ -39,68 +159,235 @@ class Index:
         'a'
     """
 
-    def __init__(self, encoder: TokenEncoder) -> None:
-        """Take a built encoder; ``create`` is the usual door."""
-        self.encoder = encoder
-        self._lock = threading.Lock()
-        # The snapshot is the truth, and one assignment publishes the next: an interrupted write leaves the one before.
-        self._snapshot = Snapshot([], np.empty(0, np.bool_), _no_embeddings(encoder.dim))
-        self._spare = _spare_room()
-        self._rows: dict[str, int] = {}
-        self._rows_of = self._snapshot
+    def __init__(self, store: Store, encoder: TokenEncoder | None) -> None:
+        """``create`` and ``open`` are the doors."""
+        with store.read() as reader:
+            about = reader.about()
+        self._store = store
+        self._identity: str = about["identity"]
+        self._dim: int = about["dim"]
+        self._nbits: int | None = about["nbits"]
+        self._made_with: dict[str, Any] | None = json.loads(about["encoder"]) if about["encoder"] else None
+        self._probe: bytes | None = about["probe"]
+        self._encoder = encoder
+        self._encoder_lock = threading.Lock()
+        self._state_lock = threading.Lock()
+        self._newest: State | None = None
+        self._closed = weakref.finalize(self, store.close)
+        if encoder is not None:
+            self._check_encoder(encoder)
 
     @classmethod
     def create(
-        cls, path: str | PathLike[str] | None = None, encoder: str | PathLike[str] | TokenEncoder | None = None
+        cls,
+        path: str | PathLike[str] | None = None,
+        encoder: str | PathLike[str] | TokenEncoder | None = None,
+        *,
+        dim: int | None = None,
+        nbits: int | None = None,
+        overwrite: bool = False,
+        timeout: float = _TIMEOUT,
     ) -> Index:
         """Make an empty index.
 
         Args:
-            path: None: this version keeps an index in memory only.
+            path: the folder to make; None for an index in memory.
             encoder: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
+            dim: components of the vectors; with ``dim`` and no encoder the index takes vectors from elsewhere only.
+            nbits: bits per component of a compressed vector, 1, 2, 4 or 8, or 32 to keep vectors as they are; None for 4 on
+                disk and 32 in memory. Collections of fewer than 131,072 tokens stay uncompressed for the time being.
+            overwrite: empty the index that is at ``path`` already, in one step; anything else there is left alone.
+            timeout: seconds that a writer waits for another one.
 
         Raises:
-            ValueError: a path was given.
+            IndexExistsError: there is something at ``path``.
+            ValueError: ``dim`` or ``nbits`` is out of range, or the encoder has another dim.
         """
-        if path is not None:
-            raise ValueError(f"This version keeps an index in memory only, got path={path!r}; pass None.")
-        from colbert_core.encoder import as_encoder  # here, so that importing the package does not import torch
+        loaded = None
+        if encoder is not None or dim is None:
+            from colbert_core.encoder import as_encoder  # here, so that importing the package does not import torch
 
-        return cls(as_encoder(encoder))
+            loaded = as_encoder(encoder)
+        about = {**_about_vectors(path, loaded, dim, nbits), **_about_encoder(loaded)}
+        return cls(Store.create(_as_path(path), about, overwrite=overwrite, timeout=timeout), loaded)
 
-    def add(self, passages: Iterable[Passage], *, pool_factor: float = 1, progress: bool | None = None) -> list[str]:
-        """Add passages; one whose id is known already replaces the old one. All of them, or on an error none.
+    @classmethod
+    def open(
+        cls,
+        path: str | PathLike[str],
+        encoder: str | PathLike[str] | TokenEncoder | None = None,
+        *,
+        timeout: float = _TIMEOUT,
+    ) -> Index:
+        """Open an index on disk, for reading only if its folder cannot be written to.
+
+        Args:
+            path: its folder.
+            encoder: a checkpoint's name or folder, or a loaded encoder; None for the one the index was made with,
+                which is then loaded when it is first needed.
+            timeout: seconds that a writer waits for another one.
+
+        Raises:
+            IndexNotFoundError: there is no index.
+            DamagedIndexError: a file is missing or cut short.
+            UnsupportedIndexError: a newer version of this package wrote it.
+            EncoderMismatchError: the index was made with another encoder.
+        """
+        store = Store.open(Path(path), timeout=timeout)
+        try:
+            loaded = None
+            if encoder is not None:
+                from colbert_core.encoder import as_encoder
+
+                loaded = as_encoder(encoder)
+            index = cls(store, loaded)
+            index._read(index._state)  # a file that cannot be used is found now, not by the first search
+        except BaseException:
+            store.close()
+            raise
+        return index
+
+    @classmethod
+    def convert(
+        cls,
+        foreign: ForeignIndex,
+        path: str | PathLike[str] | None = None,
+        encoder: str | PathLike[str] | TokenEncoder | None = None,
+        *,
+        progress: bool | None = None,
+    ) -> Index:
+        """Make an index of one that another library built, with its codec, codes and residuals: nothing is encoded again.
+
+        Args:
+            foreign: what ``read_foreign_index`` returned.
+            path: the folder to make; None for an index in memory.
+            encoder: what encoded it; None for the one the other index names.
+            progress: show a bar; None shows it on a terminal once a second has passed.
+
+        Raises:
+            IndexExistsError: there is something at ``path``.
+            DamagedIndexError: a file of the other index is damaged.
+            EncoderMismatchError: the encoder's vectors have another dim.
+        """
+        loaded = None
+        if encoder is not None:
+            from colbert_core.encoder import as_encoder
+
+            loaded = as_encoder(encoder)
+        about = {
+            **_about_vectors(path, loaded, foreign.codec.dim, foreign.codec.nbits),
+            **_about_encoder(loaded),
+        }
+        if loaded is None and foreign.encoder:
+            about["encoder"] = json.dumps({"name": foreign.encoder, "origin": {"name": foreign.encoder}})
+        index = cls(Store.create(_as_path(path), about, overwrite=False, timeout=_TIMEOUT), loaded)
+        codec_arrays = {name: [array] for name, array in foreign.codec.to_arrays().items()}
+        with index._store.write() as writer:
+            file = writer.put("codec", 0, codec_arrays)
+            writer.commit(Changes(about={"codec_tokens": foreign.n_tokens}, files=[file]))
+        with progress_bar("Importing", len(foreign), "passage", progress) as bar:
+            for batch in foreign.batches():
+                index._commit(batch.passages, _dumped(batch.passages), batch.windows)
+                bar.update(len(batch.passages))
+        return index
+
+    @property
+    def encoder(self) -> TokenEncoder:
+        """What encodes texts; loaded at first use where the index was opened without one.
+
+        Raises:
+            EncoderMismatchError: the index holds vectors from elsewhere, or its encoder cannot be loaded or has changed.
+        """
+        with self._encoder_lock:
+            if self._encoder is None:
+                self._encoder = self._load_encoder()
+            return self._encoder
+
+    @property
+    def dim(self) -> int:
+        """Components of every vector."""
+        return self._dim
+
+    def add(
+        self,
+        passages: Iterable[Passage],
+        *,
+        embeddings: Iterable[NDArray[np.float32]] | TokenEmbeddings | None = None,
+        pool_factor: float = 1,
+        refit: bool = True,
+        progress: bool | None = None,
+    ) -> list[str]:
+        """Add passages; one whose id is known already replaces the old one.
+
+        They are taken, encoded and committed some thousand at most at a time, so memory stays bounded and ``passages`` may
+        be a generator. Each batch is in the index whole or not at all. A list is checked before anything is added.
 
         Args:
             passages: with ids that differ from each other.
+            embeddings: their vectors, if they were made elsewhere: one (n, dim) array for each passage, n at least 1, or
+                what an encoder returned for all of them. Rows are scaled to length 1.
             pool_factor: keep about 1 / pool_factor of each passage's vectors, the means of similar ones, at some cost in
                 quality; 1 keeps all of them. The model's own tokens, such as [CLS], always stay.
+            refit: compress the index when it has become large enough for that, and fit its codec again when it has grown
+                fourfold; this takes minutes for millions of tokens. False leaves that to a later add, or to ``compact``.
             progress: show a bar; None shows it on a terminal once a second has passed.
 
         Returns:
             Their ids, in the order given.
 
         Raises:
-            TypeError: something is not a ``Passage``, or pool_factor is no number.
-            ValueError: two passages of this call have the same id, or pool_factor is below 1.
+            TypeError: something is not a ``Passage``, metadata is not JSON, or pool_factor is no number.
+            ValueError: two passages of this call have the same id, pool_factor is below 1, or embeddings do not fit.
+            PartialAddError: any error after the first batch was committed; ``added`` says what is in.
+            IndexLockedError: another writer was busy for longer than the timeout.
+            IndexWriteError: the disk is full.
         """
         pool_factor = check_factor(pool_factor)
-        given = check_passages(passages)
-        ids = [passage.id for passage in given]
-        repeated = [passage_id for passage_id, count in Counter(ids).items() if count > 1]
-        if repeated:
-            raise ValueError(
-                f"{len(repeated)} ids stand more than once in this call, among them {repeated[0]!r}; "
-                "give every passage its own id, or keep the one you want."
+        total = len(passages) if isinstance(passages, (list, tuple)) else None
+        if total is not None:
+            passages = check_passages(passages)
+            _check_ids(Counter(passage.id for passage in passages))
+            _dumped(passages)
+        vectors = vectors_for(passages, embeddings, self._dim) if embeddings is not None else None
+        added: list[str] = []
+        seen: set[str] = set()
+        batches = _batches(passages)
+        try:
+            batch = next(batches, None)
+            following = next(batches, None) if batch else None
+            with progress_bar("Indexing", total, "passage", progress if following else False) as bar:
+                while batch:
+                    ids = [passage.id for passage in batch]
+                    _check_ids(Counter(ids), seen)
+                    metadata = _dumped(batch)
+                    if vectors is not None:
+                        encoded = vectors(batch)
+                    else:
+                        texts = [passage.text for passage in batch]
+                        encoded = self.encoder.encode_passages(texts, progress=False if following or added else progress)
+                        encoded.check(len(batch), self._dim)
+                    self._commit(batch, metadata, pool_embeddings(encoded, pool_factor))
+                    added += ids
+                    seen.update(ids)
+                    bar.update(len(batch))
+                    batch, following = following, next(batches, None) if following else None
+                    if refit:
+                        self._refit_if_due(_FIRST_FIT_AMID if batch else _FIRST_FIT, progress)
+            if vectors is not None:
+                vectors([])
+        except Exception as error:
+            if not added:
+                raise
+            raise PartialAddError(
+                f"{len(added)} passages of this call are in the index, up to {added[-1]!r}; the next ones are not: {error}",
+                added,
+            ) from error
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(
+                f"{len(added)} passages of this call are in the index{f', up to {added[-1]!r}' if added else ''}."
             )
-        if not given:
-            return []
-        stored = [_copied(passage) for passage in given]
-        embeddings = self.encoder.encode_passages([passage.text for passage in stored], progress=progress)
-        embeddings = pool_embeddings(embeddings.check(len(stored), self.encoder.dim), pool_factor)
-        with self._lock:
-            self._commit(ids, stored, embeddings)
-        return ids
+            raise
+        return added
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete passages by id; unknown ids are no error.
@@ -111,72 +398,369 @@ class Index:
         Raises:
             TypeError: ``ids`` is one string.
         """
-        wanted = dict.fromkeys(_id_list(ids))
-        with self._lock:
-            known = [passage_id for passage_id in wanted if passage_id in self._rows_by_id()]
-            self._commit(known, [], _no_embeddings(self.encoder.dim))
-        return len(known)
+        wanted = list(dict.fromkeys(_id_list(ids)))
+        return self._delete(lambda reader: sorted(reader.rows_of(wanted).values()))
+
+    def delete_where(self, where: Where) -> int:
+        """Delete the passages that a filter matches; ``{}`` matches all of them.
+
+        Returns:
+            How many passages are gone.
+
+        Raises:
+            TypeError, ValueError: the filter is wrong; see ``search``.
+        """
+        condition = _compiled(where)
+        return self._delete(lambda reader: condition(reader).tolist())
+
+    def clear(self) -> None:
+        """Delete all passages, and the codec that was fitted to them."""
+        with self._store.write() as writer:
+            state, rows = self._state(writer), writer.rows()
+            writer.commit(
+                Changes(
+                    about={"codec_tokens": None},
+                    removed=rows,
+                    buried=np.union1d(rows, writer.dead()).tolist(),
+                    dropped=[file.name for file in (*state.files, state.codec_file) if file],
+                ),
+            )
 
     def get(self, ids: Iterable[str]) -> list[Passage | None]:
-        """Copies of the passages with these ids, in their order; None where there is none.
+        """The passages with these ids, in their order; None where there is none.
 
         Raises:
             TypeError: ``ids`` is one string.
         """
         wanted = _id_list(ids)
-        with self._lock:
-            rows, passages = self._rows_by_id(), self._snapshot.passages
-            found = [passages[rows[passage_id]] if passage_id in rows else None for passage_id in wanted]
-        return [None if passage is None else _copied(passage) for passage in found]
 
-    def search(self, query: str | NDArray[np.float32], k: int = 10, *, min_relevance: float | None = None) -> list[Hit]:
+        def read(reader: Reader) -> list[Passage | None]:
+            with reader.moment():
+                rows = reader.rows_of(wanted)
+                found = dict(zip(rows, reader.passages(list(rows.values())), strict=True))
+            return [copy.deepcopy(found.get(passage_id)) for passage_id in wanted]  # the same id may stand twice
+
+        return self._read(read)
+
+    def embeddings(self, ids: Iterable[str]) -> list[NDArray[np.float32]]:
+        """The vectors of these passages as the index keeps them, those of all windows one after the other.
+
+        Returns:
+            For each id *Shape:* (n_tokens, dim), float32, unit rows; n_tokens differs.
+
+        Raises:
+            TypeError: ``ids`` is one string.
+            ValueError: there is no passage with an id.
+        """
+        wanted = _id_list(ids)
+
+        def read(reader: Reader) -> list[NDArray[np.float32]]:
+            with reader.moment():
+                state, rows = self._state(reader), reader.rows_of(wanted)
+            unknown = [passage_id for passage_id in wanted if passage_id not in rows]
+            if unknown:
+                raise ValueError(
+                    f"There is no passage with the id {unknown[0]!r} ({len(unknown)} of {len(wanted)} are unknown)."
+                )
+            return [vectors_of(state.snapshot, rows[passage_id]) for passage_id in wanted]
+
+        return self._read(read)
+
+    def search(
+        self,
+        query: str | NDArray[np.float32],
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        ids: Iterable[str] | None = None,
+        min_relevance: float | None = None,
+        config: SearchConfig | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
         """Find the passages that match a query best.
 
         Args:
             query: text, or its vectors, *Shape:* (n_q, dim); rows are scaled to length 1.
-            k: most hits, at least 1; there are exactly min(k, number of passages) unless ``min_relevance`` drops some.
+            k: most hits, at least 1; there are exactly min(k, number of matching passages) unless ``min_relevance`` drops some.
+            where: only passages whose metadata match: ``{"year": {"$gte": 2020}, "lang": "en"}``, by the operators of
+                ``colbert_core.filters``; or a function of a passage, which is called for every passage.
+            ids: only passages with these ids; an empty list matches none.
             min_relevance: least relevance of a hit, from 0 to 1.
+            config: how much of a compressed index to look at; None chooses by k.
+            exact: score every passage that may be found. Scores are the same either way.
 
         Returns:
             Hits, best first, equal scores by id; none from an empty index.
 
         Raises:
-            TypeError: the query is neither a string nor an array, or k is no whole number.
-            ValueError: the query is blank, k is below 1, or vectors are of another dim, zero or not finite.
+            TypeError: the query is neither a string nor an array, k is no whole number, or a filter's value is of a wrong type.
+            ValueError: the query is blank, k is below 1, vectors are of another dim, zero or not finite, or a filter's
+                operator is unknown.
+            EncoderMismatchError: the query is text and the index has no encoder.
+            DamagedIndexError: a file of the index has changed.
         """
-        return self.search_many([query], k, min_relevance=min_relevance)[0]
+        restrict = {"where": where, "ids": ids, "min_relevance": min_relevance, "config": config, "exact": exact}
+        return self.search_many([query], k, **restrict)[0]  # type: ignore[arg-type]
 
     def search_many(
-        self, queries: Iterable[str | NDArray[np.float32]], k: int = 10, *, min_relevance: float | None = None
+        self,
+        queries: Iterable[str | NDArray[np.float32]],
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        ids: Iterable[str] | None = None,
+        min_relevance: float | None = None,
+        config: SearchConfig | None = None,
+        exact: bool = False,
     ) -> list[list[Hit]]:
-        """``search`` for several queries over one snapshot.
+        """``search`` for several queries over one state of the index.
 
         Texts are encoded together, in batches of other shapes than alone, so scores may differ in their last digits.
         """
         if isinstance(queries, str | np.ndarray):
             raise TypeError(f"queries must be a list, got one {type(queries).__name__}; use search for a single query.")
         k, min_relevance = check_count(k, "k"), check_relevance(min_relevance, "min_relevance")
+        restriction = _restriction(where, ids)
         matrices = self._query_matrices(list(queries))
-        snapshot = self._snapshot
-        found = (search_exact(snapshot, matrix, k, min_relevance) for matrix in matrices)
-        return [[replace(hit, passage=_copied(hit.passage)) for hit in hits] for hits in found]
+
+        def read(reader: Reader) -> list[list[Hit]]:
+            state, rows = self._moment(reader, restriction)
+            return [
+                self._hits(
+                    reader, self._ranked(reader, state, matrix, k, rows, config, exact=exact), len(matrix), min_relevance
+                )
+                for matrix in matrices
+            ]
+
+        return self._read(read)
+
+    def search_diverse(
+        self,
+        query: str | NDArray[np.float32],
+        k: int = 10,
+        fetch_k: int = 50,
+        lambda_mult: float = 0.5,
+        *,
+        where: Where | None = None,
+        ids: Iterable[str] | None = None,
+        min_relevance: float | None = None,
+        config: SearchConfig | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """Find passages that match a query and differ from each other, by maximal marginal relevance.
+
+        Of the ``fetch_k`` best, each step takes the one with the greatest ``lambda_mult * relevance - (1 - lambda_mult) *
+        likeness``, where likeness is the mean MaxSim per vector, both ways, to the most similar one taken before
+        (Carbonell and Goldstein, SIGIR 1998).
+
+        Args:
+            query: as in ``search``.
+            k: most hits, at least 1.
+            fetch_k: how many of the best are chosen from; k if that is more.
+            lambda_mult: from 0 (as different as possible) to 1 (as relevant as possible).
+            where: as in ``search``, and so are the others.
+            ids: as in ``search``.
+            min_relevance: as in ``search``.
+            config: as in ``search``.
+            exact: as in ``search``.
+
+        Returns:
+            Hits in the order in which they were taken; ``rank`` is that order.
+        """
+        k, fetch_k = check_count(k, "k"), check_count(fetch_k, "fetch_k")
+        min_relevance = check_relevance(min_relevance, "min_relevance")
+        weight = check_relevance(lambda_mult, "lambda_mult")
+        restriction = _restriction(where, ids)
+        (matrix,) = self._query_matrices([query])
+
+        def read(reader: Reader) -> list[Hit]:
+            state, rows = self._moment(reader, restriction)
+            best = self._ranked(reader, state, matrix, max(k, fetch_k), rows, config, exact=exact)
+            hits = self._hits(reader, best, len(matrix), min_relevance)
+            windows = [vectors_of(state.snapshot, row, span) for row, span in zip(best.rows, best.spans, strict=True)]
+            order = diversified([hit.relevance for hit in hits], windows[: len(hits)], k, float(weight or 0))
+            return [replace(hits[place], rank=rank) for rank, place in enumerate(order, 1)]
+
+        return self._read(read)
+
+    def compact(self, *, progress: bool | None = None) -> None:
+        """Put everything into one segment, without what was deleted, and give the room back.
+
+        An index with ``nbits`` that is not compressed yet is compressed if it has 1,024 tokens or more; a codec that is due to
+        be fitted again is. Searches go on meanwhile, writers wait.
+
+        Args:
+            progress: show a bar; None shows it on a terminal once a second has passed.
+        """
+        self._refit_if_due(_SMALLEST_FIT, progress)
+        with self._store.write() as writer:
+            state = self._state(writer)
+            if len(state.files) > 1 or any(not part.live.all() for part in state.snapshot.parts):
+                writer.commit(merged(writer, state, range(len(state.files))))
+        self._store.vacuum()
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a copy of the newest state to a new folder, which ``Index.open`` opens.
+
+        Raises:
+            IndexExistsError: there is something at ``path``.
+        """
+        self._store.copy(Path(path))
+
+    def stats(self) -> IndexStats:
+        """Figures of the newest state."""
+
+        def read(reader: Reader) -> IndexStats:
+            with reader.moment():
+                state, passages = self._state(reader), reader.count()
+            parts, codec = state.snapshot.parts, state.snapshot.codec
+            live = state.live_tokens()
+            return IndexStats(
+                passages=passages,
+                windows=sum(int(part.live.sum()) for part in parts),
+                tokens=live,
+                dim=self._dim,
+                nbits=self._nbits,
+                centroids=0 if codec is None else len(codec.centroids),
+                segments=len(parts),
+                dead_tokens=sum(part.segment.n_tokens for part in parts) - live,
+                vector_bytes=sum(file.size for file in (*state.files, state.codec_file) if file),
+                encoder=None if self._made_with is None else self._made_with["name"],
+                generation=state.generation,
+            )
+
+        return self._read(read)
+
+    def verify(self, n_queries: int = 20, *, progress: bool | None = None) -> Verification:
+        """Check every checksum, that all parts fit together, and how much a plain search finds.
+
+        Args:
+            n_queries: how many passages are sampled, each as a query of up to 32 of its own vectors.
+            progress: show a bar; None shows it on a terminal once a second has passed.
+        """
+        n_queries = check_count(n_queries, "n_queries")
+
+        def read(reader: Reader) -> Verification:
+            problems = reader.integrity()
+            with progress_bar("Verifying", len(reader.files()), "file", progress) as bar:
+                for file in reader.files():
+                    problems += filter(None, [reader.check(file)])
+                    bar.update(1)
+            with reader.moment():
+                state, rows = self._state(reader), np.array(reader.rows(), np.int64)
+            problems += misfits(state.snapshot, rows)
+            if problems or not len(rows):
+                return Verification(problems, None, 0)
+            some = np.random.default_rng(_SEED).choice(rows, min(n_queries, len(rows)), replace=False).tolist()
+            shares = []
+            for row in some:
+                query = vectors_of(state.snapshot, row)[:32]
+                found, best = (self._ranked(reader, state, query, 10, None, None, exact=exact).rows for exact in (False, True))
+                shares.append(len(set(found) & set(best)) / len(best))
+            return Verification([], float(np.mean(shares)), len(some))
+
+        return self._read(read)
+
+    def close(self) -> None:
+        """Let go of the files. A closed index cannot be used any more; closing it again is no error."""
+        self._closed()
+        self._newest = None
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __len__(self) -> int:
-        return int(self._snapshot.live.sum())
+        return self._read(lambda reader: reader.count())
 
     def __contains__(self, passage_id: object) -> bool:
-        with self._lock:
-            return passage_id in self._rows_by_id()
+        return isinstance(passage_id, str) and bool(self._read(lambda reader: reader.rows_of([passage_id])))
 
     def __repr__(self) -> str:
-        return f"Index(in memory, {len(self)} passages, {getattr(self.encoder, 'name', self.encoder)!r})"
+        where = "in memory" if self._store.folder is None else repr(str(self._store.folder))
+        encoder = "vectors from elsewhere" if self._made_with is None else repr(self._made_with["name"])
+        return f"Index({where}, {f'{len(self)} passages' if self._closed.alive else 'closed'}, {encoder})"
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"encoder": self.encoder, "snapshot": _compacted(self._snapshot)}
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In memory, a copy of everything; on disk, the folder."""
+        folder = self._store.folder
+        content = self._store.to_bytes() if folder is None else str(folder.absolute())
+        return _unpickled, (content, self._encoder, self._store.timeout)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["encoder"])  # type: ignore[misc]
-        self._snapshot = state["snapshot"]
+    # Reading
+
+    def _read(self, work: Callable[[Reader], T]) -> T:
+        """Do something with the newest state; again if another thread or process replaced a part of it meanwhile."""
+        for _ in range(_TRIES):
+            try:
+                with self._store.read() as reader:
+                    return work(reader)
+            except StaleRead:
+                continue
+        raise IndexLockedError(f"{self!r} changed {_TRIES} times while it was read; search it while fewer writers are at work.")
+
+    def _moment(
+        self, reader: Reader, restriction: Callable[[Reader], NDArray[np.int64]] | None
+    ) -> tuple[State, NDArray[np.int64] | None]:
+        """The newest vectors and the rows that may be found, which belong together."""
+        with reader.moment():
+            return self._state(reader), None if restriction is None else restriction(reader)
+
+    def _state(self, reader: Reader) -> State:
+        """The vectors of the reader's generation. Segments that are mapped already are used again."""
+        with reader.moment(), self._state_lock:
+            generation = reader.generation()
+            known = self._newest
+            if known is not None and known.generation == generation:
+                return known
+            about = reader.about()
+            if about["identity"] != self._identity:
+                raise StorageError(f"{self._store.folder} was overwritten with a new index; open it again.")
+            mapped = {} if known is None else dict(zip((file.name for file in known.files), known.snapshot.parts, strict=True))
+            files, codec_files = reader.files("segment"), reader.files("codec")
+            codec_file = codec_files[0] if codec_files else None
+            if known is not None and codec_file == known.codec_file:
+                codec = known.snapshot.codec
+            else:
+                codec = None if codec_file is None else _checked(codec_file, ResidualCodec.from_arrays, reader.load(codec_file))
+                mapped = {}
+            if codec is not None and (codec.dim, codec.nbits) != (self._dim, self._nbits):
+                raise DamagedIndexError(
+                    f"The codec of {self!r} has dim {codec.dim} and {codec.nbits} bits; restore it from a copy."
+                )
+            dead = reader.dead()
+            parts = []
+            for file in files:
+                part = mapped.get(file.name)
+                if part is None:
+                    segment = _checked(file, Segment.from_arrays, reader.load(file), self._dim, codec)
+                    part = Part(segment, np.ones(len(segment.rows), np.bool_))
+                parts.append(buried(part, dead))
+            state = State(generation, Snapshot(tuple(parts), codec), tuple(files), codec_file)
+            if known is None or known.generation < generation:
+                self._newest = state
+            return state
+
+    def _ranked(
+        self,
+        reader: Reader,
+        state: State,
+        matrix: NDArray[np.float32],
+        k: int,
+        rows: NDArray[np.int64] | None,
+        config: SearchConfig | None,
+        *,
+        exact: bool,
+    ) -> Ranked:
+        try:
+            return search(state.snapshot, matrix, k, tie=reader.ids, rows=rows, config=config, exact=exact)
+        except IndexError as error:
+            raise DamagedIndexError(f"{self!r} is damaged ({error}); run verify to see where.") from error
+
+    def _hits(self, reader: Reader, best: Ranked, n_q: int, min_relevance: float | None) -> list[Hit]:
+        return to_hits(reader.passages(best.rows), best, n_q, min_relevance)
 
     def _query_matrices(self, queries: list[str | NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         for position, query in enumerate(queries):
@@ -185,95 +769,170 @@ class Index:
         texts = [query for query in queries if isinstance(query, str)]
         encoded = iter(self.encoder.encode_queries(texts) if texts else [])
         return [
-            unit_vectors(query, self.encoder.dim, f"Query {position}") if isinstance(query, np.ndarray) else next(encoded)
+            unit_vectors(query, self._dim, f"Query {position}") if isinstance(query, np.ndarray) else next(encoded)
             for position, query in enumerate(queries)
         ]
 
-    # What follows runs under the lock.
+    # Writing
 
-    def _commit(self, gone: Iterable[str], added: list[Passage], embeddings: TokenEmbeddings) -> None:
-        """Publish a snapshot without the passages ``gone`` and with those ``added``, whose ``owners`` count from 0."""
-        rows, before = self._rows_by_id(), self._snapshot
-        n_rows = len(before.live)
-        live = np.concatenate([before.live, np.ones(len(added), np.bool_)])
-        live[[rows[passage_id] for passage_id in gone if passage_id in rows]] = False
-        embeddings = replace(embeddings, owners=embeddings.owners + np.int32(n_rows))
-        both = {
-            name: spare.append(getattr(before.embeddings, name), getattr(embeddings, name))
-            for name, spare in self._spare.items()
-        }
-        del before.passages[n_rows:]  # left there by a write that was interrupted
-        before.passages.extend(added)
-        after = Snapshot(before.passages, live, TokenEmbeddings(**both))
-        live_tokens = after.embeddings.doclens[live[after.embeddings.owners]].sum()
-        fewest = 1 - _MOST_DEAD
-        if live.sum() < fewest * len(live) or live_tokens < fewest * len(after.embeddings.vectors):
-            self._snapshot = _compacted(after)
-            self._spare = _spare_room()  # the old rows go with it
+    def _commit(self, passages: Sequence[Passage], metadata: list[str], windows: TokenEmbeddings | Segment) -> None:
+        """Add passages whose windows are known; the rows of ``windows`` count from 0."""
+        segment = windows if isinstance(windows, Segment) else as_segment(windows)
+        codec = self._read(self._state).snapshot.codec
+        small = compressed(segment, codec)  # before the lock, for it takes time
+        ids = [passage.id for passage in passages]
+        with self._store.write() as writer:
+            state, first = self._state(writer), writer.about()["next_row"]
+            if state.snapshot.codec is not codec:
+                small = compressed(segment, state.snapshot.codec)
+            replaced = sorted(writer.rows_of(ids).values())
+            added = replace(small, rows=small.rows + first)
+            changes = written(writer, state, np.array(replaced, np.int64), added)
+            writer.commit(replace(changes, added=passages, metadata=metadata))
+
+    def _delete(self, chosen: Callable[[Reader], list[int]]) -> int:
+        with self._store.write() as writer:
+            state, rows = self._state(writer), chosen(writer)
+            if rows:
+                changes = written(writer, state, np.array(rows, np.int64), None)
+                writer.commit(replace(changes, removed=rows))
+        return len(rows)
+
+    def _refit_if_due(self, first: int, progress: bool | None) -> None:
+        """Compress what has become large enough, and compress anew what has outgrown its codec.
+
+        Centroids are found outside the write lock. If another writer is busy for long, or has done it, a later add will.
+        """
+        state, about = self._read(lambda reader: (self._state(reader), reader.about()))
+        n_tokens = state.live_tokens()
+        least = _GROWTH * about["codec_tokens"] if state.codec_file else first
+        if self._nbits is None or n_tokens < least:
             return
-        self._snapshot = after
-        for passage_id in gone:
-            rows.pop(passage_id, None)
-        rows.update((passage.id, row) for row, passage in enumerate(added, n_rows))
-        self._rows_of = after
+        n_centroids = count_centroids(n_tokens)
+        codec = ResidualCodec.fit(sampled(state.snapshot, sample_size(n_centroids)), n_centroids, self._nbits)
+        try:
+            with self._store.write() as writer:
+                now = self._state(writer)
+                if now.codec_file != state.codec_file or not now.files:
+                    return
+                changes = recompressed(writer, now, codec, progress)
+                changes.about["codec_tokens"] = n_tokens
+                writer.commit(changes)
+        except IndexLockedError:
+            return
 
-    def _rows_by_id(self) -> dict[str, int]:
-        """The row of each live passage. A cache, made anew if it does not belong to the snapshot."""
-        if self._rows_of is not self._snapshot:
-            live, passages = self._snapshot.live, self._snapshot.passages
-            self._rows = {passages[row].id: row for row in np.flatnonzero(live).tolist()}
-            self._rows_of = self._snapshot
-        return self._rows
+    # Encoders
+
+    def _check_encoder(self, encoder: TokenEncoder) -> None:
+        """Whether an encoder makes the vectors that are in the index.
+
+        Raises:
+            EncoderMismatchError: it does not.
+        """
+        made_with = "vectors from elsewhere" if self._made_with is None else f"the encoder {self._made_with['name']!r}"
+        given = f"the encoder {getattr(encoder, 'name', encoder)!r:.200}"
+        if encoder.dim != self._dim:
+            raise EncoderMismatchError(
+                f"{self._named()} was made with {made_with}, of dim {self._dim}, but {given} has dim {encoder.dim}; "
+                "open it with the one it was made with."
+            )
+        if self._probe is None:
+            return
+        probe = np.frombuffer(self._probe, np.float32).reshape(-1, self._dim)
+        vectors = encoder.encode_passages([_PROBE], progress=False).vectors
+        if vectors.shape != probe.shape or float((vectors * probe).sum(axis=1).min()) < _SAME:
+            raise EncoderMismatchError(
+                f"{self._named()} was made with {made_with}, and {given} gives other vectors for the same text; "
+                "open it with the one it was made with, or make a new index."
+            )
+
+    def _load_encoder(self) -> TokenEncoder:
+        if self._made_with is None:
+            raise EncoderMismatchError(
+                f"{self._named()} was made for vectors from elsewhere, without an encoder; give vectors in place of texts, "
+                "or open it with the encoder that makes them."
+            )
+        name, origin = self._made_with["name"], self._made_with["origin"]
+        if origin is None:
+            raise EncoderMismatchError(
+                f"{self._named()} was made with the encoder {name!r}, which has no name to load it by; pass it to Index.open."
+            )
+        from colbert_core.encoder import Encoder
+
+        try:
+            encoder = Encoder.from_pretrained(**origin)
+        except CheckpointError as error:
+            raise EncoderMismatchError(
+                f"{self._named()} was made with the encoder {name!r}, which cannot be loaded; pass it to Index.open. ({error})"
+            ) from error
+        self._check_encoder(encoder)
+        return encoder
+
+    def _named(self) -> str:
+        return "The index in memory" if self._store.folder is None else f"The index {self._store.folder}"
 
 
-class _SpareRoom:
-    """Room behind an array that is appended to, so that a thousand small appends do not copy it a thousand times."""
-
-    def __init__(self) -> None:
-        self._data: NDArray[Any] = np.empty(0)
-
-    def append(self, array: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
-        """``array`` and ``rows`` one after the other; ``array`` itself, and every earlier result, stays as it is."""
-        used, needed = len(array), len(array) + len(rows)
-        if array.base is not self._data or needed > len(self._data):
-            # Half as much again: over many appends each row is copied three times at most.
-            data: NDArray[Any] = np.empty((max(needed, used * 3 // 2), *array.shape[1:]), array.dtype)
-            data[:used] = array
-            self._data = data
-        self._data[used:needed] = rows
-        return self._data[:needed]
+# What comes from users
 
 
-def _spare_room() -> dict[str, _SpareRoom]:
-    return {field.name: _SpareRoom() for field in fields(TokenEmbeddings)}
+def _restriction(where: Where | None, ids: Iterable[str] | None) -> Callable[[Reader], NDArray[np.int64]] | None:
+    """The rows that a filter and ids allow, for a reader; None if there is neither."""
+    condition = None if where is None else _compiled(where)
+    wanted = None if ids is None else list(dict.fromkeys(_id_list(ids)))
+    if condition is None and wanted is None:
+        return None
+
+    def rows(reader: Reader) -> NDArray[np.int64]:
+        found = [] if condition is None else [condition(reader)]
+        if wanted is not None:
+            found.append(np.array(sorted(reader.rows_of(wanted).values()), np.int64))
+        return reduce(np.intersect1d, found)
+
+    return rows
 
 
-def _compacted(snapshot: Snapshot) -> Snapshot:
-    """The live passages alone, in new arrays."""
-    live, embeddings = snapshot.live, snapshot.embeddings
-    windows = live[embeddings.owners]
-    tokens = np.repeat(windows, embeddings.doclens)
-    new_rows = np.cumsum(live, dtype=np.int32) - np.int32(1)
-    kept = TokenEmbeddings(
-        vectors=embeddings.vectors[tokens],
-        token_spans=embeddings.token_spans[tokens],
-        doclens=embeddings.doclens[windows],
-        window_spans=embeddings.window_spans[windows],
-        owners=new_rows[embeddings.owners[windows]],
-    )
-    return Snapshot([snapshot.passages[row] for row in np.flatnonzero(live)], np.ones(live.sum(), np.bool_), kept)
+def _compiled(where: Where) -> Callable[[Reader], NDArray[np.int64]]:
+    if not callable(where):
+        condition = compile_where(where)
+        return lambda reader: reader.matching(condition)
+
+    def matching(reader: Reader) -> NDArray[np.int64]:
+        rows = reader.rows()
+        found = []
+        for start in range(0, len(rows), 1000):
+            some = rows[start : start + 1000]
+            found += [row for row, passage in zip(some, reader.passages(some), strict=True) if where(passage)]
+        return np.array(found, np.int64)
+
+    return matching
 
 
-def _no_embeddings(dim: int) -> TokenEmbeddings:
-    spans, counts = np.empty((0, 2), np.int32), np.empty(0, np.int32)
-    return TokenEmbeddings(np.empty((0, dim), np.float32), spans, counts, spans, counts)
+def _batches(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
+    """Passages as many at a time as one commit takes; metadata are copied, so that nobody changes them meanwhile."""
+    batch: list[Passage] = []
+    characters = 0
+    for passage in passages:
+        (checked,) = check_passages([passage])
+        batch.append(checked)
+        characters += len(checked.text)
+        if characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_PASSAGES:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
-def _copied(passage: Passage) -> Passage:
-    try:
-        return replace(passage, metadata=copy.deepcopy(passage.metadata))
-    except Exception as error:  # whatever the user's own objects raise
-        raise TypeError(f"Metadata of passage {passage.id!r} cannot be copied ({error}); keep plain values in it.") from error
+def _dumped(passages: Iterable[Passage]) -> list[str]:
+    return [dump_metadata(passage.metadata, f"Metadata of passage {passage.id!r}") for passage in passages]
+
+
+def _check_ids(counts: Counter[str], before: set[str] | frozenset[str] = frozenset()) -> None:
+    repeated = [passage_id for passage_id, count in counts.items() if count > 1 or passage_id in before]
+    if repeated:
+        raise ValueError(
+            f"{len(repeated)} ids stand more than once in this call, among them {repeated[0]!r}; "
+            "give every passage its own id, or keep the one you want."
+        )
 
 
 def _id_list(ids: Iterable[str]) -> list[str]:
@@ -284,3 +943,44 @@ def _id_list(ids: Iterable[str]) -> list[str]:
         if not isinstance(passage_id, str):
             raise TypeError(f"Id {position} must be a str, got {type(passage_id).__name__}: {passage_id!r:.80}")
     return checked
+
+
+def _about_vectors(
+    path: str | PathLike[str] | None, encoder: TokenEncoder | None, dim: int | None, nbits: int | None
+) -> dict[str, Any]:
+    if dim is not None and check_count(dim, "dim") and encoder is not None and encoder.dim != dim:
+        raise ValueError(
+            f"dim is {dim}, but the encoder {getattr(encoder, 'name', encoder)!r} makes vectors of dim {encoder.dim}."
+        )
+    if nbits is None:
+        nbits = 32 if path is None else 4
+    if isinstance(nbits, bool) or nbits not in (*NBITS, 32):
+        raise ValueError(f"nbits must be 1, 2, 4, 8, or 32 for uncompressed vectors, got {nbits!r}.")
+    width = dim if encoder is None else encoder.dim
+    return {"dim": None if width is None else int(width), "nbits": None if nbits == 32 else int(nbits), "codec_tokens": None}
+
+
+def _about_encoder(encoder: TokenEncoder | None) -> dict[str, Any]:
+    """What an index keeps of its encoder: how to load it again, and its vectors of a known text."""
+    if encoder is None:
+        return {"encoder": None, "probe": None}
+    probe = encoder.encode_passages([_PROBE], progress=False).check(1, encoder.dim)
+    made_with = {"name": str(getattr(encoder, "name", type(encoder).__name__)), "origin": getattr(encoder, "origin", None)}
+    return {"encoder": json.dumps(made_with), "probe": probe.vectors.tobytes()}
+
+
+def _as_path(path: str | PathLike[str] | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _checked(file: File, make: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return make(*arguments)
+    except ValueError as error:
+        raise DamagedIndexError(f"File {file.name} of the index is damaged: {error}; restore the index from a copy.") from None
+
+
+def _unpickled(content: Any, encoder: TokenEncoder | None, timeout: float) -> Index:
+    if isinstance(content, str):
+        return Index.open(content, encoder, timeout=timeout)
+    return Index(Store.from_bytes(*content, timeout=timeout), encoder)

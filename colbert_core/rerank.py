@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from colbert_core.search import check_count, check_passages, check_relevance, ranked, to_hits
+from colbert_core.search import as_snapshot, check_count, check_passages, check_relevance, search, to_hits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,7 +64,7 @@ class Reranker:
             return []
         embeddings = self.encoder.encode_passages([passage.text for passage in passages], progress=progress)
         embeddings.check(len(passages), self.encoder.dim)
-        best = ranked(query_vectors, embeddings, np.arange(len(passages)), top_n, tie=lambda row: row)
+        best = search(as_snapshot(embeddings), query_vectors, top_n, tie=list)
         return to_hits([passages[row] for row in best.rows], best, len(query_vectors), min_relevance)
 
     def __repr__(self) -> str:

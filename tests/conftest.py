@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import string
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -196,3 +198,37 @@ class WordEncoder:
 @pytest.fixture
 def words() -> WordEncoder:
     return WordEncoder()
+
+
+# Python's audit hooks cannot be taken away, so there is one for all tests, which does what the test at hand wants.
+_at_step: dict[str, object] = {}
+
+
+def _hook(event, arguments):
+    if event == "colbert_core.step" and arguments[0] in _at_step:
+        _at_step[arguments[0]]()
+
+
+sys.addaudithook(_hook)
+
+
+@pytest.fixture
+def interrupt_at():
+    """``with interrupt_at("rows written") as reached:`` presses Ctrl-C when a write gets there, once."""
+
+    @contextlib.contextmanager
+    def interrupting(step):
+        reached = []
+
+        def interrupt():
+            if not reached:
+                reached.append(step)
+                raise KeyboardInterrupt
+
+        _at_step[step] = interrupt
+        try:
+            yield reached
+        finally:
+            del _at_step[step]
+
+    return interrupting

@@ -162,7 +162,7 @@ def test_an_index_holds_fewer_vectors_and_finds_as_many_passages(words):
     passages = [Passage(str(number), text) for number, text in enumerate(TEXTS)]
     whole.add(passages)
     pooled.add(passages, pool_factor=2)
-    assert len(pooled._snapshot.embeddings.vectors) <= len(whole._snapshot.embeddings.vectors) / 2 + len(TEXTS)
+    assert pooled.stats().tokens <= whole.stats().tokens / 2 + len(TEXTS)
     assert len(pooled.search("cat", k=10)) == len(TEXTS)
     assert pooled.search("bird sings song", k=1)[0].passage.id == "2"
 
@@ -210,7 +210,7 @@ def test_a_factor_that_makes_no_sense_is_refused_before_anything_is_encoded(word
 def test_a_factor_may_be_any_real_number(words, factor):
     index = Index.create(None, words)
     index.add([Passage("a", TEXTS[0])], pool_factor=factor)
-    assert len(index._snapshot.embeddings.vectors) == 3
+    assert index.stats().tokens == 3
 
 
 def test_pooling_leaves_what_it_was_given_alone():

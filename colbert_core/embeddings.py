@@ -1,0 +1,78 @@
+"""Vectors that were made elsewhere, as if an encoder had just made them."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colbert_core.maxsim import unit_vectors
+from colbert_core.types import Passage, TokenEmbeddings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+
+def vectors_for(
+    passages: Iterable[Passage], embeddings: Iterable[NDArray[np.float32]] | TokenEmbeddings, dim: int
+) -> Callable[[list[Passage]], TokenEmbeddings]:
+    """A function that gives the vectors of the passages that come next; called with none, it sees that none are left over."""
+    total = len(passages) if isinstance(passages, (list, tuple)) else None
+    if isinstance(embeddings, TokenEmbeddings):
+        n_texts = int(embeddings.owners[-1]) + 1 if len(embeddings.owners) else 0
+        source: Iterator[Any] = (_of_owner(embeddings, owner) for owner in range(n_texts))
+        given: int | None = n_texts
+    else:
+        source = iter(embeddings)
+        given = len(embeddings) if isinstance(embeddings, (list, tuple, np.ndarray)) else total
+    if total is not None and given != total:
+        raise ValueError(f"There are {total} passages but embeddings for {given}; give one array for each passage.")
+
+    def following(batch: list[Passage]) -> TokenEmbeddings:
+        arrays = list(islice(source, len(batch) or 1))
+        if len(arrays) != len(batch):
+            fewer = "fewer" if batch else "more"
+            raise ValueError(f"There are {fewer} embeddings than passages; give one array for each passage.")
+        return _packed(
+            [
+                vectors
+                if isinstance(vectors, TokenEmbeddings)
+                else _one_window(passage, unit_vectors(vectors, dim, f"Embeddings of passage {passage.id!r}"))
+                for passage, vectors in zip(batch, arrays, strict=True)
+            ],
+            dim,
+        )
+
+    return following
+
+
+def _of_owner(embeddings: TokenEmbeddings, owner: int) -> TokenEmbeddings:
+    first, last = np.searchsorted(embeddings.owners, [owner, owner + 1]).tolist()
+    start, end = int(embeddings.doclens[:first].sum()), int(embeddings.doclens[:last].sum())
+    return TokenEmbeddings(
+        embeddings.vectors[start:end],
+        embeddings.token_spans[start:end],
+        embeddings.doclens[first:last],
+        embeddings.window_spans[first:last],
+        np.zeros(last - first, np.int32),
+    )
+
+
+def _one_window(passage: Passage, vectors: NDArray[np.float32]) -> TokenEmbeddings:
+    spans = np.zeros((len(vectors), 2), np.int32)
+    window = np.array([[0, len(passage.text)]], np.int32)
+    return TokenEmbeddings(vectors, spans, np.array([len(vectors)], np.int32), window, np.zeros(1, np.int32))
+
+
+def _packed(each: list[TokenEmbeddings], dim: int) -> TokenEmbeddings:
+    """The embeddings of several texts one after the other."""
+    if not each:
+        empty, counts = np.empty((0, 2), np.int32), np.empty(0, np.int32)
+        return TokenEmbeddings(np.empty((0, dim), np.float32), empty, counts, empty, counts)
+    owners = np.repeat(np.arange(len(each), dtype=np.int32), [len(one.doclens) for one in each])
+    columns = ("vectors", "token_spans", "doclens", "window_spans")
+    packed = {name: np.concatenate([getattr(one, name) for one in each]) for name in columns}
+    return TokenEmbeddings(**packed, owners=owners).check(len(each), dim)

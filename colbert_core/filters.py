@@ -1,0 +1,326 @@
+r"""Conditions on metadata: what a ``where`` may say, and the SQL that says it. Knows no table but ``passages`` and ``fields``.
+
+``{"year": 2024}``, ``{"year": {"$gte": 2020, "$lt": 2025}}``, ``{"$or": [{"lang": "en"}, {"tags": {"$contains": "news"}}]}``
+
+========================  ==================================================================================
+``$eq`` ``$ne``           the same value of the same type (1 is 1.0, but never true), and its opposite
+``$gt $gte $lt $lte``     numbers with numbers, strings with strings (by code point); anything else does not match
+``$in`` ``$nin``          one of a list of values, and its opposite
+``$contains``             an array with this element
+``$any`` ``$all``         an array with at least one of these elements, with every one of them
+``$text`` ``$itext``      a string with this part, or whatever its letter case
+``$exists``               true: there is such a field, even if it is null; false: there is none
+``$empty``                true: no field, null, "", [] or {}; false: anything else
+``$not``                  of a condition or a whole filter: what it does not match
+``$and`` ``$or``          of a list of filters; several fields or operators side by side mean ``$and``
+========================  ==================================================================================
+
+A dotted path goes into nested objects: ``"author.name"``. A dot, backslash or leading dollar sign that belongs to a key is
+written with a backslash before it: ``r"version\.major"``. A missing field matches ``$ne``, ``$nin``, ``$not`` and
+``$empty``, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from colbert_core.types import check_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# Deeper conditions are a mistake or an attack; SQLite's own limit is 1,000 levels.
+_DEEPEST = 50
+# SQLite binds at least 32,766 values.
+_MOST_FLOATS = 10_000
+
+# Kinds of a row in ``fields``. Elements of an array have theirs in capitals.
+_NULL, _TRUTH, _NUMBER, _STRING, _ARRAY, _OBJECT = "z", "b", "n", "s", "a", "o"
+
+Condition = tuple[str, list[Any]]
+"""SQL that is true or false for ``passages.row``, and the values of its question marks."""
+
+
+def dump_metadata(metadata: Mapping[str, Any], subject: str) -> str:
+    """Metadata as JSON. Tuples become arrays.
+
+    Raises:
+        TypeError: a value is of another type than JSON knows, or a key is no string.
+        ValueError: a number is not finite or has more than 64 bits, a string has a lone surrogate, or an object holds itself.
+    """
+    try:
+        _check(metadata, subject, "")
+        return json.dumps(metadata, ensure_ascii=False, allow_nan=False)
+    except RecursionError:
+        raise ValueError(f"{subject} is nested too deeply, or holds itself.") from None
+
+
+def _check(value: Any, subject: str, path: str) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"{subject}: a key of {path or 'it'} is {key!r}, a {type(key).__name__}; keys are strings.")
+            check_text(key, f"{subject}, key {key!r:.80}")
+            _check(inner, subject, f"{path}.{key}" if path else key)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _check(inner, subject, path)
+    elif isinstance(value, str):
+        check_text(value, f"{subject}, {path}")
+    elif isinstance(value, (int, float)):
+        _check_number(value, f"{subject}: {path}")
+    elif value is not None:
+        raise TypeError(
+            f"{subject}: {path} is a {type(value).__name__}, {value!r:.80}, which an index cannot keep; use strings "
+            "(value.isoformat() for a date), numbers, true and false, None, lists and dicts."
+        )
+
+
+def _check_number(value: float, subject: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{subject} is {value}, which is no JSON number; leave the field out, or use None.")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{subject} is {value}, which has more than 64 bits; keep it as a string.")
+
+
+def metadata_fields(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """The rows of ``fields`` for one passage: path, kind and value of everything in its metadata.
+
+    An array has the number of its elements as its value, and a row for each element that is no array or object; an object
+    has the number of its keys, and a row for each.
+    """
+    for key, value in metadata.items():
+        yield from _field(_escaped(key), value)
+
+
+def _field(path: str, value: Any) -> Iterator[tuple[str, str, Any]]:
+    if isinstance(value, dict):
+        yield path, _OBJECT, len(value)
+        for key, inner in value.items():
+            yield from _field(f"{path}.{_escaped(key)}", inner)
+    elif isinstance(value, (list, tuple)):
+        yield path, _ARRAY, len(value)
+        for element in value:
+            if not isinstance(element, (dict, list, tuple)):
+                kind, stored = _typed(element)
+                yield path, kind.upper(), stored
+    else:
+        yield path, *_typed(value)
+
+
+def _typed(value: Any) -> tuple[str, Any]:
+    if value is None:
+        return _NULL, 0
+    if isinstance(value, bool):
+        return _TRUTH, int(value)
+    return (_STRING if isinstance(value, str) else _NUMBER), value
+
+
+def _escaped(key: str) -> str:
+    return key.replace("\\", "\\\\").replace(".", "\\.")
+
+
+def compile_where(where: Mapping[str, Any]) -> Condition:
+    """A filter as SQL. Every name and value is bound, none is part of the SQL.
+
+    Raises:
+        TypeError: a filter is no dict, or an operand is of a type that its operator does not take.
+        ValueError: an operator is unknown, or the filter is nested too deeply.
+    """
+    return _filter(where, 0)
+
+
+def _filter(where: Any, depth: int) -> Condition:
+    if not isinstance(where, dict):
+        raise TypeError(f"A filter is a dict such as {{'year': 2024}}, got {type(where).__name__}: {where!r:.80}")
+    if depth > _DEEPEST:
+        raise ValueError(f"The filter is nested more than {_DEEPEST} deep.")
+    conditions = []
+    for key, value in where.items():
+        if not isinstance(key, str):
+            raise TypeError(f"A field is named by a string, got {key!r:.80}.")
+        if key in ("$and", "$or"):
+            if not isinstance(value, (list, tuple)):
+                raise TypeError(f"{key} takes a list of filters, got {type(value).__name__}: {value!r:.80}")
+            conditions.append(_joined(key, [_filter(inner, depth + 1) for inner in value]))
+        elif key == "$not":
+            conditions.append(_negated(_filter(value, depth + 1)))
+        elif key.startswith("$"):
+            raise ValueError(
+                f"{key!r} is no operator between filters, which are $and, $or and $not; "
+                f"if it is a field's name, write {chr(92) + key!r}."
+            )
+        else:
+            conditions.append(_on_field(_path(key), value, depth + 1))
+    return _joined("$and", conditions)
+
+
+def _joined(operator: str, conditions: list[Condition]) -> Condition:
+    if not conditions:
+        return ("1" if operator == "$and" else "0"), []
+    word = " AND " if operator == "$and" else " OR "
+    return f"({word.join(sql for sql, _ in conditions)})", [value for _, values in conditions for value in values]
+
+
+def _negated(condition: Condition) -> Condition:
+    return f"(NOT {condition[0]})", condition[1]
+
+
+def _path(field: str) -> str:
+    """The path as ``metadata_fields`` writes it: what a backslash stands before is part of a key."""
+    keys, key, characters = [], "", iter(check_text(field, "A field name"))
+    for character in characters:
+        if character == ".":
+            keys.append(key)
+            key = ""
+        else:
+            key += next(characters, "\\") if character == "\\" else character
+    return ".".join(map(_escaped, [*keys, key]))
+
+
+def _on_field(path: str, test: Any, depth: int) -> Condition:
+    if depth > _DEEPEST:
+        raise ValueError(f"The filter is nested more than {_DEEPEST} deep.")
+    if not isinstance(test, dict):
+        return _equal(path, test)
+    if not test:
+        raise ValueError(f"Field {path!r} is compared with an empty dict; name an operator such as {{'$exists': True}}.")
+    conditions = []
+    for operator, operand in test.items():
+        if operator == "$not":
+            conditions.append(_negated(_on_field(path, operand, depth + 1)))
+        elif operator in _OPERATORS:
+            conditions.append(_OPERATORS[operator](path, operand))
+        else:
+            raise ValueError(
+                f"{operator!r} is no operator on a field ({path!r}); those are {', '.join(_OPERATORS)} and $not. "
+                "A nested field is written as a path: 'author.name'."
+            )
+    return _joined("$and", conditions)
+
+
+def _has(path: str, kinds: str, test: str = "", *values: Any) -> Condition:
+    """There is such a row of the field."""
+    listed = ", ".join(f"'{kind}'" for kind in kinds)
+    sql = f"passages.row IN (SELECT row FROM fields WHERE path = ? AND kind IN ({listed}){test})"  # noqa: S608
+    return sql, [path, *values]
+
+
+def _equal(path: str, value: Any) -> Condition:
+    kind, stored = _typed(_scalar(value, "$eq"))
+    return _has(path, kind, " AND value = ?", stored)
+
+
+def _compared(sign: str, name: str) -> Any:
+    def compare(path: str, value: Any) -> Condition:
+        kind, stored = _typed(_scalar(value, name))
+        if kind not in (_NUMBER, _STRING):
+            raise TypeError(f"{name} compares with a number or a string, got {value!r}.")
+        return _has(path, kind, f" AND value {sign} ?", stored)
+
+    return compare
+
+
+def _one_of(name: str, *, in_array: bool) -> Any:
+    def among(path: str, values: Any) -> Condition:
+        by_kind: dict[str, list[Any]] = {}
+        for kind, stored in (_typed(_scalar(value, name)) for value in _list(values, name)):
+            by_kind.setdefault(kind, []).append(stored)
+        conditions = []
+        for kind, some in by_kind.items():
+            # SQLite reads decimal fractions less exactly than Python writes them, so floats are bound one by one.
+            floats = [value for value in some if isinstance(value, float)]
+            if len(floats) > _MOST_FLOATS:
+                raise ValueError(f"{name} takes at most {_MOST_FLOATS} fractional numbers, got {len(floats)}.")
+            others = json.dumps([value for value in some if not isinstance(value, float)])
+            marks = ", ".join("?" * len(floats))
+            test = f" AND (value IN (SELECT value FROM json_each(?)) OR value IN ({marks}))"  # noqa: S608
+            conditions.append(_has(path, kind.upper() if in_array else kind, test, others, *floats))
+        return _joined("$or", conditions)
+
+    return among
+
+
+def _contains(path: str, value: Any) -> Condition:
+    kind, stored = _typed(_scalar(value, "$contains"))
+    return _has(path, kind.upper(), " AND value = ?", stored)
+
+
+def _all(path: str, values: Any) -> Condition:
+    return _joined("$and", [_has(path, _ARRAY), *(_contains(path, value) for value in _list(values, "$all"))])
+
+
+def _text(path: str, part: Any) -> Condition:
+    return _has(path, _STRING, " AND instr(value, ?)", _string(part, "$text"))
+
+
+def _itext(path: str, part: Any) -> Condition:
+    return _has(path, _STRING, " AND instr(casefold(value), ?)", _string(part, "$itext").casefold())
+
+
+def _exists(path: str, wanted: Any) -> Condition:
+    there = _has(path, "zbnsao")
+    return there if _truth(wanted, "$exists") else _negated(there)
+
+
+def _empty(path: str, wanted: Any) -> Condition:
+    filled = _joined("$or", [_has(path, "bn"), _has(path, "s", " AND value <> ''"), _has(path, "ao", " AND value <> 0")])
+    return _negated(filled) if _truth(wanted, "$empty") else filled
+
+
+def _opposite(test: Any) -> Any:
+    return lambda path, operand: _negated(test(path, operand))
+
+
+_OPERATORS: dict[str, Any] = {
+    "$eq": _equal,
+    "$ne": _opposite(_equal),
+    "$gt": _compared(">", "$gt"),
+    "$gte": _compared(">=", "$gte"),
+    "$lt": _compared("<", "$lt"),
+    "$lte": _compared("<=", "$lte"),
+    "$in": _one_of("$in", in_array=False),
+    "$nin": _opposite(_one_of("$nin", in_array=False)),
+    "$contains": _contains,
+    "$any": _one_of("$any", in_array=True),
+    "$all": _all,
+    "$text": _text,
+    "$itext": _itext,
+    "$exists": _exists,
+    "$empty": _empty,
+}
+
+
+def _scalar(value: Any, name: str) -> Any:
+    if isinstance(value, str):
+        return check_text(value, f"The operand of {name}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} compares with a finite number, got {value}.")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} compares with a number of at most 64 bits, got {value}.")
+    if value is not None and not isinstance(value, (bool, int, float)):
+        raise TypeError(
+            f"{name} compares with a string, a number, true, false or None, got {type(value).__name__}: {value!r:.80}; "
+            "for the elements of an array there are $contains, $any and $all."
+        )
+    return value
+
+
+def _list(values: Any, name: str) -> list[Any]:
+    if not isinstance(values, (list, tuple, set, frozenset)):
+        raise TypeError(f"{name} takes a list, got {type(values).__name__}: {values!r:.80}")
+    return list(values)
+
+
+def _string(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} takes a string, got {type(value).__name__}: {value!r:.80}")
+    return check_text(value, f"The operand of {name}")
+
+
+def _truth(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} takes true or false, got {value!r:.80}.")
+    return value

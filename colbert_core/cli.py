@@ -7,11 +7,14 @@ import io
 import json
 import os
 import sys
+from dataclasses import asdict
 from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from colbert_core.documents import SUFFIXES, TEXTS, counted, find_files, read_collection, read_file, read_text
 from colbert_core.errors import ColBERTError, MissingExtraError
+from colbert_core.foreign import read_foreign_index
 from colbert_core.index import Index
 from colbert_core.rerank import Reranker
 from colbert_core.search import check_count
@@ -21,8 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from colbert_core.encoder import Encoder
-
-_SUFFIXES = (".txt", ".md", ".jsonl")
+    from colbert_core.index import IndexStats
 
 _QUICKSTART = """\
 Index a collection in memory, ask it questions, and print the prompt that an LLM would get from a LangChain RAG chain.
@@ -32,6 +34,27 @@ Without --files it does so over a small collection that comes with the package, 
 _RERANK = """\
 Read passages from FILE or standard input, one per line, and print them best first. A line is plain text, or a JSON object
 with "text" and optionally "id" and "metadata". Lines without an id are named by their number, from 1.
+"""
+
+_INDEX = f"""\
+Make an index folder of files: {", ".join(SUFFIXES)}, or folders of them. Text and Markdown are cut into passages, which are
+named FILE#1, FILE#2 and so on. A JSON line, a line of tab-separated values (id, text, title; or a first line of names) and a
+Parquet row is a passage with "text" and optionally "id" or "_id", "title" and "metadata"; long ones are cut as well.
+"""
+
+_ADD = """\
+Add files to an index, as `colbert index` does. Passages that are there already under the same name are replaced, and so is
+everything that came from a text or Markdown file of the same name.
+"""
+
+_IMPORT = """\
+Make an index folder of one that Stanford ColBERT, RAGatouille or fast-plaid built, with its codes and residuals: nothing is
+encoded again. RAGatouille keeps the texts; for the others name the collection they were made of.
+"""
+
+_VERIFY = """\
+Check every checksum of an index, that its parts fit together, and what part of the 10 best passages a plain search finds.
+The exit code is 1 if something is wrong.
 """
 
 _INSPECT = """\
@@ -77,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     quickstart = commands.add_parser("quickstart", parents=[common], help="see it work in a minute", description=_QUICKSTART)
-    quickstart.add_argument("--files", type=Path, metavar="DIR", help=f"index the {', '.join(_SUFFIXES)} files below DIR")
+    quickstart.add_argument("--files", type=Path, metavar="DIR", help=f"index the {', '.join(SUFFIXES)} files below DIR")
     quickstart.add_argument("--ask", action="append", metavar="QUESTION", help="ask this instead (may be repeated)")
     quickstart.add_argument("-k", type=int, default=3, help="passages per question (default: 3)")
     quickstart.set_defaults(run=_quickstart)
@@ -88,12 +111,58 @@ def _parser() -> argparse.ArgumentParser:
     rerank.add_argument("--top-n", type=int, metavar="N", help="print the best N (default: all)")
     rerank.set_defaults(run=_rerank)
 
+    _add_index_commands(commands, common)
+
     inspect = commands.add_parser("inspect", help="show how a model reads texts", description=_INSPECT)
     inspect.add_argument("model", nargs="?", help="checkpoint folder, .dnn file or hub name (default: the model in the box)")
     _add_device(inspect)
     inspect.add_argument("--json", action="store_true", help="print a JSON object for programs")
     inspect.set_defaults(run=_inspect)
     return parser
+
+
+def _add_index_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    quiet = argparse.ArgumentParser(add_help=False)
+    quiet.add_argument("--quiet", action="store_true", help="show no progress bars")
+    with_json = argparse.ArgumentParser(add_help=False)
+    with_json.add_argument("--json", action="store_true", help="print JSON for programs")
+
+    def command(name: str, run: Any, help_: str, *parents: argparse.ArgumentParser, about: str = "") -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = commands.add_parser(name, parents=parents, help=help_, description=about or help_)
+        parser.set_defaults(run=run)
+        return parser
+
+    index = command("index", _index, "make an index of files", common, about=_INDEX)
+    index.add_argument("files", nargs="+", type=Path, metavar="FILES")
+    index.add_argument("--out", required=True, type=Path, metavar="INDEX", help="the folder to make")
+    index.add_argument("--nbits", type=int, help="bits per component: 1, 2, 4, 8, or 32 for uncompressed (default: 4)")
+    index.add_argument("--overwrite", action="store_true", help="empty the index that is there already")
+
+    search = command("search", _search, "search an index", common)
+    search.add_argument("index", type=Path)
+    search.add_argument("query")
+    search.add_argument("-k", type=int, default=10, help="passages to find (default: 10)")
+    search.add_argument("--where", metavar="JSON", help="""only passages with such metadata: '{"year": {"$gte": 2020}}'""")
+    search.add_argument("--exact", action="store_true", help="score every passage")
+
+    add = command("add", _add, "add files to an index", common, about=_ADD)
+    add.add_argument("index", type=Path)
+    add.add_argument("files", nargs="+", type=Path, metavar="FILES")
+
+    delete = command("delete", _delete, "delete passages from an index", with_json)
+    delete.add_argument("index", type=Path)
+    delete.add_argument("ids", nargs="*", metavar="ID")
+    delete.add_argument("--where", metavar="JSON", help="every passage with such metadata")
+
+    command("stats", _stats, "show the figures of an index", with_json).add_argument("index", type=Path)
+    command("verify", _verify, "check an index for damage", with_json, quiet, about=_VERIFY).add_argument("index", type=Path)
+    compact = command("compact", _compact, "put an index into one piece and give room back", with_json, quiet)
+    compact.add_argument("index", type=Path)
+
+    import_ = command("import", _import, "make an index of another library's", common, about=_IMPORT)
+    import_.add_argument("old", type=Path, metavar="OLD", help="its folder")
+    import_.add_argument("--out", required=True, type=Path, metavar="INDEX", help="the folder to make")
+    import_.add_argument("--collection", type=Path, metavar="FILE", help="its texts by number, .tsv or .jsonl")
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +177,7 @@ def _quickstart(options: argparse.Namespace) -> int:
     say = _silent if options.json else print
     progress = False if options.quiet else None
     encoder = _encoder(options)
-    passages = _demo_passages() if options.files is None else list(_read_files(options.files, encoder))
+    passages = _demo_passages() if options.files is None else list(_read_all(find_files(options.files), encoder))
     questions = options.ask or [line["question"] for line in _read_demo("questions.jsonl")]
     index = Index.create(None, encoder)
     index.add(passages, progress=progress)
@@ -153,11 +222,119 @@ def _rerank(options: argparse.Namespace) -> int:
     if options.file is None:
         passages = list(_read_passages(sys.stdin.readlines(), "standard input"))
     else:
-        passages = list(_read_passages(_read_text(options.file).split("\n"), str(options.file)))
+        passages = list(_read_passages(read_text(options.file).split("\n"), str(options.file)))
     hits = Reranker(_encoder(options)).rank(options.query, passages, options.top_n, progress=False if options.quiet else None)
     for hit in hits:
         print(json.dumps(_as_json(hit), ensure_ascii=False) if options.json else _as_line(hit))
     return 0
+
+
+def _index(options: argparse.Namespace) -> int:
+    files = _find(options.files)
+    encoder = _encoder(options)
+    with Index.create(options.out, encoder, nbits=options.nbits, overwrite=options.overwrite) as index:
+        return _add_files(index, files, encoder, options)
+
+
+def _add(options: argparse.Namespace) -> int:
+    files = _find(options.files)
+    with _opened(options) as index:
+        return _add_files(index, files, index.encoder, options)
+
+
+def _add_files(index: Index, files: list[tuple[Path, str]], encoder: Any, options: argparse.Namespace) -> int:
+    pieces = {name: 0 for path, name in files if path.suffix.lower() in TEXTS}
+    added = index.add(counted(_read_all(files, encoder), pieces), progress=False if options.quiet else None)
+    for name, count in pieces.items():  # what a file held before and no longer does
+        index.delete_where({"source": name, "piece": {"$gt": count}})
+    stats = index.stats()
+    if options.json:
+        print(json.dumps({"added": len(added), **_as_dict(stats)}))
+    else:
+        print(f"{len(added)} passages added. {_as_sentence(stats)}")
+    return 0
+
+
+def _search(options: argparse.Namespace) -> int:
+    with _opened(options) as index:
+        for hit in index.search(options.query, options.k, where=_where(options), exact=options.exact):
+            print(json.dumps(_as_json(hit), ensure_ascii=False) if options.json else _as_line(hit))
+    return 0
+
+
+def _delete(options: argparse.Namespace) -> int:
+    where = _where(options)
+    if (where is None) == (not options.ids):
+        raise ValueError("Name the passages by their ids, or by --where; one of them.")
+    with Index.open(options.index) as index:
+        gone = index.delete(options.ids) if where is None else index.delete_where(where)
+    print(json.dumps({"deleted": gone}) if options.json else f"{gone} passages deleted.")
+    return 0
+
+
+def _stats(options: argparse.Namespace) -> int:
+    with Index.open(options.index) as index:
+        about = _as_dict(index.stats())
+    print(json.dumps(about) if options.json else "\n".join(f"{name.replace('_', ' '):16} {about[name]}" for name in about))
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    with Index.open(options.index) as index:
+        found = index.verify(progress=False if options.quiet else None)
+    if options.json:
+        print(json.dumps({"ok": found.ok, **asdict(found)}))
+    elif not found.ok:
+        print("\n".join(found.problems))
+    else:
+        recall = "" if found.recall is None else f" A search finds {found.recall:.1%} of the 10 best ({found.queries} samples)."
+        print(f"No damage.{recall}")
+    return 0 if found.ok else 1
+
+
+def _compact(options: argparse.Namespace) -> int:
+    with Index.open(options.index) as index:
+        index.compact(progress=False if options.quiet else None)
+        stats = index.stats()
+    print(json.dumps(_as_dict(stats)) if options.json else _as_sentence(stats))
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    texts = None if options.collection is None else read_collection(options.collection)
+    foreign = read_foreign_index(options.old, texts)
+    encoder = _encoder(options) if options.model else None
+    with Index.convert(foreign, options.out, encoder, progress=False if options.quiet else None) as index:
+        stats = index.stats()
+    if texts is None and foreign.kind != "RAGatouille":
+        print(f"colbert: {foreign.kind} keeps no texts, so the passages have none; --collection names a file.", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"kind": foreign.kind, **_as_dict(stats)}))
+    else:
+        print(f"Imported from {foreign.kind}. {_as_sentence(stats)}")
+    return 0
+
+
+def _opened(options: argparse.Namespace) -> Index:
+    if not options.model and (options.device or options.trust_remote_code):
+        raise ValueError("--device and --trust-remote-code go with --model; name the model that the index was made with.")
+    return Index.open(options.index, _encoder(options) if options.model else None)
+
+
+def _where(options: argparse.Namespace) -> dict[str, Any] | None:
+    try:
+        where: dict[str, Any] | None = None if options.where is None else json.loads(options.where)
+    except ValueError as error:
+        raise ValueError(f"--where is no JSON: {error}") from None
+    return where
+
+
+def _as_dict(stats: IndexStats) -> dict[str, Any]:
+    return {**asdict(stats), "bytes_per_token": round(stats.bytes_per_token, 2)}
+
+
+def _as_sentence(stats: IndexStats) -> str:
+    return f"The index has {stats.passages} passages of {stats.tokens} tokens, {stats.bytes_per_token:.1f} bytes each."
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -192,35 +369,13 @@ def _read_passages(lines: Sequence[str], source: str) -> Iterator[Passage]:
             raise ValueError(f"Line {number} of {source}: {error}") from None
 
 
-def _read_files(folder: Path, encoder: Encoder) -> Iterator[Passage]:
-    """Passages of every readable file below a folder, named path#n."""
-    if not folder.is_dir():
-        raise ValueError(f"--files {folder} is not a folder.")
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in _SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)  # .venv, .git
-    )
-    if not files:
-        raise ValueError(f"--files {folder} holds no {', '.join(_SUFFIXES)} file.")
-    for path in files:
-        name = path.relative_to(folder).as_posix()
-        if path.suffix.lower() == ".jsonl":
-            texts = [(line.text, line.metadata) for line in _read_passages(_read_text(path).split("\n"), str(path))]
-        else:
-            texts = [(_read_text(path), {})]
-        parts = ((part.text, kept) for text, kept in texts for part in encoder.split(text, name))
-        for number, (part, kept) in enumerate(parts, 1):
-            yield Passage(f"{name}#{number}", part, {"source": name, **kept})
+def _find(paths: list[Path]) -> list[tuple[Path, str]]:
+    return [file for path in paths for file in find_files(path)]
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}); convert it first.") from None
+def _read_all(files: list[tuple[Path, str]], encoder: Any) -> Iterator[Passage]:
+    for path, name in files:
+        yield from read_file(path, name, encoder.split)
 
 
 def _demo_passages() -> list[Passage]:

@@ -31,10 +31,10 @@ from colbert_core.types import check_text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# Deeper conditions are a mistake or an attack; SQLite's own limit is 1,000 levels.
-_DEEPEST = 50
-# SQLite binds at least 32,766 values.
-_MOST_FLOATS = 10_000
+# SQLite's parser keeps at most 100 open symbols, and a level has up to three.
+_DEEPEST = 20
+# SQLite binds at least 32,766.
+_MOST_VALUES = 30_000
 
 # Kinds of a row in ``fields``. Elements of an array have theirs in capitals.
 _NULL, _TRUTH, _NUMBER, _STRING, _ARRAY, _OBJECT = "z", "b", "n", "s", "a", "o"
@@ -127,9 +127,14 @@ def compile_where(where: Mapping[str, Any]) -> Condition:
 
     Raises:
         TypeError: a filter is no dict, or an operand is of a type that its operator does not take.
-        ValueError: an operator is unknown, or the filter is nested too deeply.
+        ValueError: an operator is unknown, the filter is nested too deeply, or it has more than 30,000 values.
     """
-    return _filter(where, 0)
+    condition = _filter(where, 0)
+    if len(condition[1]) > _MOST_VALUES:
+        raise ValueError(
+            f"A filter holds at most {_MOST_VALUES} names and values, got {len(condition[1])}; for ids there is ids=."
+        )
+    return condition
 
 
 def _filter(where: Any, depth: int) -> Condition:
@@ -160,6 +165,8 @@ def _filter(where: Any, depth: int) -> Condition:
 def _joined(operator: str, conditions: list[Condition]) -> Condition:
     if not conditions:
         return ("1" if operator == "$and" else "0"), []
+    if len(conditions) == 1:
+        return conditions[0]
     word = " AND " if operator == "$and" else " OR "
     return f"({word.join(sql for sql, _ in conditions)})", [value for _, values in conditions for value in values]
 
@@ -230,14 +237,8 @@ def _one_of(name: str, *, in_array: bool) -> Any:
             by_kind.setdefault(kind, []).append(stored)
         conditions = []
         for kind, some in by_kind.items():
-            # SQLite reads decimal fractions less exactly than Python writes them, so floats are bound one by one.
-            floats = [value for value in some if isinstance(value, float)]
-            if len(floats) > _MOST_FLOATS:
-                raise ValueError(f"{name} takes at most {_MOST_FLOATS} fractional numbers, got {len(floats)}.")
-            others = json.dumps([value for value in some if not isinstance(value, float)])
-            marks = ", ".join("?" * len(floats))
-            test = f" AND (value IN (SELECT value FROM json_each(?)) OR value IN ({marks}))"  # noqa: S608
-            conditions.append(_has(path, kind.upper() if in_array else kind, test, others, *floats))
+            test = f" AND value IN ({', '.join('?' * len(some))})"
+            conditions.append(_has(path, kind.upper() if in_array else kind, test, *some))
         return _joined("$or", conditions)
 
     return among

@@ -192,8 +192,8 @@ def test_quickstart_over_own_files_shows_hits_and_the_prompt(run, model, documen
     ("arguments", "message"),
     [
         (["--files", "{}"], "--files needs a question"),
-        (["--files", "{}/nowhere", "--ask", "x"], "is not a folder"),
-        (["--files", "{}/empty", "--ask", "x"], "holds no .txt, .md, .jsonl file"),
+        (["--files", "{}/nowhere", "--ask", "x"], "There is no file or folder"),
+        (["--files", "{}/empty", "--ask", "x"], "holds no .txt, .md, .jsonl, .tsv, .parquet file"),
         (["--files", "{}/latin", "--ask", "x"], "is not UTF-8 text"),
         (["--files", "{}", "--ask", " "], "Query 0 is empty"),
         (["--files", "{}", "--ask", "x", "-k", "0"], "-k must be at least 1, got 0"),

@@ -274,8 +274,8 @@ class Store:
                     with _disk_errors(self.folder, locked):
                         connection.execute(f"PRAGMA busy_timeout = {int(1000 * max(until - time.monotonic(), 0))}")
                         connection.execute("BEGIN IMMEDIATE")
-                    _step("locked")
                 try:
+                    _step("locked")
                     writer.collect()
                     yield writer
                 finally:
@@ -332,6 +332,7 @@ class Store:
         guard = self.only if self.folder is None else contextlib.nullcontext()
         with self._connected() as connection, guard, contextlib.suppress(IndexLockedError), _disk_errors(self.folder):
             connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # or the log keeps as much room as the whole database
 
     def close(self) -> None:
         """Close all connections. The last one to a folder leaves it without SQLite's log, fit for read-only media."""
@@ -376,6 +377,8 @@ class Store:
         self._give_back(connection)
 
     def _give_back(self, connection: sqlite3.Connection) -> None:
+        if self.folder is not None:
+            _roll_back(connection)  # Ctrl-C can come between any two lines
         with self._idle_lock:
             if self._closed:
                 connection.close()

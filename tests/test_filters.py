@@ -356,8 +356,8 @@ ordered = st.one_of(
 )
 tests = st.one_of(
     scalars,
-    st.fixed_dictionaries({}, optional={name: scalars for name in ("$eq", "$ne", "$contains")}).filter(bool),
-    st.fixed_dictionaries({}, optional={name: ordered for name in ("$gt", "$gte", "$lt", "$lte")}).filter(bool),
+    st.fixed_dictionaries({}, optional=dict.fromkeys(("$eq", "$ne", "$contains"), scalars)).filter(bool),
+    st.fixed_dictionaries({}, optional=dict.fromkeys(("$gt", "$gte", "$lt", "$lte"), ordered)).filter(bool),
     st.fixed_dictionaries(
         {}, optional={name: st.lists(scalars, max_size=3) for name in ("$in", "$nin", "$any", "$all")}
     ).filter(bool),

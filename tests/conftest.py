@@ -232,3 +232,7 @@ def interrupt_at():
             del _at_step[step]
 
     return interrupting
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=20, help="how often test_crash.py kills a writer at random (default: 20)")

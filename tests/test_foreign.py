@@ -1,0 +1,292 @@
+"""Indexes of other libraries, as they lie on disk: written here by their published layout, decoded by their formula."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from test_codec import clustered
+
+from colbert_core import (
+    DamagedIndexError,
+    EncoderMismatchError,
+    Index,
+    IndexNotFoundError,
+    Passage,
+    UnsupportedIndexError,
+    read_foreign_index,
+)
+
+DOCLENS = [[4, 9, 1, 6], [3, 0, 8]]  # two chunks; a passage without tokens is how they delete one
+TEXTS = [f"text number {n}" for n in range(7)]
+
+
+def their_codec(dim, nbits, seed=0):
+    """Centroids, cutoffs and weights as they fit them: quantiles of residuals."""
+    rng = np.random.default_rng(seed)
+    vectors = clustered(rng, 31, dim)
+    centroids = clustered(rng, 8, dim).astype(np.float16).astype(np.float32)
+    codes = (vectors @ centroids.T).argmax(axis=1)
+    residuals = vectors - centroids[codes]
+    cutoffs = np.quantile(residuals, np.arange(1, 2**nbits) / 2**nbits).astype(np.float32)
+    weights = np.quantile(residuals, (np.arange(2**nbits) + 0.5) / 2**nbits).astype(np.float32)
+    numbers = np.searchsorted(cutoffs, residuals)
+    return vectors, centroids, cutoffs, weights, codes, numbers
+
+
+def their_packing(numbers, nbits):
+    """Each number's bits, lowest first, one after the other into bytes from the top bit down."""
+    rows = []
+    for row in numbers:
+        bits = [(int(number) >> bit) & 1 for number in row for bit in range(nbits)]
+        bits += [0] * (-len(bits) % 8)
+        rows.append([int("".join(map(str, bits[i : i + 8])), 2) for i in range(0, len(bits), 8)])
+    return np.array(rows, np.uint8)
+
+
+def their_decoding(centroids, weights, codes, numbers):
+    vectors = centroids[codes] + weights[numbers]
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def chunks_of(array):
+    ends = np.cumsum([sum(doclens) for doclens in DOCLENS])
+    return np.split(array, ends[:-1])
+
+
+def write_json(folder, name, value):
+    (folder / name).write_text(json.dumps(value))
+
+
+def write_stanford_index(folder, dim=32, nbits=4, checkpoint="someone/colbert"):
+    folder.mkdir()
+    _, centroids, cutoffs, weights, codes, numbers = their_codec(dim, nbits)
+    torch.save(torch.from_numpy(centroids).half(), folder / "centroids.pt")
+    torch.save((torch.from_numpy(cutoffs), torch.from_numpy(weights)), folder / "buckets.pt")
+    torch.save(torch.tensor([0.1]), folder / "avg_residual.pt")
+    residuals = their_packing(numbers, nbits)
+    for number, doclens in enumerate(DOCLENS):
+        torch.save(torch.from_numpy(chunks_of(codes)[number].astype(np.int32)), folder / f"{number}.codes.pt")
+        torch.save(torch.from_numpy(chunks_of(residuals)[number]), folder / f"{number}.residuals.pt")
+        write_json(folder, f"doclens.{number}.json", doclens)
+    write_json(folder, "metadata.json", {"config": {"dim": dim, "nbits": nbits, "checkpoint": checkpoint}, "num_chunks": 2})
+    return their_decoding(centroids, weights, codes, numbers)
+
+
+def write_fast_plaid_index(folder, dim=32, nbits=4, merged=False):
+    folder.mkdir()
+    _, centroids, cutoffs, weights, codes, numbers = their_codec(dim, nbits)
+    for name, array in (("centroids", centroids.astype(np.float16)), ("bucket_cutoffs", cutoffs), ("bucket_weights", weights)):
+        np.save(folder / f"{name}.npy", array)
+    residuals = their_packing(numbers, nbits)
+    if merged:
+        np.save(folder / "merged_codes.npy", np.concatenate([codes, np.zeros(5, np.int64)]))
+        np.save(folder / "merged_residuals.npy", np.concatenate([residuals, residuals[:5]]))
+    for number, doclens in enumerate(DOCLENS):
+        if not merged:
+            np.save(folder / f"{number}.codes.npy", chunks_of(codes)[number].astype(np.int64))
+            np.save(folder / f"{number}.residuals.npy", chunks_of(residuals)[number])
+        write_json(folder, f"doclens.{number}.json", doclens)
+    write_json(folder, "metadata.json", {"nbits": nbits, "num_chunks": 2, "num_embeddings": 31})
+    return their_decoding(centroids, weights, codes, numbers)
+
+
+def write_ragatouille_index(folder, **options):
+    decoded = write_stanford_index(folder, **options)
+    write_json(folder, "collection.json", TEXTS)
+    documents = ["cats", "cats", "dogs", "birds", "fish", "gone", "ants"]
+    write_json(folder, "pid_docid_map.json", {str(number): name for number, name in enumerate(documents)})
+    write_json(folder, "docid_metadata_map.json", {"cats": {"legs": 4}, "birds": {"legs": 2}})
+    return decoded
+
+
+WRITERS = {
+    "Stanford ColBERT": write_stanford_index,
+    "RAGatouille": write_ragatouille_index,
+    "fast-plaid": write_fast_plaid_index,
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize(("dim", "nbits"), [(32, 1), (32, 2), (32, 4), (128, 2), (96, 4), (48, 2), (8, 8)])
+def test_decoded_vectors_are_those_of_the_other_library(tmp_path, kind, dim, nbits):
+    decoded = WRITERS[kind](tmp_path / "old", dim=dim, nbits=nbits)
+    foreign = read_foreign_index(tmp_path / "old")
+    assert (foreign.kind, len(foreign), foreign.n_tokens) == (kind, 7, 31)
+    with Index.convert(foreign, tmp_path / "new.idx") as index:
+        stats = index.stats()
+        assert (stats.passages, stats.tokens, stats.dim, stats.nbits, stats.centroids) == (6, 31, dim, nbits, 8)
+    with Index.open(tmp_path / "new.idx") as index:
+        everyone = sorted(hit.passage.id for hit in index.search(decoded[:2], k=99))
+        order = (
+            ["cats#1", "cats#2", "dogs", "birds", "fish", "ants"] if kind == "RAGatouille" else ["0", "1", "2", "3", "4", "6"]
+        )
+        assert everyone == sorted(order)
+        np.testing.assert_allclose(np.concatenate(index.embeddings(order)), decoded, atol=1e-3)
+        assert index.search(decoded[4:13], k=1)[0].passage.id == order[1]
+        assert index.verify().ok
+
+
+def test_ragatouille_s_documents_keep_their_ids_and_metadata(tmp_path):
+    write_ragatouille_index(tmp_path / "old")
+    with Index.convert(read_foreign_index(tmp_path / "old")) as index:
+        assert index.get(["cats#2", "birds", "dogs", "gone"]) == [
+            Passage("cats#2", "text number 1", {"document_id": "cats", "legs": 4}),
+            Passage("birds", "text number 3", {"legs": 2}),
+            Passage("dogs", "text number 2"),
+            None,
+        ]
+        assert len(index.search(np.ones((1, 32), np.float32), where={"document_id": "cats"})) == 2
+
+
+def test_texts_can_be_given_for_indexes_that_keep_none(tmp_path):
+    write_fast_plaid_index(tmp_path / "old")
+    index = Index.convert(read_foreign_index(tmp_path / "old", TEXTS))
+    assert index.get(["3"]) == [Passage("3", "text number 3")]
+    assert index.search(np.ones((1, 32), np.float32))[0].text.startswith("text number")
+    with pytest.raises(ValueError, match="has 7 passages, but there are 2 texts"):
+        read_foreign_index(tmp_path / "old", TEXTS[:2])
+
+
+def test_fast_plaid_s_single_copy_layout_is_read(tmp_path):
+    decoded = write_fast_plaid_index(tmp_path / "old", merged=True)
+    index = Index.convert(read_foreign_index(tmp_path / "old"))
+    np.testing.assert_allclose(np.concatenate(index.embeddings(["0", "1", "2", "3", "4", "6"])), decoded, atol=1e-3)
+
+
+def test_an_imported_index_grows_and_shrinks_like_any_other(tmp_path):
+    write_stanford_index(tmp_path / "old")
+    with Index.convert(read_foreign_index(tmp_path / "old"), tmp_path / "new.idx") as index:
+        new = clustered(np.random.default_rng(5), 10, 32)
+        index.add([Passage("new", "new text"), Passage("0", "replaced")], embeddings=[new, new[:3]])
+        assert index.search(new, k=1)[0].passage.id == "new"
+        assert index.delete(["1", "2"]) == 2
+        assert len(index) == 5
+        index.compact()
+        assert index.verify().ok
+        with pytest.raises(EncoderMismatchError, match="made with the encoder 'someone/colbert', which cannot be loaded"):
+            index.search("a question")
+
+
+def test_the_encoder_it_names_is_used(tmp_path, stanford_folder):
+    write_stanford_index(tmp_path / "old", dim=16, nbits=2, checkpoint=str(stanford_folder))
+    with Index.convert(read_foreign_index(tmp_path / "old"), tmp_path / "new.idx") as index:
+        assert len(index.search("the cat", k=3)) == 3
+    with pytest.raises(EncoderMismatchError, match=r"holds vectors of dim 128, but the encoder .*stanford.* has dim 16"):
+        write_stanford_index(tmp_path / "other", dim=128)
+        Index.convert(read_foreign_index(tmp_path / "other"), tmp_path / "never.idx", stanford_folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "break_it", "error", "message"),
+    [
+        ("fast-plaid", lambda old: (old / "0.codes.npy").unlink(), DamagedIndexError, "0.codes.npy is missing"),
+        ("fast-plaid", lambda old: (old / "metadata.json").unlink(), IndexNotFoundError, "no metadata.json"),
+        ("fast-plaid", lambda old: (old / "centroids.npy").unlink(), UnsupportedIndexError, "has neither centroids.pt"),
+        ("fast-plaid", lambda old: (old / "metadata.json").write_text("{"), DamagedIndexError, "metadata.json is no JSON"),
+        ("fast-plaid", lambda old: (old / "metadata.json").write_text("{}"), DamagedIndexError, "names no number of chunks"),
+        ("fast-plaid", lambda old: (old / "doclens.1.json").unlink(), DamagedIndexError, "doclens.1.json is missing"),
+        ("fast-plaid", lambda old: (old / "doclens.1.json").write_text('["x"]'), DamagedIndexError, "no number of tokens"),
+        (
+            "fast-plaid",
+            lambda old: (old / "doclens.1.json").write_text("[99]"),
+            DamagedIndexError,
+            "Chunk 1 has 99 tokens but 11",
+        ),
+        ("fast-plaid", lambda old: np.save(old / "bucket_weights.npy", np.zeros(3)), DamagedIndexError, "levels are damaged"),
+        (
+            "fast-plaid",
+            lambda old: np.save(old / "0.residuals.npy", np.zeros((20, 3), np.uint8)),
+            DamagedIndexError,
+            "of 3 bytes|3,",
+        ),
+        (
+            "fast-plaid",
+            lambda old: np.save(old / "0.codes.npy", np.full(20, 8)),
+            DamagedIndexError,
+            "names a centroid that there is not",
+        ),
+        ("fast-plaid", lambda old: np.save(old / "0.codes.npy", np.full(20, -1)), DamagedIndexError, "names a centroid"),
+        ("fast-plaid", lambda old: (old / "0.codes.npy").write_bytes(b"\x93NUMPY"), UnsupportedIndexError, "damaged"),
+        ("Stanford ColBERT", lambda old: (old / "buckets.pt").unlink(), DamagedIndexError, "buckets.pt is missing"),
+        ("Stanford ColBERT", lambda old: torch.save({}, old / "buckets.pt"), DamagedIndexError, "no cutoffs and weights"),
+        (
+            "Stanford ColBERT",
+            lambda old: torch.save([1], old / "centroids.pt"),
+            DamagedIndexError,
+            "holds a list where a tensor",
+        ),
+        (
+            "Stanford ColBERT",
+            lambda old: (old / "1.codes.pt").write_bytes(b"x"),
+            UnsupportedIndexError,
+            "1.codes.pt is damaged",
+        ),
+        ("RAGatouille", lambda old: (old / "collection.json").unlink(), DamagedIndexError, "collection.json is missing"),
+        ("RAGatouille", lambda old: (old / "collection.json").write_text('["x"]'), DamagedIndexError, "its collection has 1"),
+    ],
+)
+def test_what_is_wrong_with_the_other_index_is_named(tmp_path, kind, break_it, error, message):
+    WRITERS[kind](tmp_path / "old")
+    break_it(tmp_path / "old")
+    with pytest.raises(error, match=message):
+        Index.convert(read_foreign_index(tmp_path / "old"), tmp_path / "new.idx")
+
+
+class Hostile:
+    def __reduce__(self):
+        return (print, ("this code must not run",))
+
+
+@pytest.mark.parametrize("name", ["centroids.pt", "buckets.pt", "0.codes.pt", "1.residuals.pt"])
+def test_a_pt_file_that_would_run_code_is_refused(tmp_path, name, capsys):
+    write_stanford_index(tmp_path / "old")
+    torch.save(Hostile(), tmp_path / "old" / name)
+    with pytest.raises(UnsupportedIndexError, match="holds more than tensors and is not read for safety"):
+        Index.convert(read_foreign_index(tmp_path / "old"))
+    (tmp_path / "old" / name).write_bytes(pickle.dumps(Hostile()))
+    with pytest.raises(UnsupportedIndexError, match="not read for safety"):
+        Index.convert(read_foreign_index(tmp_path / "old"))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["centroids.npy", "0.codes.npy"])
+def test_an_npy_file_that_would_run_code_is_refused(tmp_path, name, capsys):
+    write_fast_plaid_index(tmp_path / "old")
+    np.save(tmp_path / "old" / name, np.array([Hostile()], object), allow_pickle=True)
+    with pytest.raises(UnsupportedIndexError, match="not read for safety"):
+        Index.convert(read_foreign_index(tmp_path / "old"))
+    assert capsys.readouterr().out == ""
+
+
+def test_nothing_is_left_of_an_import_that_failed(tmp_path):
+    write_stanford_index(tmp_path / "old")
+    (tmp_path / "old" / "1.codes.pt").unlink()
+    with pytest.raises(DamagedIndexError):
+        Index.convert(read_foreign_index(tmp_path / "old"), tmp_path / "new.idx")
+    assert not (tmp_path / "new.idx").exists()
+    shutil.rmtree(tmp_path / "old")
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("dim", "nbits"), [(32, 1), (32, 2), (32, 4), (128, 2)])
+def test_colbert_ai_decodes_the_same_vectors(tmp_path, dim, nbits):
+    """The fixture is what colbert-ai would read: its own codec gives the vectors that we give."""
+    residual = pytest.importorskip(
+        "colbert.indexing.codecs.residual", reason="needs colbert-ai, which wants an environment of its own"
+    )
+    write_stanford_index(tmp_path / "old", dim=dim, nbits=nbits)
+    load = lambda name: torch.load(tmp_path / "old" / name, weights_only=True)  # noqa: E731
+    config = SimpleNamespace(dim=dim, nbits=nbits, total_visible_gpus=0, rank=0)
+    cutoffs, weights = load("buckets.pt")
+    codec = residual.ResidualCodec(config, load("centroids.pt"), load("avg_residual.pt"), cutoffs, weights)
+    theirs = [
+        codec.decompress(codec.Embeddings(load(f"{number}.codes.pt"), load(f"{number}.residuals.pt"))) for number in (0, 1)
+    ]
+    ours = Index.convert(read_foreign_index(tmp_path / "old")).embeddings(["0", "1", "2", "3", "4", "6"])
+    np.testing.assert_allclose(np.concatenate(ours), torch.cat(theirs).float().numpy(), atol=1e-3)

@@ -149,8 +149,10 @@ class Store:
         store = cls(folder, timeout=timeout)
         if folder is not None:
             if folder.exists() and not _is_vacant(folder):
+                if not (folder / _DATABASE).is_file():
+                    raise IndexExistsError(f"{folder} exists already and holds no index; choose another path.")
                 if not overwrite:
-                    raise IndexExistsError(f"{folder} exists already; open it with Index.open, or pass overwrite=True.")
+                    raise IndexExistsError(f"{folder} is an index already; open it with Index.open, or overwrite it.")
                 return cls._emptied(folder, about, timeout=timeout)
             with _disk_errors(folder):
                 (folder / _FILES).mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import WordEncoder
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from colbert_core import Encoder, Hit, Index, Passage, Reranker
 
@@ -384,58 +380,6 @@ def test_searches_beside_writers_see_whole_states_only(create, words):
     with ThreadPoolExecutor(6) as pool:
         for task in [*(pool.submit(write, worker) for worker in range(2)), *(pool.submit(read) for _ in range(4))]:
             task.result()
-
-
-@settings(max_examples=40, stateful_step_count=25)
-class AgainstADictionary(RuleBasedStateMachine):
-    """Any order of calls leaves the index as a dictionary would be, and every search as the formula says."""
-
-    names = st.sampled_from([f"id{i}" for i in range(12)])
-    texts = st.lists(
-        st.sampled_from(["red", "green", "blue", "one", "two", "three", "cat", "dog", "bird", "fish"]), max_size=20
-    ).map(" ".join)
-
-    def __init__(self):
-        super().__init__()
-        self.encoder = WordEncoder(dim=16, window=5)
-        self.index = Index.create(None, self.encoder)
-        self.model: dict[str, str] = {}
-
-    @rule(passages=st.dictionaries(names, texts, max_size=6))
-    def add(self, passages):
-        assert self.index.add([Passage(name, text) for name, text in passages.items()]) == list(passages)
-        self.model |= passages
-
-    @rule(some=st.lists(names, max_size=8))
-    def delete(self, some):
-        assert self.index.delete(some) == len(set(some) & set(self.model))
-        for name in some:
-            self.model.pop(name, None)
-
-    @rule(query=texts.filter(bool), k=st.integers(1, 15))
-    def search(self, query, k):
-        matrix = self.encoder.encode_queries([query])[0].astype(np.float64)
-
-        def score(text):
-            windows = [text.split()[i : i + 5] for i in range(0, len(text.split()), 5)] or [[""]]
-            return max(sum(max(float(q @ self.encoder.vector(w)) for w in window) for q in matrix) for window in windows)
-
-        expected = {name: score(text) for name, text in self.model.items()}
-        hits = self.index.search(query, k=k)
-        assert len(hits) == min(k, len(self.model)) == len(set(ids(hits)))
-        assert [hit.score for hit in hits] == pytest.approx(sorted(expected.values(), reverse=True)[:k], abs=1e-4)
-        for hit in hits:
-            assert hit.passage.text == self.model[hit.passage.id]
-            assert hit.score == pytest.approx(expected[hit.passage.id], abs=1e-4)
-            assert score(hit.text) == pytest.approx(hit.score, abs=1e-4)
-
-    @invariant()
-    def holds_the_same(self):
-        assert len(self.index) == len(self.model)
-        assert self.index.get(list(self.model)) == [Passage(name, text) for name, text in self.model.items()]
-
-
-TestAgainstADictionary = AgainstADictionary.TestCase
 
 
 def test_a_thousand_small_adds_equal_one_large_one(create, words):

@@ -132,6 +132,7 @@ def main():
     parser.add_argument("passages", type=Path)
     parser.add_argument("queries", type=Path)
     parser.add_argument("--first", type=int, help="only so many passages")
+    parser.add_argument("--queries", type=int, default=100, dest="n_queries", help="only so many queries (default: 100)")
     parser.add_argument("--model", help="default: the model in the box")
     parser.add_argument("--cache", type=Path, help="folder for the vectors")
     options = parser.parse_args()

@@ -22,8 +22,8 @@ NBITS = (1, 2, 4, 8)
 _PER_CENTROID = 32
 _MOST_SAMPLED = 2**20
 _PASSES = 4
-# Codes have 16 bits up to here.
-_MOST_CENTROIDS = 2**16
+MOST_CENTROIDS = 2**16
+"""Codes have 16 bits up to here."""
 # Similarities computed at a time: 16 MB of float32.
 _SIMILARITIES = 2**22
 # Vectors whose residuals the levels are fitted to.
@@ -38,10 +38,12 @@ class ResidualCodec:
     Attributes:
         centroids: *Shape:* (n_centroids, dim), float32, every value one that float16 can hold.
         levels: *Shape:* (2**nbits,), float32, ascending: what the numbers in the residuals stand for.
+        layers: where the centroids of each ``fit`` and ``extended`` begin. Those of a later layer lie closer together.
     """
 
     centroids: NDArray[np.float32]
     levels: NDArray[np.float32]
+    layers: tuple[int, ...] = (0,)
 
     @property
     def dim(self) -> int:
@@ -56,7 +58,7 @@ class ResidualCodec:
     @property
     def code_type(self) -> np.dtype[Any]:
         """The smallest unsigned integers that number all centroids."""
-        return np.dtype(np.uint16 if len(self.centroids) <= _MOST_CENTROIDS else np.uint32)
+        return np.dtype(np.uint16 if len(self.centroids) <= MOST_CENTROIDS else np.uint32)
 
     @classmethod
     def fit(cls, sample: NDArray[np.float32], n_centroids: int, nbits: int) -> ResidualCodec:
@@ -67,23 +69,24 @@ class ResidualCodec:
             n_centroids: at least 1.
             nbits: 1, 2, 4 or 8.
         """
-        import faiss  # here, so that opening and searching an index do not wait for it
-
-        kmeans = faiss.Kmeans(
-            sample.shape[1],
-            n_centroids,
-            niter=_PASSES,
-            seed=_SEED,
-            spherical=True,
-            min_points_per_centroid=1,
-            max_points_per_centroid=_MOST_SAMPLED,
-        )
-        kmeans.train(np.ascontiguousarray(sample))
-        found: Any = kmeans.centroids
-        centroids = found.astype(np.float16).astype(np.float32)
+        centroids = _cluster(sample, n_centroids)
         held = sample[:: max(1, len(sample) // _FITTED_ON)]
         residuals = held - centroids[_nearest(held, centroids)]
         return cls(centroids, lloyd_max(residuals.ravel(), 2**nbits))
+
+    def extended(self, sample: NDArray[np.float32], n_centroids: int) -> ResidualCodec:
+        """The codec of a collection that has grown: more centroids behind the others, for the vectors to come.
+
+        What is compressed already stays as it is: its codes and residuals mean the same. Compressing it again from what it
+        decompresses to would add the error of each time: over 2.1 million tokens, recall@10 of scoring everything fell from
+        .973 to .961 when that was done twice.
+
+        Args:
+            sample: as for ``fit``.
+            n_centroids: how many to add.
+        """
+        more = _cluster(sample, n_centroids)
+        return ResidualCodec(np.concatenate([self.centroids, more]), self.levels, (*self.layers, len(self.centroids)))
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> ResidualCodec:
@@ -92,18 +95,22 @@ class ResidualCodec:
         Raises:
             ValueError: the arrays are not those of a codec.
         """
-        centroids, levels = arrays.get("centroids"), arrays.get("levels")
+        centroids, levels, layers = (arrays.get(name) for name in ("centroids", "levels", "layers"))
         if centroids is None or levels is None or centroids.ndim != 2 or not len(centroids):
             raise ValueError("it is no codec")
         if levels.shape not in [(2**nbits,) for nbits in NBITS] or not np.isfinite(levels).all():
             raise ValueError(f"its levels are damaged: {levels!r:.80}")
         if not np.isfinite(centroids).all():
             raise ValueError("a centroid is damaged")
-        return cls(centroids.astype(np.float32), levels.astype(np.float32))
+        starts = (0,) if layers is None else tuple(layers.tolist())
+        if not starts or starts[0] != 0 or starts[-1] >= len(centroids) or list(starts) != sorted(set(starts)):
+            raise ValueError(f"its layers are damaged: {starts}")
+        return cls(centroids.astype(np.float32), levels.astype(np.float32), starts)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """To keep: ``centroids`` float16 and ``levels`` float32."""
-        return {"centroids": self.centroids.astype(np.float16), "levels": self.levels}
+        """To keep: ``centroids`` float16, ``levels`` float32, ``layers`` int32."""
+        layers = np.array(self.layers, np.int32)
+        return {"centroids": self.centroids.astype(np.float16), "levels": self.levels, "layers": layers}
 
     def compress(self, vectors: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Codes and packed residuals of unit vectors.
@@ -139,15 +146,16 @@ class ResidualCodec:
         Raises:
             IndexError: a code is no centroid's.
         """
-        vectors: NDArray[np.float32] = self.centroids[codes]
+        vectors: NDArray[np.float32] = np.take(self.centroids, codes, axis=0)
         width = residuals.shape[1]
         for slot, table in enumerate(self._tables()):
             columns = slice(slot * width, min((slot + 1) * width, self.dim))
             if columns.start < self.dim:
-                vectors[:, columns] += table[residuals[:, : columns.stop - columns.start]]
+                # Clipping does nothing to bytes, and skips a check of each: 65 ns a token in place of 167.
+                vectors[:, columns] += np.take(table, residuals[:, : columns.stop - columns.start], mode="clip")
         lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
         # Where centroid and residual cancel out there is no direction; such a row stays a row of zeros.
-        vectors /= np.maximum(lengths, np.float32(1e-12))[:, None]
+        vectors *= (1 / np.maximum(lengths, np.float32(1e-12)))[:, None]
         return vectors
 
     def _tables(self) -> NDArray[np.float32]:
@@ -164,7 +172,7 @@ def count_centroids(n_tokens: int) -> int:
     .977 of the exact top 10 in place of .973, and a search .975 of that in place of .987. Never more than one for four
     vectors, and codes stay within 16 bits.
     """
-    wanted = min(8 * math.sqrt(max(n_tokens, 1)), max(n_tokens // 4, 1), _MOST_CENTROIDS)
+    wanted = min(8 * math.sqrt(max(n_tokens, 1)), max(n_tokens // 4, 1), MOST_CENTROIDS)
     return int(2 ** math.floor(math.log2(wanted)))
 
 
@@ -221,6 +229,25 @@ def lloyd_max(values: NDArray[np.float32], n_levels: int) -> NDArray[np.float32]
         means = np.diff(sums[edges]) / np.maximum(counts, 1)
         levels = np.where(counts > 0, means, levels)
     return np.sort(levels).astype(np.float32)
+
+
+def _cluster(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
+    """Centroids by spherical k-means, rounded to what float16 holds. *Shape:* (n_centroids, dim), float32."""
+    import faiss  # here, so that opening and searching an index do not wait for it
+
+    kmeans = faiss.Kmeans(
+        sample.shape[1],
+        n_centroids,
+        niter=_PASSES,
+        seed=_SEED,
+        spherical=True,
+        min_points_per_centroid=1,
+        max_points_per_centroid=_MOST_SAMPLED,
+    )
+    kmeans.train(np.ascontiguousarray(sample))
+    found: Any = kmeans.centroids
+    centroids: NDArray[np.float32] = found.astype(np.float16).astype(np.float32)
+    return centroids
 
 
 def _nearest(vectors: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.intp]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from colbert_core.codec import NBITS, ResidualCodec, count_centroids, sample_size
+from colbert_core.codec import MOST_CENTROIDS, NBITS, ResidualCodec, count_centroids, sample_size
 from colbert_core.embeddings import vectors_for
 from colbert_core.errors import (
     CheckpointError,
@@ -49,6 +49,7 @@ from colbert_core.upkeep import (
     State,
     buried,
     compressed,
+    extended,
     merged,
     misfits,
     recompressed,
@@ -79,10 +80,8 @@ _FIRST_FIT = 2**17
 _FIRST_FIT_AMID = 2**20
 # ``compact`` compresses from here on: fewer vectors than centroids' worth teach nothing.
 _SMALLEST_FIT = 2**10
-# A codec is fitted anew when the collection has grown so many times. It can only learn from vectors that were compressed once
-# already: over 2.1 million tokens that costs .6 points of recall@10 for one fit and 1.2 for two, and centroids that are fewer
-# than would be taken now cost none.
-_GROWTH = 16
+# A codec gets more centroids when the collection has grown so many times.
+_GROWTH = 4
 # How often a search starts again because another thread replaced what it was reading.
 _TRIES = 100
 # Encoded when an index is made and when an encoder is brought to it. The same model in another precision gives at least .9988.
@@ -351,8 +350,8 @@ class Index:
                 what an encoder returned for all of them. Rows are scaled to length 1.
             pool_factor: keep about 1 / pool_factor of each passage's vectors, the means of similar ones, at some cost in
                 quality; 1 keeps all of them. The model's own tokens, such as [CLS], always stay.
-            refit: compress the index when it has become large enough for that, and fit its codec again when it has grown
-                sixteenfold; this takes minutes for millions of tokens. False leaves that to a later add, or to ``compact``.
+            refit: compress the index when it has become large enough for that, and find more centroids when it has grown
+                fourfold; this takes minutes for millions of tokens. False leaves that to a later add, or to ``compact``.
             progress: show a bar; None shows it on a terminal once a second has passed.
 
         Returns:
@@ -609,8 +608,8 @@ class Index:
     def compact(self, *, progress: bool | None = None) -> None:
         """Put everything into one segment, without what was deleted, and give the room back.
 
-        An index with ``nbits`` that is not compressed yet is compressed if it has 1,024 tokens or more; a codec that is due to
-        be fitted again is. Searches go on meanwhile, writers wait.
+        An index with ``nbits`` that is not compressed yet is compressed if it has 1,024 tokens or more. Searches go on
+        meanwhile, writers wait.
 
         Args:
             progress: show a bar; None shows it on a terminal once a second has passed.
@@ -748,7 +747,6 @@ class Index:
                 codec = known.snapshot.codec
             else:
                 codec = None if codec_file is None else _checked(codec_file, ResidualCodec.from_arrays, reader.load(codec_file))
-                mapped = {}
             if codec is not None and (codec.dim, codec.nbits) != (self._dim, self._nbits):
                 raise DamagedIndexError(
                     f"The codec of {self!r} has dim {codec.dim} and {codec.nbits} bits; restore it from a copy."
@@ -822,23 +820,25 @@ class Index:
         return len(rows)
 
     def _refit_if_due(self, first: int, progress: bool | None) -> None:
-        """Compress what has become large enough, and compress anew what has outgrown its codec.
+        """Compress what has become large enough, and give a codec that it has outgrown more centroids.
 
         Centroids are found outside the write lock. If another writer is busy for long, or has done it, a later add will.
         """
         state, about = self._read(lambda reader: (self._state(reader), reader.about()))
-        n_tokens = state.live_tokens()
-        least = _GROWTH * about["codec_tokens"] if state.codec_file else first
-        if self._nbits is None or n_tokens < least:
-            return
+        n_tokens, codec = state.live_tokens(), state.snapshot.codec
         n_centroids = count_centroids(n_tokens)
-        codec = ResidualCodec.fit(sampled(state.snapshot, sample_size(n_centroids)), n_centroids, self._nbits)
+        is_full = codec is not None and len(codec.centroids) + n_centroids > MOST_CENTROIDS
+        least = first if codec is None else _GROWTH * about["codec_tokens"]
+        if self._nbits is None or n_tokens < least or is_full:
+            return
+        sample = sampled(state.snapshot, sample_size(n_centroids))
+        new = ResidualCodec.fit(sample, n_centroids, self._nbits) if codec is None else codec.extended(sample, n_centroids)
         try:
             with self._store.write() as writer:
                 now = self._state(writer)
                 if now.codec_file != state.codec_file or not now.files:
                     return
-                changes = recompressed(writer, now, codec, progress)
+                changes = recompressed(writer, now, new, progress) if codec is None else extended(writer, now, new)
                 changes.about["codec_tokens"] = n_tokens
                 writer.commit(changes)
         except IndexLockedError:

@@ -96,15 +96,25 @@ class Segment:
         assert codec is not None and self.codes is not None and self.residuals is not None
         return codec.decompress(self.codes[tokens], self.residuals[tokens])
 
+    def windows_of(self, rows: NDArray[np.int64]) -> NDArray[np.intp]:
+        """The windows of these passages. *Shape:* (n,), ascending.
+
+        Args:
+            rows: *Shape:* (m,), ascending.
+        """
+        firsts, ends = (np.searchsorted(self.rows, rows, side=side) for side in ("left", "right"))
+        counts = ends - firsts
+        windows: NDArray[np.intp] = np.arange(counts.sum()) + np.repeat(firsts - (np.cumsum(counts) - counts), counts)
+        return windows
+
     def find(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which windows are of these passages. *Shape:* (n_windows,), bool.
 
         Args:
-            rows: *Shape:* (n,), ascending.
+            rows: *Shape:* (m,), ascending.
         """
-        if not len(rows):
-            return np.zeros(len(self.rows), np.bool_)
-        found: NDArray[np.bool_] = rows[np.minimum(np.searchsorted(rows, self.rows), len(rows) - 1)] == self.rows
+        found = np.zeros(len(self.rows), np.bool_)
+        found[self.windows_of(rows)] = True
         return found
 
 
@@ -133,6 +143,8 @@ def merged_arrays(parts: Sequence[tuple[Segment, NDArray[np.bool_]]]) -> dict[st
         for name in ("vectors",) if segment.vectors is not None else ("codes", "residuals"):
             arrays.setdefault(name, []).append(getattr(segment, name)[tokens])
     if "codes" in arrays:
+        widest = np.result_type(*arrays["codes"])  # 16 bits are enough until a codec has more than 65,536 centroids
+        arrays["codes"] = [codes.astype(widest, copy=False) for codes in arrays["codes"]]
         lists = InvertedLists.build(np.concatenate(arrays["codes"]), np.concatenate(arrays["doclens"]))
         arrays["list_centroids"] = [lists.centroids]
         arrays["list_offsets"] = [lists.offsets]

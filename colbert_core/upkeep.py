@@ -1,4 +1,4 @@
-"""What a write makes of segments: small ones merged, mostly dead ones written again, all of them under a new codec.
+"""What a write makes of segments: small ones merged, mostly dead ones written again, all of them compressed.
 
 Nothing here changes an index; what comes back are ``Changes`` for ``Writer.commit``.
 """
@@ -30,6 +30,8 @@ _MERGED = 3
 _LARGEST_MERGE = 2**27
 # A segment is written again without its dead windows when these hold more than this part of its tokens.
 _MOST_DEAD = 0.5
+# Tokens decompressed at a time while an index is compressed anew.
+_PIECE = 2**16
 _SEED = 12345
 
 
@@ -89,8 +91,14 @@ def _put(writer: Writer, parts: list[tuple[Segment, NDArray[np.bool_]]]) -> File
     return writer.put("segment", position, merged_arrays(parts))
 
 
+def extended(writer: Writer, state: State, codec: ResidualCodec) -> Changes:
+    """The same segments beside a codec with more centroids."""
+    file = writer.put("codec", 0, {name: [array] for name, array in codec.to_arrays().items()})
+    return Changes(files=[file], dropped=[state.codec_file.name] if state.codec_file else [])
+
+
 def recompressed(writer: Writer, state: State, codec: ResidualCodec, progress: bool | None) -> Changes:
-    """All live windows under another codec, in segments as large as an add would make them."""
+    """All live windows under a codec, in segments as large as an add would make them."""
     files = [writer.put("codec", 0, {name: [array] for name, array in codec.to_arrays().items()})]
     gone_for_good: list[int] = []
     waiting: list[tuple[Segment, NDArray[np.bool_]]] = []
@@ -113,12 +121,14 @@ def recompressed(writer: Writer, state: State, codec: ResidualCodec, progress: b
 
 
 def _pieces(part: Part) -> Iterator[NDArray[np.intp]]:
-    """The live windows of a part, about 65,536 tokens at a time."""
+    """The live windows of a part, about ``_PIECE`` tokens at a time, those of one passage together."""
     windows = np.flatnonzero(part.live)
-    turns = np.cumsum(part.segment.doclens[windows], dtype=np.int64) // 2**16
-    for turn in np.split(windows, np.flatnonzero(np.diff(turns)) + 1):
-        if len(turn):
-            yield turn
+    if not len(windows):
+        return
+    is_first = np.diff(part.segment.rows[windows], prepend=-1) != 0
+    turns = np.cumsum(part.segment.doclens[windows], dtype=np.int64) // _PIECE
+    turns = turns[is_first][np.cumsum(is_first) - 1]  # that of the passage's first window
+    yield from np.split(windows, np.flatnonzero(np.diff(turns)) + 1)
 
 
 def _taken(segment: Segment, windows: NDArray[np.intp], codec: ResidualCodec | None) -> Segment:
@@ -185,6 +195,8 @@ def misfits(snapshot: Snapshot, rows: NDArray[np.int64]) -> list[str]:
             problems.append(f"Segment {number} has a vector that is not finite")
     found = np.concatenate([np.unique(part.segment.rows[part.live]) for part in snapshot.parts] or [rows[:0]])
     without, astray = len(np.setdiff1d(rows, found)), len(np.setdiff1d(found, rows))
-    if without or astray or len(found) != len(rows):
+    if without or astray:
         problems.append(f"{without} passages have no vectors, and vectors of {astray} have no passage")
+    if len(np.unique(found)) != len(found):
+        problems.append(f"The vectors of {len(found) - len(np.unique(found))} passages lie in several segments")
     return problems

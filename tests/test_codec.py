@@ -126,6 +126,19 @@ def test_a_codec_is_kept_without_loss():
     assert (again.dim, again.nbits) == (12, 2)
 
 
+def test_an_extended_codec_decodes_what_was_compressed_before_as_it_did():
+    rng = np.random.default_rng(6)
+    before, after = clustered(rng, 400, 12), clustered(rng, 900, 12)
+    codec = ResidualCodec.fit(before, 8, 4)
+    codes, residuals = codec.compress(before)
+    more = codec.extended(after, 64)
+    assert (more.layers, len(more.centroids)) == ((0, 8), 72)
+    assert ResidualCodec.from_arrays(more.to_arrays()).layers == (0, 8)
+    assert more.decompress(codes, residuals).tobytes() == codec.decompress(codes, residuals).tobytes()
+    cosines = [np.einsum("nd,nd->n", each.decompress(*each.compress(after)), after).mean() for each in (codec, more)]
+    assert cosines[1] > cosines[0]
+
+
 def test_centroid_and_residual_that_cancel_out_leave_zeros_and_no_nan():
     codec = ResidualCodec(np.array([[0.5, -0.5]], np.float32), np.array([-0.5, 0.5], np.float32))
     assert codec.decompress(np.zeros(1, np.uint16), pack(np.array([[0, 1]], np.uint8), 1)).tolist() == [[0, 0]]
@@ -150,12 +163,16 @@ def test_more_than_65536_centroids_take_wider_codes():
         {"centroids": np.full((2, 3), np.inf, np.float16)},
         {"centroids": np.zeros(3, np.float16)},
         {"centroids": np.zeros((0, 3), np.float16)},
+        {"layers": np.array([1], np.int32)},
+        {"layers": np.array([0, 2], np.int32)},
+        {"layers": np.array([0, 0], np.int32)},
+        {"layers": np.array([], np.int32)},
     ],
     ids=str,
 )
 def test_arrays_of_no_codec_are_refused(change):
     arrays = {"centroids": np.ones((2, 3), np.float16), "levels": np.zeros(4, np.float32)} | change
-    with pytest.raises(ValueError, match=r"codec|levels|centroid"):
+    with pytest.raises(ValueError, match=r"codec|levels|centroid|layers"):
         ResidualCodec.from_arrays({name: array for name, array in arrays.items() if array is not None})
 
 

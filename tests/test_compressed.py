@@ -170,7 +170,7 @@ def test_adding_in_a_thousand_steps_ends_where_building_at_once_does(monkeypatch
     for start in range(0, 4000, 4):
         steps.add(passages[start : start + 4], embeddings=vectors[start : start + 4])
     assert once.stats().centroids == 2048  # fitted at 67,727 tokens
-    assert steps.stats().centroids == 1024  # fitted at 2,000 and 32,000 tokens
+    assert steps.stats().centroids == 256 + 512 + 1024  # fitted at 2,000, extended at 8,000 and 32,000 tokens
     assert steps.stats().segments <= 12
     for options in ({}, {"exact": True}):
         whole, grown = (recall(index.search_many(queries, k=10, **options), best) for index in (once, steps))
@@ -363,3 +363,19 @@ def test_long_passages_are_one_hit_by_their_best_window(monkeypatch):
     hit = index.search("word200 word201 word203", k=3)[0]
     assert (hit.passage.id, hit.text.split()[0]) == ("long", "word200")
     assert hit.relevance > 0.98
+
+
+def test_the_windows_of_a_passage_stay_together_when_segments_are_split(monkeypatch):
+    import colbert_core.upkeep as upkeep_module
+
+    monkeypatch.setattr(index_module, "_FIRST_FIT", 1000)
+    monkeypatch.setattr(upkeep_module, "_PIECE", 50)
+    monkeypatch.setattr(upkeep_module, "_LARGEST_MERGE", 3000)
+    words = WordEncoder(dim=32, window=8)
+    index = Index.create(None, words, nbits=8)
+    index.add([Passage(f"{i:02}", " ".join(f"word{i} number{j}" for j in range(30))) for i in range(40)])
+    stats = index.stats()
+    assert (stats.centroids > 0, stats.segments > 3, stats.windows) == (True, True, 40 * 8)
+    assert index.verify().problems == []
+    assert [len(vectors) for vectors in index.embeddings([f"{i:02}" for i in range(40)])] == [60] * 40
+    assert sorted(ids(index.search("word7 number3", k=99))) == [f"{i:02}" for i in range(40)]

@@ -8,12 +8,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.maxsim import unit_vectors
-from colbert_core.types import Passage, TokenEmbeddings
+from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
+
+
+def encode_queries(encoder: TokenEncoder, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+    """The encoder's matrices for these texts, if they can be scored; an encoder of the user's own may be wrong.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    matrices = list(encoder.encode_queries(texts))
+    if len(matrices) != len(texts):
+        raise ValueError(f"The encoder's query vectors cannot be used: {len(texts)} queries gave {len(matrices)} matrices.")
+    for position, matrix in enumerate(matrices):
+        shape = getattr(matrix, "shape", None)
+        if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or not len(matrix) or matrix.shape[1] != encoder.dim:
+            problem = f"must be an array of shape (n, {encoder.dim}) with n >= 1, got {type(matrix).__name__} {shape}"
+        elif matrix.dtype != np.float32 or not np.allclose(np.linalg.norm(matrix, axis=1), 1, atol=1e-2):
+            problem = f"must be float32 with rows of length 1, got {matrix.dtype} and lengths {np.linalg.norm(matrix, axis=1)}"
+        else:
+            continue
+        raise ValueError(f"The encoder's query vectors cannot be used: those of query {position} {problem:.200}.")
+    return matrices
 
 
 def vectors_for(
@@ -23,7 +44,8 @@ def vectors_for(
     total = len(passages) if isinstance(passages, (list, tuple)) else None
     if isinstance(embeddings, TokenEmbeddings):
         n_texts = int(embeddings.owners[-1]) + 1 if len(embeddings.owners) else 0
-        source: Iterator[Any] = (_of_owner(embeddings, owner) for owner in range(n_texts))
+        ends = np.concatenate([[0], np.cumsum(embeddings.doclens, dtype=np.int64)])
+        source: Iterator[Any] = (_of_owner(embeddings, owner, ends) for owner in range(n_texts))
         given: int | None = n_texts
     else:
         source = iter(embeddings)
@@ -49,14 +71,15 @@ def vectors_for(
     return following
 
 
-def _of_owner(embeddings: TokenEmbeddings, owner: int) -> TokenEmbeddings:
+def _of_owner(embeddings: TokenEmbeddings, owner: int, ends: NDArray[np.int64]) -> TokenEmbeddings:
+    """The embeddings of one text; ``ends`` are where the tokens of each window end, with a 0 before."""
     first, last = np.searchsorted(embeddings.owners, [owner, owner + 1]).tolist()
-    start, end = int(embeddings.doclens[:first].sum()), int(embeddings.doclens[:last].sum())
+    windows, tokens = slice(first, last), slice(int(ends[first]), int(ends[last]))
     return TokenEmbeddings(
-        embeddings.vectors[start:end],
-        embeddings.token_spans[start:end],
-        embeddings.doclens[first:last],
-        embeddings.window_spans[first:last],
+        embeddings.vectors[tokens],
+        embeddings.token_spans[tokens],
+        embeddings.doclens[windows],
+        embeddings.window_spans[windows],
         np.zeros(last - first, np.int32),
     )
 

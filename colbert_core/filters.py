@@ -24,15 +24,22 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from colbert_core.types import check_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 # SQLite's parser keeps at most 100 open symbols, and a level has up to three.
 _DEEPEST = 20
+_LONGEST_CHAIN = 16
+# Metadata deeper or with longer paths than these would fill an index with their names.
+_DEEPEST_METADATA = 50
+_LONGEST_PATH = 1000
 # SQLite binds at least 32,766.
 _MOST_VALUES = 30_000
 
@@ -48,25 +55,25 @@ def dump_metadata(metadata: Mapping[str, Any], subject: str) -> str:
 
     Raises:
         TypeError: a value is of another type than JSON knows, or a key is no string.
-        ValueError: a number is not finite or has more than 64 bits, a string has a lone surrogate, or an object holds itself.
+        ValueError: a number is not finite or has more than 64 bits, a string has a lone surrogate, an object holds itself or
+            more than 50 levels, or the names down to a value have more than 1,000 characters.
     """
-    try:
-        _check(metadata, subject, "")
-        return json.dumps(metadata, ensure_ascii=False, allow_nan=False)
-    except RecursionError:
-        raise ValueError(f"{subject} is nested too deeply, or holds itself.") from None
+    _check(metadata, subject, "", 0)
+    return json.dumps(metadata, ensure_ascii=False, allow_nan=False)
 
 
-def _check(value: Any, subject: str, path: str) -> None:
+def _check(value: Any, subject: str, path: str, depth: int) -> None:
+    if depth > _DEEPEST_METADATA or len(path) > _LONGEST_PATH:
+        raise ValueError(f"{subject} is nested too deeply, or holds itself, or has endless names: {path:.80}")
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):
                 raise TypeError(f"{subject}: a key of {path or 'it'} is {key!r}, a {type(key).__name__}; keys are strings.")
             check_text(key, f"{subject}, key {key!r:.80}")
-            _check(inner, subject, f"{path}.{key}" if path else key)
+            _check(inner, subject, f"{path}.{key}" if path else key, depth + 1)
     elif isinstance(value, (list, tuple)):
         for inner in value:
-            _check(inner, subject, path)
+            _check(inner, subject, path, depth + 1)
     elif isinstance(value, str):
         check_text(value, f"{subject}, {path}")
     elif isinstance(value, (int, float)):
@@ -138,7 +145,7 @@ def compile_where(where: Mapping[str, Any]) -> Condition:
 
 
 def _filter(where: Any, depth: int) -> Condition:
-    if not isinstance(where, dict):
+    if not isinstance(where, Mapping):
         raise TypeError(f"A filter is a dict such as {{'year': 2024}}, got {type(where).__name__}: {where!r:.80}")
     if depth > _DEEPEST:
         raise ValueError(f"The filter is nested more than {_DEEPEST} deep.")
@@ -167,6 +174,9 @@ def _joined(operator: str, conditions: list[Condition]) -> Condition:
         return ("1" if operator == "$and" else "0"), []
     if len(conditions) == 1:
         return conditions[0]
+    if len(conditions) > _LONGEST_CHAIN:  # SQLite takes chains of 1,000, and trees of any size
+        middle = len(conditions) // 2
+        conditions = [_joined(operator, conditions[:middle]), _joined(operator, conditions[middle:])]
     word = " AND " if operator == "$and" else " OR "
     return f"({word.join(sql for sql, _ in conditions)})", [value for _, values in conditions for value in values]
 
@@ -295,6 +305,8 @@ _OPERATORS: dict[str, Any] = {
 
 
 def _scalar(value: Any, name: str) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, str):
         return check_text(value, f"The operand of {name}")
     if isinstance(value, float) and not math.isfinite(value):
@@ -310,7 +322,7 @@ def _scalar(value: Any, name: str) -> Any:
 
 
 def _list(values: Any, name: str) -> list[Any]:
-    if not isinstance(values, (list, tuple, set, frozenset)):
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise TypeError(f"{name} takes a list, got {type(values).__name__}: {values!r:.80}")
     return list(values)
 

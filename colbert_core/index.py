@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
-import shutil
 import threading
 import weakref
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -16,12 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from colbert_core.codec import MOST_CENTROIDS, NBITS, ResidualCodec, count_centroids, sample_size
-from colbert_core.embeddings import vectors_for
+from colbert_core.embeddings import encode_queries, vectors_for
 from colbert_core.errors import (
     CheckpointError,
     DamagedIndexError,
     EncoderMismatchError,
-    IndexExistsError,
     IndexLockedError,
     PartialAddError,
     StorageError,
@@ -38,13 +38,15 @@ from colbert_core.search import (
     check_count,
     check_passages,
     check_relevance,
+    check_share,
     diversified,
     search,
     to_hits,
     vectors_of,
 )
 from colbert_core.segment import Segment, as_segment
-from colbert_core.store import Changes, File, StaleRead, Store
+from colbert_core.store import Changes, File, StaleRead, Store, made_aside
+from colbert_core.types import TokenEmbeddings, check_text
 from colbert_core.upkeep import (
     State,
     buried,
@@ -58,14 +60,14 @@ from colbert_core.upkeep import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from os import PathLike
 
     from numpy.typing import NDArray
 
     from colbert_core.foreign import ForeignIndex
     from colbert_core.store import Reader
-    from colbert_core.types import Hit, Passage, TokenEmbeddings, TokenEncoder
+    from colbert_core.types import Hit, Passage, TokenEncoder
 
     Where = Mapping[str, Any] | Callable[[Passage], bool]
 
@@ -89,6 +91,8 @@ _PROBE = "The same words, encoded again, tell one model from another."
 _SAME = 0.98
 _SEED = 12345
 _TIMEOUT = 60.0
+# Of any model there is; more is a mistake.
+_LARGEST_DIM = 2**16
 
 
 @dataclass(frozen=True)
@@ -151,8 +155,8 @@ class Index:
     """Passages and their token vectors. On disk a folder, compressed once it is large; in memory as it is.
 
     Any number of threads and processes may search while one writes: a search sees one whole state, the newest, and does
-    not wait. What a call has added or deleted is safe on disk when the call returns; what failed or was interrupted
-    has changed nothing. Passages go in and come out as copies; metadata are what JSON can hold.
+    not wait. What a call has added or deleted is safe on disk when the call returns; what failed or was interrupted is in
+    as a whole or not at all. Passages go in and come out as copies; metadata are what JSON can hold.
 
     Example:
         >>> index = Index.create()
@@ -173,12 +177,16 @@ class Index:
         self._made_with: dict[str, Any] | None = json.loads(about["encoder"]) if about["encoder"] else None
         self._probe: bytes | None = about["probe"]
         self._encoder = encoder
-        self._encoder_lock = threading.Lock()
-        self._state_lock = threading.Lock()
         self._newest: State | None = None
+        self._make_locks()
+        store.connections.after_fork = weakref.WeakMethod(self._make_locks)
         self._closed = weakref.finalize(self, store.close)
         if encoder is not None:
             self._check_encoder(encoder)
+
+    def _make_locks(self) -> None:
+        self._encoder_lock = threading.Lock()
+        self._state_lock = threading.Lock()
 
     @classmethod
     def create(
@@ -212,7 +220,7 @@ class Index:
 
             loaded = as_encoder(encoder)
         about = {**_about_vectors(path, loaded, dim, nbits), **_about_encoder(loaded)}
-        return cls(Store.create(_as_path(path), about, overwrite=overwrite, timeout=timeout), loaded)
+        return cls(Store.create(_as_path(path), about, overwrite=overwrite, timeout=_checked_timeout(timeout)), loaded)
 
     @classmethod
     def open(
@@ -236,7 +244,7 @@ class Index:
             UnsupportedIndexError: a newer version of this package wrote it.
             EncoderMismatchError: the index was made with another encoder.
         """
-        store = Store.open(Path(path), timeout=timeout)
+        store = Store.open(Path(path), timeout=_checked_timeout(timeout))
         try:
             loaded = None
             if encoder is not None:
@@ -290,17 +298,8 @@ class Index:
             index = cls(Store.create(None, about, overwrite=False, timeout=_TIMEOUT), loaded)
             index._take_over(foreign, progress)
             return index
-        if folder.exists():
-            raise IndexExistsError(f"{folder} exists already; choose another path.")
-        unfinished = folder.with_name(f"{folder.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)  # of an import that was killed
-        try:
-            with cls(Store.create(unfinished, about, overwrite=False, timeout=_TIMEOUT), loaded) as index:
-                index._take_over(foreign, progress)
-            unfinished.rename(folder)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
+        with made_aside(folder) as aside, cls(Store.create(aside, about, overwrite=False, timeout=_TIMEOUT), loaded) as index:
+            index._take_over(foreign, progress)
         return cls.open(folder, loaded)
 
     def _take_over(self, foreign: ForeignIndex, progress: bool | None) -> None:
@@ -310,7 +309,7 @@ class Index:
             writer.commit(Changes(about={"codec_tokens": foreign.n_tokens}, files=[file]))
         with progress_bar("Importing", len(foreign), "passage", progress) as bar:
             for batch in foreign.batches():
-                self._commit(batch.passages, _dumped(batch.passages), batch.windows)
+                self._commit(batch.passages, _dumped(batch.passages), batch.windows, [])
                 bar.update(len(batch.passages))
 
     @property
@@ -371,9 +370,12 @@ class Index:
             _check_ids(Counter(passage.id for passage in passages))
             _dumped(passages)
         vectors = vectors_for(passages, embeddings, self._dim) if embeddings is not None else None
+        # Of vectors without tokens nobody knows which are a model's own.
+        n_protected = None if embeddings is None or isinstance(embeddings, TokenEmbeddings) else 0
         added: list[str] = []
         seen: set[str] = set()
         batches = _batches(passages)
+        batch: list[Passage] | None = []
         try:
             batch = next(batches, None)
             following = next(batches, None) if batch else None
@@ -388,8 +390,7 @@ class Index:
                         texts = [passage.text for passage in batch]
                         encoded = self.encoder.encode_passages(texts, progress=False if following or added else progress)
                         encoded.check(len(batch), self._dim)
-                    self._commit(batch, metadata, pool_embeddings(encoded, pool_factor))
-                    added += ids
+                    self._commit(batch, metadata, pool_embeddings(encoded, pool_factor, n_protected), added)
                     seen.update(ids)
                     bar.update(len(batch))
                     batch, following = following, next(batches, None) if following else None
@@ -400,9 +401,9 @@ class Index:
         except Exception as error:
             if not added:
                 raise
+            rest = "all of them" if batch is None and total in (None, len(added)) else "the next ones are not"
             raise PartialAddError(
-                f"{len(added)} passages of this call are in the index, up to {added[-1]!r}; the next ones are not: {error}",
-                added,
+                f"{len(added)} passages of this call are in the index, up to {added[-1]!r}; {rest}: {error}", added
             ) from error
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(
@@ -433,7 +434,11 @@ class Index:
             TypeError, ValueError: the filter is wrong; see ``search``.
         """
         condition = _compiled(where)
-        return self._delete(lambda reader: condition(reader).tolist())
+        if isinstance(where, Mapping):
+            return self._delete(lambda reader: condition(reader).tolist())
+        # A function of the user's may take long, and may use the index: it runs before the index is locked.
+        ids = self.ids(where)
+        return self._delete(lambda reader: sorted(reader.rows_of(ids).values()))
 
     def clear(self) -> None:
         """Delete all passages, and the codec that was fitted to them."""
@@ -447,6 +452,20 @@ class Index:
                     dropped=[file.name for file in (*state.files, state.codec_file) if file],
                 ),
             )
+
+    def ids(self, where: Where | None = None) -> list[str]:
+        """The ids of all passages, or of those that a filter matches, in the order in which they were added.
+
+        Raises:
+            TypeError, ValueError: the filter is wrong; see ``search``.
+        """
+        condition = None if where is None else _compiled(where)
+
+        def read(reader: Reader) -> list[str]:
+            with reader.moment():
+                return reader.ids(reader.rows() if condition is None else condition(reader).tolist())
+
+        return self._read(read)
 
     def get(self, ids: Iterable[str]) -> list[Passage | None]:
         """The passages with these ids, in their order; None where there is none.
@@ -484,7 +503,10 @@ class Index:
                 raise ValueError(
                     f"There is no passage with the id {unknown[0]!r} ({len(unknown)} of {len(wanted)} are unknown)."
                 )
-            return [vectors_of(state.snapshot, rows[passage_id]) for passage_id in wanted]
+            try:
+                return [vectors_of(state.snapshot, rows[passage_id]) for passage_id in wanted]
+            except (KeyError, IndexError) as error:
+                raise DamagedIndexError(f"{self._named()} is damaged ({error}); run verify to see where.") from error
 
         return self._read(read)
 
@@ -591,7 +613,7 @@ class Index:
         """
         k, fetch_k = check_count(k, "k"), check_count(fetch_k, "fetch_k")
         min_relevance = check_relevance(min_relevance, "min_relevance")
-        weight = check_relevance(lambda_mult, "lambda_mult")
+        weight = check_share(lambda_mult, "lambda_mult")
         restriction = _restriction(where, ids)
         (matrix,) = self._query_matrices([query])
 
@@ -600,7 +622,7 @@ class Index:
             best = self._ranked(reader, state, matrix, max(k, fetch_k), rows, config, exact=exact)
             hits = self._hits(reader, best, len(matrix), min_relevance)
             windows = [vectors_of(state.snapshot, row, span) for row, span in zip(best.rows, best.spans, strict=True)]
-            order = diversified([hit.relevance for hit in hits], windows[: len(hits)], k, float(weight or 0))
+            order = diversified([hit.relevance for hit in hits], windows[: len(hits)], k, weight)
             return [replace(hits[place], rank=rank) for rank, place in enumerate(order, 1)]
 
         return self._read(read)
@@ -627,7 +649,14 @@ class Index:
         Raises:
             IndexExistsError: there is something at ``path``.
         """
-        self._store.copy(Path(path))
+        target = Path(path)
+        for _ in range(_TRIES):
+            with contextlib.suppress(StaleRead):
+                self._store.copy(target)
+                return
+        raise IndexLockedError(
+            f"{self._named()} changed {_TRIES} times while it was copied; save it while fewer writers are at work."
+        )
 
     def stats(self) -> IndexStats:
         """Figures of the newest state."""
@@ -660,16 +689,23 @@ class Index:
             n_queries: how many passages are sampled, each as a query of up to 32 of its own vectors.
             progress: show a bar; None shows it on a terminal once a second has passed.
         """
-        n_queries = check_count(n_queries, "n_queries")
+        n_queries = check_count(n_queries, "n_queries", "queries")
 
         def read(reader: Reader) -> Verification:
-            problems = reader.integrity()
-            with progress_bar("Verifying", len(reader.files()), "file", progress) as bar:
-                for file in reader.files():
-                    problems += filter(None, [reader.check(file)])
+            problems = []
+            try:
+                with reader.moment():
+                    state, rows = self._state(reader), np.array(reader.rows(), np.int64)
+            except DamagedIndexError as error:
+                problems.append(str(error))
+            problems += reader.integrity()
+            files = reader.files()
+            with progress_bar("Verifying", len(files), "file", progress) as bar:
+                for file in files:
+                    problems += reader.check(file)
                     bar.update(1)
-            with reader.moment():
-                state, rows = self._state(reader), np.array(reader.rows(), np.int64)
+            if problems:
+                return Verification(list(dict.fromkeys(problems)), None, 0)
             problems += misfits(state.snapshot, rows)
             if problems or not len(rows):
                 return Verification(problems, None, 0)
@@ -698,18 +734,28 @@ class Index:
         return self._read(lambda reader: reader.count())
 
     def __contains__(self, passage_id: object) -> bool:
-        return isinstance(passage_id, str) and bool(self._read(lambda reader: reader.rows_of([passage_id])))
+        if not isinstance(passage_id, str):
+            return False
+        try:
+            (wanted,) = _id_list([passage_id])
+        except ValueError:  # no text, so nobody's id
+            return False
+        return bool(self._read(lambda reader: reader.rows_of([wanted])))
 
     def __repr__(self) -> str:
         where = "in memory" if self._store.folder is None else repr(str(self._store.folder))
         encoder = "vectors from elsewhere" if self._made_with is None else repr(self._made_with["name"])
-        return f"Index({where}, {f'{len(self)} passages' if self._closed.alive else 'closed'}, {encoder})"
+        try:
+            content = f"{len(self)} passages"
+        except (StorageError, ValueError):
+            content = "unreadable" if self._closed.alive else "closed"
+        return f"Index({where}, {content}, {encoder})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """In memory, a copy of everything; on disk, the folder."""
         folder = self._store.folder
         content = self._store.to_bytes() if folder is None else str(folder.absolute())
-        return _unpickled, (content, self._encoder, self._store.timeout)
+        return _unpickled, (content, self._encoder, self._store.connections.timeout)
 
     # Reading
 
@@ -718,10 +764,20 @@ class Index:
         for _ in range(_TRIES):
             try:
                 with self._store.read() as reader:
+                    self._check_identity(reader)
                     return work(reader)
             except StaleRead:
                 continue
-        raise IndexLockedError(f"{self!r} changed {_TRIES} times while it was read; search it while fewer writers are at work.")
+        raise IndexLockedError(
+            f"{self._named()} changed {_TRIES} times while it was read; read it while fewer writers are at work."
+        )
+
+    def _check_identity(self, reader: Reader) -> int:
+        """The reader's generation, if this is still the index that was opened."""
+        identity, generation = reader.moment_of()
+        if identity != self._identity:
+            raise StorageError(f"{self._named()} was overwritten with a new one; open it again.")
+        return generation
 
     def _moment(
         self, reader: Reader, restriction: Callable[[Reader], NDArray[np.int64]] | None
@@ -733,13 +789,10 @@ class Index:
     def _state(self, reader: Reader) -> State:
         """The vectors of the reader's generation. Segments that are mapped already are used again."""
         with reader.moment(), self._state_lock:
-            generation = reader.generation()
+            generation = self._check_identity(reader)
             known = self._newest
             if known is not None and known.generation == generation:
                 return known
-            about = reader.about()
-            if about["identity"] != self._identity:
-                raise StorageError(f"{self._store.folder} was overwritten with a new index; open it again.")
             mapped = {} if known is None else dict(zip((file.name for file in known.files), known.snapshot.parts, strict=True))
             files, codec_files = reader.files("segment"), reader.files("codec")
             codec_file = codec_files[0] if codec_files else None
@@ -755,6 +808,8 @@ class Index:
             parts = []
             for file in files:
                 part = mapped.get(file.name)
+                if part is not None and known is not None and known.generation > generation:
+                    part = Part(part.segment, np.ones(len(part.live), np.bool_))  # it has lost what is deleted only later
                 if part is None:
                     segment = _checked(file, Segment.from_arrays, reader.load(file), self._dim, codec)
                     part = Part(segment, np.ones(len(segment.rows), np.bool_))
@@ -778,7 +833,7 @@ class Index:
         try:
             return search(state.snapshot, matrix, k, tie=reader.ids, rows=rows, config=config, exact=exact)
         except IndexError as error:
-            raise DamagedIndexError(f"{self!r} is damaged ({error}); run verify to see where.") from error
+            raise DamagedIndexError(f"{self._named()} is damaged ({error}); run verify to see where.") from error
 
     def _hits(self, reader: Reader, best: Ranked, n_q: int, min_relevance: float | None) -> list[Hit]:
         return to_hits(reader.passages(best.rows), best, n_q, min_relevance)
@@ -788,7 +843,7 @@ class Index:
             if not isinstance(query, str | np.ndarray):
                 raise TypeError(f"Query {position} must be a str or a NumPy array of vectors, got {type(query).__name__}.")
         texts = [query for query in queries if isinstance(query, str)]
-        encoded = iter(self.encoder.encode_queries(texts) if texts else [])
+        encoded = iter(encode_queries(self.encoder, texts) if texts else [])
         return [
             unit_vectors(query, self._dim, f"Query {position}") if isinstance(query, np.ndarray) else next(encoded)
             for position, query in enumerate(queries)
@@ -796,8 +851,10 @@ class Index:
 
     # Writing
 
-    def _commit(self, passages: Sequence[Passage], metadata: list[str], windows: TokenEmbeddings | Segment) -> None:
-        """Add passages whose windows are known; the rows of ``windows`` count from 0."""
+    def _commit(
+        self, passages: Sequence[Passage], metadata: list[str], windows: TokenEmbeddings | Segment, added: list[str]
+    ) -> None:
+        """Add passages whose windows are known, with rows that count from 0; ``added`` learns their ids once they are in."""
         segment = windows if isinstance(windows, Segment) else as_segment(windows)
         codec = self._read(self._state).snapshot.codec
         small = compressed(segment, codec)  # before the lock, for it takes time
@@ -807,9 +864,10 @@ class Index:
             if state.snapshot.codec is not codec:
                 small = compressed(segment, state.snapshot.codec)
             replaced = sorted(writer.rows_of(ids).values())
-            added = replace(small, rows=small.rows + first)
-            changes = written(writer, state, np.array(replaced, np.int64), added)
+            segment = replace(small, rows=small.rows + first)
+            changes = written(writer, state, np.array(replaced, np.int64), segment)
             writer.commit(replace(changes, added=passages, metadata=metadata))
+            added += ids
 
     def _delete(self, chosen: Callable[[Reader], list[int]]) -> int:
         with self._store.write() as writer:
@@ -828,7 +886,7 @@ class Index:
         n_tokens, codec = state.live_tokens(), state.snapshot.codec
         n_centroids = count_centroids(n_tokens)
         is_full = codec is not None and len(codec.centroids) + n_centroids > MOST_CENTROIDS
-        least = first if codec is None else _GROWTH * about["codec_tokens"]
+        least = first if codec is None else max(_GROWTH * about["codec_tokens"], 1)
         if self._nbits is None or n_tokens < least or is_full:
             return
         sample = sampled(state.snapshot, sample_size(n_centroids))
@@ -883,7 +941,7 @@ class Index:
         from colbert_core.encoder import Encoder
 
         try:
-            encoder = Encoder.from_pretrained(**origin)
+            encoder = Encoder.from_pretrained(**_checked_origin(origin, self._named()))
         except CheckpointError as error:
             raise EncoderMismatchError(
                 f"{self._named()} was made with the encoder {name!r}, which cannot be loaded; pass it to Index.open. ({error})"
@@ -915,7 +973,7 @@ def _restriction(where: Where | None, ids: Iterable[str] | None) -> Callable[[Re
 
 
 def _compiled(where: Where) -> Callable[[Reader], NDArray[np.int64]]:
-    if not callable(where):
+    if isinstance(where, Mapping) or not callable(where):
         condition = compile_where(where)
         return lambda reader: reader.matching(condition)
 
@@ -961,17 +1019,21 @@ def _check_ids(counts: Counter[str], before: set[str] | frozenset[str] = frozens
 def _id_list(ids: Iterable[str]) -> list[str]:
     if isinstance(ids, str):
         raise TypeError(f"ids must be a list of strings, got one str; write [{ids!r}].")
-    checked = list(ids)
+    try:
+        checked = list(ids)
+    except TypeError:
+        raise TypeError(f"ids must be a list of strings, got {type(ids).__name__}: {ids!r:.80}") from None
     for position, passage_id in enumerate(checked):
-        if not isinstance(passage_id, str):
-            raise TypeError(f"Id {position} must be a str, got {type(passage_id).__name__}: {passage_id!r:.80}")
+        check_text(passage_id, f"Id {position}")
     return checked
 
 
 def _about_vectors(
     path: str | PathLike[str] | None, encoder: TokenEncoder | None, dim: int | None, nbits: int | None
 ) -> dict[str, Any]:
-    if dim is not None and check_count(dim, "dim") and encoder is not None and encoder.dim != dim:
+    if dim is not None and check_count(dim, "dim", "components") > _LARGEST_DIM:
+        raise ValueError(f"dim must be at most {_LARGEST_DIM}, got {dim}.")
+    if dim is not None and encoder is not None and encoder.dim != dim:
         raise ValueError(
             f"dim is {dim}, but the encoder {getattr(encoder, 'name', encoder)!r} makes vectors of dim {encoder.dim}."
         )
@@ -990,6 +1052,21 @@ def _about_encoder(encoder: TokenEncoder | None) -> dict[str, Any]:
     probe = encoder.encode_passages([_PROBE], progress=False).check(1, encoder.dim)
     made_with = {"name": str(getattr(encoder, "name", type(encoder).__name__)), "origin": getattr(encoder, "origin", None)}
     return {"encoder": json.dumps(made_with), "probe": probe.vectors.tobytes()}
+
+
+def _checked_timeout(timeout: float) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise ValueError(f"timeout is a number of seconds, at least 0, got {timeout!r}.")
+    return timeout
+
+
+def _checked_origin(origin: Any, named: str) -> dict[str, Any]:
+    """What an index says of its encoder, if it is what ``Encoder.origin`` writes: a file from elsewhere must not run code."""
+    none = type(None)
+    kinds = {"name": (str, none), "query_length": (int, none), "passage_length": (int, none), "late_chunking": (bool,)}
+    if not isinstance(origin, dict) or any(type(value) not in kinds.get(key, ()) for key, value in origin.items()):
+        raise DamagedIndexError(f"{named} says of its encoder what no version of this package writes: {origin!r:.200}")
+    return origin
 
 
 def _as_path(path: str | PathLike[str] | None) -> Path | None:

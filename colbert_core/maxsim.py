@@ -75,7 +75,14 @@ def unit_vectors(values: ArrayLike, dim: int, subject: str) -> NDArray[np.float3
     Raises:
         ValueError: another shape, a NaN or infinity, or a row of zeros.
     """
-    matrix = np.asarray(values, dtype=np.float32)
+    try:
+        given = np.asarray(values)
+        if given.dtype.kind not in "fiu":
+            raise ValueError(f"their type is {given.dtype}")
+        with np.errstate(over="ignore"):
+            matrix = given.astype(np.float32)
+    except (ValueError, TypeError) as error:  # ragged lists, strings, objects, complex numbers
+        raise ValueError(f"{subject} must be real numbers of shape (n, {dim}): {error}.") from None
     if matrix.ndim != 2 or len(matrix) == 0 or matrix.shape[1] != dim:
         raise ValueError(f"{subject} must have the shape (n, {dim}) with n >= 1, got {matrix.shape}; use one row per token.")
     # Scaling by the largest component first keeps rows of tiny or huge numbers from under- or overflowing in the square.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from colbert_core.embeddings import encode_queries
 from colbert_core.search import as_snapshot, check_count, check_passages, check_relevance, search, to_hits
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Reranker:
         passages = check_passages(passages)
         top_n = len(passages) if top_n is None else check_count(top_n, "top_n")
         min_relevance = check_relevance(min_relevance, "min_relevance")
-        (query_vectors,) = self.encoder.encode_queries([query])
+        (query_vectors,) = encode_queries(self.encoder, [query])
         if not passages:
             return []
         embeddings = self.encoder.encode_passages([passage.text for passage in passages], progress=progress)

@@ -6,6 +6,7 @@ centroids alone rank these roughly, and the best are scored exactly over their d
 
 from __future__ import annotations
 
+import numbers
 import operator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 # What float32 may lose of one cosine of a few hundred terms; scores closer than this per query vector may change places.
 _ROUNDING = 1e-6
+# Where passages tie by their centroids, at most so many times as many as were asked for are scored exactly.
+_MOST_TIED = 4
 # Tokens decompressed or looked up at a time: 2 MB of float32 at 128 dimensions, which stay in the cache and cost a third of 16.
 _TOKENS_AT_A_TIME = 2**12
 
@@ -47,7 +50,7 @@ class SearchConfig:
     n_exact: int
 
     def __post_init__(self) -> None:
-        check_count(self.nprobe, "nprobe")
+        check_count(self.nprobe, "nprobe", "centroids")
         check_count(self.n_exact, "n_exact")
 
 
@@ -128,6 +131,8 @@ def search(
     Raises:
         IndexError: a file is damaged, so that a code or a list leads nowhere.
     """
+    if not isinstance(config, SearchConfig | None):
+        raise TypeError(f"config must be a SearchConfig, got {type(config).__name__}: {config!r:.80}")
     config = config or default_config(k)
     allowed = [part.live if rows is None else part.live & part.segment.find(rows) for part in snapshot.parts]
     n_exact = max(config.n_exact, k)
@@ -252,8 +257,9 @@ def _best_by_centroids(
         all_scores.append(scores)
     rows, scores = np.concatenate(all_rows), np.concatenate(all_scores)
     if n < len(rows):
-        rows = rows[np.argpartition(-scores, n - 1)[:n]]
-    return np.sort(rows)
+        nth_best = np.partition(scores, len(rows) - n)[len(rows) - n]
+        rows = rows[scores >= nth_best]  # equals of the last one as well, so that they tie; but not endlessly many
+    return np.sort(rows)[: _MOST_TIED * n]
 
 
 def _rank(
@@ -359,6 +365,8 @@ def check_passages(items: Iterable[object]) -> list[Passage]:
     Raises:
         TypeError: one is not.
     """
+    if isinstance(items, Passage):
+        raise TypeError(f"passages must be a list of passages, got one Passage; write [passage] ({items.id!r}).")
     checked: list[Passage] = []
     for position, item in enumerate(items):
         if not isinstance(item, Passage):
@@ -367,8 +375,8 @@ def check_passages(items: Iterable[object]) -> list[Passage]:
     return checked
 
 
-def check_count(value: object, name: str) -> int:
-    """Return a number of results that makes sense.
+def check_count(value: object, name: str, what: str = "passages") -> int:
+    """Return a number of something that makes sense.
 
     Raises:
         TypeError: it is no whole number.
@@ -377,7 +385,9 @@ def check_count(value: object, name: str) -> int:
     try:
         count = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"{name} must be a whole number of passages, got {value!r}.") from None
+        count = None
+    if count is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number of {what}, got {value!r}.")
     if count < 1:
         raise ValueError(f"{name} must be at least 1, got {count}.")
     return count
@@ -387,8 +397,22 @@ def check_relevance(value: float | None, name: str) -> float | None:
     """Return a relevance threshold that makes sense.
 
     Raises:
+        TypeError: it is no number.
         ValueError: it is not from 0 to 1.
     """
-    if value is not None and (isinstance(value, str) or not 0 <= value <= 1):
-        raise ValueError(f"{name} is a relevance from 0 to 1, got {value!r}; raw MaxSim scores are not thresholds.")
-    return value
+    return None if value is None else check_share(value, name, "a relevance", "; raw MaxSim scores are not thresholds")
+
+
+def check_share(value: object, name: str, what: str = "a number", hint: str = "") -> float:
+    """Return a number from 0 to 1.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not from 0 to 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {what} from 0 to 1, got {value!r:.80}.")
+    share = float(value)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} is {what} from 0 to 1, got {value!r}{hint}.")
+    return share

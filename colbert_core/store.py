@@ -15,24 +15,26 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
 import sqlite3
 import sys
-import threading
-import time
+import tempfile
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from colbert_core.arrays import dump_arrays, load_arrays
+from colbert_core.connections import Connection, Connections, count_tables, disk_errors, roll_back
 from colbert_core.errors import (
     DamagedIndexError,
     IndexExistsError,
     IndexLockedError,
     IndexNotFoundError,
     IndexWriteError,
-    ReadOnlyIndexError,
     StorageError,
     UnsupportedIndexError,
 )
@@ -41,7 +43,6 @@ from colbert_core.types import Passage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -52,6 +53,8 @@ FORMAT = 1
 
 _DATABASE = "index.sqlite"
 _FILES = "files"
+_SIDE_FILES = ("-wal", "-shm", "-journal")
+_OUR_FILE = re.compile(r"[0-9a-f]{64}|[0-9a-f]{32}\.unfinished")
 # Told apart from other SQLite databases by PRAGMA application_id: "ColB".
 _APPLICATION = 0x436F6C42
 # Arrays of fewer bytes lie in SQLite: a row is cheaper than a file with two syncs.
@@ -127,17 +130,9 @@ class Store:
             folder: None for memory.
             timeout: seconds to wait for another writer.
         """
-        self.folder = folder
-        self.timeout = timeout
-        self.read_only = False
+        self.folder = None if folder is None else folder.absolute()  # the working folder may change
+        self.connections = Connections(None if self.folder is None else self.folder / _DATABASE, timeout)
         self.memory: dict[str, bytes] = {}  # the files of an index in memory
-        self.only = threading.RLock()  # and the lock of its one connection
-        self._idle: list[sqlite3.Connection] = []
-        self._idle_lock = threading.Lock()
-        self._writing = threading.Lock()
-        self._process = os.getpid()
-        self._abandoned: list[sqlite3.Connection] = []
-        self._closed = False
 
     @classmethod
     def create(cls, folder: Path | None, about: Mapping[str, Any], *, overwrite: bool, timeout: float) -> Store:
@@ -148,28 +143,31 @@ class Store:
         """
         store = cls(folder, timeout=timeout)
         if folder is not None:
-            if folder.exists() and not _is_vacant(folder):
-                if not (folder / _DATABASE).is_file():
-                    raise IndexExistsError(f"{folder} exists already and holds no index; choose another path.")
-                if not overwrite:
-                    raise IndexExistsError(f"{folder} is an index already; open it with Index.open, or overwrite it.")
-                return cls._emptied(folder, about, timeout=timeout)
-            with _disk_errors(folder):
+            with disk_errors(folder):
+                if folder.exists() and not _is_vacant(folder):
+                    _check_free(folder, overwrite=overwrite)
+                    return cls._emptied(folder, about, timeout=timeout)
                 (folder / _FILES).mkdir(parents=True, exist_ok=True)
-        with store._connected(new=True) as connection, _disk_errors(folder):
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA.strip().split(";\n"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
-            start = {"identity": uuid.uuid4().hex, "generation": 0, "next_row": 1}
-            _write_about(connection, {**start, **about})
-            _step("schema written")
-            connection.execute("COMMIT")
-            _step("created")
-            if folder is not None:
-                _sync_folder(folder)
-                _sync_folder(folder.absolute().parent)
+        try:
+            with store.connections.used(create=True) as connection, disk_errors(folder):
+                connection.execute("BEGIN IMMEDIATE")
+                if count_tables(connection):
+                    raise IndexExistsError(f"{folder} has become an index meanwhile; open it with Index.open.")
+                for statement in _SCHEMA.strip().split(";\n"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
+                start = {"identity": uuid.uuid4().hex, "generation": 0, "next_row": 1}
+                _write_about(connection, {**start, **about})
+                _step("schema written")
+                connection.execute("COMMIT")
+                _step("created")
+                if folder is not None:
+                    _sync_folder(folder)
+                    _sync_folder(folder.absolute().parent)
+        except BaseException:
+            store.close()
+            raise
         return store
 
     @classmethod
@@ -183,17 +181,21 @@ class Store:
             raise IndexExistsError(
                 f"{folder} holds no index that can be overwritten ({error}); remove it yourself, or choose another path."
             ) from error
-        with store.write() as writer:
-            unset = dict.fromkeys(writer.about().keys() - about.keys() - {"generation", "next_row"})
-            rows = writer.rows()
-            writer.commit(
-                Changes(
-                    about={**unset, **about, "identity": uuid.uuid4().hex},
-                    removed=rows,
-                    buried=[*rows, *writer.dead().tolist()],
-                    dropped=[file.name for file in writer.files()],
+        try:
+            with store.write() as writer:
+                unset = dict.fromkeys(writer.about().keys() - about.keys() - {"generation", "next_row"})
+                rows = writer.rows()
+                writer.commit(
+                    Changes(
+                        about={**unset, **about, "identity": uuid.uuid4().hex},
+                        removed=rows,
+                        buried=[*rows, *writer.dead().tolist()],
+                        dropped=[file.name for file in writer.files()],
+                    )
                 )
-            )
+        except BaseException:
+            store.close()
+            raise
         return store
 
     @classmethod
@@ -205,34 +207,32 @@ class Store:
             DamagedIndexError: one of its files is missing or cut short.
             UnsupportedIndexError: a newer version wrote it, or something else did.
         """
-        if not folder.exists():
-            raise IndexNotFoundError(f"There is no index at {folder}; make one with Index.create or `colbert index`.")
-        if not (folder / _DATABASE).is_file():
-            raise IndexNotFoundError(f"{folder} holds no index: there is no {_DATABASE} in it.")
+        _check_database(folder)
         store = cls(folder, timeout=timeout)
-        with store._connected(new=True) as connection, _disk_errors(folder):
-            names = ("application_id", "user_version")
-            application, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
-            if application != _APPLICATION and not _count_tables(connection):
-                raise IndexNotFoundError(f"{folder} holds no index: its making was interrupted. Make it again.")
-            if application != _APPLICATION:
-                raise UnsupportedIndexError(f"{folder / _DATABASE} is an SQLite database of something else, not an index.")
+        try:
+            with store.connections.used() as connection, disk_errors(folder):
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                if not count_tables(connection):
+                    raise IndexNotFoundError(f"{folder} holds no index: its making was interrupted. Make it again.")
             if version > FORMAT:
                 raise UnsupportedIndexError(
                     f"{folder} has format {version}, and this version of colbert-retrievers reads up to {FORMAT}; update it."
                 )
-        for _ in range(100):  # a writer may replace files meanwhile
-            with contextlib.suppress(StaleRead), store.read() as reader:
-                for file in reader.files():
-                    reader.load(file)
-                break
+            for _ in range(100):  # a writer may replace files meanwhile
+                with contextlib.suppress(StaleRead), store.read() as reader:
+                    for file in reader.files():
+                        reader.load(file)
+                    break
+        except BaseException:
+            store.close()
+            raise
         return store
 
     @classmethod
     def from_bytes(cls, database: bytes, memory: dict[str, bytes], *, timeout: float) -> Store:
         """What ``to_bytes`` gave, in memory."""
         store = cls(None, timeout=timeout)
-        with store._connected(new=True) as connection:
+        with store.connections.used(create=True) as connection:
             connection.deserialize(database)
         store.memory = dict(memory)
         return store
@@ -245,15 +245,11 @@ class Store:
     @contextlib.contextmanager
     def read(self) -> Iterator[Reader]:
         """One state of the store, for a moment; whoever holds it keeps SQLite from cleaning up its log."""
-        with self._connected() as connection:
-            if self.folder is None:
-                yield Reader(self, connection)
-                return
-            connection.execute("BEGIN")
-            try:
-                yield Reader(self, connection)
-            finally:
-                _roll_back(connection)
+        with self.connections.used() as connection:
+            if self.folder is not None:
+                with disk_errors(self.folder):
+                    connection.execute("BEGIN")
+            yield Reader(self, connection)
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Writer]:
@@ -263,54 +259,39 @@ class Store:
             IndexLockedError: another writer holds it for longer than the timeout.
             ReadOnlyIndexError: the folder cannot be written to.
         """
-        if self.read_only:
-            raise ReadOnlyIndexError(f"{self.folder} cannot be written to; copy the index to a place where it can be changed.")
-        until = time.monotonic() + self.timeout
-        locked = f"Another writer has held {self.folder or 'the index'} for {self.timeout:g} s; try again when it is done."
-        if not self._writing.acquire(timeout=self.timeout):
-            raise IndexLockedError(locked)
-        try:
-            with self._connected() as connection:
-                writer = Writer(self, connection)
-                if self.folder is not None:
-                    with _disk_errors(self.folder, locked):
-                        connection.execute(f"PRAGMA busy_timeout = {int(1000 * max(until - time.monotonic(), 0))}")
-                        connection.execute("BEGIN IMMEDIATE")
-                try:
-                    _step("locked")
-                    writer.collect()
-                    yield writer
-                finally:
-                    _roll_back(connection)
-                    self._collect_after(connection)
-        finally:
-            self._writing.release()
-
-    def _collect_after(self, connection: sqlite3.Connection) -> None:
-        """Remove the files that a commit left behind; if another writer is at work already, it will."""
-        if self.folder is not None:
-            connection.execute("PRAGMA busy_timeout = 0")
+        with self.connections.writing() as connection:
+            writer = Writer(self, connection)
             try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return
+                _step("locked")
+                writer.collect()
+                yield writer
             finally:
-                connection.execute(f"PRAGMA busy_timeout = {int(1000 * self.timeout)}")
-        try:
+                if self.folder is not None:
+                    roll_back(connection)
+                self._collect_after(connection)
+
+    def _collect_after(self, connection: Connection) -> None:
+        """Remove the files that a commit left behind; what cannot be done now, the next writer will do."""
+        with contextlib.suppress(sqlite3.Error, OSError, StorageError):
+            if self.folder is not None:
+                self.connections.tidy(connection)
+                connection.execute("PRAGMA busy_timeout = 0")
+                connection.execute("BEGIN IMMEDIATE")
             Writer(self, connection).collect()
-        finally:
-            _roll_back(connection)
-        _step("collected")
+            if self.folder is not None:
+                roll_back(connection)
+            _step("collected")
 
     def copy(self, folder: Path) -> None:
         """Write the newest state to a new folder, which is an index once this returns and not before.
 
         Raises:
             IndexExistsError: there is something at the folder.
+            StaleRead: a writer replaced a file of an index in memory meanwhile; begin again.
         """
         if folder.exists() and not _is_vacant(folder):
             raise IndexExistsError(f"{folder} exists already; choose another path.")
-        with self.read() as reader, reader.moment(), _disk_errors(folder):
+        with self.read() as reader, reader.moment(), disk_errors(folder):
             (folder / _FILES).mkdir(parents=True, exist_ok=True)
             for file in reader.files():
                 data = reader.bytes_of(file)
@@ -318,110 +299,41 @@ class Store:
                     _write_synced(folder / _FILES / file.name, [data.data])
             _sync_folder(folder / _FILES)
             unfinished = folder / f"{_DATABASE}.unfinished"
-            unfinished.unlink(missing_ok=True)
+            for name in (unfinished.name, *(f"{unfinished.name}{end}" for end in _SIDE_FILES)):
+                (folder / name).unlink(missing_ok=True)
             with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as target:
                 reader.connection.backup(target)
                 target.execute("UPDATE about SET value = ? WHERE key = 'identity'", (uuid.uuid4().hex,))
                 target.execute("PRAGMA journal_mode = WAL")
             with unfinished.open("rb+") as database:
-                os.fsync(database.fileno())
+                _sync(database.fileno())
             unfinished.replace(folder / _DATABASE)
             _sync_folder(folder)
             _sync_folder(folder.absolute().parent)
 
     def vacuum(self) -> None:
-        """Give back the room of what was deleted; left for another time if somebody else is at work."""
-        guard = self.only if self.folder is None else contextlib.nullcontext()
-        with self._connected() as connection, guard, contextlib.suppress(IndexLockedError), _disk_errors(self.folder):
+        """Give back the room of what was deleted; another time, if somebody else is at work or there is no room for it."""
+        guard = self.connections.only if self.folder is None else contextlib.nullcontext()
+        with (
+            self.connections.used() as connection,
+            guard,
+            contextlib.suppress(IndexLockedError, IndexWriteError),
+            disk_errors(self.folder),
+        ):
+            connection.execute("PRAGMA busy_timeout = 0")
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # or the log keeps as much room as the whole database
 
     def close(self) -> None:
-        """Close all connections. The last one to a folder leaves it without SQLite's log, fit for read-only media."""
-        with self._idle_lock:
-            self._closed = True
-            connections, self._idle = self._idle, []
-        for connection in connections if self._process == os.getpid() else []:
-            if self.folder is not None and not self.read_only:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            connection.close()
+        """Let go of everything; see ``Connections.close``."""
+        self.connections.close()
         self.memory = {}
-
-    # Connections. Each is used by one thread at a time; that of an index in memory by all, under a lock.
-
-    @contextlib.contextmanager
-    def _connected(self, *, new: bool = False) -> Iterator[sqlite3.Connection]:
-        with self._idle_lock:
-            if self._closed:
-                raise ValueError("The index is closed; open it again.")
-            if self._process != os.getpid():
-                # SQLite's connections do not survive a fork. They are kept, for closing them would touch the parent's files.
-                self._abandoned, self._idle = self._idle, []
-                self._process, self._writing = os.getpid(), threading.Lock()
-            in_memory = self.folder is None
-            if in_memory and not self._idle and not new:
-                raise ValueError("An index in memory cannot be used in a forked process; pickle it, or put it on disk.")
-            if in_memory and self._idle:
-                connection: sqlite3.Connection | None = self._idle[0]
-            else:
-                connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            connection = self._connect()
-        try:
-            yield connection
-        except BaseException:
-            if new:  # whoever was about to use it will not
-                connection.close()
-                raise
-            self._give_back(connection)
-            raise
-        self._give_back(connection)
-
-    def _give_back(self, connection: sqlite3.Connection) -> None:
-        if self.folder is not None:
-            _roll_back(connection)  # Ctrl-C can come between any two lines
-        with self._idle_lock:
-            if self._closed:
-                connection.close()
-            elif connection not in self._idle:
-                self._idle.append(connection)
-
-    def _connect(self) -> sqlite3.Connection:
-        if self.folder is None:
-            return _prepared(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
-        path = self.folder.absolute() / _DATABASE
-        with _disk_errors(self.folder):
-            if not self.read_only:
-                connection = _opened(path, self.timeout, "rwc")
-                try:
-                    connection.execute("PRAGMA journal_mode = WAL")
-                    # NORMAL would take .03 ms a commit in place of 4, and lose acknowledged commits when the power fails.
-                    connection.execute("PRAGMA synchronous = FULL")
-                    _count_tables(connection)
-                    self.read_only = not os.access(self.folder, os.W_OK)
-                    return connection
-                except sqlite3.OperationalError as error:
-                    connection.close()
-                    if not any(words in str(error) for words in ("readonly", "unable to open")):
-                        raise
-                    self.read_only = True
-                except BaseException:
-                    connection.close()
-                    raise
-            # SQLite cannot share a database in this mode that it may not write beside, but reads one that nobody writes.
-            log = path.with_name(f"{_DATABASE}-wal")
-            if log.exists() and log.stat().st_size:
-                raise ReadOnlyIndexError(
-                    f"{self.folder} cannot be written to and was not closed cleanly; open and close it once where it can be."
-                )
-            return _opened(path, self.timeout, "ro&immutable=1")
 
 
 class Reader:
     """One state of a store: of a folder that of a transaction, of an index in memory the newest."""
 
-    def __init__(self, store: Store, connection: sqlite3.Connection) -> None:
+    def __init__(self, store: Store, connection: Connection) -> None:
         """Handed out by ``Store.read`` and ``Store.write``."""
         self._store = store
         self.connection = connection
@@ -429,15 +341,22 @@ class Reader:
 
     def moment(self) -> contextlib.AbstractContextManager[Any]:
         """While this is held, what is read belongs together in memory as well."""
-        return self._store.only if self._store.folder is None else contextlib.nullcontext()
+        return self._store.connections.only if self._store.folder is None else contextlib.nullcontext()
 
     def about(self) -> dict[str, Any]:
         """All settings."""
         return dict(self._all("SELECT key, value FROM about"))
 
-    def generation(self) -> int:
-        """How many commits there have been."""
-        return int(self._all("SELECT value FROM about WHERE key = 'generation'")[0][0])
+    def moment_of(self) -> tuple[str, int]:
+        """Which index this is, and how many commits there have been.
+
+        Raises:
+            DamagedIndexError: it does not say.
+        """
+        found = dict(self._all("SELECT key, value FROM about WHERE key IN ('identity', 'generation')"))
+        if len(found) != 2 or not isinstance(found["generation"], int):
+            raise DamagedIndexError(f"{self._store.folder} is damaged: its settings are gone; restore the index from a copy.")
+        return str(found["identity"]), found["generation"]
 
     def count(self) -> int:
         """How many passages there are."""
@@ -469,10 +388,13 @@ class Reader:
         except ValueError as error:
             raise DamagedIndexError(f"{self._name(file)} is damaged: {error}. Restore the index from a copy.") from None
 
-    def check(self, file: File) -> str | None:
+    def check(self, file: File) -> list[str]:
         """What is wrong with a file, by its checksum."""
-        digest = hashlib.sha256(self._raw(file).data).hexdigest()
-        return None if digest == file.sha256 else f"{self._name(file)} has changed since it was written (checksum)"
+        try:
+            digest = hashlib.sha256(self._raw(file).data).hexdigest()
+        except DamagedIndexError as error:
+            return [str(error)]
+        return [] if digest == file.sha256 else [f"{self._name(file)} has changed since it was written (checksum)"]
 
     def bytes_of(self, file: File) -> NDArray[np.uint8] | None:
         """The bytes of a file, None if they lie in SQLite."""
@@ -494,17 +416,19 @@ class Reader:
         assert folder is not None
         path = folder / _FILES / file.name
         try:
-            size = path.stat().st_size
-            if size != file.size:
-                raise DamagedIndexError(
-                    f"{path} has {size} bytes where {file.size} were written; restore the index from a copy."
-                )
-            return np.memmap(path, np.uint8, "r")
-        except FileNotFoundError:
+            with disk_errors(path):
+                size = path.stat().st_size if path.exists() else None
+                if size == file.size:
+                    return np.memmap(path, np.uint8, "r")
+        except IndexWriteError:
+            if path.exists():
+                raise
+        if size is None:
             with self._store.read() as newest:
                 if file.name not in {other.name for other in newest.files()}:
-                    raise StaleRead(file.name) from None
-            raise DamagedIndexError(f"{path} is missing; restore the index from a copy.") from None
+                    raise StaleRead(file.name)
+            raise DamagedIndexError(f"{path} is missing; restore the index from a copy.")
+        raise DamagedIndexError(f"{path} has {size} bytes where {file.size} were written; restore the index from a copy.")
 
     def _name(self, file: File) -> str:
         return f"File {file.name} of {self._store.folder or 'the index in memory'}"
@@ -523,8 +447,7 @@ class Reader:
                 some,
             )
         }
-        if len(found) != len(set(rows)):
-            raise StaleRead("passages")
+        self._check_found(len(found), len(set(rows)))
         return [Passage(found[row][0], found[row][1], json.loads(found[row][2])) for row in rows]
 
     def ids(self, rows: Sequence[int]) -> list[str]:
@@ -541,9 +464,17 @@ class Reader:
                 some,
             )
         )
-        if len(found) != len(set(rows)):
-            raise StaleRead("passages")
+        self._check_found(len(found), len(set(rows)))
         return [found[row] for row in rows]
+
+    def _check_found(self, n_found: int, n_wanted: int) -> None:
+        if n_found == n_wanted:
+            return
+        if self._store.folder is None:
+            raise StaleRead("passages")
+        raise DamagedIndexError(
+            f"{self._store.folder} is damaged: vectors of {n_wanted - n_found} passages have no passage; run verify."
+        )
 
     def rows_of(self, ids: Sequence[str]) -> dict[str, int]:
         """The row of each of these ids that is known."""
@@ -556,7 +487,10 @@ class Reader:
     def matching(self, condition: Condition) -> NDArray[np.int64]:
         """The rows that meet a condition. *Shape:* (n,), ascending."""
         sql, values = condition
-        found = self._all(f"SELECT row FROM passages WHERE {sql} ORDER BY row", values)  # noqa: S608
+        try:
+            found = self._all(f"SELECT row FROM passages WHERE {sql} ORDER BY row", values)  # noqa: S608
+        except sqlite3.OperationalError as error:
+            raise ValueError(f"The filter is too large for SQLite ({error}); make it smaller, or use ids=.") from error
         return np.array([row for (row,) in found], np.int64)
 
     def integrity(self) -> list[str]:
@@ -565,7 +499,9 @@ class Reader:
         return [] if found == ["ok"] else found
 
     def _all(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self.moment(), _disk_errors(self._store.folder):
+        with self.moment(), disk_errors(self._store.folder):
+            if self._store.folder is None and self._store.connections.closed:
+                raise ValueError("The index is closed; open it again.")
             return self.connection.execute(sql, values).fetchall()
 
 
@@ -588,7 +524,8 @@ class Writer(Reader):
             return File(digest, kind, position, len(data), digest)
         unfinished = folder / _FILES / f"{uuid.uuid4().hex}.unfinished"
         try:
-            with _disk_errors(folder):
+            with disk_errors(folder):
+                (folder / _FILES).mkdir(exist_ok=True)  # tools that copy folders may leave out an empty one
                 size, digest = _write_synced(unfinished, dump_arrays(arrays))
                 unfinished.replace(folder / _FILES / digest)
                 _step("file renamed")
@@ -602,15 +539,17 @@ class Writer(Reader):
 
     def commit(self, changes: Changes) -> None:
         """Apply changes in one transaction; durable when this returns."""
-        with self.moment(), _disk_errors(self._store.folder):
+        with self.moment(), disk_errors(self._store.folder):
             if self._store.folder is None:
+                if self._store.connections.closed:
+                    raise ValueError("The index is closed; open it again.")
                 self.connection.execute("BEGIN")
             try:
                 self._apply(changes)
                 _step("rows written")
                 self.connection.execute("COMMIT")
             finally:
-                _roll_back(self.connection)
+                roll_back(self.connection)
         _step("committed")
 
     def _apply(self, changes: Changes) -> None:
@@ -648,7 +587,7 @@ class Writer(Reader):
             self._store.memory = {name: data for name, data in self._store.memory.items() if name in named}
             return
         for path in (folder / _FILES).glob("*"):
-            if path.name not in named:
+            if path.name not in named and _OUR_FILE.fullmatch(path.name):
                 with contextlib.suppress(OSError):  # on Windows a reader may still map it; the next writer tries again
                     path.unlink()
 
@@ -664,68 +603,99 @@ def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
     return (listed[start : start + _BOUND] for start in range(0, len(listed), _BOUND))
 
 
-def _is_vacant(folder: Path) -> bool:
-    """Whether an index may be made in this folder: it is empty, or the making of one was cut off there."""
-    if not folder.is_dir():
+@contextlib.contextmanager
+def made_aside(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A path beside ``folder`` for a new index, which takes that place when the block ends, and is removed if it fails.
+
+    Args:
+        folder: where the index is to be.
+        overwrite: it may take the place of another index, which stays until then.
+
+    Raises:
+        IndexExistsError: there is something at the folder.
+    """
+    _check_free(folder, overwrite=overwrite)
+    parent = folder.absolute().parent
+    with disk_errors(folder):
+        parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=parent))
+    try:
+        yield work / "new"
+        _check_free(folder, overwrite=overwrite)
+        with disk_errors(folder):
+            if folder.exists():
+                folder.rename(work / "old")
+            (work / "new").rename(folder)
+            _sync_folder(parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_free(folder: Path, *, overwrite: bool) -> None:
+    """Whether an index may be made here.
+
+    Raises:
+        IndexExistsError: it may not.
+    """
+    if not folder.exists() or _is_vacant(folder):
+        return
+    if not (_is_ours(folder) and (folder / _DATABASE).is_file()):
+        raise IndexExistsError(f"{folder} exists already and holds no index, or more than that; choose another path.")
+    if not overwrite:
+        raise IndexExistsError(f"{folder} is an index already; open it with Index.open, or overwrite it.")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds nothing but what an index has there."""
+    databases = (_DATABASE, f"{_DATABASE}.unfinished")
+    ours = {_FILES, *databases, *(f"{name}{end}" for name in databases for end in _SIDE_FILES)}
+    if not folder.is_dir() or {entry.name for entry in folder.iterdir()} - ours:
         return False
-    ours = {_FILES, *(f"{_DATABASE}{end}" for end in ("", "-wal", "-shm", "-journal", ".unfinished", ".unfinished-journal"))}
-    if {entry.name for entry in folder.iterdir()} - ours:
+    return all(_OUR_FILE.fullmatch(entry.name) for entry in (folder / _FILES).glob("*"))
+
+
+def _is_vacant(folder: Path) -> bool:
+    """Whether a folder is empty, or the making of an index was cut off there."""
+    if not _is_ours(folder):
         return False
     database = folder / _DATABASE
+    if not database.exists():
+        return True
     try:
-        with contextlib.closing(sqlite3.connect(database)) if database.exists() else contextlib.nullcontext() as connection:
-            return connection is None or not _count_tables(connection)
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            return not count_tables(connection)
     except sqlite3.Error:
         return False
 
 
-def _count_tables(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+def _check_database(folder: Path) -> None:
+    """Whether a folder holds an index, without touching anything: opening a database of something else would change it.
 
-
-def _opened(path: Path, timeout: float, mode: str) -> sqlite3.Connection:
-    address = f"{path.as_uri()}?mode={mode}"
-    return _prepared(sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=timeout))
-
-
-def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
-    connection.create_function("casefold", 1, str.casefold, deterministic=True)
-    return connection
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
-
-
-@contextlib.contextmanager
-def _disk_errors(folder: Path | None, locked: str = "") -> Iterator[None]:
-    """SQLite's and the file system's errors under the names of this package."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        message = str(error)
-        if "locked" in message or "busy" in message:
-            raise IndexLockedError(
-                locked or f"Another process holds {folder} ({message}); try again when it is done."
-            ) from error
-        if "readonly" in message:
-            raise ReadOnlyIndexError(f"{folder} cannot be written to ({message}).") from error
-        if "full" in message or "I/O" in message:
-            raise IndexWriteError(
-                f"{folder} could not be written ({message}); the index is as before. Make room first."
-            ) from error
-        if "unable to open" in message:
-            raise IndexWriteError(f"{folder} could not be opened ({message}).") from error
-        raise
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError)):
-            raise
-        raise DamagedIndexError(f"{folder}: {_DATABASE} is damaged ({error}); restore the index from a copy.") from error
-    except OSError as error:
-        if isinstance(error, (StorageError, FileNotFoundError)):
-            raise
-        raise IndexWriteError(f"{folder} could not be written ({error}); the index is as before.") from error
+    Raises:
+        IndexNotFoundError: there is none.
+        UnsupportedIndexError: something else is there.
+        DamagedIndexError: the database is no database.
+    """
+    database = folder / _DATABASE
+    if not folder.exists():
+        raise IndexNotFoundError(f"There is no index at {folder}; make one with Index.create or `colbert index`.")
+    if not database.is_file():
+        raise IndexNotFoundError(f"{folder} holds no index: there is no {_DATABASE} in it.")
+    with disk_errors(database), database.open("rb") as file:
+        header = file.read(100)
+    if not header:
+        raise IndexNotFoundError(f"{folder} holds no index: its making was interrupted. Make it again.")
+    if header[:16] != b"SQLite format 3\0":
+        raise DamagedIndexError(f"{database} is no SQLite database; restore the index from a copy.")
+    log = database.with_name(f"{_DATABASE}-wal")
+    has_log = log.exists() and log.stat().st_size > 0
+    # The header is as it was before what the log still holds. See "The SQLite file format", section 1.3.
+    if int.from_bytes(header[68:72], "big") != _APPLICATION and not has_log and any(header[28:32]):
+        address = f"{database.absolute().as_uri()}?mode=ro&immutable=1"
+        with disk_errors(database), contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+            has_tables = count_tables(connection)
+        if has_tables:
+            raise UnsupportedIndexError(f"{database} is an SQLite database of something else, not an index.")
 
 
 def _write_synced(path: Path, pieces: Iterable[bytes | memoryview]) -> tuple[int, str]:
@@ -737,9 +707,19 @@ def _write_synced(path: Path, pieces: Iterable[bytes | memoryview]) -> tuple[int
             size += file.write(piece)
         file.flush()
         _step("file written")
-        os.fsync(file.fileno())
+        _sync(file.fileno())
     _step("file synced")
     return size, hasher.hexdigest()
+
+
+def _sync(descriptor: int) -> None:
+    """Make what was written durable; on macOS fsync leaves it in the disk's own memory."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -15,7 +15,19 @@ ROOT = Path(__file__).parent.parent
 # Imports go downwards only. Modules of one layer do not import each other.
 LAYERS = [
     {"errors", "types", "progress"},
-    {"arrays", "checkpoint", "codec", "documents", "filters", "ivf", "maxsim", "pooling", "splitter", "tokenizer"},
+    {
+        "arrays",
+        "checkpoint",
+        "codec",
+        "connections",
+        "documents",
+        "filters",
+        "ivf",
+        "maxsim",
+        "pooling",
+        "splitter",
+        "tokenizer",
+    },
     {"backbone", "embeddings", "recipe", "segment", "store"},
     {"encoder", "foreign", "search"},
     {"upkeep"},

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def test_overwriting_empties_the_index_and_may_change_its_encoder(path, words):
         with Index.create(path, dim=3, nbits=8, overwrite=True) as new:
             assert (len(new), new.dim, new.stats().nbits) == (0, 3, 8)
             new.add([Passage("x", "x")], embeddings=[np.ones((1, 3))])
-        with pytest.raises(ColBERTError, match="was overwritten with a new index; open it again"):
+        with pytest.raises(ColBERTError, match="was overwritten with a new one; open it again"):
             other.search("cat")
     with Index.open(path) as index:
         assert len(index.search(np.ones((1, 3), np.float32))) == 1
@@ -676,8 +677,9 @@ def test_files_are_synced_before_the_commit_that_names_them(path, monkeypatch):
     )
     monkeypatch.setattr(store_module, "_LARGEST_ROW", 0)
     with Index.create(path, dim=4) as index:
-        assert index._store._idle[0].execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-        assert index._store._idle[0].execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        with index._store.connections.used() as connection:
+            assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         events.clear()
         index.add([Passage("x", "x")], embeddings=[np.ones((3, 4))])
     steps = [event for event in events if event not in ("rename", "replace")]
@@ -709,12 +711,26 @@ def test_a_second_writer_waits_and_then_gets_a_named_error(path, words):
     assert len(index) == 3
 
 
-def test_a_second_thread_waits_and_then_gets_a_named_error(words):
-    index = Index.create(None, words, timeout=0.1)
-    with index._store.write():
-        with pytest.raises(IndexLockedError, match="Another writer has held the index for 0.1 s"):
-            index.add(THREE)
-        assert index.search("cat") == []
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_a_second_thread_waits_and_then_gets_a_named_error(place, path, words):
+    index = Index.create(None if place == "memory" else path, words, timeout=0.1)
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with index._store.write():
+            held.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    with pytest.raises(IndexLockedError, match="Another writer has held .* for 0.1 s"):
+        index.add(THREE)
+    assert index.search("cat") == []
+    done.set()
+    thread.join()
+    index.add(THREE)
+    assert len(index) == 3
 
 
 def test_nothing_on_any_path_unpickles():

@@ -12,12 +12,13 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.documents import SUFFIXES, TEXTS, counted, find_files, read_collection, read_file, read_text
-from colbert_core.errors import ColBERTError, MissingExtraError
+from colbert_core.documents import SUFFIXES, TEXTS, find_files, read_collection, read_file, read_text
+from colbert_core.errors import ColBERTError, MissingExtraError, PartialAddError
 from colbert_core.foreign import read_foreign_index
 from colbert_core.index import Index
 from colbert_core.rerank import Reranker
 from colbert_core.search import check_count
+from colbert_core.store import made_aside
 from colbert_core.types import Hit, Passage
 
 if TYPE_CHECKING:
@@ -37,14 +38,15 @@ with "text" and optionally "id" and "metadata". Lines without an id are named by
 """
 
 _INDEX = f"""\
-Make an index folder of files: {", ".join(SUFFIXES)}, or folders of them. Text and Markdown are cut into passages, which are
-named FILE#1, FILE#2 and so on. A JSON line, a line of tab-separated values (id, text, title; or a first line of names) and a
-Parquet row is a passage with "text" and optionally "id" or "_id", "title" and "metadata"; long ones are cut as well.
+Make an index folder of files: {", ".join(SUFFIXES)}, or folders of them. It is there once all of it is.
+Text and Markdown are cut into passages, which are named FILE#1, FILE#2 and so on, by the path as it was given. A JSON line, a
+line of tab-separated values (id, text, title; or a first line of names) and a Parquet row is a passage with "text" and
+optionally "id" or "_id", "title" and "metadata"; long ones are cut as well.
 """
 
 _ADD = """\
-Add files to an index, as `colbert index` does. Passages that are there already under the same name are replaced, and so is
-everything that came from a text or Markdown file of the same name.
+Add files to an index, as `colbert index` does. What is there already under the same name is replaced, whole files and long
+records with all their pieces. Records that a file no longer has stay; `colbert delete` removes them.
 """
 
 _IMPORT = """\
@@ -177,7 +179,7 @@ def _quickstart(options: argparse.Namespace) -> int:
     say = _silent if options.json else print
     progress = False if options.quiet else None
     encoder = _encoder(options)
-    passages = _demo_passages() if options.files is None else list(_read_all(find_files(options.files), encoder))
+    passages = _demo_passages() if options.files is None else list(_read_below(options.files, encoder.split))
     questions = options.ask or [line["question"] for line in _read_demo("questions.jsonl")]
     index = Index.create(None, encoder)
     index.add(passages, progress=progress)
@@ -232,26 +234,48 @@ def _rerank(options: argparse.Namespace) -> int:
 def _index(options: argparse.Namespace) -> int:
     files = _find(options.files)
     encoder = _encoder(options)
-    with Index.create(options.out, encoder, nbits=options.nbits, overwrite=options.overwrite) as index:
-        return _add_files(index, files, encoder, options)
+    with (
+        made_aside(options.out, overwrite=options.overwrite) as aside,
+        Index.create(aside, encoder, nbits=options.nbits) as index,
+    ):
+        try:
+            added = index.add(_read_all(files, encoder.split), progress=False if options.quiet else None)
+        except PartialAddError as error:  # nothing of this index will be left
+            raise error.__cause__ or error from None
+        stats = index.stats()
+    return _say_added(len(added), stats, options)
 
 
 def _add(options: argparse.Namespace) -> int:
     files = _find(options.files)
     with _opened(options) as index:
-        return _add_files(index, files, index.encoder, options)
+        encoder: Any = index.encoder
+        if not hasattr(encoder, "split"):
+            raise ValueError(f"The encoder {encoder!r:.80} cannot split files; add passages in Python.")
+        added = set(index.add(_read_all(files, encoder.split), progress=False if options.quiet else None))
+        for path in files:  # what a file held before and no longer does
+            index.delete(
+                passage_id
+                for passage_id in index.ids({"source": path.as_posix()})
+                if passage_id not in added and _is_piece(passage_id, path, added)
+            )
+        stats = index.stats()
+    return _say_added(len(added), stats, options)
 
 
-def _add_files(index: Index, files: list[tuple[Path, str]], encoder: Any, options: argparse.Namespace) -> int:
-    pieces = {name: 0 for path, name in files if path.suffix.lower() in TEXTS}
-    added = index.add(counted(_read_all(files, encoder), pieces), progress=False if options.quiet else None)
-    for name, count in pieces.items():  # what a file held before and no longer does
-        index.delete_where({"source": name, "piece": {"$gt": count}})
-    stats = index.stats()
+def _is_piece(passage_id: str, path: Path, added: set[str]) -> bool:
+    """Whether a passage is a piece of something that has just been added: of a text file, or of a record."""
+    whole, _, number = passage_id.rpartition("#")
+    if not number.isdecimal():
+        return f"{passage_id}#1" in added  # a record that was short
+    return (path.suffix.lower() in TEXTS and whole == path.as_posix()) or whole in added or f"{whole}#1" in added
+
+
+def _say_added(n_added: int, stats: IndexStats, options: argparse.Namespace) -> int:
     if options.json:
-        print(json.dumps({"added": len(added), **_as_dict(stats)}))
+        print(json.dumps({"added": n_added, **_as_dict(stats)}))
     else:
-        print(f"{len(added)} passages added. {_as_sentence(stats)}")
+        print(f"{n_added} passages added. {_as_sentence(stats)}")
     return 0
 
 
@@ -303,7 +327,7 @@ def _compact(options: argparse.Namespace) -> int:
 def _import(options: argparse.Namespace) -> int:
     texts = None if options.collection is None else read_collection(options.collection)
     foreign = read_foreign_index(options.old, texts)
-    encoder = _encoder(options) if options.model else None
+    encoder = _named_encoder(options)
     with Index.convert(foreign, options.out, encoder, progress=False if options.quiet else None) as index:
         stats = index.stats()
     if texts is None and foreign.kind != "RAGatouille":
@@ -316,16 +340,25 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _opened(options: argparse.Namespace) -> Index:
+    return Index.open(options.index, _named_encoder(options))
+
+
+def _named_encoder(options: argparse.Namespace) -> Encoder | None:
+    """The model of --model; without it, the one that the index names."""
     if not options.model and (options.device or options.trust_remote_code):
         raise ValueError("--device and --trust-remote-code go with --model; name the model that the index was made with.")
-    return Index.open(options.index, _encoder(options) if options.model else None)
+    return _encoder(options) if options.model else None
 
 
 def _where(options: argparse.Namespace) -> dict[str, Any] | None:
+    if options.where is None:
+        return None
     try:
-        where: dict[str, Any] | None = None if options.where is None else json.loads(options.where)
-    except ValueError as error:
+        where = json.loads(options.where)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"--where is no JSON: {error}") from None
+    if not isinstance(where, dict):
+        raise ValueError(f'--where is a JSON object such as {{"year": 2024}}, got {options.where:.80}')
     return where
 
 
@@ -369,13 +402,20 @@ def _read_passages(lines: Sequence[str], source: str) -> Iterator[Passage]:
             raise ValueError(f"Line {number} of {source}: {error}") from None
 
 
-def _find(paths: list[Path]) -> list[tuple[Path, str]]:
-    return [file for path in paths for file in find_files(path)]
+def _find(paths: list[Path]) -> list[Path]:
+    """The files below these paths, each once."""
+    return list(dict.fromkeys(file for path in paths for file in find_files(path)))
 
 
-def _read_all(files: list[tuple[Path, str]], encoder: Any) -> Iterator[Passage]:
-    for path, name in files:
-        yield from read_file(path, name, encoder.split)
+def _read_all(files: list[Path], split: Any) -> Iterator[Passage]:
+    for path in files:
+        yield from read_file(path, path.as_posix(), split)
+
+
+def _read_below(folder: Path, split: Any) -> Iterator[Passage]:
+    """The passages of the files of a folder, named from there on."""
+    for path in find_files(folder):
+        yield from read_file(path, path.name if path == folder else path.relative_to(folder).as_posix(), split)
 
 
 def _demo_passages() -> list[Passage]:
@@ -403,10 +443,14 @@ def _as_json(hit: Hit) -> dict[str, Any]:
 
 
 def _as_line(hit: Hit) -> str:
-    text = " ".join(hit.text.split())
-    return (
-        f"{hit.rank:>4}. {hit.score:6.2f}  {hit.relevance:.3f}  [{hit.passage.id}] {text[:140]}{'…' if len(text) > 140 else ''}"
-    )
+    text = _printable(" ".join(hit.text.split()))
+    shown = f"{text[:140]}{'…' if len(text) > 140 else ''}"
+    return f"{hit.rank:>4}. {hit.score:6.2f}  {hit.relevance:.3f}  [{_printable(hit.passage.id)}] {shown}"
+
+
+def _printable(text: str) -> str:
+    """The text without what would move a terminal's cursor or forge another line."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _silent(*_: object) -> None:

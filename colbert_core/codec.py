@@ -98,7 +98,7 @@ class ResidualCodec:
         centroids, levels, layers = (arrays.get(name) for name in ("centroids", "levels", "layers"))
         if centroids is None or levels is None or centroids.ndim != 2 or not len(centroids):
             raise ValueError("it is no codec")
-        if levels.shape not in [(2**nbits,) for nbits in NBITS] or not np.isfinite(levels).all():
+        if levels.shape not in [(2**nbits,) for nbits in NBITS] or not np.isfinite(levels).all() or (np.diff(levels) < 0).any():
             raise ValueError(f"its levels are damaged: {levels!r:.80}")
         if not np.isfinite(centroids).all():
             raise ValueError("a centroid is damaged")

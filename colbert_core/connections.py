@@ -133,7 +133,7 @@ class Connections:
         folder = "the index" if self.path is None else self.path.parent
         locked = f"Another writer has held {folder} for {self.timeout:g} s; try again when it is done."
         try:
-            if not self._writing.acquire(timeout=self.timeout):
+            if not self._writing.acquire(timeout=min(self.timeout, threading.TIMEOUT_MAX)):
                 raise IndexLockedError(locked)
             if self._writing_with is not None:  # of a write of this thread, interrupted where no line of ours could end it
                 self._writing_with.reusable = False

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.errors import MissingExtraError
 from colbert_core.types import Passage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     Split = Callable[[str, str], list[Passage]]
@@ -20,10 +23,8 @@ SUFFIXES = (*TEXTS, ".jsonl", ".tsv", ".parquet")
 _ID, _TEXT, _TITLE = ("id", "_id"), "text", "title"
 
 
-def find_files(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[tuple[Path, str]]:
-    """The files of a folder and those below it that can be read, or the file itself, each with its name.
-
-    Hidden files and folders are passed over. Names are relative to the folder, with slashes.
+def find_files(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
+    """The files of a folder and those below it that can be read, or the file itself. Hidden ones are passed over.
 
     Raises:
         ValueError: there is nothing there, or nothing that can be read.
@@ -31,7 +32,7 @@ def find_files(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[tuple[P
     if path.is_file():
         if path.suffix.lower() not in suffixes:
             raise ValueError(f"{path} is none of {', '.join(suffixes)}.")
-        return [(path, path.as_posix())]
+        return [path]
     if not path.is_dir():
         raise ValueError(f"There is no file or folder {path}.")
     files = sorted(
@@ -43,7 +44,7 @@ def find_files(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[tuple[P
     )
     if not files:
         raise ValueError(f"{path} holds no {', '.join(suffixes)} file.")
-    return [(file, file.relative_to(path).as_posix()) for file in files]
+    return files
 
 
 def read_file(path: Path, name: str, split: Split) -> Iterator[Passage]:
@@ -75,7 +76,7 @@ def read_file(path: Path, name: str, split: Split) -> Iterator[Passage]:
             yield passage
             continue
         for piece in pieces:
-            yield Passage(piece.id, piece.text, {**piece.metadata, **passage.metadata})
+            yield Passage(piece.id, piece.text, {**passage.metadata, **piece.metadata})
 
 
 def read_text(path: Path) -> str:
@@ -91,18 +92,25 @@ def read_text(path: Path) -> str:
 
 
 def read_collection(path: Path) -> list[str]:
-    """The texts of a collection by number: ColBERT's ``collection.tsv`` (number, text, perhaps title), or JSON lines.
+    """The texts of a collection by number, as Stanford ColBERT reads it: number, text, perhaps title; or JSON lines.
+
+    A first line that begins with "id" counts as number 0, as it does there; a title goes before the text with a bar between.
 
     Raises:
         ValueError: the numbers are not 0, 1, 2 and so on.
     """
-    reader = _json_lines if path.suffix.lower() == ".jsonl" else _tab_separated
     texts = []
-    for number, (place, record) in enumerate(reader(path)):
-        passage = _from_record(record, f"{path}, {place}", str(number), "")
-        if path.suffix.lower() == ".tsv" and passage.id not in (str(number), "id"):
-            raise ValueError(f"{path}, {place} has the number {passage.id!r} where {number} belongs.")
-        texts.append(passage.text)
+    if path.suffix.lower() == ".jsonl":
+        for number, (place, record) in enumerate(_json_lines(path)):
+            texts.append(_from_record(record, f"{path}, {place}", str(number), "").text)
+        return texts
+    for number, (place, line) in enumerate(_lines(path)):
+        name, *columns = line.split("\t")
+        if not columns:
+            raise ValueError(f"{path}, {place} has 1 column where a number and a text belong.")
+        if name != str(number) and not (number == 0 and name == "id"):
+            raise ValueError(f"{path}, {place} has the number {name!r:.80} where {number} belongs.")
+        texts.append(f"{columns[1]} | {columns[0]}" if len(columns) > 1 and columns[1] else columns[0])
     return texts
 
 
@@ -147,7 +155,7 @@ def _tab_separated(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for place, line in _lines(path):
         values = line.split("\t")
         if columns is None:
-            if _TEXT in values:
+            if _TEXT in values and not values[0].isdecimal():
                 columns = values
                 continue
             columns = {1: [_TEXT], 2: ["id", _TEXT], 3: ["id", _TEXT, _TITLE]}.get(len(values), [])
@@ -169,14 +177,20 @@ def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             for batch in file.iter_batches(1024):
                 for record in batch.to_pylist():
                     number += 1
-                    yield f"row {number}", {key: value for key, value in record.items() if value is not None}
+                    plain = {key: _plain(value) for key, value in record.items()}
+                    yield f"row {number}", {key: value for key, value in plain.items() if value is not None}
     except arrow.ArrowInvalid as error:
         raise ValueError(f"{path} is no Parquet file: {error}") from None
 
 
-def counted(passages: Iterable[Passage], pieces: dict[str, int]) -> Iterator[Passage]:
-    """The same passages, while ``pieces`` learns how many pieces each text file has."""
-    for passage in passages:
-        if "piece" in passage.metadata:
-            pieces[passage.metadata["source"]] = passage.metadata["piece"]
-        yield passage
+def _plain(value: Any) -> Any:
+    """A value of a table as metadata can hold it: dates and decimal numbers as strings, NaN as nothing."""
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, (decimal.Decimal, datetime.timedelta)):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value

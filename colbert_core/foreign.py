@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colbert_core.codec import NBITS, ResidualCodec, pack
+from colbert_core.codec import NBITS, ResidualCodec, pack, row_bytes
 from colbert_core.errors import DamagedIndexError, IndexNotFoundError, UnsupportedIndexError
 from colbert_core.segment import Segment
 from colbert_core.types import Passage
@@ -68,12 +68,23 @@ class ForeignIndex:
         first = 0
         for number, doclens in enumerate(self._doclens):
             codes, residuals = self._chunk(number)
-            n_tokens = int(doclens.sum())
+            width = row_bytes(self.codec.dim, self.codec.nbits)
+            if (
+                codes.ndim != 1
+                or codes.dtype.kind not in "iu"
+                or residuals.dtype != np.uint8
+                or residuals.shape[1:] != (width,)
+            ):
+                raise DamagedIndexError(
+                    f"Chunk {number} has codes of {codes.dtype} {codes.shape} and residuals of {residuals.dtype} "
+                    f"{residuals.shape}, where whole numbers and rows of {width} bytes belong."
+                )
+            n_tokens = int(doclens.sum(dtype=np.int64))
             if len(codes) < n_tokens or len(residuals) < n_tokens:
                 raise DamagedIndexError(
                     f"Chunk {number} has {n_tokens} tokens but {len(codes)} codes and {len(residuals)} residuals."
                 )
-            ends = np.cumsum(doclens)
+            ends = np.cumsum(doclens, dtype=np.int64)
             for start in range(0, len(doclens), _BATCH):
                 some = np.arange(start, min(start + _BATCH, len(doclens)))
                 some = some[doclens[some] > 0]
@@ -127,7 +138,7 @@ def _read_stanford(folder: Path, about: dict[str, Any], texts: Sequence[str] | N
     buckets = _torch(folder / "buckets.pt")
     if not isinstance(buckets, (tuple, list)) or len(buckets) != 2:
         raise DamagedIndexError(f"{folder / 'buckets.pt'} holds no cutoffs and weights.")
-    codec = _codec(folder, _tensor(folder / "centroids.pt"), _array(folder / "buckets.pt", buckets[1]))
+    codec = _codec(folder, _tensor(folder / "centroids.pt"), _array(folder / "buckets.pt", buckets[1]), about)
     doclens = _doclens(folder, about)
     passages = _ragatouille_passages(folder) if (folder / "pid_docid_map.json").is_file() else None
     kind = "RAGatouille" if passages is not None else "Stanford ColBERT"
@@ -141,7 +152,7 @@ def _read_stanford(folder: Path, about: dict[str, Any], texts: Sequence[str] | N
 
 
 def _read_fast_plaid(folder: Path, about: dict[str, Any], texts: Sequence[str] | None) -> ForeignIndex:
-    codec = _codec(folder, _npy(folder / "centroids.npy"), _npy(folder / "bucket_weights.npy"))
+    codec = _codec(folder, _npy(folder / "centroids.npy"), _npy(folder / "bucket_weights.npy"), about)
     doclens = _doclens(folder, about)
     starts = np.cumsum([0, *(int(some.sum()) for some in doclens)])
 
@@ -195,33 +206,48 @@ def _ragatouille_passages(folder: Path) -> list[Passage]:
     collection = _json(folder / "collection.json", list)
     documents = _json(folder / "pid_docid_map.json", dict)
     metadata_file = folder / "docid_metadata_map.json"
-    metadata = (_json(metadata_file, dict) if metadata_file.is_file() else None) or {}
+    has_metadata = metadata_file.is_file() and metadata_file.read_bytes().strip() != b"null"
+    metadata = _json(metadata_file, dict) if has_metadata else {}
+    if not all(isinstance(text, str) for text in collection) or not all(isinstance(known, dict) for known in metadata.values()):
+        raise DamagedIndexError(f"{folder}: collection.json holds something that is no text, or the metadata no object.")
     names = [str(documents.get(str(number), number)) for number in range(len(collection))]
     counts, seen = Counter(names), Counter[str]()
     passages = []
     for name, text in zip(names, collection, strict=True):
-        seen[name] += 1
-        known = metadata.get(name) or {}
+        known = metadata.get(name, {})
         if counts[name] == 1:
             passages.append(Passage(name, text, known))
-        else:
-            passages.append(Passage(f"{name}#{seen[name]}", text, {"document_id": name, **known}))
+            continue
+        seen[name] += 1
+        piece = f"{name}#{seen[name]}"
+        while piece in counts:  # the name of another document
+            piece += "#"
+        passages.append(Passage(piece, text, {**known, "document_id": name}))
     return passages
 
 
-def _codec(folder: Path, centroids: NDArray[Any], levels: NDArray[Any]) -> ResidualCodec:
+def _codec(folder: Path, centroids: NDArray[Any], levels: NDArray[Any], about: dict[str, Any]) -> ResidualCodec:
     try:
-        return ResidualCodec.from_arrays({"centroids": centroids.astype(np.float16), "levels": levels.astype(np.float32)})
+        codec = ResidualCodec.from_arrays({"centroids": _floats(centroids, np.float16), "levels": _floats(levels, np.float32)})
     except ValueError as error:
         raise DamagedIndexError(f"The codec of {folder} cannot be used: {error}; residuals have {NBITS} bits.") from None
+    config = about["config"] if isinstance(about.get("config"), dict) else about
+    for name, found in (("nbits", codec.nbits), ("dim", codec.dim)):
+        if config.get(name, found) != found:
+            raise DamagedIndexError(f"The index {folder} says that its {name} is {config[name]!r}, but its codec has {found}.")
+    return codec
+
+
+def _floats(array: NDArray[Any], kind: Any) -> NDArray[Any]:
+    if array.dtype.kind != "f":
+        raise ValueError(f"it holds {array.dtype} where floating numbers belong")
+    return array.astype(kind)
 
 
 def _repacked(residuals: NDArray[np.uint8], codec: ResidualCodec) -> NDArray[np.uint8]:
     """Theirs: for each component its bits, lowest first, filled into bytes from the highest bit down."""
     nbits, dim = codec.nbits, codec.dim
-    if residuals.ndim != 2 or residuals.shape[1] * 8 < dim * nbits:
-        raise DamagedIndexError(f"Residuals of {residuals.shape[1:]} bytes cannot hold {dim} components of {nbits} bits.")
-    packed = np.empty((len(residuals), -(-dim * nbits // 8)), np.uint8)
+    packed = np.empty((len(residuals), row_bytes(dim, nbits)), np.uint8)
     for start in range(0, len(residuals), 2**16):
         bits = np.unpackbits(residuals[start : start + 2**16], axis=1)[:, : dim * nbits].reshape(-1, dim, nbits)
         numbers = (bits << np.arange(nbits, dtype=np.uint8)).sum(axis=2, dtype=np.uint8)
@@ -237,7 +263,7 @@ def _doclens(folder: Path, about: dict[str, Any]) -> tuple[NDArray[np.int32], ..
     for number in range(n_chunks):
         path = folder / f"doclens.{number}.json"
         counts = _json(path, list)
-        if not all(isinstance(count, int) and count >= 0 for count in counts):
+        if not all(isinstance(count, int) and 0 <= count < 2**31 for count in counts):
             raise DamagedIndexError(f"{path} holds something that is no number of tokens.")
         doclens.append(np.array(counts, np.int32))
     return tuple(doclens)
@@ -248,9 +274,9 @@ def _json(path: Path, kind: type) -> Any:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DamagedIndexError(f"{path} is missing.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedIndexError(f"{path} is no JSON: {error}") from None
-    if not isinstance(value, kind) and value is not None:
+    if not isinstance(value, kind):
         raise DamagedIndexError(f"{path} holds a {type(value).__name__} where a {kind.__name__} belongs.")
     return value
 
@@ -277,7 +303,10 @@ def _array(path: Path, tensor: Any) -> NDArray[Any]:
 
     if not isinstance(tensor, torch.Tensor):
         raise DamagedIndexError(f"{path} holds a {type(tensor).__name__} where a tensor belongs.")
-    array: NDArray[Any] = tensor.numpy()
+    try:
+        array: NDArray[Any] = tensor.detach().numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, bfloat16
+        raise DamagedIndexError(f"{path} holds a tensor of a kind that was not expected: {error}") from None
     return array
 
 

@@ -46,7 +46,7 @@ from colbert_core.search import (
 )
 from colbert_core.segment import Segment, as_segment
 from colbert_core.store import Changes, File, StaleRead, Store, made_aside
-from colbert_core.types import TokenEmbeddings, check_text
+from colbert_core.types import Passage, TokenEmbeddings, check_text
 from colbert_core.upkeep import (
     State,
     buried,
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 
     from colbert_core.foreign import ForeignIndex
     from colbert_core.store import Reader
-    from colbert_core.types import Hit, Passage, TokenEncoder
+    from colbert_core.types import Hit, TokenEncoder
 
     Where = Mapping[str, Any] | Callable[[Passage], bool]
 
@@ -365,7 +365,7 @@ class Index:
         """
         pool_factor = check_factor(pool_factor)
         total = len(passages) if isinstance(passages, (list, tuple)) else None
-        if total is not None:
+        if total is not None or isinstance(passages, Passage):
             passages = check_passages(passages)
             _check_ids(Counter(passage.id for passage in passages))
             _dumped(passages)

@@ -57,20 +57,22 @@ def test_an_index_is_made_searched_changed_and_checked(run, notes):  # noqa: F81
 
     code, out, _ = run("search", "wiki.idx", "the cat", "-k", "99", "--json")
     hits = printed(out)
-    assert {"cats.md#1", "deep/rust.txt#1", "m1", "more.jsonl#3", "t1", "t2", "7", "8"} <= {hit["id"] for hit in hits}
+    assert {"notes/cats.md#1", "notes/deep/rust.txt#1", "m1", "notes/more.jsonl#3", "t1", "t2", "7", "8"} <= {
+        hit["id"] for hit in hits
+    }
     by_id = {hit["id"]: hit for hit in hits}
     assert by_id["m1"]["text"] == "Pets happy pets"
-    assert by_id["m1"]["metadata"] == {"source": "more.jsonl", "title": "Pets", "year": 2020}
-    assert by_id["7"]["metadata"] == {"source": "p.parquet", "lang": "en"}
-    assert by_id["8"]["metadata"] == {"source": "p.parquet"}
-    assert by_id["cats.md#2"]["metadata"]["piece"] == 2
+    assert by_id["m1"]["metadata"] == {"source": "notes/more.jsonl", "title": "Pets", "year": 2020}
+    assert by_id["7"]["metadata"] == {"source": "notes/p.parquet", "lang": "en"}
+    assert by_id["8"]["metadata"] == {"source": "notes/p.parquet"}
+    assert by_id["notes/cats.md#2"]["metadata"]["piece"] == 2
 
     code, out, _ = run("search", "wiki.idx", "the cat", "--where", '{"year": {"$gte": 2000}}', "--json", "--exact")
     assert [hit["id"] for hit in printed(out)] == ["m1"]
 
     code, out, _ = run("delete", "wiki.idx", "t1", "nobody")
     assert (code, out) == (0, "1 passages deleted.\n")
-    code, out, _ = run("delete", "wiki.idx", "--where", '{"source": "p.parquet"}', "--json")
+    code, out, _ = run("delete", "wiki.idx", "--where", '{"source": "notes/p.parquet"}', "--json")
     assert (code, printed(out)) == (0, [{"deleted": 2}])
 
     code, out, _ = run("stats", "wiki.idx", "--json")
@@ -131,12 +133,18 @@ def test_verify_says_what_is_wrong_with_exit_code_1(run, notes):  # noqa: F811
     [
         (["index", "nowhere", "--out", "x.idx"], "There is no file or folder nowhere"),
         (["index", "notes/ignored.pdf", "--out", "x.idx"], "is none of .txt, .md, .jsonl, .tsv, .parquet"),
-        (["index", "notes", "--out", "notes"], "notes exists already and holds no index; choose another path"),
+        (
+            ["index", "notes", "--out", "notes"],
+            "notes exists already and holds no index, or more than that; choose another path",
+        ),
         (["index", "notes", "--out", "x.idx", "--nbits", "3"], "nbits must be 1, 2, 4, 8, or 32"),
         (["index", "notes", "--out", "x.idx", "--model", "no/such model"], "no/such model"),
         (["search", "nowhere", "cat"], "There is no index at nowhere"),
         (["search", "made.idx", "cat", "--where", "{"], "--where is no JSON"),
-        (["search", "made.idx", "cat", "--where", "[1]"], "A filter is a dict"),
+        (["search", "made.idx", "cat", "--where", "[1]"], "--where is a JSON object"),
+        (["search", "made.idx", "cat", "--where", "null"], "--where is a JSON object"),
+        (["search", "made.idx", "cat", "--where", "[" * 100_000], "--where is no JSON"),
+        (["delete", "made.idx", "x", "--where", "null"], "--where is a JSON object"),
         (["search", "made.idx", "cat"], "made for vectors from elsewhere, without an encoder"),
         (["search", "made.idx", "cat", "--device", "cpu"], "--device and --trust-remote-code go with --model"),
         (["delete", "made.idx"], "Name the passages by their ids, or by --where; one of them"),
@@ -191,13 +199,95 @@ def test_parquet_without_pyarrow_names_the_pip_line(tmp_path, monkeypatch, stanf
         list(read_file(tmp_path / "a.parquet", "a.parquet", stanford.split))
 
 
-def test_hidden_files_are_passed_over_and_one_file_keeps_its_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_hidden_files_are_passed_over(tmp_path):
     for name in (".git/x.txt", "a/b.txt", "a/.c.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
-    assert [name for _, name in find_files(tmp_path)] == ["a/b.txt"]
-    assert [name for _, name in find_files(tmp_path.joinpath("a/b.txt").relative_to(tmp_path))] == ["a/b.txt"]
+    assert find_files(tmp_path) == find_files(tmp_path / "a/b.txt") == [tmp_path / "a/b.txt"]
+
+
+def test_a_folder_and_a_file_in_it_are_named_alike_and_read_once(run, notes):  # noqa: F811
+    code, out, _ = run("index", "notes", "./notes/cats.md", "--out", "x.idx", "--json")
+    assert (code, printed(out)[0]["passages"]) == (0, 11)
+    (notes / "cats.md").write_text("Cats purr.")
+    assert run("add", "x.idx", "notes/cats.md")[0] == 0
+    with Index.open("x.idx") as index:
+        assert [name for name in index.ids() if "cats.md" in name] == ["notes/cats.md#1"]
+
+
+def test_records_that_have_fields_of_our_names_are_records(run, notes):  # noqa: F811
+    lines = [{"id": f"r{n}", "text": "the cat", "piece": piece} for n, piece in enumerate([9, 3, 1, True, {"a": 1}])]
+    (notes / "r.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    code, out, _ = run("index", "notes/r.jsonl", "--out", "x.idx", "--json")
+    assert (code, printed(out)[0]["passages"]) == (0, 5)
+    code, out, _ = run("add", "x.idx", "notes/r.jsonl", "--json")
+    assert (code, printed(out)[0]["passages"]) == (0, 5)
+
+
+def test_a_long_record_that_became_short_leaves_no_pieces_and_the_other_way_round(run, notes):  # noqa: F811
+    file, long = notes / "r.jsonl", "the cat sat on the mat. " * 20
+
+    def names(*arguments, text):
+        file.write_text(json.dumps({"id": "x", "text": text}) + '\n{"id": "y", "text": "a dog"}')
+        assert run(*arguments)[0] == 0
+        with Index.open("x.idx") as index:
+            return [name for name in index.ids() if name.startswith("x")]
+
+    pieces = names("index", "notes/r.jsonl", "--out", "x.idx", text=long)
+    assert len(pieces) > 2
+    assert names("add", "x.idx", "notes/r.jsonl", text="a cat") == ["x"]
+    assert names("add", "x.idx", "notes/r.jsonl", text=long) == pieces
+
+
+def test_an_index_that_cannot_be_made_leaves_nothing_and_the_old_one_alone(run, notes):  # noqa: F811
+    assert run("index", "notes", "--out", "x.idx")[0] == 0
+    (notes / "z.jsonl").write_text('{"text": ')
+    for arguments in (["--out", "new.idx"], ["--out", "x.idx", "--overwrite"]):
+        code, _, err = run("index", "notes", *arguments)
+        assert (code, "line 1 is no JSON" in err) == (1, True)
+    assert sorted(path.name for path in notes.parent.iterdir()) == ["notes", "x.idx"]
+    with Index.open("x.idx") as index:
+        assert len(index) == 11
+    (notes / "z.jsonl").write_text('{"text": "a cat"}')
+    assert run("index", "notes/z.jsonl", "--out", "x.idx")[0] == 1
+    assert run("index", "notes/z.jsonl", "--out", "x.idx", "--overwrite")[0] == 0
+    with Index.open("x.idx") as index:
+        assert len(index) == 1
+
+
+def test_what_a_terminal_would_obey_is_not_printed(run, notes):  # noqa: F811
+    (notes / "r.jsonl").write_text(json.dumps({"id": "a\x1b[31m\n9. x", "text": "the \x1b]0;cat\x07 sat"}))
+    run("index", "notes/r.jsonl", "--out", "x.idx")
+    code, out, _ = run("search", "x.idx", "cat")
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert out.rstrip("\n").isprintable()
+
+
+def test_parquet_s_own_types_become_metadata(tmp_path, stanford):
+    import datetime
+    import decimal
+
+    table = pyarrow.table(
+        {
+            "text": ["a", "b"],
+            "day": [datetime.date(2020, 1, 2), None],
+            "at": [datetime.datetime(2020, 1, 2, 3, 4), None],
+            "price": [decimal.Decimal("1.50"), None],
+            "share": [0.5, float("nan")],
+            "tags": [["x"], []],
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    first, second = read_file(tmp_path / "a.parquet", "a", stanford.split)
+    assert first.metadata == {
+        "source": "a",
+        "day": "2020-01-02",
+        "at": "2020-01-02T03:04:00",
+        "price": "1.50",
+        "share": 0.5,
+        "tags": ["x"],
+    }
+    assert second.metadata == {"source": "a", "tags": []}
 
 
 @pytest.mark.parametrize(
@@ -230,10 +320,10 @@ def test_import_makes_an_index_of_another_library_s(run, tmp_path, monkeypatch, 
 
 
 def test_a_collection_is_read_by_number(tmp_path):
-    (tmp_path / "c.tsv").write_text("id\ttext\n")
-    assert read_collection(tmp_path / "c.tsv") == []
-    (tmp_path / "c.tsv").write_text("0\tone\n1\ttwo\ttitle\n".replace("\ttitle", ""))
-    assert read_collection(tmp_path / "c.tsv") == ["one", "two"]
+    (tmp_path / "c.tsv").write_text("id\ttext\ttitle\n1\tone\tOne\n2\ttwo\n")  # their reader counts the names as number 0
+    assert read_collection(tmp_path / "c.tsv") == ["title | text", "One | one", "two"]
+    (tmp_path / "c.tsv").write_text("0\ttext\n1\ttwo\n")
+    assert read_collection(tmp_path / "c.tsv") == ["text", "two"]
     (tmp_path / "c.tsv").write_text("0\tone\n2\ttwo\n")
     with pytest.raises(ValueError, match="line 2 has the number '2' where 1 belongs"):
         read_collection(tmp_path / "c.tsv")

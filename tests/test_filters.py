@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import date
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -101,6 +102,23 @@ def matching(index, where):
 def test_what_a_filter_matches(index, where, expected):
     assert matching(index, where) == expected
     assert matching(index, {"$not": where}) == "".join(sorted(set(DOCUMENTS) - set(expected)))
+
+
+def test_a_filter_may_be_wide(index):
+    assert matching(index, {"$or": [{"year": n} for n in range(5000)]}) == "a"
+    assert matching(index, {"$and": [{"year": {"$ne": n}} for n in range(2019)]}) == "abcde"
+    assert matching(index, {"tags": {"$all": ["news"] * 3000}}) == "ad"
+    assert matching(index, {"year": {"$in": range(3000)}}) == "a"
+    assert matching(index, {"year": np.int64(2020)}) == "a"
+    assert matching(index, MappingProxyType({"year": np.float32(2021.5)})) == "b"
+
+
+def test_a_filter_too_large_for_sqlite_is_a_named_error(index):
+    where = {"$or": [{"year": n} for n in range(700)]}
+    for _ in range(9):
+        where = {"$or": [{"$not": where}, *({"lang": str(n)} for n in range(900))]}
+    with pytest.raises(ValueError, match="too large for SQLite"):
+        index.search("text", where=where)
 
 
 def test_a_function_of_a_passage_is_a_filter(index):
@@ -227,6 +245,7 @@ def test_hostile_names_and_values_are_only_names_and_values(words, name):
         ({"a": [math.inf]}, ValueError, "a is inf"),
         ({"a": 2**63}, ValueError, "more than 64 bits"),
         ({"a": "x\udfff"}, ValueError, "lone surrogate"),
+        ({"a" * 1001: {"b": 1}}, ValueError, "endless names"),
         ({"\udfff": 1}, ValueError, "lone surrogate"),
     ],
     ids=str,

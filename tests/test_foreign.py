@@ -144,6 +144,24 @@ def test_ragatouille_s_documents_keep_their_ids_and_metadata(tmp_path):
         assert len(index.search(np.ones((1, 32), np.float32), where={"document_id": "cats"})) == 2
 
 
+def test_ragatouille_s_pieces_never_take_the_name_of_another_document(tmp_path):
+    write_ragatouille_index(tmp_path / "old")
+    documents = ["cats", "cats", "cats#1", "birds", "fish", "gone", "ants"]
+    write_json(tmp_path / "old", "pid_docid_map.json", {str(number): name for number, name in enumerate(documents)})
+    with Index.convert(read_foreign_index(tmp_path / "old")) as index:
+        assert index.ids() == ["cats#1#", "cats#2", "cats#1", "birds", "fish", "ants"]
+
+
+def test_an_index_whose_passages_are_all_deleted_can_be_imported_and_grow(tmp_path):
+    write_fast_plaid_index(tmp_path / "old")
+    for number in (0, 1):
+        write_json(tmp_path / "old", f"doclens.{number}.json", [0, 0])
+    with Index.convert(read_foreign_index(tmp_path / "old")) as index:
+        index.compact()
+        index.add([Passage("x", "x")], embeddings=[np.ones((2, 32))])
+        assert len(index.search(np.ones((1, 32), np.float32))) == 1
+
+
 def test_texts_can_be_given_for_indexes_that_keep_none(tmp_path):
     write_fast_plaid_index(tmp_path / "old")
     index = Index.convert(read_foreign_index(tmp_path / "old", TEXTS))
@@ -203,13 +221,44 @@ def test_the_encoder_it_names_is_used(tmp_path, stanford_folder):
             "fast-plaid",
             lambda old: np.save(old / "0.residuals.npy", np.zeros((20, 3), np.uint8)),
             DamagedIndexError,
-            "of 3 bytes|3,",
+            "where whole numbers and rows of 16 bytes belong",
         ),
         (
             "fast-plaid",
             lambda old: np.save(old / "0.codes.npy", np.full(20, 8)),
             DamagedIndexError,
             "names a centroid that there is not",
+        ),
+        ("fast-plaid", lambda old: np.save(old / "0.codes.npy", np.full(20, 1.5)), DamagedIndexError, "codes of float64"),
+        ("fast-plaid", lambda old: np.save(old / "0.codes.npy", np.zeros((20, 2), int)), DamagedIndexError, "codes of int64"),
+        ("fast-plaid", lambda old: np.save(old / "centroids.npy", np.ones((8, 32), complex)), DamagedIndexError, "complex128"),
+        ("fast-plaid", lambda old: np.save(old / "bucket_weights.npy", np.arange(4.0)), DamagedIndexError, "nbits is 4, but"),
+        (
+            "fast-plaid",
+            lambda old: np.save(old / "bucket_weights.npy", -np.arange(16.0)),
+            DamagedIndexError,
+            "levels are damaged",
+        ),
+        ("fast-plaid", lambda old: (old / "metadata.json").write_text("null"), DamagedIndexError, "holds a NoneType"),
+        ("fast-plaid", lambda old: (old / "metadata.json").write_text("[" * 10**5), DamagedIndexError, "is no JSON"),
+        ("fast-plaid", lambda old: (old / "doclens.1.json").write_text(f"[{2**40}]"), DamagedIndexError, "no number of tokens"),
+        (
+            "Stanford ColBERT",
+            lambda old: torch.save(torch.ones(8, 32, dtype=torch.bfloat16), old / "centroids.pt"),
+            DamagedIndexError,
+            "of a kind that was not expected",
+        ),
+        (
+            "RAGatouille",
+            lambda old: (old / "collection.json").write_text("[1, 2, 3, 4, 5, 6, 7]"),
+            DamagedIndexError,
+            "no text",
+        ),
+        (
+            "RAGatouille",
+            lambda old: (old / "docid_metadata_map.json").write_text('{"cats": 1}'),
+            DamagedIndexError,
+            "no object",
         ),
         ("fast-plaid", lambda old: np.save(old / "0.codes.npy", np.full(20, -1)), DamagedIndexError, "names a centroid"),
         ("fast-plaid", lambda old: (old / "0.codes.npy").write_bytes(b"\x93NUMPY"), UnsupportedIndexError, "damaged"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,8 @@ from colbert_core import (
     PartialAddError,
     Passage,
     ReadOnlyIndexError,
+    Reranker,
+    StorageError,
     UnsupportedIndexError,
 )
 
@@ -121,7 +125,10 @@ def test_overwriting_empties_the_index_and_may_change_its_encoder(path, words):
         assert len(index.search(np.ones((1, 3), np.float32))) == 1
 
 
-@pytest.mark.parametrize("content", [{"notes.txt": b"mine"}, {"index.sqlite": b"no database"}, {"files/x": b"x", "other": b""}])
+@pytest.mark.parametrize(
+    "content",
+    [{"notes.txt": b"mine"}, {"index.sqlite": b"no database"}, {"files/x": b"x", "other": b""}, {"files/thesis.docx": b"mine"}],
+)
 def test_what_is_no_index_is_never_overwritten(path, words, content):
     for name, data in content.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -741,3 +748,345 @@ def test_nothing_on_any_path_unpickles():
         assert "import pickle" not in text
         assert "allow_pickle=True" not in text
         assert text.count("torch.load(") == text.count("weights_only=True"), source
+
+
+# What a review found
+
+
+def in_a_process(code, *arguments):
+    """Run code in a process of its own; what it printed."""
+    script = "import os, sys, threading, time\nimport numpy as np\nfrom colbert_core import *\n" + textwrap.dedent(code)
+    done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_a_forked_child_adds_outlives_the_parent_s_closing(path):
+    out = in_a_process(
+        """
+        index = Index.create(sys.argv[1], dim=4)
+        index.add([Passage(str(n), "text") for n in range(5)], embeddings=[np.ones((1, 4))] * 5)
+        index.search(np.ones((1, 4), np.float32))
+        first, second = os.pipe(), os.pipe()
+        child = os.fork()
+        if child == 0:
+            assert len(index) == 5
+            os.write(first[1], b"x")
+            os.read(second[0], 1)  # the parent has closed its own
+            index.add([Passage("child", "text")], embeddings=[np.ones((1, 4))])
+            assert len(index.search(np.ones((1, 4), np.float32), k=99)) == 6
+            os._exit(0)
+        os.read(first[0], 1)
+        index.close()
+        os.write(second[1], b"x")
+        assert os.waitpid(child, 0)[1] == 0
+        print(len(Index.open(sys.argv[1])))
+        """,
+        path,
+    )
+    assert out == "6\n"
+
+
+def test_a_fork_while_threads_search_and_write_hangs_nobody(path):
+    in_a_process(
+        """
+        index = Index.create(sys.argv[1], dim=4)
+        memory = Index.create(None, dim=4)
+        for each in (index, memory):
+            each.add([Passage(str(n), "text") for n in range(50)], embeddings=[np.ones((1, 4))] * 50)
+        stop = False
+        def work(call):
+            while not stop:
+                call()
+        query = np.ones((1, 4), np.float32)
+        calls = [lambda: index.search(query), lambda: memory.search(query), lambda: index.add([Passage("x", "x")], embeddings=[query])]
+        threads = [threading.Thread(target=work, args=(call,)) for call in calls]
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                for each in (index, memory):
+                    try:
+                        each.search(query)
+                    except StorageError as error:
+                        assert "was forked while another thread" in str(error), error
+                assert len(Index.open(sys.argv[1]).search(query)) == 10
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        stop = True
+        for thread in threads:
+            thread.join()
+        """,
+        path,
+    )
+
+
+def test_an_index_in_memory_is_closed_while_threads_search(words):
+    in_a_process(
+        """
+        for _ in range(5):
+            index = Index.create(None, dim=4)
+            index.add([Passage(str(n), "text", {"n": n}) for n in range(50)], embeddings=[np.ones((1, 4))] * 50)
+            def search():
+                try:
+                    while True:
+                        index.search(np.ones((1, 4), np.float32), where={"n": {"$gt": 3}})
+                except ValueError as error:
+                    assert "closed" in str(error), error
+            threads = [threading.Thread(target=search) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.1)
+            index.close()
+            for thread in threads:
+                thread.join()
+        """
+    )
+
+
+def test_ctrl_c_at_any_moment_leaves_no_lock_behind(path):
+    in_a_process(
+        """
+        import signal, random
+        index = Index.create(sys.argv[1], dim=4, timeout=0.5)
+        def interrupt(*_):
+            raise KeyboardInterrupt
+        signal.signal(signal.SIGALRM, interrupt)
+        moments = random.Random(0)
+        for n in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.0001, 0.006))
+                while True:
+                    index.add([Passage(str(n), "text")], embeddings=[np.ones((1, 4))])
+                    index.delete([str(n)])
+            except KeyboardInterrupt as error:
+                kept = error  # as a notebook keeps it, with all its frames
+            index.add([Passage("after", "text")], embeddings=[np.ones((1, 4))])
+            assert len(index) in (1, 2)
+            index.delete([str(n)])
+        result = []
+        thread = threading.Thread(target=lambda: result.append(index.delete(["after"])))
+        thread.start()
+        thread.join()
+        assert result == [1] and index.verify().ok
+        assert Index.open(sys.argv[1], timeout=0.5).add([Passage("z", "z")], embeddings=[np.ones((1, 4))]) == ["z"]
+        """,
+        path,
+    )
+
+
+def test_an_index_that_was_removed_and_made_again_is_noticed(path):
+    def make():
+        index = Index.create(path, dim=2)
+        index.add([Passage("x", "x")], embeddings=[np.ones((1, 2))])
+        return index
+
+    index = make()
+    index.search(np.ones((1, 2), np.float32))
+    with index._store.connections.used():  # its connections are gone; the next one is new
+        shutil.rmtree(path)
+        with pytest.raises(IndexNotFoundError, match="is gone"):
+            len(index)
+        make().close()
+        for call in (lambda: index.search(np.ones((1, 2), np.float32)), lambda: index.get(["x"]), lambda: len(index)):
+            with pytest.raises(StorageError, match="was overwritten with a new one; open it again"):
+                call()
+
+
+def test_a_reader_of_an_older_state_does_not_see_later_deletes(path, words):
+    with Index.create(path, words) as index:
+        index.add(THREE)
+        with index._store.read() as reader:
+            reader.rows()  # its transaction begins here
+            index.delete(["a"])
+            index.search("cat")
+            state = index._state(reader)
+            assert [int(part.live.sum()) for part in state.snapshot.parts] == [3]
+
+
+def test_closing_and_compacting_wait_for_nobody(path, words):
+    index, other = Index.create(path, words), Index.open(path, words, timeout=30)
+    index.add(THREE)
+    started = time.monotonic()
+    with index._store.write():
+        other.close()
+    with index._store.read() as reader:
+        reader.rows()
+        Index.open(path, words, timeout=30).compact()
+    assert time.monotonic() - started < 20
+
+
+def test_two_threads_that_make_the_same_index_make_one(path):
+    barrier, results = threading.Barrier(4), []
+
+    def make():
+        barrier.wait()
+        try:
+            results.append(Index.create(path, dim=3))
+        except IndexExistsError as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(isinstance(result, Index) for result in results) == 1
+    assert len(Index.open(path)) == 0
+
+
+def test_a_folder_that_lost_its_empty_files_folder_can_be_written_to(path, monkeypatch):
+    monkeypatch.setattr(store_module, "_LARGEST_ROW", 0)
+    Index.create(path, dim=3).close()
+    (path / "files").rmdir()
+    with Index.open(path) as index:
+        index.add([Passage("x", "x")], embeddings=[np.ones((1, 3))])
+        assert index.verify().ok
+
+
+def test_a_file_that_is_not_ours_is_never_removed(path):
+    with Index.create(path, dim=3) as index:
+        (path / "files" / "notes.txt").write_text("mine")
+        index.add([Passage("x", "x")], embeddings=[np.ones((1, 3))])
+        index.clear()
+    assert (path / "files" / "notes.txt").read_text() == "mine"
+
+
+def test_the_working_folder_may_change(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    index = Index.create("x.idx", dim=3)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with index._store.connections.used():  # so that another connection is needed
+        index.add([Passage("x", "x")], embeddings=[np.ones((1, 3))])
+    assert len(index) == 1
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_database_of_something_else_is_not_touched(path):
+    path.mkdir()
+    connection = sqlite3.connect(path / "index.sqlite")
+    connection.execute("CREATE TABLE mine(x)")
+    connection.commit()
+    connection.close()
+    before = (path / "index.sqlite").read_bytes()
+    with pytest.raises(UnsupportedIndexError):
+        Index.open(path)
+    assert (path / "index.sqlite").read_bytes() == before
+    assert [entry.name for entry in path.iterdir()] == ["index.sqlite"]
+
+
+def test_verify_names_every_file_that_is_missing_or_cut_short(compressed_path):
+    with Index.open(compressed_path) as index:
+        index.search(np.ones((1, 32), np.float32))
+        names = [file.name for file in files_of(compressed_path)]
+        for file in files_of(compressed_path):
+            file.write_bytes(file.read_bytes()[:50])
+        problems = index.verify().problems
+    assert all(any(name in problem for problem in problems) for name in names)
+
+
+def test_a_hostile_index_cannot_ask_for_code_to_be_run(path, stanford_folder):
+    Index.create(path, stanford_folder).close()
+    for origin in ({"name": "x/y", "trust_remote_code": True}, {"name": 3}, ["x"], "x", {"late_chunking": 1}):
+        connection = sqlite3.connect(path / "index.sqlite")
+        connection.execute("UPDATE about SET value = ? WHERE key = 'encoder'", (json.dumps({"name": "x", "origin": origin}),))
+        connection.commit()
+        connection.close()
+        with Index.open(path) as index, pytest.raises(DamagedIndexError, match="what no version of this package writes"):
+            index.search("cat")
+
+
+def test_an_interrupt_after_the_commit_says_that_the_passages_are_in(path, words, interrupt_at):
+    index = Index.create(path, words)
+    with interrupt_at("collected"), pytest.raises(KeyboardInterrupt) as caught:
+        index.add(THREE)
+    assert caught.value.__notes__ == ["3 passages of this call are in the index, up to 'c'."]
+    assert len(index) == 3
+
+
+@pytest.mark.parametrize("timeout", [-1, None, "1", float("nan"), True])
+def test_a_timeout_is_a_number_of_seconds(path, timeout):
+    with pytest.raises(ValueError, match="timeout is a number of seconds, at least 0"):
+        Index.create(path, dim=3, timeout=timeout)
+    assert not path.exists()
+
+
+def test_waiting_for_ever_is_allowed(path):
+    with Index.create(path, dim=3, timeout=float("inf")) as index:
+        assert index.add([Passage("x", "x")], embeddings=[np.ones((1, 3))]) == ["x"]
+
+
+class Wrong(WordEncoder):
+    answer = None
+
+    def encode_queries(self, texts):
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        [np.empty((0, 64), np.float32)],
+        [np.full((2, 64), np.nan, np.float32)],
+        [np.ones((2, 64), np.float32)],
+        [np.ones((2, 8), np.float32)],
+        [[[1.0] * 64]],
+        [np.eye(64)],
+    ],
+    ids=["none", "empty", "nan", "long", "narrow", "list", "double"],
+)
+def test_an_encoder_whose_query_vectors_are_wrong_is_named(answer):
+    encoder = Wrong()
+    encoder.answer = answer
+    index = Index.create(None, encoder)
+    index.add(THREE)
+    for call in (lambda: index.search("cat"), lambda: Reranker(encoder).rank("cat", THREE)):
+        with pytest.raises(ValueError, match="The encoder's query vectors cannot be used"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda index: index.add(THREE[0]), TypeError, r"got one Passage; write \[passage\]"),
+        (lambda index: index.search("cat", ids=5), TypeError, "ids must be a list of strings, got int"),
+        (lambda index: index.delete(None), TypeError, "ids must be a list of strings, got NoneType"),
+        (lambda index: index.get(["\ud800"]), ValueError, "Id 0 has a lone surrogate"),
+        (lambda index: index.search("cat", k=True), TypeError, "k must be a whole number of passages, got True"),
+        (lambda index: index.search("cat", min_relevance=[1]), TypeError, "min_relevance is a relevance from 0 to 1"),
+        (
+            lambda index: index.search_diverse("cat", lambda_mult=None),
+            TypeError,
+            "lambda_mult is a number from 0 to 1, got None",
+        ),
+        (lambda index: index.search("cat", config={"nprobe": 3}), TypeError, "config must be a SearchConfig, got dict"),
+        (lambda index: index.search(np.array([["a"]])), ValueError, "Query 0 must be real numbers"),
+        (lambda index: index.search(np.ones((1, 64)) * 1j), ValueError, "Query 0 must be real numbers"),
+        (lambda _: Index.create(None, dim=2**70), ValueError, "dim must be at most 65536"),
+        (lambda _: Index.create(None, dim=2.5), TypeError, "dim must be a whole number of components"),
+    ],
+)
+def test_mistakes_in_calls_are_named(words, call, error, message):
+    index = Index.create(None, words)
+    index.add(THREE)
+    with pytest.raises(error, match=message):
+        call(index)
+    assert "\ud800" not in index
+    assert len(index) == 3
+
+
+def test_pooling_works_on_vectors_from_elsewhere():
+    index = Index.create(None, dim=8)
+    index.add([Passage("x", "x")], embeddings=[np.random.default_rng(0).standard_normal((40, 8))], pool_factor=4)
+    assert index.stats().tokens == 10
+
+
+def test_a_filter_of_a_delete_may_use_the_index(path, words):
+    with Index.create(path, words) as index:
+        index.add(THREE)
+        assert index.delete_where(lambda passage: len(index.search("cat", k=9)) == 3 and passage.id != "a") == 2
+        assert index.ids() == ["a"]
+        assert index.ids({"n": 7}) == []

@@ -1,6 +1,6 @@
 """What a compressed index costs and finds: build at once and in a thousand steps, size, recall, changes, opening.
 
-    python benchmarks/index_lifecycle.py passages.jsonl queries.jsonl [--first 20000] [--cache FOLDER]
+    python benchmarks/index_lifecycle.py passages.jsonl queries.jsonl [--first 20000] [--first-queries 100] [--cache FOLDER]
 
 Passages are JSON lines with _id, title and text, queries with text. Recall@10 is against exact search over the uncompressed
 vectors, and against scoring every passage with the same codes. Vectors are encoded once and kept in the folder of --cache.
@@ -132,14 +132,14 @@ def main():
     parser.add_argument("passages", type=Path)
     parser.add_argument("queries", type=Path)
     parser.add_argument("--first", type=int, help="only so many passages")
-    parser.add_argument("--queries", type=int, default=100, dest="n_queries", help="only so many queries (default: 100)")
+    parser.add_argument("--first-queries", type=int, help="only so many queries; scoring everything takes a second for each")
     parser.add_argument("--model", help="default: the model in the box")
     parser.add_argument("--cache", type=Path, help="folder for the vectors")
     options = parser.parse_args()
     lines = read_jsonl(options.passages, options.first)
     passages = [Passage(line["_id"], f"{line.get('title', '')} {line['text']}".strip()) for line in lines]
     embeddings, queries = encoded(
-        passages, [line["text"] for line in read_jsonl(options.queries)], options.model, options.cache
+        passages, [line["text"] for line in read_jsonl(options.queries, options.first_queries)], options.model, options.cache
     )
 
     uncompressed = Index.create(None, dim=embeddings.vectors.shape[1])

@@ -235,20 +235,29 @@ class Connections:
             renew()
 
 
-def _each_living(method: str) -> Callable[[], None]:
-    def call() -> None:
-        for connections in list(_living):
-            getattr(connections, method)()
+_held: list[Connections] = []  # by the fork that is under way
 
-    return call
+
+def _before_fork() -> None:
+    _held[:] = list(_living)
+    for connections in _held:
+        connections._before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for connections in _held:
+        connections._after_fork_in_parent()
+    _held.clear()
+
+
+def _after_fork_in_child() -> None:
+    _held.clear()
+    for connections in list(_living):
+        connections._after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_each_living("_before_fork"),
-        after_in_parent=_each_living("_after_fork_in_parent"),
-        after_in_child=_each_living("_after_fork_in_child"),
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def _opened(path: Path, mode: str, timeout: float) -> Connection:

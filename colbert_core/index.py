@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import threading
 import weakref
 from collections import Counter
@@ -19,7 +18,6 @@ import numpy as np
 from colbert_core.codec import MOST_CENTROIDS, NBITS, ResidualCodec, count_centroids, sample_size
 from colbert_core.embeddings import encode_queries, vectors_for
 from colbert_core.errors import (
-    CheckpointError,
     DamagedIndexError,
     EncoderMismatchError,
     IndexLockedError,
@@ -30,6 +28,7 @@ from colbert_core.filters import compile_where, dump_metadata
 from colbert_core.maxsim import unit_vectors
 from colbert_core.pooling import check_factor, pool_embeddings
 from colbert_core.progress import progress_bar
+from colbert_core.provenance import Provenance, about_encoder
 from colbert_core.search import (
     Part,
     Ranked,
@@ -86,9 +85,6 @@ _SMALLEST_FIT = 2**10
 _GROWTH = 4
 # How often a search starts again because another thread replaced what it was reading.
 _TRIES = 100
-# Encoded when an index is made and when an encoder is brought to it. The same model in another precision gives at least .9988.
-_PROBE = "The same words, encoded again, tell one model from another."
-_SAME = 0.98
 _SEED = 12345
 _TIMEOUT = 60.0
 # Of any model there is; more is a mistake.
@@ -174,15 +170,14 @@ class Index:
         self._identity: str = about["identity"]
         self._dim: int = about["dim"]
         self._nbits: int | None = about["nbits"]
-        self._made_with: dict[str, Any] | None = json.loads(about["encoder"]) if about["encoder"] else None
-        self._probe: bytes | None = about["probe"]
+        self._made_with = Provenance.from_about(about, self._named())
         self._encoder = encoder
         self._newest: State | None = None
         self._make_locks()
         store.connections.after_fork = weakref.WeakMethod(self._make_locks)
         self._closed = weakref.finalize(self, store.close)
         if encoder is not None:
-            self._check_encoder(encoder)
+            self._made_with.check(encoder)
 
     def _make_locks(self) -> None:
         self._encoder_lock = threading.Lock()
@@ -219,7 +214,7 @@ class Index:
             from colbert_core.encoder import as_encoder  # here, so that importing the package does not import torch
 
             loaded = as_encoder(encoder)
-        about = {**_about_vectors(path, loaded, dim, nbits), **_about_encoder(loaded)}
+        about = {**_about_vectors(path, loaded, dim, nbits), **about_encoder(loaded)}
         return cls(Store.create(_as_path(path), about, overwrite=overwrite, timeout=_checked_timeout(timeout)), loaded)
 
     @classmethod
@@ -290,9 +285,10 @@ class Index:
                     f"The {foreign.kind} index holds vectors of dim {foreign.codec.dim}, but the encoder "
                     f"{getattr(loaded, 'name', loaded)!r:.200} has dim {loaded.dim}; name the one it was made with."
                 )
-        about = {**_about_vectors(path, loaded, foreign.codec.dim, foreign.codec.nbits), **_about_encoder(loaded)}
-        if loaded is None and foreign.encoder:
-            about["encoder"] = json.dumps({"name": foreign.encoder, "origin": {"name": foreign.encoder}})
+        about = {
+            **_about_vectors(path, loaded, foreign.codec.dim, foreign.codec.nbits),
+            **about_encoder(loaded, foreign.encoder),
+        }
         folder = _as_path(path)
         if folder is None:
             index = cls(Store.create(None, about, overwrite=False, timeout=_TIMEOUT), loaded)
@@ -321,7 +317,7 @@ class Index:
         """
         with self._encoder_lock:
             if self._encoder is None:
-                self._encoder = self._load_encoder()
+                self._encoder = self._made_with.load()
             return self._encoder
 
     @property
@@ -676,7 +672,7 @@ class Index:
                 segments=len(parts),
                 dead_tokens=sum(part.segment.n_tokens for part in parts) - live,
                 vector_bytes=sum(file.size for file in (*state.files, state.codec_file) if file),
-                encoder=None if self._made_with is None else self._made_with["name"],
+                encoder=self._made_with.name,
                 generation=state.generation,
             )
 
@@ -744,12 +740,11 @@ class Index:
 
     def __repr__(self) -> str:
         where = "in memory" if self._store.folder is None else repr(str(self._store.folder))
-        encoder = "vectors from elsewhere" if self._made_with is None else repr(self._made_with["name"])
         try:
             content = f"{len(self)} passages"
         except (StorageError, ValueError):
             content = "unreadable" if self._closed.alive else "closed"
-        return f"Index({where}, {content}, {encoder})"
+        return f"Index({where}, {content}, {self._made_with.encoder})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """In memory, a copy of everything; on disk, the folder."""
@@ -902,53 +897,6 @@ class Index:
         except IndexLockedError:
             return
 
-    # Encoders
-
-    def _check_encoder(self, encoder: TokenEncoder) -> None:
-        """Whether an encoder makes the vectors that are in the index.
-
-        Raises:
-            EncoderMismatchError: it does not.
-        """
-        made_with = "vectors from elsewhere" if self._made_with is None else f"the encoder {self._made_with['name']!r}"
-        given = f"the encoder {getattr(encoder, 'name', encoder)!r:.200}"
-        if encoder.dim != self._dim:
-            raise EncoderMismatchError(
-                f"{self._named()} was made with {made_with}, of dim {self._dim}, but {given} has dim {encoder.dim}; "
-                "open it with the one it was made with."
-            )
-        if self._probe is None:
-            return
-        probe = np.frombuffer(self._probe, np.float32).reshape(-1, self._dim)
-        vectors = encoder.encode_passages([_PROBE], progress=False).vectors
-        if vectors.shape != probe.shape or float((vectors * probe).sum(axis=1).min()) < _SAME:
-            raise EncoderMismatchError(
-                f"{self._named()} was made with {made_with}, and {given} gives other vectors for the same text; "
-                "open it with the one it was made with, or make a new index."
-            )
-
-    def _load_encoder(self) -> TokenEncoder:
-        if self._made_with is None:
-            raise EncoderMismatchError(
-                f"{self._named()} was made for vectors from elsewhere, without an encoder; give vectors in place of texts, "
-                "or open it with the encoder that makes them."
-            )
-        name, origin = self._made_with["name"], self._made_with["origin"]
-        if origin is None:
-            raise EncoderMismatchError(
-                f"{self._named()} was made with the encoder {name!r}, which has no name to load it by; pass it to Index.open."
-            )
-        from colbert_core.encoder import Encoder
-
-        try:
-            encoder = Encoder.from_pretrained(**_checked_origin(origin, self._named()))
-        except CheckpointError as error:
-            raise EncoderMismatchError(
-                f"{self._named()} was made with the encoder {name!r}, which cannot be loaded; pass it to Index.open. ({error})"
-            ) from error
-        self._check_encoder(encoder)
-        return encoder
-
     def _named(self) -> str:
         return "The index in memory" if self._store.folder is None else f"The index {self._store.folder}"
 
@@ -1045,28 +993,10 @@ def _about_vectors(
     return {"dim": None if width is None else int(width), "nbits": None if nbits == 32 else int(nbits), "codec_tokens": None}
 
 
-def _about_encoder(encoder: TokenEncoder | None) -> dict[str, Any]:
-    """What an index keeps of its encoder: how to load it again, and its vectors of a known text."""
-    if encoder is None:
-        return {"encoder": None, "probe": None}
-    probe = encoder.encode_passages([_PROBE], progress=False).check(1, encoder.dim)
-    made_with = {"name": str(getattr(encoder, "name", type(encoder).__name__)), "origin": getattr(encoder, "origin", None)}
-    return {"encoder": json.dumps(made_with), "probe": probe.vectors.tobytes()}
-
-
 def _checked_timeout(timeout: float) -> float:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
         raise ValueError(f"timeout is a number of seconds, at least 0, got {timeout!r}.")
     return timeout
-
-
-def _checked_origin(origin: Any, named: str) -> dict[str, Any]:
-    """What an index says of its encoder, if it is what ``Encoder.origin`` writes: a file from elsewhere must not run code."""
-    none = type(None)
-    kinds = {"name": (str, none), "query_length": (int, none), "passage_length": (int, none), "late_chunking": (bool,)}
-    if not isinstance(origin, dict) or any(type(value) not in kinds.get(key, ()) for key, value in origin.items()):
-        raise DamagedIndexError(f"{named} says of its encoder what no version of this package writes: {origin!r:.200}")
-    return origin
 
 
 def _as_path(path: str | PathLike[str] | None) -> Path | None:

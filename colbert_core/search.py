@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-6
 # Where passages tie by their centroids, at most so many times as many as were asked for are scored exactly.
 _MOST_TIED = 4
-# Tokens decompressed or looked up at a time: 2 MB of float32 at 128 dimensions, which stay in the cache and cost a third of 16.
-_TOKENS_AT_A_TIME = 2**12
+# Tokens decompressed or looked up at a time: 16 MB of float32 at 128 dimensions.
+_TOKENS_AT_A_TIME = 2**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,13 @@ class SearchConfig:
 def default_config(k: int) -> SearchConfig:
     """What finds at least 95 % of the ``k`` passages that scoring all of them with the same codes would find.
 
+    Twice as many exact scores as that needs where a collection was built at once: one that grew has fewer centroids to rank
+    by. Over 2.1 million tokens both then find .963 of the exact top 10; with 256 exact scores .950 and .944.
+
     Args:
         k: hits that are wanted.
     """
-    return SearchConfig(nprobe=4 if k <= 10 else 8, n_exact=max(256, 4 * k))
+    return SearchConfig(nprobe=4 if k <= 10 else 8, n_exact=max(512, 8 * k))
 
 
 @dataclass(frozen=True, slots=True)

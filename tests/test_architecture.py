@@ -30,7 +30,7 @@ LAYERS = [
     },
     {"backbone", "embeddings", "recipe", "segment", "store"},
     {"encoder", "foreign", "search"},
-    {"upkeep"},
+    {"provenance", "upkeep"},
     {"index", "rerank"},
     {"cli"},
 ]

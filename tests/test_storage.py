@@ -402,6 +402,30 @@ def test_progress_can_be_shown_and_silenced(path, words, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_memory_while_adding_is_bounded_by_the_batch_and_not_by_the_collection(path):
+    """A stream of 160 MB of vectors, uncompressed; what the process holds must not grow with it."""
+    out = in_a_process(
+        """
+        import resource
+        rng = np.random.default_rng(0)
+        index = Index.create(sys.argv[1], dim=64, nbits=32)
+        peaks = []
+        def stream():
+            for n in range(32 * 1024):
+                if n % 1024 == 0:
+                    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+                yield Passage(str(n), "text")
+        index.add(stream(), embeddings=(rng.standard_normal((20, 64)).astype(np.float32) for _ in range(32 * 1024)))
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        print(index.stats().vector_bytes // 2**20, peaks[2], peaks[-1])
+        """,
+        path,
+    )
+    size, early, late = map(int, out.split())
+    assert size >= 150
+    assert late - early < size / 2
+
+
 # Damage
 
 

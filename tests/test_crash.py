@@ -125,6 +125,18 @@ def test_killed_while_an_index_is_made_there_is_a_whole_one_or_none(tmp_path, st
         assert index.verify().ok
 
 
+def test_killed_at_random_moments_of_making_an_index(tmp_path):
+    moments = random.Random(1)
+    for number in range(6):
+        folder = tmp_path / f"{number}.idx"
+        state, under_way = replayed({}, run_writer(folder, number + 1, "no step", after=moments.uniform(0, 0.02)))
+        try:
+            check(folder, state, under_way)
+        except IndexNotFoundError:
+            Index.create(folder, dim=DIM).close()
+            check(folder, {}, None)
+
+
 def test_killed_at_random_moments(tmp_path, request):
     """One index lives through all of it, and at least half of the kills come within a write."""
     kills, within, moments = request.config.getoption("--kills"), 0, random.Random(0)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # What float32 may lose of one cosine of a few hundred terms; scores closer than this per query vector may change places.
 _ROUNDING = 1e-6
-# Where passages tie by their centroids, at most so many times as many as were asked for are scored exactly.
+# Of passages that tie by their centroids, at most so many times as many as were asked for are scored exactly.
 _MOST_TIED = 4
 # Tokens decompressed or looked up at a time: 16 MB of float32 at 128 dimensions.
 _TOKENS_AT_A_TIME = 2**15
@@ -241,7 +241,7 @@ def _lists(segment: Segment) -> Any:
 def _best_by_centroids(
     snapshot: Snapshot, similarities: NDArray[np.float32], chosen: list[NDArray[np.intp]], n: int
 ) -> NDArray[np.int64]:
-    """The ``n`` passages that score best with every token taken for its centroid. *Shape:* (at most n,), ascending.
+    """The ``n`` passages that score best with every token taken for its centroid. *Shape:* (n,) or a few more, ascending.
 
     PLAID, section 4.3 (centroid interaction).
     """
@@ -261,8 +261,10 @@ def _best_by_centroids(
     rows, scores = np.concatenate(all_rows), np.concatenate(all_scores)
     if n < len(rows):
         nth_best = np.partition(scores, len(rows) - n)[len(rows) - n]
-        rows = rows[scores >= nth_best]  # equals of the last one as well, so that they tie; but not endlessly many
-    return np.sort(rows)[: _MOST_TIED * n]
+        # Equals of the last one as well, so that they tie by what they are; but not endlessly many.
+        equal = np.sort(rows[scores == nth_best])[: _MOST_TIED * n]
+        rows = np.concatenate([rows[scores > nth_best], equal])
+    return np.sort(rows)
 
 
 def _rank(

@@ -379,3 +379,17 @@ def test_the_windows_of_a_passage_stay_together_when_segments_are_split(monkeypa
     assert index.verify().problems == []
     assert [len(vectors) for vectors in index.embeddings([f"{i:02}" for i in range(40)])] == [60] * 40
     assert sorted(ids(index.search("word7 number3", k=99))) == [f"{i:02}" for i in range(40)]
+
+
+def test_passages_that_are_equal_tie_by_id_and_hide_no_better_one():
+    rng = np.random.default_rng(0)
+    same, better = rng.standard_normal((6, 16)), rng.standard_normal((6, 16))
+    index = Index.create(None, dim=16, nbits=4)
+    index.add([Passage(f"{i:04}", "x") for i in range(700)], embeddings=[same] * 700)
+    index.add([Passage(f"z{i}", "x") for i in range(3)], embeddings=[better] * 3)
+    index.compact()
+    assert index.stats().centroids > 0
+    config = SearchConfig(nprobe=8, n_exact=20)
+    assert ids(index.search(same.astype(np.float32), k=5, config=config)) == [f"{i:04}" for i in range(5)]
+    found = ids(index.search(np.concatenate([better, same[:1]]).astype(np.float32), k=6, config=config))
+    assert found == ["z0", "z1", "z2", "0000", "0001", "0002"]

@@ -642,7 +642,9 @@ def _check_free(folder: Path, *, overwrite: bool) -> None:
     if not (_is_ours(folder) and (folder / _DATABASE).is_file()):
         raise IndexExistsError(f"{folder} exists already and holds no index, or more than that; choose another path.")
     if not overwrite:
-        raise IndexExistsError(f"{folder} is an index already; open it with Index.open, or overwrite it.")
+        raise IndexExistsError(
+            f"{folder} is an index already; open it with Index.open, or overwrite it (overwrite=True, --overwrite)."
+        )
 
 
 def _is_ours(folder: Path) -> bool:

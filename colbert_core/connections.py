@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 import weakref
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from colbert_core.errors import (
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 # SQLite's log is written back into the database when a commit leaves it larger than this. Readers that follow each other
 # without a gap keep SQLite from doing so by itself: 218 commits beside six of them left a log of 14 MB to 74 kB of data.
 _LARGEST_LOG = 2**24
+
+# Seconds that a fork waits for other threads to finish what they do with an index.
+_FORK_WAITS = 10
 
 _living: weakref.WeakSet[Connections] = weakref.WeakSet()
 
@@ -55,7 +59,8 @@ class Connections:
         self.closed = False
         self.after_fork: Callable[[], Callable[[], None] | None] | None = None
         self._idle: list[Connection] = []
-        self._n_used = 0
+        self._users: Counter[int] = Counter()  # threads, and how many connections each has now
+        self._forking = False
         self._torn = False
         self._writing_with: Connection | None = None
         self._make_locks()
@@ -63,7 +68,7 @@ class Connections:
 
     def _make_locks(self) -> None:
         self.only = threading.RLock()
-        self._idle_lock = threading.Lock()
+        self._idle_lock = threading.Lock()  # a Condition would not survive Ctrl-C, being written in Python
         self._writing = threading.RLock()
 
     @contextlib.contextmanager
@@ -84,6 +89,9 @@ class Connections:
             self._give_back(connection)
 
     def _taken(self, *, create: bool) -> Connection:
+        me = threading.get_ident()
+        while self._forking and not self._users[me]:
+            time.sleep(0.001)
         with self._idle_lock:
             if self.closed:
                 raise ValueError("The index is closed; open it again.")
@@ -91,7 +99,7 @@ class Connections:
                 raise StorageError(
                     "This process was forked while another thread of its parent was using the index; open it again here."
                 )
-            self._n_used += 1
+            self._users[me] += 1
             if self.path is None:
                 if not self._idle:
                     self._idle.append(
@@ -105,7 +113,7 @@ class Connections:
             return self._connect(create=create)
         except BaseException:
             with self._idle_lock:
-                self._n_used -= 1
+                self._finish()
             raise
 
     def _give_back(self, connection: Connection) -> None:
@@ -113,13 +121,19 @@ class Connections:
             with contextlib.suppress(sqlite3.Error):
                 roll_back(connection)  # Ctrl-C can come between any two lines
         with self._idle_lock:
-            self._n_used -= 1
+            self._finish()
             if self.path is None:
                 return
             if not self.closed and connection.reusable:
                 self._idle.append(connection)
                 return
         connection.close()
+
+    def _finish(self) -> None:
+        me = threading.get_ident()
+        self._users[me] -= 1
+        if self._users[me] <= 0:
+            del self._users[me]
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -214,20 +228,30 @@ class Connections:
             connection.reusable = False  # it would not see a change
             return connection
 
-    # Forks. SQLite's connections, and what it knows of their locks in this process, must not be there in the child.
+    # Forks. What SQLite knows of connections and their locks must not be there in the child, and none of its own locks be held
+    # by a thread that the child does not have: so the fork waits until nobody is within a call.
 
     def _before_fork(self) -> None:
-        self._idle_lock.acquire()  # nobody takes a connection until the fork is done
+        me, until = threading.get_ident(), time.monotonic() + _FORK_WAITS
+        self._forking = True
+        self._idle_lock.acquire()
+        while self._users.keys() - {me} and time.monotonic() < until:
+            self._idle_lock.release()
+            time.sleep(0.001)
+            self._idle_lock.acquire()
         if self.path is not None:
             for connection in self._idle:
                 connection.close()
             self._idle = []
 
     def _after_fork_in_parent(self) -> None:
+        self._forking = False
         self._idle_lock.release()
 
     def _after_fork_in_child(self) -> None:
-        self._torn = self._n_used > 0
+        self._torn = bool(self._users)
+        self._users.clear()
+        self._forking = False
         self._writing_with = None
         self._make_locks()
         renew = self.after_fork() if self.after_fork is not None else None

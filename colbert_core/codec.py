@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from colbert_core.threads import spread
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from colbert_core.kernels import ByteRows
 
 NBITS = (1, 2, 4, 8)
 
@@ -26,6 +31,10 @@ MOST_CENTROIDS = 2**16
 """Codes have 16 bits up to here."""
 # Similarities computed at a time: 16 MB of float32.
 _SIMILARITIES = 2**22
+# Up to here a matrix product in float32 finds the nearest centroid as fast as bytes do.
+_FEW_CENTROIDS = 2**10
+# Vectors that a thread takes at a time.
+_PIECE = 2**13
 # Vectors whose residuals the levels are fitted to.
 _FITTED_ON = 2**14
 _SEED = 12345
@@ -71,7 +80,8 @@ class ResidualCodec:
         """
         centroids = _cluster(sample, n_centroids)
         held = sample[:: max(1, len(sample) // _FITTED_ON)]
-        residuals = held - centroids[_nearest(held, centroids)]
+        codec = cls(centroids, np.zeros(2**nbits, np.float32))
+        residuals = held - centroids[nearest_centroids(held, centroids, codec._rows)]
         return cls(centroids, lloyd_max(residuals.ravel(), 2**nbits))
 
     def extended(self, sample: NDArray[np.float32], n_centroids: int) -> ResidualCodec:
@@ -121,17 +131,17 @@ class ResidualCodec:
         Returns:
             *Shape:* (n,), of ``code_type``; and *Shape:* (n, ceil(dim * nbits / 8)), uint8.
         """
-        codes = np.empty(len(vectors), self.code_type)
-        packed = np.empty((len(vectors), row_bytes(self.dim, self.nbits)), np.uint8)
-        cutoffs = (self.levels[1:] + self.levels[:-1]) / 2
-        step = _block(len(self.centroids))
-        for start in range(0, len(vectors), step):
-            block = vectors[start : start + step]
-            nearest = _nearest(block, self.centroids)
-            codes[start : start + step] = nearest
-            numbers = np.searchsorted(cutoffs, block - self.centroids[nearest]).astype(np.uint8)
-            packed[start : start + step] = pack(numbers, self.nbits)
-        return codes, packed
+        from colbert_core.kernels import building, plain
+
+        nearest = nearest_centroids(vectors, self.centroids, self._rows)
+        packed = np.zeros((len(vectors), row_bytes(self.dim, self.nbits)), np.uint8)
+        vectors = plain(vectors)
+
+        def piece(some: slice) -> None:
+            building.pack_residuals(vectors[some], nearest[some], self.centroids, self.levels, self.nbits, packed[some])
+
+        spread(piece, pieces(len(vectors)))
+        return nearest.astype(self.code_type), packed
 
     def decompress(self, codes: NDArray[Any], residuals: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The vectors that codes and residuals stand for: centroid plus residual, scaled to length 1.
@@ -146,23 +156,61 @@ class ResidualCodec:
         Raises:
             IndexError: a code is no centroid's.
         """
-        vectors: NDArray[np.float32] = np.take(self.centroids, codes, axis=0)
-        width = residuals.shape[1]
-        for slot, table in enumerate(self._tables()):
-            columns = slice(slot * width, min((slot + 1) * width, self.dim))
-            if columns.start < self.dim:
-                # Clipping does nothing to bytes, and skips a check of each: 65 ns a token in place of 167.
-                vectors[:, columns] += np.take(table, residuals[:, : columns.stop - columns.start], mode="clip")
-        lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-        # Where centroid and residual cancel out there is no direction; such a row stays a row of zeros.
-        vectors *= (1 / np.maximum(lengths, np.float32(1e-12)))[:, None]
+        from colbert_core.kernels import building, instruction_set, plain
+
+        self.check_codes(codes)
+        vectors = np.empty((len(codes), self.dim), np.float32)
+        codes = codes.astype(self.code_type, copy=False)
+        building.decompress(
+            instruction_set(), plain(codes), plain(residuals), self.centroids, self.padded_levels, self.nbits, vectors
+        )
         return vectors
 
-    def _tables(self) -> NDArray[np.float32]:
-        """For each slot of a byte and each value of the byte, the level there. *Shape:* (8 // nbits, 256)."""
-        slots = np.arange(8 // self.nbits)[:, None] * self.nbits
-        tables: NDArray[np.float32] = self.levels[(np.arange(256)[None] >> slots) & (2**self.nbits - 1)]
-        return tables
+    def inverse_lengths(self, codes: NDArray[Any], residuals: NDArray[np.uint8]) -> NDArray[np.uint16]:
+        """What the sum of centroid and residual is multiplied by to have length 1, in 32768ths, at most 65535.
+
+        Args:
+            codes: *Shape:* (n,), of ``code_type``.
+            residuals: *Shape:* (n, ceil(dim * nbits / 8)), uint8.
+        """
+        from colbert_core.kernels import building, plain
+
+        self.check_codes(codes)
+        lengths = np.empty(len(codes), np.uint16)
+        building.measure(plain(codes), plain(residuals), self.centroids, self.levels, self.nbits, lengths)
+        return lengths
+
+    def check_codes(self, codes: NDArray[Any]) -> None:
+        """Make sure that every code is a centroid's.
+
+        Raises:
+            IndexError: one is not.
+        """
+        if len(codes) and int(codes.max()) >= len(self.centroids):
+            raise IndexError(f"a code is {int(codes.max())}, but there are {len(self.centroids)} centroids")
+
+    @cached_property
+    def _rows(self) -> ByteRows | None:
+        """The centroids as bytes, where there are enough of them for that to be faster."""
+        return None if len(self.centroids) <= _FEW_CENTROIDS else self.rows
+
+    @cached_property
+    def rows(self) -> ByteRows:
+        """The centroids as bytes, filled up to a multiple of four by repeating the last."""
+        from colbert_core.kernels import ByteRows
+
+        return ByteRows.of(self.centroids, multiple=4)
+
+    @cached_property
+    def padded_levels(self) -> NDArray[np.float32]:
+        """The levels, filled up to 16 of them or more."""
+        return np.concatenate([self.levels, np.zeros(16, np.float32)])
+
+    @cached_property
+    def byte_levels(self) -> tuple[NDArray[np.uint8], np.float32]:
+        """The levels as bytes with an offset of 128, over and over, *Shape:* (256,), and what such a byte stands for."""
+        scale = np.float32(max(float(np.abs(self.levels).max()), 1e-20) / 127)
+        return np.resize((np.rint(self.levels / scale) + 128).astype(np.uint8), 256), scale
 
 
 def count_centroids(n_tokens: int) -> int:
@@ -232,7 +280,17 @@ def lloyd_max(values: NDArray[np.float32], n_levels: int) -> NDArray[np.float32]
 
 
 def _cluster(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
-    """Centroids by spherical k-means, rounded to what float16 holds. *Shape:* (n_centroids, dim), float32."""
+    """Centroids by spherical k-means, rounded to what float16 holds. *Shape:* (n_centroids, dim), float32.
+
+    Where there are many, FAISS would take 16 times as long for the same mean cosine, computing in float32 what bytes are good
+    enough for.
+    """
+    centroids = _few_clusters(sample, n_centroids) if n_centroids <= _FEW_CENTROIDS else _many_clusters(sample, n_centroids)
+    held: NDArray[np.float32] = centroids.astype(np.float16).astype(np.float32)
+    return held
+
+
+def _few_clusters(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
     import faiss  # here, so that opening and searching an index do not wait for it
 
     kmeans = faiss.Kmeans(
@@ -246,18 +304,48 @@ def _cluster(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.float3
     )
     kmeans.train(np.ascontiguousarray(sample))
     found: Any = kmeans.centroids
-    centroids: NDArray[np.float32] = found.astype(np.float16).astype(np.float32)
+    return np.asarray(found, np.float32)
+
+
+def _many_clusters(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
+    from colbert_core.kernels import ByteRows, building, plain
+
+    sample = plain(sample)
+    random = np.random.default_rng(_SEED)
+    centroids = sample[np.sort(random.choice(len(sample), n_centroids, replace=False))]
+    for _ in range(_PASSES):
+        nearest = nearest_centroids(sample, centroids, ByteRows.of(centroids, multiple=4))
+        sums, counts = np.zeros_like(centroids), np.zeros(n_centroids, np.int64)
+        building.add_up(sample, nearest, sums, counts)
+        # A centroid that nothing is nearest to starts again somewhere else.
+        empty = np.flatnonzero(counts == 0)
+        sums[empty] = sample[random.choice(len(sample), len(empty), replace=False)]
+        centroids = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), np.float32(1e-12))
     return centroids
 
 
-def _nearest(vectors: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.intp]:
-    """The centroid of greatest dot product for each row. *Shape:* (n,)."""
-    nearest = np.empty(len(vectors), np.intp)
-    step = _block(len(centroids))
-    for start in range(0, len(vectors), step):
-        nearest[start : start + step] = (vectors[start : start + step] @ centroids.T).argmax(axis=1)
+def nearest_centroids(vectors: NDArray[np.float32], centroids: NDArray[np.float32], rows: ByteRows | None) -> NDArray[np.int32]:
+    """The centroid of greatest dot product for each row, by the centroids' bytes if they are given. *Shape:* (n,).
+
+    Over 2.7 million vectors and 16,384 centroids bytes choose one whose mean cosine is .85590, float32 .85596.
+    """
+    nearest = np.empty(len(vectors), np.int32)
+    if rows is None:
+        step = max(_SIMILARITIES // len(centroids), 64)
+        for start in range(0, len(vectors), step):
+            nearest[start : start + step] = (vectors[start : start + step] @ centroids.T).argmax(axis=1)
+        return nearest
+    from colbert_core.kernels import building, instruction_set, plain
+
+    vectors = plain(vectors)
+
+    def piece(some: slice) -> None:
+        building.nearest_rows(instruction_set(), vectors[some], rows.rows, nearest[some])
+
+    spread(piece, pieces(len(vectors)))
     return nearest
 
 
-def _block(n_centroids: int) -> int:
-    return max(_SIMILARITIES // n_centroids, 64)
+def pieces(n: int) -> list[slice]:
+    """``range(n)`` in parts that threads can share."""
+    return [slice(start, min(start + _PIECE, n)) for start in range(0, n, _PIECE)]

@@ -94,12 +94,14 @@ class ForeignIndex:
                 passages = [self._passages[first + place] for place in some.tolist()]
                 if int(codes[tokens].max()) >= len(self.codec.centroids) or int(codes[tokens].min()) < 0:
                     raise DamagedIndexError(f"Chunk {number} names a centroid that there is not ({codes[tokens].max()}).")
+                own_codes, own_residuals = codes[tokens].astype(self.codec.code_type), _repacked(residuals[tokens], self.codec)
                 windows = Segment(
                     rows=np.arange(len(some), dtype=np.int64),
                     spans=np.array([(0, len(passage.text)) for passage in passages], np.int32),
                     doclens=doclens[some],
-                    codes=codes[tokens].astype(self.codec.code_type),
-                    residuals=_repacked(residuals[tokens], self.codec),
+                    codes=own_codes,
+                    residuals=own_residuals,
+                    lengths=self.codec.inverse_lengths(own_codes, own_residuals),
                 )
                 yield Batch(passages, windows)
             first += len(doclens)

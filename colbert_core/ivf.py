@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class InvertedLists:
     centroids: NDArray[Any]
     offsets: NDArray[np.int64]
     windows: NDArray[np.int32]
+    _expanded: dict[int, tuple[NDArray[np.int64], NDArray[np.int32]]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def build(cls, codes: NDArray[Any], doclens: NDArray[np.int32]) -> InvertedLists:
@@ -44,17 +45,36 @@ class InvertedLists:
         starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] + 1)) if len(codes) else np.empty(0, np.int64)
         return cls(codes[starts], np.append(starts, len(codes)).astype(np.int64), windows)
 
-    def mark(self, centroids: NDArray[np.intp], marked: NDArray[np.bool_]) -> None:
-        """Set ``marked`` at every window in the lists of these centroids.
+    def by_centroid(self, n_centroids: int, n_windows: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Where the list of every centroid begins, and ``windows``, as the kernels read them.
+
+        Args:
+            n_centroids: of the codec; has only ever grown.
+            n_windows: that there are.
+
+        Returns:
+            *Shape:* (n_centroids + 1,), int64; and ``windows``.
 
         Raises:
-            IndexError: a list names a window that there is not; the file is damaged.
+            IndexError: a list leads nowhere; the file is damaged.
         """
-        places = np.searchsorted(self.centroids, centroids)
-        places = places[places < len(self.centroids)]
-        places = places[np.isin(self.centroids[places], centroids)]
-        for start, end in zip(self.offsets[places].tolist(), self.offsets[places + 1].tolist(), strict=True):
-            marked[self.windows[start:end]] = True
+        kept = self._expanded.get(n_centroids)
+        if kept is None:
+            from colbert_core.kernels import plain
+
+            windows, sizes = self.windows, np.diff(self.offsets)
+            if len(self.centroids) and int(self.centroids.max()) >= n_centroids:
+                raise IndexError(f"there is a list of centroid {int(self.centroids.max())} of {n_centroids}")
+            if len(windows) and not 0 <= int(windows.min()) <= int(windows.max()) < n_windows:
+                raise IndexError(f"a list names window {int(windows.max())} of {n_windows}")
+            if self.offsets[0] != 0 or (sizes < 0).any() or self.offsets[-1] != len(windows):
+                raise IndexError("the lists do not fit together")
+            counts = np.zeros(n_centroids + 1, np.int64)
+            np.add.at(counts, self.centroids.astype(np.int64) + 1, sizes)
+            kept = np.cumsum(counts), plain(windows)
+            self._expanded.clear()
+            self._expanded[n_centroids] = kept
+        return kept
 
     def reaching(self, allowed: NDArray[np.bool_]) -> NDArray[Any]:
         """The centroids whose list has an allowed window.

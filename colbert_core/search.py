@@ -9,8 +9,8 @@ from __future__ import annotations
 import numbers
 import operator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,8 +19,7 @@ from colbert_core.segment import as_segment
 from colbert_core.types import Hit, Passage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import Any
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,43 +29,50 @@ if TYPE_CHECKING:
 
 
 # What float32 may lose of one cosine of a few hundred terms; scores closer than this per query vector may change places.
-_ROUNDING = 1e-6
-# Of passages that tie by their centroids, at most so many times as many as were asked for are scored exactly.
-_MOST_TIED = 4
-# Tokens decompressed or looked up at a time: 16 MB of float32 at 128 dimensions.
-_TOKENS_AT_A_TIME = 2**15
+_FLOAT_ERROR = 1e-6
+# Uncompressed collections of fewer tokens are scored by NumPy: it takes 2 ms at most, and nothing has to be compiled.
+_SMALL = 2**13
+# From so many tokens on, vectors are scored as bytes before the best are scored as they are; 5 times as fast.
+_WORTH_BYTES = 2**16
+# Collections of more windows are narrowed down by their lists before centroids rank them.
+_LARGE = 2**17
 
 
 @dataclass(frozen=True, slots=True)
 class SearchConfig:
-    """How much a search of a compressed index looks at. More of either finds more, and takes longer.
+    """How much a search of a compressed index looks at. More of each finds more, and takes longer.
 
     Attributes:
         nprobe: centroids of each layer whose lists are read for each query vector, at least 1.
-        n_exact: passages, the best by their centroids, that are scored exactly; at least k are in any case.
+        n_candidates: windows, those listed at the nearest centroids, that are ranked by their centroids; None for all that
+            are listed.
+        n_exact: passages, the best by their centroids, that are scored over their residuals; at least k are in any case.
     """
 
     nprobe: int
-    n_exact: int
+    n_candidates: int | None = None
+    n_exact: int = 512
 
     def __post_init__(self) -> None:
         check_count(self.nprobe, "nprobe", "centroids")
+        if self.n_candidates is not None:
+            check_count(self.n_candidates, "n_candidates", "windows")
         check_count(self.n_exact, "n_exact")
 
 
-def default_config(k: int) -> SearchConfig:
+def default_config(k: int, n_windows: int = 0) -> SearchConfig:
     """What finds at least 95 % of the ``k`` passages that scoring all of them with the same codes would find.
-
-    Twice as many exact scores as that needs where a collection was built at once: one that grew has fewer centroids to rank
-    by. Over 2.1 million tokens both then find .963 of the exact top 10; with 256 exact scores .950 and .944.
 
     Args:
         k: hits that are wanted.
+        n_windows: of the collection.
     """
-    return SearchConfig(nprobe=4 if k <= 10 else 8, n_exact=max(512, 8 * k))
+    if n_windows < _LARGE:
+        return SearchConfig(nprobe=4 if k <= 10 else 8, n_candidates=None, n_exact=max(512, 8 * k))
+    return SearchConfig(nprobe=16, n_candidates=max(4096, 32 * k), n_exact=max(512, 8 * k))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Part:
     """A segment and which of its windows count.
 
@@ -77,6 +83,11 @@ class Part:
 
     segment: Segment
     live: NDArray[np.bool_]
+
+    @cached_property
+    def n_passages(self) -> int:
+        """Passages that count."""
+        return _count_rows(self.segment.rows[self.live])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +118,20 @@ class Ranked:
     spans: list[tuple[int, int]]
 
 
+class Scorer(Protocol):
+    """Scores windows against one query. ``margin`` is what ``roughly`` may be wrong by."""
+
+    margin: float
+
+    def roughly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Scores of some windows of segment ``number``. *Shape:* (n,), float32."""
+        ...
+
+    def exactly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.floating[Any]]:
+        """The same, and equal windows have equal scores whatever is scored beside them."""
+        ...
+
+
 def search(
     snapshot: Snapshot,
     query: NDArray[np.float32],
@@ -119,16 +144,13 @@ def search(
 ) -> Ranked:
     """The ``k`` live passages whose best window scores highest; there are fewer only where there are fewer.
 
-    A matrix product over many windows rounds equal windows differently in their last bits, so it only chooses; what it
-    chose is scored again one by one, in double precision, and equal passages tie.
-
     Args:
         snapshot: what to search.
         query: *Shape:* (n_q, dim), float32, unit rows.
         k: most passages, at least 1.
         tie: sort keys among equals, for a list of rows.
         rows: *Shape:* (n,), ascending; only these passages. None for all.
-        config: how much to look at; None chooses by k.
+        config: how much to look at; None chooses by k and the size of the collection.
         exact: score every passage.
 
     Raises:
@@ -136,23 +158,90 @@ def search(
     """
     if not isinstance(config, SearchConfig | None):
         raise TypeError(f"config must be a SearchConfig, got {type(config).__name__}: {config!r:.80}")
-    config = config or default_config(k)
-    allowed = [part.live if rows is None else part.live & part.segment.find(rows) for part in snapshot.parts]
+    parts, codec = snapshot.parts, snapshot.codec
+    segments = [part.segment for part in parts]
+    n_tokens = sum(segment.n_tokens for segment in segments)
+    if codec is None and n_tokens < _SMALL:
+        return _rank(parts, PlainScorer(segments, query), _all_windows(parts, rows), k, tie)
+    from colbert_core.scorer import KernelScorer  # here, because a small index needs no kernels
+
+    scorer = KernelScorer(segments, codec, query)
+    if exact or codec is None:
+        roughly = not exact and n_tokens >= _WORTH_BYTES
+        return _rank(parts, scorer, _all_windows(parts, rows), k, tie, roughly=roughly)
+    config = config or default_config(k, sum(len(segment.rows) for segment in segments))
     n_exact = max(config.n_exact, k)
-    chosen = [np.flatnonzero(some) for some in allowed]
-    if snapshot.codec is not None and not exact and _count_passages(snapshot, chosen) > n_exact:
-        similarities = query @ snapshot.codec.centroids.T  # (n_q, n_centroids)
-        cells = _probe(snapshot, similarities, config.nprobe, None if rows is None else allowed)
-        found = [_listed(part.segment, cells, some) for part, some in zip(snapshot.parts, allowed, strict=True)]
-        if _count_passages(snapshot, found) >= k:
-            chosen = found
-        best = _best_by_centroids(snapshot, similarities, chosen, n_exact)
-        # A passage's best window need not be among the candidates; all of its windows are scored.
-        chosen = []
-        for part in snapshot.parts:
-            windows = part.segment.windows_of(best)
-            chosen.append(windows[part.live[windows]])
-    return _rank(snapshot, query, chosen, k, tie)
+    n_found = sum(part.n_passages for part in parts) if rows is None else len(rows)
+    if n_found <= n_exact:
+        return _rank(parts, scorer, _all_windows(parts, rows), k, tie)
+    allowed = [part.live if rows is None else part.live & part.segment.find(rows) for part in parts]
+    reaching = None
+    if rows is not None:
+        lists = [_lists(segment).reaching(some) for segment, some in zip(segments, allowed, strict=True)]
+        reaching = np.concatenate(lists).astype(np.intp)
+    windows = scorer.shortlist(allowed, config.nprobe, config.n_candidates, n_exact, k, reaching)
+    return _rank(parts, scorer, windows, k, tie)
+
+
+def _all_windows(parts: Sequence[Part], rows: NDArray[np.int64] | None) -> list[NDArray[np.int32]]:
+    """The windows that count, of these passages or all."""
+    if rows is None:
+        return [np.flatnonzero(part.live).astype(np.int32) for part in parts]
+    return [_windows_of(part.segment, rows, part.live) for part in parts]
+
+
+def _windows_of(segment: Segment, rows: NDArray[np.int64], live: NDArray[np.bool_]) -> NDArray[np.int32]:
+    windows = segment.windows_of(rows)
+    return windows[live[windows]].astype(np.int32)
+
+
+def _rows_of(segments: Sequence[Segment], windows: Sequence[NDArray[np.int32]]) -> list[NDArray[np.int64]]:
+    return [segment.rows[some] for segment, some in zip(segments, windows, strict=True)]
+
+
+def _firsts(rows: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Where each passage begins in an ascending row of windows."""
+    return np.flatnonzero(np.concatenate([rows[:1] >= 0, rows[1:] != rows[:-1]]))
+
+
+def _greatest(scores: NDArray[Any], firsts: NDArray[np.intp]) -> NDArray[Any]:
+    return np.maximum.reduceat(scores, firsts) if len(firsts) else scores
+
+
+def _count_rows(rows: NDArray[np.int64]) -> int:
+    return int(np.count_nonzero(np.diff(rows))) + 1 if len(rows) else 0
+
+
+class PlainScorer:
+    """With NumPy alone, for collections so small that nothing needs to be compiled.
+
+    A matrix product over many windows rounds equal windows differently in their last bits, so it only chooses; what it chose is
+    scored again one by one, in double precision, and equal windows tie.
+
+    Attributes:
+        margin: what ``roughly`` may be wrong by.
+    """
+
+    def __init__(self, segments: Sequence[Segment], query: NDArray[np.float32]) -> None:
+        self._segments = segments
+        self._query = query
+        self.margin = _FLOAT_ERROR * len(query)
+
+    def roughly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Scores of some windows of a segment. *Shape:* (n,), float32."""
+        segment = self._segments[number]
+        assert segment.vectors is not None
+        return maxsim(self._query, segment.vectors[segment.tokens_of(windows)], segment.doclens[windows])
+
+    def exactly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Scores of some windows of a segment, each by itself. *Shape:* (n,), float64."""
+        segment, query = self._segments[number], self._query.astype(np.float64)
+        assert segment.vectors is not None
+        scores = np.empty(len(windows))
+        for place, window in enumerate(windows.tolist()):
+            vectors = segment.vectors[segment.offsets[window] : segment.offsets[window + 1]].astype(np.float64)
+            scores[place] = (query @ vectors.T).max(axis=1).sum()
+        return scores
 
 
 def vectors_of(snapshot: Snapshot, row: int, span: tuple[int, int] | None = None) -> NDArray[np.float32]:
@@ -206,132 +295,57 @@ def as_snapshot(embeddings: TokenEmbeddings) -> Snapshot:
     return Snapshot((Part(segment, np.ones(len(segment.rows), np.bool_)),))
 
 
-def _probe(
-    snapshot: Snapshot, similarities: NDArray[np.float32], nprobe: int, allowed: list[NDArray[np.bool_]] | None
-) -> NDArray[np.intp]:
-    """For every query vector the ``nprobe`` nearest centroids that lead to an allowed window. *Shape:* (n,).
-
-    So many of each layer: older vectors belong to the wider centroids of their time, which the later ones would crowd out.
-    """
-    layers = () if snapshot.codec is None else snapshot.codec.layers
-    if allowed is not None:
-        reaching = [_lists(part.segment).reaching(some) for part, some in zip(snapshot.parts, allowed, strict=True)]
-        closed = np.ones(similarities.shape[1], np.bool_)
-        closed[np.concatenate(reaching)] = False
-        similarities = np.where(closed, -np.inf, similarities).astype(np.float32)
-    cells = []
-    for start, end in pairwise([*layers, similarities.shape[1]]):
-        n = min(nprobe, end - start)
-        cells.append(start + np.argpartition(-similarities[:, start:end], n - 1, axis=1)[:, :n].ravel())
-    return np.unique(np.concatenate(cells))
-
-
-def _listed(segment: Segment, cells: NDArray[np.intp], allowed: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """The allowed windows that have a token at one of these centroids. *Shape:* (n,)."""
-    marked = np.zeros(len(allowed), np.bool_)
-    _lists(segment).mark(cells, marked)
-    return np.flatnonzero(marked & allowed)
-
-
 def _lists(segment: Segment) -> Any:
     assert segment.lists is not None
     return segment.lists
 
 
-def _best_by_centroids(
-    snapshot: Snapshot, similarities: NDArray[np.float32], chosen: list[NDArray[np.intp]], n: int
-) -> NDArray[np.int64]:
-    """The ``n`` passages that score best with every token taken for its centroid. *Shape:* (n,) or a few more, ascending.
-
-    PLAID, section 4.3 (centroid interaction).
-    """
-    table = np.ascontiguousarray(similarities.T)  # (n_centroids, n_q)
-    all_rows, all_scores = [], []
-    for part, windows in zip(snapshot.parts, chosen, strict=True):
-        segment = part.segment
-        assert segment.codes is not None
-        scores = np.empty(len(windows), np.float32)
-        for some, tokens in _blocks(segment, windows):
-            doclens = segment.doclens[windows[some]]
-            best = np.maximum.reduceat(table[segment.codes[tokens]], np.cumsum(doclens) - doclens)  # (n_windows, n_q)
-            scores[some] = best.sum(axis=1)
-        rows, scores, _ = best_windows(scores, segment.rows[windows])
-        all_rows.append(rows)
-        all_scores.append(scores)
-    rows, scores = np.concatenate(all_rows), np.concatenate(all_scores)
-    if n < len(rows):
-        nth_best = np.partition(scores, len(rows) - n)[len(rows) - n]
-        # Equals of the last one as well, so that they tie by what they are; but not endlessly many.
-        equal = np.sort(rows[scores == nth_best])[: _MOST_TIED * n]
-        rows = np.concatenate([rows[scores > nth_best], equal])
-    return np.sort(rows)
-
-
 def _rank(
-    snapshot: Snapshot,
-    query: NDArray[np.float32],
-    chosen: list[NDArray[np.intp]],
+    parts: Sequence[Part],
+    scorer: Scorer,
+    windows: list[NDArray[np.int32]],
     k: int,
     tie: Callable[[list[int]], Sequence[Any]],
+    *,
+    roughly: bool = True,
 ) -> Ranked:
-    """Score the chosen windows of each part exactly and keep the best ``k`` passages."""
-    found = []
-    for number, (part, windows) in enumerate(zip(snapshot.parts, chosen, strict=True)):
-        segment = part.segment
-        scores = np.empty(len(windows), np.float32)
-        for some, tokens in _blocks(segment, windows):
-            vectors = segment.vectors_of(tokens, snapshot.codec)
-            scores[some] = maxsim(query, vectors, segment.doclens[windows[some]])
-        rows, scores, places = best_windows(scores, segment.rows[windows])
-        found.append((rows, scores, np.full(len(rows), number), windows[places]))
-    if not any(len(rows) for rows, _, _, _ in found):
+    """Keep the best ``k`` passages of these windows, chosen by rough scores if wanted, ordered by exact ones."""
+    if not any(map(len, windows)):
         return Ranked([], [], [])
-    rows, scores, parts, windows = (np.concatenate(column) for column in zip(*found, strict=True))
+    segments = [part.segment for part in parts]
+    if roughly:
+        rough = [scorer.roughly(number, some) for number, some in enumerate(windows)]
+        heights = np.concatenate(
+            [_greatest(some, _firsts(rows)) for some, rows in zip(rough, _rows_of(segments, windows), strict=True)]
+        )
+        if k < len(heights):
+            bar = np.partition(heights, len(heights) - k)[len(heights) - k] - scorer.margin
+            windows = [some[scores >= bar] for some, scores in zip(windows, rough, strict=True)]
+    exact = [scorer.exactly(number, some) for number, some in enumerate(windows)]
+    found = [
+        best_windows(scores, rows) for scores, rows in zip(exact, _rows_of(segments, windows), strict=True)
+    ]  # of each part: rows, scores, places
+    rows = np.concatenate([rows for rows, _, _ in found])
+    scores = np.concatenate([scores for _, scores, _ in found])
+    spans = np.concatenate(
+        [segment.spans[some[places]] for segment, some, (_, _, places) in zip(segments, windows, found, strict=True)]
+    )
     if k < len(rows):
-        kth_best = np.partition(scores, len(rows) - k)[len(rows) - k]
-        near = scores >= kth_best - _ROUNDING * len(query)
-        rows, parts, windows = rows[near], parts[near], windows[near]
-    double = query.astype(np.float64)
-    precise = []
-    for number, window in zip(parts.tolist(), windows.tolist(), strict=True):
-        segment = snapshot.parts[number].segment
-        doclens = segment.doclens[window : window + 1]
-        tokens = slice(int(segment.ends[window]) - int(doclens[0]), int(segment.ends[window]))
-        precise.append(float(maxsim(double, segment.vectors_of(tokens, snapshot.codec).astype(np.float64), doclens)[0]))
-    keys = tie(rows.tolist())
-    order = sorted(range(len(rows)), key=lambda place: (-precise[place], keys[place]))[:k]
-    spans = [snapshot.parts[parts[place]].segment.spans[windows[place]].tolist() for place in order]
-    return Ranked(rows[order].tolist(), [precise[place] for place in order], [(start, end) for start, end in spans])
-
-
-def _blocks(segment: Segment, windows: NDArray[np.intp]) -> Iterator[tuple[slice, Any]]:
-    """The windows a few at a time, with their tokens: a slice where these follow each other, else their numbers."""
-    ends = np.cumsum(segment.doclens[windows], dtype=np.int64)
-    first = 0
-    while first < len(windows):
-        start = ends[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, start + _TOKENS_AT_A_TIME, side="right")))
-        some = slice(first, last)
-        if windows[last - 1] - windows[first] == last - 1 - first:
-            yield (
-                some,
-                slice(
-                    int(segment.ends[windows[first]] - segment.doclens[windows[first]]), int(segment.ends[windows[last - 1]])
-                ),
-            )
-        else:
-            yield some, segment.tokens_of(windows[some])
-        first = last
-
-
-def _count_passages(snapshot: Snapshot, chosen: list[NDArray[np.intp]]) -> int:
-    rows = (part.segment.rows[windows] for part, windows in zip(snapshot.parts, chosen, strict=True))
-    return sum(int((np.diff(some) != 0).sum()) + 1 for some in rows if len(some))
+        near = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+        rows, scores, spans = rows[near], scores[near], spans[near]
+    heights = scores.tolist()
+    keys = tie(rows.tolist()) if len(set(heights)) < len(heights) else rows.tolist()
+    order = sorted(range(len(rows)), key=lambda place: (-heights[place], keys[place]))[:k]
+    return Ranked(
+        [int(rows[place]) for place in order],
+        [heights[place] for place in order],
+        [(int(spans[place][0]), int(spans[place][1])) for place in order],
+    )
 
 
 def best_windows(
-    scores: NDArray[np.float32], rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.intp]]:
+    scores: NDArray[np.floating[Any]], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]], NDArray[np.intp]]:
     """The score of each passage's best window, and which window that is (the first of equals).
 
     Args:
@@ -341,11 +355,12 @@ def best_windows(
     Returns:
         *Shape:* (n_passages,) each: the rows, the scores, and the places of the windows in ``scores``.
     """
+    if len(rows) < 2 or bool((rows[1:] > rows[:-1]).all()):
+        return rows, scores, np.arange(len(rows))
     # Sorted by row, then by falling score; the sort is stable, so of equal windows the first comes first.
     order = np.lexsort((-scores, rows))
-    firsts = np.flatnonzero(np.diff(rows, prepend=-1))  # (n_passages,)
-    places = order[firsts]
-    return rows[firsts], scores[places], places
+    places = order[_firsts(rows)]
+    return rows[places], scores[places], places
 
 
 def to_hits(passages: Sequence[Passage], best: Ranked, n_q: int, min_relevance: float | None) -> list[Hit]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from colbert_core.codec import ResidualCodec
+    from colbert_core.kernels import ByteRows
     from colbert_core.types import TokenEmbeddings
 
 
@@ -30,6 +31,7 @@ class Segment:
         vectors: *Shape:* (n_tokens, dim), float32, unit rows; or None.
         codes: *Shape:* (n_tokens,), uint16 or uint32; or None.
         residuals: *Shape:* (n_tokens, width), uint8; or None.
+        lengths: *Shape:* (n_tokens,), uint16, of ``ResidualCodec.inverse_lengths``; or None.
         lists: of the codes; or None.
     """
 
@@ -39,6 +41,7 @@ class Segment:
     vectors: NDArray[np.float32] | None = None
     codes: NDArray[Any] | None = None
     residuals: NDArray[np.uint8] | None = None
+    lengths: NDArray[np.uint16] | None = None
     lists: InvertedLists | None = None
 
     @classmethod
@@ -48,6 +51,8 @@ class Segment:
         Raises:
             ValueError: arrays are missing or do not fit together. Only what has a number per window is read.
         """
+        # A memory map is an array that takes 5 us longer to index; what lies under it stays mapped.
+        arrays = {name: np.asarray(array) for name, array in arrays.items()}
         try:
             rows, spans, doclens = arrays["rows"], arrays["spans"], arrays["doclens"]
             if codec is None:
@@ -55,10 +60,10 @@ class Segment:
                 tokens, shape = arrays["vectors"], (dim,)
             else:
                 lists = InvertedLists(arrays["list_centroids"], arrays["list_offsets"], arrays["list_windows"])
-                segment = cls(rows, spans, doclens, codes=arrays["codes"], residuals=arrays["residuals"], lists=lists)
-                tokens, shape = arrays["residuals"], (-(-dim * codec.nbits // 8),)
-                if len(arrays["codes"]) != len(tokens) or len(lists.offsets) != len(lists.centroids) + 1:
+                codes, tokens, shape = arrays["codes"], arrays["residuals"], (-(-dim * codec.nbits // 8),)
+                if not len(codes) == len(arrays["lengths"]) == len(tokens) or len(lists.offsets) != len(lists.centroids) + 1:
                     raise ValueError("its arrays differ in length")
+                segment = cls(rows, spans, doclens, codes=codes, residuals=tokens, lengths=arrays["lengths"], lists=lists)
         except KeyError as error:
             raise ValueError(f"it has no array {error}") from None
         if len(doclens) != len(rows) or spans.shape != (len(rows), 2) or tokens.shape[1:] != shape:
@@ -72,12 +77,66 @@ class Segment:
         """Where the tokens of each window end. *Shape:* (n_windows,)."""
         return np.cumsum(self.doclens, dtype=np.int64)
 
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where the tokens of each window begin, and the last ones end. *Shape:* (n_windows + 1,)."""
+        return np.concatenate([np.zeros(1, np.int64), self.ends])
+
+    @cached_property
+    def has_one_window_each(self) -> bool:
+        """Whether no passage has several windows."""
+        return bool((np.diff(self.rows) > 0).all())
+
+    # What the kernels read: views of the same memory, and the largest code, which says whether all are centroids'.
+
+    @cached_property
+    def plain_rows(self) -> NDArray[np.int64]:
+        """``rows`` for the kernels."""
+        return _plain(self.rows)
+
+    @cached_property
+    def plain_codes(self) -> NDArray[Any]:
+        """``codes`` for the kernels."""
+        return _plain(self.codes)
+
+    @cached_property
+    def plain_residuals(self) -> NDArray[np.uint8]:
+        """``residuals`` for the kernels."""
+        return _plain(self.residuals)
+
+    @cached_property
+    def plain_lengths(self) -> NDArray[np.uint16]:
+        """``lengths`` for the kernels."""
+        return _plain(self.lengths)
+
+    @cached_property
+    def plain_vectors(self) -> NDArray[np.float32]:
+        """``vectors`` for the kernels."""
+        return _plain(self.vectors)
+
+    @cached_property
+    def byte_rows(self) -> ByteRows:
+        """``vectors`` as bytes, in memory: a quarter of their size."""
+        from colbert_core.kernels import ByteRows
+
+        return ByteRows.of(self.plain_vectors)
+
+    @cached_property
+    def largest_code(self) -> int:
+        """The largest of the codes, -1 if there is none."""
+        return int(self.plain_codes.max()) if len(self.plain_codes) else -1
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest window."""
+        return int(self.doclens.max()) if len(self.doclens) else 0
+
     @property
     def n_tokens(self) -> int:
         """Tokens of all windows."""
         return int(self.ends[-1]) if len(self.ends) else 0
 
-    def tokens_of(self, windows: NDArray[np.intp]) -> NDArray[np.int64]:
+    def tokens_of(self, windows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """The token numbers of these windows, one window after the other."""
         doclens = self.doclens[windows].astype(np.int64)
         firsts = self.ends[windows] - doclens
@@ -118,6 +177,13 @@ class Segment:
         return found
 
 
+def _plain(array: NDArray[Any] | None) -> NDArray[Any]:
+    from colbert_core.kernels import plain  # here, because a small index needs no kernels
+
+    assert array is not None
+    return plain(array)
+
+
 def as_segment(embeddings: TokenEmbeddings) -> Segment:
     """Token embeddings as a segment; the rows are their ``owners``."""
     return Segment(
@@ -140,7 +206,7 @@ def merged_arrays(parts: Sequence[tuple[Segment, NDArray[np.bool_]]]) -> dict[st
         arrays["spans"].append(segment.spans[kept])
         arrays["doclens"].append(segment.doclens[kept])
         tokens = slice(None) if kept.all() else segment.tokens_of(np.flatnonzero(kept))
-        for name in ("vectors",) if segment.vectors is not None else ("codes", "residuals"):
+        for name in ("vectors",) if segment.vectors is not None else ("codes", "residuals", "lengths"):
             arrays.setdefault(name, []).append(getattr(segment, name)[tokens])
     if "codes" in arrays:
         widest = np.result_type(*arrays["codes"])  # 16 bits are enough until a codec has more than 65,536 centroids

@@ -142,7 +142,8 @@ def compressed(segment: Segment, codec: ResidualCodec | None) -> Segment:
     if codec is None or segment.vectors is None:
         return segment
     codes, residuals = codec.compress(segment.vectors)
-    return replace(segment, vectors=None, codes=codes, residuals=residuals)
+    lengths = codec.inverse_lengths(codes, residuals)
+    return replace(segment, vectors=None, codes=codes, residuals=residuals, lengths=lengths)
 
 
 def buried(part: Part, gone: NDArray[np.int64]) -> Part:

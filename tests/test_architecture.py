@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 # Imports go downwards only. Modules of one layer do not import each other.
 LAYERS = [
-    {"errors", "types", "progress"},
+    {"errors", "types", "progress", "threads", "kernels"},
     {
         "arrays",
         "checkpoint",
@@ -29,7 +29,8 @@ LAYERS = [
         "tokenizer",
     },
     {"backbone", "embeddings", "recipe", "segment", "store"},
-    {"encoder", "foreign", "search"},
+    {"encoder", "foreign", "scorer"},
+    {"search"},
     {"provenance", "upkeep"},
     {"index", "rerank"},
     {"cli"},

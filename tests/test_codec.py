@@ -199,17 +199,26 @@ def test_lists_by_hand():
     assert lists.centroids.tolist() == [2, 5, 9]
     assert lists.offsets.tolist() == [0, 3, 4, 5]
     assert lists.windows.tolist() == [0, 1, 2, 0, 2]
-    marked = np.zeros(3, np.bool_)
-    lists.mark(np.array([4, 5, 11]), marked)
-    assert marked.tolist() == [True, False, False]
+    offsets, windows = lists.by_centroid(12, 3)
+    assert offsets.tolist() == [0, 0, 0, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5]
+    assert windows.tolist() == [0, 1, 2, 0, 2]
     assert lists.reaching(np.array([False, False, True])).tolist() == [2, 9]
 
 
 def test_lists_of_nothing_are_empty():
     lists = InvertedLists.build(np.empty(0, np.uint16), np.empty(0, np.int32))
-    marked = np.zeros(0, np.bool_)
-    lists.mark(np.array([0, 1]), marked)
-    assert lists.reaching(marked).tolist() == []
+    assert lists.by_centroid(2, 0)[0].tolist() == [0, 0, 0]
+    assert lists.reaching(np.zeros(0, np.bool_)).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("centroids", "offsets", "windows"),
+    [([9], [0, 1], [0]), ([0], [0, 1], [3]), ([0], [0, 1], [-1]), ([0, 1], [0, 2, 1], [0]), ([0], [0, 9], [0])],
+)
+def test_lists_that_lead_nowhere_are_refused(centroids, offsets, windows):
+    lists = InvertedLists(np.array(centroids, np.uint16), np.array(offsets, np.int64), np.array(windows, np.int32))
+    with pytest.raises(IndexError, match="list"):
+        lists.by_centroid(4, 3)
 
 
 @given(
@@ -223,10 +232,10 @@ def test_lists_hold_the_windows_of_every_centroid(doclens, n_centroids, seed):
     owners = np.repeat(np.arange(len(doclens)), doclens)
     lists = InvertedLists.build(codes, np.array(doclens, np.int32))
     allowed = rng.random(len(doclens)) < 0.5
+    offsets, windows = lists.by_centroid(n_centroids + 1, len(doclens))
     for centroid in range(n_centroids + 1):
-        marked = np.zeros(len(doclens), np.bool_)
-        lists.mark(np.array([centroid]), marked)
-        assert np.flatnonzero(marked).tolist() == sorted(set(owners[codes == centroid].tolist()))
+        listed = windows[offsets[centroid] : offsets[centroid + 1]]
+        assert listed.tolist() == sorted(set(owners[codes == centroid].tolist()))
     assert lists.reaching(allowed).tolist() == sorted(set(codes[allowed[owners]].tolist()))
 
 

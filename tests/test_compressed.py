@@ -87,7 +87,7 @@ def test_looking_at_more_finds_no_less(compressed):
     index, _, _, queries = compressed
     best = index.search_many(queries, k=10, exact=True)
     shares = [
-        recall(index.search_many(queries, k=10, config=SearchConfig(nprobe, n_exact)), best)
+        recall(index.search_many(queries, k=10, config=SearchConfig(nprobe, n_exact=n_exact)), best)
         for nprobe, n_exact in ((1, 10), (4, 100), (32, 1000))
     ]
     assert shares == sorted(shares)
@@ -105,7 +105,7 @@ def test_more_bits_find_more_of_the_exact_best(nbits):
     assert recall(index.search_many(queries, k=10, exact=True), best) >= {1: 0.7, 2: 0.8, 4: 0.93, 8: 0.98}[nbits]
 
 
-@pytest.mark.parametrize("config", [None, SearchConfig(1, 1)])
+@pytest.mark.parametrize("config", [None, SearchConfig(1, n_exact=1), SearchConfig(1, 1, 1)])
 @pytest.mark.parametrize("k", [1, 7, 100, 1499, 1500, 5000])
 def test_k_is_guaranteed_whatever_is_pruned(compressed, k, config):
     index, _, _, queries = compressed
@@ -126,17 +126,19 @@ def test_a_filter_is_applied_before_scoring_and_few_matches_are_all_scored(compr
             assert plain == best
 
 
-def test_probing_knows_the_filter(compressed):
+@pytest.mark.parametrize(("where", "share"), [({"third": 1}, 0.8), ({"n": {"$lt": 120}}, 0.75)])
+def test_probing_knows_the_filter(compressed, where, share):
+    """Probing that did not would find .73 of the second."""
     index, _, _, queries = compressed
-    where, config = {"third": 1}, SearchConfig(nprobe=1, n_exact=50)
+    config = SearchConfig(nprobe=2, n_exact=50)
     best = index.search_many(queries, k=10, where=where, exact=True)
     assert all(len(hits) == 10 for hits in best)
-    assert recall(index.search_many(queries, k=10, where=where, config=config), best) >= 0.6
+    assert recall(index.search_many(queries, k=10, where=where, config=config), best) >= share
 
 
-@pytest.mark.parametrize("values", [(0, 5), (5, 0), (1.5, 5)])
+@pytest.mark.parametrize("values", [(0, None, 5), (5, None, 0), (1.5, None, 5), (5, 0, 5), (5, 1.5, 5)])
 def test_a_config_that_makes_no_sense_is_refused(values):
-    with pytest.raises((ValueError, TypeError), match=r"nprobe|n_exact"):
+    with pytest.raises((ValueError, TypeError), match=r"nprobe|n_candidates|n_exact"):
         SearchConfig(*values)
 
 

@@ -1,0 +1,150 @@
+"""The hot loops of search and compression, compiled by Numba for the processor at hand. NumPy arrays in and out.
+
+``vector`` is the vocabulary they are written in, ``scoring`` and ``building`` are the loops, ``compiling`` keeps their machine
+code on disk. Importing this package imports Numba (.4 s); a search of a small uncompressed index does without.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import llvmlite.binding
+import numpy as np
+
+from colbert_core.kernels import building, scoring
+from colbert_core.kernels.scoring import BLOCK, NOWHERE
+from colbert_core.kernels.vector import PORTABLE, VNNI
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["BLOCK", "NOWHERE", "PORTABLE", "VNNI", "ByteRows", "QueryBlocks", "building", "instruction_set", "plain", "scoring"]
+
+
+@functools.cache
+def instruction_set() -> Any:
+    """The fastest variant of the kernels that this processor runs."""
+    features = llvmlite.binding.get_host_cpu_features()
+    needed = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
+    return VNNI if all(features.get(name) for name in needed) else PORTABLE
+
+
+def plain(array: NDArray[Any]) -> NDArray[Any]:
+    """The same memory as an array that Numba compiles for as for any other of its dtype: writable, aligned, contiguous.
+
+    A memory-mapped array is read-only, which is another type and would be compiled for again. No kernel writes to its inputs.
+    """
+    array = np.require(array, requirements=["C", "A"])
+    if array.flags.writeable or not array.size:
+        return np.array(array) if not array.flags.writeable else array
+    return np.asarray(_Writable(array))
+
+
+class _Writable:
+    def __init__(self, array: NDArray[Any]) -> None:
+        interface = dict(array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.__array_interface__ = interface
+        self._kept = array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ByteRows:
+    """Vectors as bytes, for products of bytes.
+
+    Attributes:
+        rows: *Shape:* (n, width), uint8, with an offset of 128; width is dim filled up to a multiple of 16.
+        scale: what a byte stands for.
+    """
+
+    rows: NDArray[np.uint8]
+    scale: np.float32
+
+    @classmethod
+    def of(cls, vectors: NDArray[np.float32], multiple: int = 1) -> ByteRows:
+        """Quantize vectors by one scale, that of the largest component.
+
+        Args:
+            vectors: *Shape:* (n, dim), float32.
+            multiple: of rows; the last vector is repeated.
+        """
+        n = -(-len(vectors) // multiple) * multiple
+        largest = max(float(vectors.max()), -float(vectors.min())) if vectors.size else 1.0
+        scale = np.float32(max(largest, 1e-20) / 127)
+        rows = np.empty((n, -(-vectors.shape[1] // 16) * 16), np.uint8)
+        building.to_bytes(plain(vectors), scale, rows[: len(vectors)])
+        rows[len(vectors) :] = rows[len(vectors) - 1 : len(vectors)]
+        return cls(rows, scale)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QueryBlocks:
+    """A query as the kernels read it, 32 vectors to a block, filled up with zeros.
+
+    Attributes:
+        n_q: its vectors.
+        bytes: *Shape:* (n_blocks, width / 4, 32, 4), int8.
+        scales: *Shape:* (n_blocks, 32), float32.
+        starts: *Shape:* (n_blocks, 32), int32.
+    """
+
+    n_q: int
+    bytes: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    starts: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, query: NDArray[np.float32], width: int) -> QueryBlocks:
+        """Quantize a query.
+
+        Args:
+            query: *Shape:* (n_q, dim), float32.
+            width: of the rows it meets, a multiple of 16, at least dim.
+        """
+        n_blocks = -(-len(query) // BLOCK)
+        blocks = cls(
+            len(query),
+            np.zeros((n_blocks, width // 4, BLOCK, 4), np.int8),
+            np.zeros((n_blocks, BLOCK), np.float32),
+            np.zeros((n_blocks, BLOCK), np.int32),
+        )
+        scoring.quantize_query(plain(query), blocks.bytes, blocks.scales, blocks.starts)
+        return blocks
+
+
+def float_blocks(query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A query in float32 as ``score_floats`` reads it. *Shape:* (n_blocks, dim, 32)."""
+    n_blocks = -(-len(query) // BLOCK)
+    filled = np.zeros((n_blocks * BLOCK, query.shape[1]), np.float32)
+    filled[: len(query)] = query
+    return np.ascontiguousarray(filled.reshape(n_blocks, BLOCK, -1).transpose(0, 2, 1))
+
+
+class Scratch(threading.local):
+    """Arrays that a thread uses again in its next search: fresh megabytes would cost a page fault for every 4 kB."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: Any, *, zeros: bool = False) -> NDArray[Any]:
+        """An array of this name, with what the last user left in it.
+
+        Args:
+            name: of the array.
+            shape: may differ from call to call.
+            dtype: always the same for a name.
+            zeros: it is all zeros at first, and every user leaves it so.
+        """
+        size = 1
+        for length in shape:
+            size *= length
+        kept = self._arrays.get(name)
+        if kept is None or kept.size < size:
+            kept = self._arrays[name] = (np.zeros if zeros else np.empty)(size + size // 4, dtype)
+        return kept[:size].reshape(shape)
+
+
+scratch = Scratch()

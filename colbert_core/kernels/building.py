@@ -1,0 +1,224 @@
+"""Compiled loops that compress vectors. Arrays are C-contiguous; who calls has checked that shapes fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from colbert_core.kernels.compiling import compiled
+from colbert_core.kernels.vector import (
+    as_ints,
+    bits_at,
+    chosen_ints,
+    counted_larger,
+    dots,
+    larger,
+    load_bytes_16,
+    load_floats_16,
+    look_up_floats,
+    plus,
+    same_floats,
+    same_ints,
+    store,
+    sum_of_floats,
+    times_plus,
+)
+
+
+@compiled
+def to_bytes(vectors: Any, scale: Any, rows: Any) -> None:
+    """Components in multiples of a scale, from -127 to 127, with an offset of 128.
+
+    Args:
+        vectors: *Shape:* (n, dim), float32.
+        scale: what a byte stands for.
+        rows: *Shape:* (n, width), uint8; is filled, with 128 beyond dim.
+    """
+    for i in range(vectors.shape[0]):
+        for d in range(vectors.shape[1]):
+            value = np.rint(vectors[i, d] / scale)
+            rows[i, d] = np.uint8(min(max(value, np.float32(-127)), np.float32(127)) + np.float32(128))
+        for d in range(vectors.shape[1], rows.shape[1]):
+            rows[i, d] = 128
+
+
+@compiled
+def nearest_rows(isa: Any, vectors: Any, rows: Any, nearest: Any) -> None:
+    """The row of greatest dot product for each vector, over bytes of both; the lowest of equals.
+
+    A vector's own scale changes no comparison, so each uses its bytes to the full.
+
+    Args:
+        isa: the instruction set.
+        vectors: *Shape:* (n, dim), float32.
+        rows: *Shape:* (n_rows, width), uint8, n_rows a multiple of 4, the last of them repeated; width a multiple of 16.
+        nearest: *Shape:* (n,), int32; is filled.
+    """
+    n, dim = vectors.shape
+    n_rows, width = rows.shape
+    block = np.zeros((width // 4, 32, 4), np.int8)
+    starts = np.zeros(32, np.int32)  # the offset of the rows adds the same to all products of a vector
+    found = np.empty(32, np.int32)
+    for first in range(0, n, 32):
+        for i in range(min(32, n - first)):
+            largest = np.float32(0)
+            for d in range(dim):
+                largest = max(largest, abs(vectors[first + i, d]))
+            scale = np.float32(127) / max(largest, np.float32(1e-20))
+            for d in range(dim):
+                block[d // 4, i, d % 4] = int(np.rint(vectors[first + i, d] * scale))
+        best, best_other = same_ints(np.int32(-(2**31))), same_ints(np.int32(-(2**31)))
+        which, which_other = same_ints(np.int32(0)), same_ints(np.int32(0))
+        query, start = block.ctypes.data, starts.ctypes.data
+        for number in range(0, n_rows, 4):
+            row = rows.ctypes.data + number * width
+            a0, b0, a1, b1, a2, b2, a3, b3 = dots(isa, row, row + width, row + 2 * width, row + 3 * width, query, width, start)
+            best, which = _nearer(best, which, a0, number)
+            best, which = _nearer(best, which, a1, number + 1)
+            best, which = _nearer(best, which, a2, number + 2)
+            best, which = _nearer(best, which, a3, number + 3)
+            best_other, which_other = _nearer(best_other, which_other, b0, number)
+            best_other, which_other = _nearer(best_other, which_other, b1, number + 1)
+            best_other, which_other = _nearer(best_other, which_other, b2, number + 2)
+            best_other, which_other = _nearer(best_other, which_other, b3, number + 3)
+        store(found.ctypes.data, which)
+        store(found.ctypes.data + 64, which_other)
+        for i in range(min(32, n - first)):
+            nearest[first + i] = found[i]
+
+
+@njit(forceinline=True)
+def _nearer(best: Any, which: Any, products: Any, number: int) -> Any:
+    return larger(best, products), chosen_ints(products, best, same_ints(np.int32(number)), which)
+
+
+@compiled
+def add_up(vectors: Any, groups: Any, sums: Any, counts: Any) -> None:
+    """The sum of the vectors of each group.
+
+    Args:
+        vectors: *Shape:* (n, dim), float32.
+        groups: *Shape:* (n,), int32.
+        sums: *Shape:* (n_groups, dim), float32; is added to.
+        counts: *Shape:* (n_groups,), int64; is added to.
+    """
+    for i in range(len(groups)):
+        group = groups[i]
+        counts[group] += 1
+        for d in range(vectors.shape[1]):
+            sums[group, d] += vectors[i, d]
+
+
+@compiled
+def pack_residuals(vectors: Any, nearest: Any, centroids: Any, levels: Any, nbits: int, residuals: Any) -> None:
+    """What is left of vectors after their centroids, each component at the number of the nearest level.
+
+    Args:
+        vectors: *Shape:* (n, dim), float32.
+        nearest: *Shape:* (n,), int32.
+        centroids: *Shape:* (n_centroids, dim), float32.
+        levels: *Shape:* (2**nbits,), float32, ascending.
+        nbits: 1, 2, 4 or 8.
+        residuals: *Shape:* (n, packed), uint8, zeros; is filled.
+    """
+    dim, packed = vectors.shape[1], residuals.shape[1]
+    cuts = (levels[1:] + levels[:-1]) / np.float32(2)
+    rest = np.empty(dim, np.float32)
+    numbers = np.empty(dim, np.int32)
+    for i in range(len(nearest)):
+        centroid = centroids[nearest[i]]
+        for d in range(dim):
+            rest[d] = vectors[i, d] - centroid[d]
+        if nbits < 8:
+            _count_below(rest, cuts, numbers)
+        else:
+            for d in range(dim):
+                numbers[d] = np.searchsorted(cuts, rest[d])
+        for d in range(dim):
+            residuals[i, d % packed] |= numbers[d] << (d // packed * nbits)
+
+
+@njit(forceinline=True)
+def _count_below(values: Any, cuts: Any, numbers: Any) -> None:
+    """How many cuts each value is above, 16 values at a time."""
+    whole = len(values) // 16 * 16
+    for d in range(0, whole, 16):
+        some = load_floats_16(values.ctypes.data + d * 4)
+        count = same_ints(np.int32(0))
+        for cut in cuts:
+            count = counted_larger(some, same_floats(cut), count)
+        store(numbers.ctypes.data + d * 4, count)
+    for d in range(whole, len(values)):
+        numbers[d] = 0
+        for cut in cuts:
+            numbers[d] += values[d] > cut
+
+
+@njit(forceinline=True)
+def inverse_length(total: Any) -> int:
+    """One by the root of a sum of squares, in 32768ths; 2 is the most, which a vector compressed from length 1 never needs."""
+    return min(int(np.float32(32768) / np.sqrt(max(total, np.float32(1e-12))) + np.float32(0.5)), 65535)
+
+
+@compiled
+def measure(codes: Any, residuals: Any, centroids: Any, levels: Any, nbits: int, lengths: Any) -> None:
+    """The ``lengths`` of ``pack_residuals`` for what is compressed already.
+
+    Args:
+        codes: *Shape:* (n,), uint16 or uint32.
+        residuals: *Shape:* (n, packed), uint8.
+        centroids: *Shape:* (n_centroids, dim), float32.
+        levels: *Shape:* (2**nbits,), float32.
+        nbits: 1, 2, 4 or 8.
+        lengths: *Shape:* (n,), uint16; is filled.
+    """
+    dim, packed, mask = centroids.shape[1], residuals.shape[1], (1 << nbits) - 1
+    for i in range(len(codes)):
+        centroid = centroids[codes[i]]
+        total = np.float32(0)
+        for d in range(dim):
+            value = centroid[d] + levels[(residuals[i, d % packed] >> (d // packed * nbits)) & mask]
+            total += value * value
+        lengths[i] = inverse_length(total)
+
+
+@compiled
+def decompress(isa: Any, codes: Any, residuals: Any, centroids: Any, levels: Any, nbits: int, vectors: Any) -> None:
+    """The vectors that codes and residuals stand for, of length 1.
+
+    Args:
+        isa: the instruction set.
+        codes: *Shape:* (n,), uint16 or uint32.
+        residuals: *Shape:* (n, packed), uint8.
+        centroids: *Shape:* (n_centroids, dim), float32.
+        levels: *Shape:* (2**nbits,), float32, filled up to 16.
+        nbits: 1, 2, 4 or 8.
+        vectors: *Shape:* (n or more, dim), float32; is filled.
+    """
+    dim, packed, mask = centroids.shape[1], residuals.shape[1], (1 << nbits) - 1
+    table = load_floats_16(levels.ctypes.data)
+    for i in range(len(codes)):
+        centroid, row = centroids[codes[i]], vectors[i]
+        total = same_floats(np.float32(0))
+        rest = np.float32(0)
+        for slot in range(8 // nbits):
+            first = slot * packed
+            n = max(min(packed, dim - first), 0)
+            whole = n // 16 * 16 if nbits < 8 else 0
+            for place in range(0, whole, 16):
+                some = load_bytes_16(residuals.ctypes.data + i * packed + place)
+                places = as_ints(bits_at(some, slot * nbits, mask))
+                here = (first + place) * 4
+                value = plus(load_floats_16(centroid.ctypes.data + here), look_up_floats(isa, table, places))
+                total = times_plus(value, value, total)
+                store(row.ctypes.data + here, value)
+            for place in range(whole, n):
+                one = centroid[first + place] + levels[(residuals[i, place] >> (slot * nbits)) & mask]
+                rest += one * one
+                row[first + place] = one
+        # Where centroid and residual cancel out there is no direction; such a row stays a row of zeros.
+        inverse = np.float32(1) / max(np.sqrt(sum_of_floats(total) + rest), np.float32(1e-12))
+        for d in range(dim):
+            row[d] *= inverse

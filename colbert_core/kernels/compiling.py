@@ -1,0 +1,112 @@
+"""Compiled functions, kept on disk so that a processor compiles them once.
+
+Numba's own cache looks at the one file that defines a function, and would run an old kernel after a change to the vocabulary
+it is written in. This one is named by all kernel sources, the versions of Python, Numba and LLVM, and the processor. Each
+signature has a file of its own, written aside and renamed, so that any number of processes may share the folder; one that
+cannot be written to is read all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import pickle
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import llvmlite
+import numba
+from numba.core.caching import _Cache
+from numba.core.compiler import CompileResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+_HERE = Path(__file__).parent
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function at its first call, or take what an earlier process compiled. It runs without the GIL."""
+    dispatcher = numba.njit(nogil=True)(function)
+    dispatcher._cache = _KernelCache(function)
+    return dispatcher
+
+
+class _KernelCache(_Cache):
+    """Machine code of one function. Numba asks here before it compiles, and hands over what it compiled."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._name = function.__name__
+
+    @property
+    def cache_path(self) -> str:
+        return str(_folders()[0])
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        target_context.refresh()
+        name = self._file_name(sig, target_context.codegen())
+        for folder in _folders():
+            # A file that was cut short or comes from somewhere else is as good as none.
+            with contextlib.suppress(Exception):
+                return CompileResult._rebuild(target_context, *pickle.loads((folder / name).read_bytes()))  # noqa: S301
+        _announce()
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        name, content = self._file_name(sig, data.codegen), pickle.dumps(data._reduce(), protocol=pickle.HIGHEST_PROTOCOL)
+        for folder in _folders():
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.NamedTemporaryFile(dir=folder, delete=False) as aside:
+                    try:
+                        aside.write(content)
+                        aside.close()
+                        Path(aside.name).replace(folder / name)
+                    except BaseException:
+                        Path(aside.name).unlink(missing_ok=True)
+                        raise
+                return
+
+    def _file_name(self, sig: Any, codegen: Any) -> str:
+        key = repr((sig, codegen.magic_tuple(), _sources(), sys.version, numba.__version__, llvmlite.__version__))
+        return f"{self._name}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.kernel"
+
+    def enable(self) -> None: ...
+
+    def disable(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+@functools.cache
+def _sources() -> str:
+    """A name for the text of all kernels."""
+    digest = hashlib.sha256()
+    for path in sorted(_HERE.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _folders() -> list[Path]:
+    """Where kernels may be: where Numba was told to, else beside their source, else in the user's cache."""
+    if numba.config.CACHE_DIR:
+        return [Path(numba.config.CACHE_DIR) / "colbert_core"]
+    if sys.platform == "win32":
+        home = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        home = Path.home() / "Library" / "Caches"
+    else:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return [_HERE / "__pycache__", home / "colbert-retrievers"]
+
+
+@functools.cache
+def _announce() -> None:
+    logger.warning("Compiling for this processor what searches and builds indexes; this takes some seconds, once.")

@@ -1,0 +1,69 @@
+"""How many cores the package uses, and work shared out among them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_chosen: int | None = None
+
+
+def get_num_threads() -> int:
+    """Threads that a call may use: what ``set_num_threads`` was given, else the cores this process may run on."""
+    if _chosen is not None:
+        return _chosen
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def set_num_threads(n: int) -> None:
+    """Use so many threads, in this process, for building and searching an index and for encoding on the CPU.
+
+    The loops that build and search run without the GIL. One query is searched by one thread, several by several. PyTorch's
+    own setting, which encoding goes by, is changed as well, now or when PyTorch is first needed.
+
+    Args:
+        n: at least 1.
+
+    Raises:
+        TypeError: n is no whole number.
+        ValueError: n is below 1.
+    """
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"n must be a whole number of threads, got {n!r}.")
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}.")
+    global _chosen
+    _chosen = n
+    if "torch" in sys.modules:
+        apply_to_torch()
+
+
+def apply_to_torch() -> None:
+    """Tell PyTorch what ``set_num_threads`` was told."""
+    if _chosen is not None:
+        import torch
+
+        torch.set_num_threads(_chosen)
+
+
+def spread(work: Callable[[T], R], pieces: Sequence[T]) -> list[R]:
+    """``work`` on each piece, by as many threads as are allowed; results in order. The first error is raised."""
+    n = min(get_num_threads(), len(pieces))
+    if n <= 1:
+        return [work(piece) for piece in pieces]
+    with ThreadPoolExecutor(n, "colbert") as pool:
+        try:
+            return list(pool.map(work, pieces))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

@@ -23,10 +23,11 @@ from colbert_core.errors import (
     UnsupportedIndexError,
 )
 from colbert_core.foreign import ForeignIndex, read_foreign_index
-from colbert_core.index import Index, IndexStats, Verification
+from colbert_core.index import Index, IndexStats, Tuning, Verification
 from colbert_core.maxsim import maxsim
 from colbert_core.rerank import Reranker
 from colbert_core.search import SearchConfig
+from colbert_core.threads import get_num_threads, set_num_threads
 from colbert_core.types import Hit, Passage, TokenEmbeddings, TokenEncoder
 
 if TYPE_CHECKING:
@@ -58,11 +59,14 @@ __all__ = [
     "StorageError",
     "TokenEmbeddings",
     "TokenEncoder",
+    "Tuning",
     "UnsupportedCheckpointError",
     "UnsupportedIndexError",
     "Verification",
+    "get_num_threads",
     "maxsim",
     "read_foreign_index",
+    "set_num_threads",
 ]
 
 

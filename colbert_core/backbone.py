@@ -190,8 +190,15 @@ def _best_device() -> str:
 def _best_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    # Without these instructions bfloat16 is emulated and slower than float32. Older torch does not say: float32.
+    # Matrix instructions (AMX) and AMD's vector ones make bfloat16 3 to 4 times as fast as float32. With those of Intel's
+    # vectors it takes 1.5 times as long, and without any it is emulated. Older torch does not say: float32.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    if device.type == "cpu" and (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")):
+    if device.type == "cpu" and (capabilities.get("amx_bf16") or (capabilities.get("avx512_bf16") and _is_amd())):
         return torch.bfloat16
     return torch.float32
+
+
+def _is_amd() -> bool:
+    import llvmlite.binding  # here, because nobody else in this module needs it
+
+    return str(llvmlite.binding.get_host_cpu_name()).startswith("znver")

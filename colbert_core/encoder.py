@@ -27,9 +27,11 @@ from colbert_core.checkpoint import (
     write_checkpoint,
 )
 from colbert_core.errors import CheckpointError, CheckpointNotFoundError
+from colbert_core.packed import pack
 from colbert_core.pooling import pool_embeddings
 from colbert_core.progress import progress_bar
 from colbert_core.recipe import ModelInput, Recipe, respelled
+from colbert_core.threads import apply_to_torch
 from colbert_core.tokenizer import Tokenizer
 from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_text
 
@@ -40,9 +42,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Padded tokens in one forward pass. On two CPU cores the model in the box is fastest from 1,000 to 4,000; 200 abstracts took
-# 4.0 s at 2,048 and 5.3 s at 16,384. A GPU needs more to be busy.
-_CPU_BATCH_TOKENS = 2048
+# Padded tokens in one forward pass. Smaller batches are padded less: on one CPU core the model in the box encoded 64 Wikipedia
+# passages in 1.6 s at 1,024 tokens and 1.8 s at 2,048, and without padding the two are equal. A GPU needs more to be busy.
+_CPU_BATCH_TOKENS = 1024
 _GPU_BATCH_TOKENS = 32768
 
 # What repr() shows the tokens of.
@@ -84,9 +86,11 @@ class Encoder:
             CheckpointError: the tokenizer knows more tokens than the backbone, lacks one the recipe needs, or adds none.
             ValueError: a length of the recipe leaves no room for text, or is more than the backbone reads.
         """
+        apply_to_torch()
         self.name = name
         self.config = config
         self._backbone: Any = backbone  # transformers' models have no annotations
+        self._packed = pack(backbone)
         self._head = head
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
@@ -123,8 +127,8 @@ class Encoder:
         Args:
             name: None for the model that ships with this package; a folder or .dnn file; or "organisation/model".
             device: "cpu", "cuda", "cuda:1", "mps"; None for the best one present.
-            dtype: of the backbone, such as "float32" or "bfloat16"; None for bfloat16 where the device computes with
-                it (3 times as fast on such a CPU, at a mean cosine of .9999 to float32), float16 on an older CUDA GPU,
+            dtype: of the backbone, such as "float32" or "bfloat16"; None for bfloat16 where that is faster (on a CPU with
+                matrix instructions or AMD's: 3 times, at a mean cosine of .9999 to float32), float16 on an older CUDA GPU,
                 else float32.
             query_length: most tokens of a query, in place of the checkpoint's.
             passage_length: most tokens of a passage window, in place of the checkpoint's.
@@ -443,47 +447,55 @@ class Encoder:
         for i, one in enumerate(inputs):
             equal.setdefault((one.ids.tobytes(), one.attended), []).append(i)
         groups = list(equal.values())
-        for batch in self._batches([len(inputs[group[0]].ids) for group in groups]):
-            rows = self._forward([inputs[groups[i][0]] for i in batch])
-            for i, vectors in zip(batch, rows, strict=True):
-                for position in groups[i]:
-                    yield position, vectors[: len(inputs[position].ids)]
+        begun: list[tuple[list[int], _Result]] = []
+        for batch in self._batches([inputs[group[0]] for group in groups]):
+            begun.append((batch, self._forward([inputs[groups[i][0]] for i in batch])))
+            if len(begun) == 2:  # a GPU computes the new batch while the rows of the one before are put in their places
+                yield from _placed(groups, *begun.pop(0))
+        for batch, result in begun:
+            yield from _placed(groups, batch, result)
 
-    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
+    def _batches(self, inputs: list[ModelInput]) -> Iterator[list[int]]:
         """Positions in batches of similar length, longest first, each within the budget of padded tokens.
 
         Longest first, so that a batch too large for the device's memory shows at once and the bar's estimate is a ceiling.
+        Of equal length those that attend to as many tokens are neighbours, which packed attention computes together.
         """
         budget = _CPU_BATCH_TOKENS if self.device.type == "cpu" else _GPU_BATCH_TOKENS
         batch: list[int] = []
-        for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-            if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
+        for i in sorted(range(len(inputs)), key=lambda i: (-len(inputs[i].ids), -inputs[i].attended)):
+            if batch and (len(batch) + 1) * len(inputs[batch[0]].ids) > budget:
                 yield batch
                 batch = []
             batch.append(i)
         if batch:
             yield batch
 
-    def _forward(self, inputs: list[ModelInput]) -> NDArray[np.float32]:
-        """Unit vectors of a batch, longest input first.
+    def _forward(self, inputs: list[ModelInput]) -> _Result:
+        """Begin to compute the unit vectors of a batch, longest input first; on a GPU this returns before they are there."""
+        with self._lock, torch.inference_mode():
+            hidden, starts = self._packed_states(inputs) if self._packed else self._padded_states(inputs)
+            vectors = hidden.float() if self._head is None else self._head(hidden.float())  # (n_rows, dim)
+            return _Result(torch.nn.functional.normalize(vectors, dim=-1), starts, [len(one.ids) for one in inputs])
 
-        Returns:
-            *Shape:* (batch, longest, dim), float32; rows behind an input's end mean nothing.
-        """
+    def _packed_states(self, inputs: list[ModelInput]) -> tuple[torch.Tensor, list[int]]:
+        """Hidden states, *Shape:* (n_tokens, hidden), and the first row of each input."""
+        assert self._packed is not None
+        starts = np.cumsum([0, *(len(one.ids) for one in inputs[:-1])]).tolist()
+        return self._packed([one.ids for one in inputs], [one.attended for one in inputs]), starts
+
+    def _padded_states(self, inputs: list[ModelInput]) -> tuple[torch.Tensor, list[int]]:
+        """Hidden states, *Shape:* (batch * longest, hidden), and the first row of each input; none counts behind its end."""
         longest = len(inputs[0].ids)
         ids = np.full((len(inputs), longest), self._tokenizer.pad_id, np.int64)
         for row, one in enumerate(inputs):
             ids[row, : len(one.ids)] = one.ids
         attended = np.array([one.attended for one in inputs])
         attention = (np.arange(longest) < attended[:, None]).astype(np.int64)  # (batch, longest)
-        with self._lock, torch.inference_mode():
-            hidden = self._backbone(
-                input_ids=torch.from_numpy(ids).to(self.device),
-                attention_mask=torch.from_numpy(attention).to(self.device),
-            ).last_hidden_state.float()  # (batch, longest, hidden)
-            vectors = hidden if self._head is None else self._head(hidden)  # (batch, longest, dim)
-            rows: NDArray[np.float32] = torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
-        return rows
+        hidden: torch.Tensor = self._backbone(
+            input_ids=_to_device(ids, self.device), attention_mask=_to_device(attention, self.device)
+        ).last_hidden_state  # (batch, longest, hidden)
+        return hidden.flatten(0, 1), list(range(0, len(inputs) * longest, longest))
 
     def __repr__(self) -> str:
         return _as_text(self.describe())
@@ -508,6 +520,45 @@ def as_encoder(encoder: str | PathLike[str] | TokenEncoder | None, *, device: st
     if not isinstance(encoder, TokenEncoder):
         raise TypeError(f"An encoder is a checkpoint's name or folder, an Encoder or a TokenEncoder, got {encoder!r:.80}.")
     return encoder
+
+
+class _Result:
+    """The vectors of a batch on their way from the device.
+
+    A GPU's copy into pinned memory runs beside what Python does meanwhile, and ``rows`` waits for it.
+    """
+
+    def __init__(self, vectors: torch.Tensor, starts: list[int], lengths: list[int]) -> None:
+        self._starts, self._lengths = starts, lengths
+        self._copied: Any = None  # an event; torch has no annotations for it
+        if vectors.device.type == "cuda":
+            self._vectors = torch.empty_like(vectors, device="cpu", pin_memory=True).copy_(vectors, non_blocking=True)
+            event: Any = torch.cuda.Event
+            self._copied = event()
+            self._copied.record(torch.cuda.current_stream(vectors.device))
+        else:
+            self._vectors = vectors.cpu()
+
+    def rows(self) -> Iterator[NDArray[np.float32]]:
+        """Of each input *Shape:* (length, dim), float32."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        vectors = self._vectors.numpy()
+        for start, length in zip(self._starts, self._lengths, strict=True):
+            yield vectors[start : start + length]
+
+
+def _placed(groups: list[list[int]], batch: list[int], result: _Result) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """The rows of a batch for every position that shares them."""
+    for i, rows in zip(batch, result.rows(), strict=True):
+        for position in groups[i]:
+            yield position, rows
+
+
+def _to_device(array: NDArray[np.int64], device: torch.device) -> torch.Tensor:
+    """A copy on the device, which a GPU makes while Python goes on."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _unpickle(arguments: dict[str, Any]) -> Encoder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Mapping
@@ -39,12 +40,14 @@ from colbert_core.search import (
     check_relevance,
     check_share,
     diversified,
+    ladder_of_configs,
     search,
     to_hits,
     vectors_of,
 )
 from colbert_core.segment import Segment, as_segment
 from colbert_core.store import Changes, File, StaleRead, Store, made_aside
+from colbert_core.threads import spread
 from colbert_core.types import Passage, TokenEmbeddings, check_text
 from colbert_core.upkeep import (
     State,
@@ -147,6 +150,23 @@ class Verification:
         return not self.problems
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """What ``tune`` chose, and what it measured.
+
+    Attributes:
+        config: the quickest that finds enough; for ``search(config=...)``.
+        recall: part of the ``k`` best passages of scoring all that it finds.
+        milliseconds: of a search by one thread, the median.
+        tried: for each config that was looked at, its recall and milliseconds.
+    """
+
+    config: SearchConfig
+    recall: float
+    milliseconds: float
+    tried: list[tuple[SearchConfig, float, float]]
+
+
 class Index:
     """Passages and their token vectors. On disk a folder, compressed once it is large; in memory as it is.
 
@@ -173,6 +193,7 @@ class Index:
         self._made_with = Provenance.from_about(about, self._named())
         self._encoder = encoder
         self._newest: State | None = None
+        self._device: str | None = None
         self._make_locks()
         store.connections.after_fork = weakref.WeakMethod(self._make_locks)
         self._closed = weakref.finalize(self, store.close)
@@ -193,6 +214,7 @@ class Index:
         nbits: int | None = None,
         overwrite: bool = False,
         timeout: float = _TIMEOUT,
+        device: str | None = None,
     ) -> Index:
         """Make an empty index.
 
@@ -204,6 +226,7 @@ class Index:
                 disk and 32 in memory. Collections of fewer than 131,072 tokens stay uncompressed for the time being.
             overwrite: empty the index that is at ``path`` already, in one step; anything else there is left alone.
             timeout: seconds that a writer waits for another one.
+            device: where searches score, such as "cuda"; None for the CPU. A GPU scores every passage, so it needs no config.
 
         Raises:
             IndexExistsError: there is something at ``path``.
@@ -215,7 +238,9 @@ class Index:
 
             loaded = as_encoder(encoder)
         about = {**_about_vectors(path, loaded, dim, nbits), **about_encoder(loaded)}
-        return cls(Store.create(_as_path(path), about, overwrite=overwrite, timeout=_checked_timeout(timeout)), loaded)
+        index = cls(Store.create(_as_path(path), about, overwrite=overwrite, timeout=_checked_timeout(timeout)), loaded)
+        index._device = device
+        return index
 
     @classmethod
     def open(
@@ -224,6 +249,7 @@ class Index:
         encoder: str | PathLike[str] | TokenEncoder | None = None,
         *,
         timeout: float = _TIMEOUT,
+        device: str | None = None,
     ) -> Index:
         """Open an index on disk, for reading only if its folder cannot be written to.
 
@@ -232,6 +258,7 @@ class Index:
             encoder: a checkpoint's name or folder, or a loaded encoder; None for the one the index was made with,
                 which is then loaded when it is first needed.
             timeout: seconds that a writer waits for another one.
+            device: as in ``create``.
 
         Raises:
             IndexNotFoundError: there is no index.
@@ -247,6 +274,7 @@ class Index:
 
                 loaded = as_encoder(encoder)
             index = cls(store, loaded)
+            index._device = device
             index._read(index._state)  # a file that cannot be used is found now, not by the first search
         except BaseException:
             store.close()
@@ -553,7 +581,7 @@ class Index:
         config: SearchConfig | None = None,
         exact: bool = False,
     ) -> list[list[Hit]]:
-        """``search`` for several queries over one state of the index.
+        """``search`` for several queries over one state of the index, by as many threads as ``set_num_threads`` allows.
 
         Texts are encoded together, in batches of other shapes than alone, so scores may differ in their last digits.
         """
@@ -565,12 +593,17 @@ class Index:
 
         def read(reader: Reader) -> list[list[Hit]]:
             state, rows = self._moment(reader, restriction)
-            return [
-                self._hits(
-                    reader, self._ranked(reader, state, matrix, k, rows, config, exact=exact), len(matrix), min_relevance
-                )
-                for matrix in matrices
-            ]
+            one_by_one = threading.Lock()  # the reader's connection is for one thread at a time
+
+            def tie(tied: list[int]) -> list[str]:
+                with one_by_one:
+                    return reader.ids(tied)
+
+            def ranked(matrix: NDArray[np.float32]) -> Ranked:
+                return self._ranked(tie, state, matrix, k, rows, config, exact=exact)
+
+            found = spread(ranked, matrices)
+            return [self._hits(reader, best, len(matrix), min_relevance) for best, matrix in zip(found, matrices, strict=True)]
 
         return self._read(read)
 
@@ -615,11 +648,71 @@ class Index:
 
         def read(reader: Reader) -> list[Hit]:
             state, rows = self._moment(reader, restriction)
-            best = self._ranked(reader, state, matrix, max(k, fetch_k), rows, config, exact=exact)
+            best = self._ranked(reader.ids, state, matrix, max(k, fetch_k), rows, config, exact=exact)
             hits = self._hits(reader, best, len(matrix), min_relevance)
             windows = [vectors_of(state.snapshot, row, span) for row, span in zip(best.rows, best.spans, strict=True)]
             order = diversified([hit.relevance for hit in hits], windows[: len(hits)], k, weight)
             return [replace(hits[place], rank=rank) for rank, place in enumerate(order, 1)]
+
+        return self._read(read)
+
+    def tune(
+        self,
+        target_recall: float = 0.95,
+        *,
+        k: int = 10,
+        queries: Iterable[str | NDArray[np.float32]] | None = None,
+        progress: bool | None = None,
+    ) -> Tuning:
+        """Find the quickest search that finds enough of what scoring every passage would find.
+
+        Args:
+            target_recall: part of the ``k`` best passages that has to be found on average, from 0 to 1.
+            k: hits that are wanted.
+            queries: texts or matrices like those to come, fifty or more; None takes 50 passages, each as a query of up to 32
+                of its own vectors.
+            progress: show a bar; None shows it on a terminal once a second has passed.
+
+        Returns:
+            The config with its measured recall and time. Scoring everything is the last one that is tried, so there is
+            always one that finds enough.
+
+        Raises:
+            ValueError: the index is empty, or there are no queries.
+        """
+        target_recall, k = check_share(target_recall, "target_recall"), check_count(k, "k")
+        given = None if queries is None else self._query_matrices(list(queries))
+        if given == [] or not len(self):
+            raise ValueError(f"{self!r} cannot be tuned without {'queries' if given == [] else 'passages'}; give some.")
+
+        def read(reader: Reader) -> Tuning:
+            state, rows = self._moment(reader, None)
+            matrices = given or [vectors_of(state.snapshot, row)[:32] for row in self._sampled_rows(reader, 50)]
+
+            def found(config: SearchConfig | None) -> tuple[list[set[int]], float]:
+                hits, seconds = [], []
+                for matrix in matrices:
+                    start = time.perf_counter()
+                    best = self._ranked(reader.ids, state, matrix, k, rows, config, exact=config is None)
+                    seconds.append(time.perf_counter() - start)
+                    hits.append(set(best.rows))
+                return hits, 1000 * float(np.median(seconds))
+
+            best, _ = found(None)
+            tried: list[tuple[SearchConfig, float, float]] = []
+            ladder = ladder_of_configs(k, sum(len(part.segment.rows) for part in state.snapshot.parts))
+            with progress_bar("Tuning", len(ladder), "config", progress) as bar:
+                for config in ladder:
+                    hits, milliseconds = found(config)
+                    share = float(np.mean([len(some & all_) / len(all_) for some, all_ in zip(hits, best, strict=True)]))
+                    tried.append((config, share, milliseconds))
+                    bar.update()
+                    if share >= target_recall and milliseconds > 2 * min(
+                        time_ for _, part, time_ in tried if part >= target_recall
+                    ):
+                        break  # what comes now looks at more
+            chosen = min((entry for entry in tried if entry[1] >= target_recall), key=lambda entry: entry[2])
+            return Tuning(*chosen, tried)
 
         return self._read(read)
 
@@ -705,13 +798,14 @@ class Index:
             problems += misfits(state.snapshot, rows)
             if problems or not len(rows):
                 return Verification(problems, None, 0)
-            some = np.random.default_rng(_SEED).choice(rows, min(n_queries, len(rows)), replace=False).tolist()
             shares = []
-            for row in some:
+            for row in self._sampled_rows(reader, n_queries):
                 query = vectors_of(state.snapshot, row)[:32]
-                found, best = (self._ranked(reader, state, query, 10, None, None, exact=exact).rows for exact in (False, True))
+                found, best = (
+                    self._ranked(reader.ids, state, query, 10, None, None, exact=exact).rows for exact in (False, True)
+                )
                 shares.append(len(set(found) & set(best)) / len(best))
-            return Verification([], float(np.mean(shares)), len(some))
+            return Verification([], float(np.mean(shares)), len(shares))
 
         return self._read(read)
 
@@ -816,7 +910,7 @@ class Index:
 
     def _ranked(
         self,
-        reader: Reader,
+        tie: Callable[[list[int]], list[str]],
         state: State,
         matrix: NDArray[np.float32],
         k: int,
@@ -826,9 +920,14 @@ class Index:
         exact: bool,
     ) -> Ranked:
         try:
-            return search(state.snapshot, matrix, k, tie=reader.ids, rows=rows, config=config, exact=exact)
+            return search(state.snapshot, matrix, k, tie=tie, rows=rows, config=config, exact=exact, device=self._device)
         except IndexError as error:
             raise DamagedIndexError(f"{self._named()} is damaged ({error}); run verify to see where.") from error
+
+    def _sampled_rows(self, reader: Reader, n: int) -> list[int]:
+        rows = np.array(reader.rows(), np.int64)
+        sampled_rows: list[int] = np.random.default_rng(_SEED).choice(rows, min(n, len(rows)), replace=False).tolist()
+        return sampled_rows
 
     def _hits(self, reader: Reader, best: Ranked, n_q: int, min_relevance: float | None) -> list[Hit]:
         return to_hits(reader.passages(best.rows), best, n_q, min_relevance)

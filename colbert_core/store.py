@@ -448,7 +448,7 @@ class Reader:
             )
         }
         self._check_found(len(found), len(set(rows)))
-        return [Passage(found[row][0], found[row][1], json.loads(found[row][2])) for row in rows]
+        return [Passage(found[row][0], found[row][1], _metadata(found[row][2])) for row in rows]
 
     def ids(self, rows: Sequence[int]) -> list[str]:
         """The ids of these rows.
@@ -596,6 +596,11 @@ def _write_about(connection: sqlite3.Connection, about: Mapping[str, Any]) -> No
     connection.executemany(
         "INSERT INTO about VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", list(about.items())
     )
+
+
+def _metadata(text: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = {} if text == "{}" else json.loads(text)  # most have none, and parsing takes 4 us
+    return loaded
 
 
 def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:

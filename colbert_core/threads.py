@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,6 +15,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _chosen: int | None = None
+_within = threading.local()
 
 
 def get_num_threads() -> int:
@@ -57,11 +59,18 @@ def apply_to_torch() -> None:
 
 
 def spread(work: Callable[[T], R], pieces: Sequence[T]) -> list[R]:
-    """``work`` on each piece, by as many threads as are allowed; results in order. The first error is raised."""
+    """``work`` on each piece, by as many threads as are allowed; results in order. The first error is raised.
+
+    Work that is spread already spreads no further, so there are never more threads than that.
+    """
     n = min(get_num_threads(), len(pieces))
-    if n <= 1:
+    if n <= 1 or getattr(_within, "spread", False):
         return [work(piece) for piece in pieces]
-    with ThreadPoolExecutor(n, "colbert") as pool:
+
+    def enter() -> None:
+        _within.spread = True
+
+    with ThreadPoolExecutor(n, "colbert", initializer=enter) as pool:
         try:
             return list(pool.map(work, pieces))
         except BaseException:

@@ -158,7 +158,7 @@ def _count_below(values: Any, cuts: Any, numbers: Any) -> None:
 
 @njit(forceinline=True)
 def inverse_length(total: Any) -> int:
-    """One by the root of a sum of squares, in 32768ths; 2 is the most, which a vector compressed from length 1 never needs."""
+    """One by the root of a sum of squares, in 32768ths; at most 2, which vectors compressed from length 1 rarely reach."""
     return min(int(np.float32(32768) / np.sqrt(max(total, np.float32(1e-12))) + np.float32(0.5)), 65535)
 
 

@@ -236,7 +236,7 @@ def windows_of(firsts: Any, rows: Any, live: Any, found: Any) -> int:
 
 
 @compiled
-def accumulate(cells: Any, cosines: Any, offsets: Any, windows: Any, turn: int, seen: Any, sums: Any) -> None:
+def accumulate(cells: Any, cosines: Any, offsets: Any, windows: Any, turn: int, sums: Any) -> None:
     """Add to each window the nearest of the cells it is listed in, for each query vector of a block.
 
     XTR's sum over retrieved tokens (Lee et al., NeurIPS 2023, section 3.2) with centroids for tokens: what is not in any list
@@ -245,23 +245,22 @@ def accumulate(cells: Any, cosines: Any, offsets: Any, windows: Any, turn: int, 
     Args:
         cells, cosines: of ``nearest_cells``, nearest first.
         offsets, windows: inverted lists.
-        turn: a number for each query vector that ``seen`` has not had yet; the next 31 are used as well.
-        seen: *Shape:* (n_windows,), int32; the last turn.
-        sums: *Shape:* (n_windows,), int32.
+        turn: a number for each query vector, at least 1, that ``sums`` has not had yet; the next 31 are used as well.
+        sums: *Shape:* (n_windows,), int64, zeros at first; the sum in the lower half, the last turn above it, so that both come
+            from memory at once.
     """
     for q in range(cells.shape[0]):
         n = 0
         while n < cells.shape[1] and cells[q, n] >= 0:
             n += 1
-        if n:
-            base = int(cosines[q, n - 1]) - 1
-            for i in range(n):
-                cell, gain = cells[q, i], int(cosines[q, i]) - base
-                for place in range(offsets[cell], offsets[cell + 1]):
-                    window = windows[place]
-                    if seen[window] != turn + q:
-                        seen[window] = turn + q
-                        sums[window] += gain
+        now = (turn + q) << 32
+        for i in range(n):
+            cell, gain = cells[q, i], int(cosines[q, i]) - int(cosines[q, n - 1]) + 1
+            for place in range(offsets[cell], offsets[cell + 1]):
+                window = np.uint64(windows[place])
+                before = sums[window]
+                # Not a branch, because nobody can tell which way it would go.
+                sums[window] = (before & 0xFFFFFFFF) + now + gain * ((before >> 32) != (now >> 32))
 
 
 @compiled

@@ -528,7 +528,8 @@ def dot_floats(isa: Any, row_0: int, row_1: int, row_2: int, row_3: int, query: 
     zero = same_floats(np.float32(0))
     a0, a1, a2, a3, b0, b1, b2, b3 = zero, zero, zero, zero, zero, zero, zero, zero
     if has_wide_registers(isa):
-        for d in range(0, dim * 4, 4):
+        c0, c1, c2, c3, d0, d1, d2, d3 = zero, zero, zero, zero, zero, zero, zero, zero
+        for d in range(0, dim // 2 * 8, 8):
             one, other = load_floats_16(query + d * 32), load_floats_16(query + d * 32 + 64)
             x = repeated_float(row_0 + d)
             a0, b0 = times_plus(x, one, a0), times_plus(x, other, b0)
@@ -538,6 +539,27 @@ def dot_floats(isa: Any, row_0: int, row_1: int, row_2: int, row_3: int, query: 
             a2, b2 = times_plus(x, one, a2), times_plus(x, other, b2)
             x = repeated_float(row_3 + d)
             a3, b3 = times_plus(x, one, a3), times_plus(x, other, b3)
+            one, other = load_floats_16(query + d * 32 + 128), load_floats_16(query + d * 32 + 192)
+            x = repeated_float(row_0 + d + 4)
+            c0, d0 = times_plus(x, one, c0), times_plus(x, other, d0)
+            x = repeated_float(row_1 + d + 4)
+            c1, d1 = times_plus(x, one, c1), times_plus(x, other, d1)
+            x = repeated_float(row_2 + d + 4)
+            c2, d2 = times_plus(x, one, c2), times_plus(x, other, d2)
+            x = repeated_float(row_3 + d + 4)
+            c3, d3 = times_plus(x, one, c3), times_plus(x, other, d3)
+        for d in range(dim // 2 * 8, dim * 4, 4):
+            one, other = load_floats_16(query + d * 32), load_floats_16(query + d * 32 + 64)
+            x = repeated_float(row_0 + d)
+            a0, b0 = times_plus(x, one, a0), times_plus(x, other, b0)
+            x = repeated_float(row_1 + d)
+            a1, b1 = times_plus(x, one, a1), times_plus(x, other, b1)
+            x = repeated_float(row_2 + d)
+            a2, b2 = times_plus(x, one, a2), times_plus(x, other, b2)
+            x = repeated_float(row_3 + d)
+            a3, b3 = times_plus(x, one, a3), times_plus(x, other, b3)
+        a0, a1, a2, a3 = plus(a0, c0), plus(a1, c1), plus(a2, c2), plus(a3, c3)
+        b0, b1, b2, b3 = plus(b0, d0), plus(b1, d1), plus(b2, d2), plus(b3, d3)
     else:
         for d in range(0, dim * 4, 4):
             one = load_floats_16(query + d * 32)

@@ -9,6 +9,7 @@ from numba import njit
 
 from colbert_core.kernels.compiling import compiled
 from colbert_core.kernels.vector import (
+    as_bytes,
     as_ints,
     bits_at,
     chosen_ints,
@@ -36,11 +37,19 @@ def to_bytes(vectors: Any, scale: Any, rows: Any) -> None:
         scale: what a byte stands for.
         rows: *Shape:* (n, width), uint8; is filled, with 128 beyond dim.
     """
-    for i in range(vectors.shape[0]):
-        for d in range(vectors.shape[1]):
-            value = np.rint(vectors[i, d] / scale)
+    n, dim = vectors.shape
+    whole = dim // 32 * 32
+    by, offset, least = same_floats(np.float32(1) / scale), same_floats(np.float32(128)), same_floats(np.float32(1))
+    for i in range(n):
+        source, target = vectors.ctypes.data + i * dim * 4, rows.ctypes.data + i * rows.shape[1]
+        for d in range(0, whole, 32):
+            one, other = load_floats_16(source + d * 4), load_floats_16(source + d * 4 + 64)
+            one, other = larger(times_plus(one, by, offset), least), larger(times_plus(other, by, offset), least)
+            store(target + d, as_bytes(one, other))
+        for d in range(whole, dim):
+            value = np.rint(vectors[i, d] * (np.float32(1) / scale))
             rows[i, d] = np.uint8(min(max(value, np.float32(-127)), np.float32(127)) + np.float32(128))
-        for d in range(vectors.shape[1], rows.shape[1]):
+        for d in range(dim, rows.shape[1]):
             rows[i, d] = 128
 
 

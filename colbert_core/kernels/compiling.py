@@ -55,12 +55,15 @@ class _KernelCache(_Cache):
         for folder in _folders():
             # A file that was cut short or comes from somewhere else is as good as none.
             with contextlib.suppress(Exception):
-                return CompileResult._rebuild(target_context, *pickle.loads((folder / name).read_bytes()))  # noqa: S301
+                checksum, content = (kept := (folder / name).read_bytes())[:32], kept[32:]
+                if hashlib.sha256(content).digest() == checksum:  # or machine code with a flipped bit would run
+                    return CompileResult._rebuild(target_context, *pickle.loads(content))  # noqa: S301
         _announce()
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         name, content = self._file_name(sig, data.codegen), pickle.dumps(data._reduce(), protocol=pickle.HIGHEST_PROTOCOL)
+        content = hashlib.sha256(content).digest() + content
         for folder in _folders():
             with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -68,6 +71,7 @@ class _KernelCache(_Cache):
                     try:
                         aside.write(content)
                         aside.close()
+                        Path(aside.name).chmod(0o644)  # other users may run what an administrator's first search compiled
                         Path(aside.name).replace(folder / name)
                     except BaseException:
                         Path(aside.name).unlink(missing_ok=True)

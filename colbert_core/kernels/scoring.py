@@ -53,6 +53,8 @@ SHORT = 16384.0
 """What a cosine is multiplied by to be 16 bits: up to 2, beyond what rounding makes of 1."""
 BYTE, ZERO = 200.0, 55.0
 """What a cosine is multiplied by, and what is added, to be a byte: -.275 to 1. Coarser than that matters to no ranking."""
+_AHEAD = 4096
+"""Bytes between what is computed on and what is fetched."""
 NOWHERE = -32768
 """The similarity of a centroid that must not be probed."""
 
@@ -410,8 +412,9 @@ def score_residuals(
         if place + 1 < len(windows):
             ahead = offsets[windows[place + 1]]
             n_ahead = offsets[windows[place + 1] + 1] - ahead
-            for line in range(0, min(n_ahead * packed, 4096), 64):
-                prefetch(address + ahead * packed + line)
+            if ahead != last:  # else what is fetched below comes next
+                for line in range(0, min(n_ahead * packed, _AHEAD), 64):
+                    prefetch(address + ahead * packed + line)
             for line in range(0, n_ahead * item, 64):
                 prefetch(codes.ctypes.data + ahead * item + line)
             for line in range(0, n_ahead * 2, 64):
@@ -427,11 +430,8 @@ def score_residuals(
             for token in range(first, last, 4):
                 # Beyond the last token the last one again, which changes no maximum.
                 t1, t2, t3 = min(token + 1, last - 1), min(token + 2, last - 1), min(token + 3, last - 1)
-                ahead = min(token + 8, last - 1)
-                prefetch(address + ahead * packed + 2048)
-                prefetch(address + ahead * packed + 2048 + 64)
-                prefetch(address + ahead * packed + 2048 + 128)
-                prefetch(address + ahead * packed + 2048 + 192)
+                for line in range(_AHEAD, _AHEAD + 4 * packed, 64):
+                    prefetch(address + token * packed + line)
                 _unpack(isa, address + token * packed, packed, nbits, table, table.ctypes.data, row)
                 _unpack(isa, address + t1 * packed, packed, nbits, table, table.ctypes.data, row + width)
                 _unpack(isa, address + t2 * packed, packed, nbits, table, table.ctypes.data, row + 2 * width)
@@ -479,9 +479,10 @@ def score_bytes(
     for place in range(len(windows)):
         first, last = offsets[windows[place]], offsets[windows[place] + 1]
         if place + 1 < len(windows):
-            ahead, end = offsets[windows[place + 1]], offsets[windows[place + 1] + 1]
-            for line in range(0, min((end - ahead) * width, 4096), 64):
-                prefetch(rows.ctypes.data + ahead * width + line)
+            ahead = offsets[windows[place + 1]]
+            if ahead != last:  # else what is fetched below comes next
+                for line in range(0, min((offsets[windows[place + 1] + 1] - ahead) * width, _AHEAD), 64):
+                    prefetch(rows.ctypes.data + ahead * width + line)
         total = np.float32(0)
         for block in range(blocks.shape[0]):
             for i in range(32):
@@ -493,6 +494,8 @@ def score_bytes(
                 row_1 = row + width if token + 1 < last else row
                 row_2 = row + 2 * width if token + 2 < last else row
                 row_3 = row + 3 * width if token + 3 < last else row
+                for line in range(_AHEAD, _AHEAD + 4 * width, 64):
+                    prefetch(row + line)
                 a0, b0, a1, b1, a2, b2, a3, b3 = dots(isa, row, row_1, row_2, row_3, query, width, start)
                 best = larger(larger(best, larger(a0, a1)), larger(a2, a3))
                 best_other = larger(larger(best_other, larger(b0, b1)), larger(b2, b3))

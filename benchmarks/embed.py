@@ -3,7 +3,8 @@
     python benchmarks/embed.py FOLDER passages.jsonl [more.jsonl.xz ...] [--first 26000] [--queries 1000] [--model NAME]
 
 Texts are JSON lines with _id, title and text, plain or compressed with xz. Of some of the first --from-first passages one
-sentence is taken out and becomes a query; the passage is encoded without it. Stopped and started again, it goes on where it was.
+sentence is taken out and becomes a query; the passage is encoded without it. Stopped and started again, it goes on where it
+was.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import lzma
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,8 @@ SHARD = 2000  # passages
 
 def read_jsonl(path, first=None):
     """The first lines of a file of JSON lines, or all."""
-    opened = lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8")
-    with opened as lines:
+    open_text = lzma.open if path.suffix == ".xz" else open
+    with open_text(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in itertools.islice(lines, first)]
 
 
@@ -47,6 +49,17 @@ def held_aside(texts, n, seed=0):
 def shards(folder):
     """The files of passages in a folder, in order."""
     return sorted(folder.glob("passages-?????.npz"))
+
+
+def load_shard(path):
+    """The embeddings in one file, vectors as float16."""
+    with np.load(path) as arrays:
+        return TokenEmbeddings(**{name: arrays[name] for name in FIELDS})
+
+
+def as_float32(embeddings):
+    """The same with vectors as float32."""
+    return replace(embeddings, vectors=embeddings.vectors.astype(np.float32))
 
 
 def load(folder, first=None):

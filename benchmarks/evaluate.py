@@ -1,6 +1,7 @@
-"""nDCG@10 of a model on test collections in BEIR layout, by exact search.
+"""nDCG@10 of a model on test collections in BEIR layout, by exact search, and by plain search of compressed indexes.
 
     python benchmarks/evaluate.py DATA/scifact DATA/cranfield [--model NAME] [--first 300] [--pool-factor 2] [--late-chunking]
+        [--nbits 4 2]
 
 A collection is a folder with corpus.jsonl (_id, title, text), queries.jsonl (_id, text) and qrels/test.tsv. A passage is
 the title and the text with a blank between them.
@@ -15,7 +16,7 @@ from pathlib import Path
 import ir_measures
 import torch
 
-from colbert_core import Encoder, Index, Passage
+from colbert_core import Encoder, Index, Passage, set_num_threads
 
 
 def read_jsonl(path):
@@ -32,27 +33,32 @@ def read_qrels(path):
     return qrels
 
 
-def evaluate(folder, encoder, first, pool_factor):
+def evaluate(folder, encoder, first, pool_factor, all_nbits):
     qrels = read_qrels(folder / "qrels" / "test.tsv")
     queries = [line for line in read_jsonl(folder / "queries.jsonl") if any(qrels.get(line["_id"], {}).values())][:first]
     corpus = read_jsonl(folder / "corpus.jsonl")
-    index = Index.create(None, encoder)
     start = time.perf_counter()
     passages = [Passage(line["_id"], f"{line.get('title', '')} {line['text']}".strip()) for line in corpus]
-    index.add(passages, pool_factor=pool_factor)
-    indexed = time.perf_counter() - start
-    start = time.perf_counter()
-    found = index.search_many([line["text"] for line in queries], k=10)
-    searched = time.perf_counter() - start
-    run = {line["_id"]: {hit.passage.id: hit.score for hit in hits} for line, hits in zip(queries, found, strict=True)}
+    embeddings = encoder.encode_passages([passage.text for passage in passages], progress=True)
+    encoded = time.perf_counter() - start
+    matrices = encoder.encode_queries([line["text"] for line in queries])
     judged = {line["_id"]: qrels[line["_id"]] for line in queries}
-    ndcg = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], judged, run)[ir_measures.nDCG @ 10]
-    print(
-        f"{folder.name:16} {len(corpus):>7} passages {len(queries):>5} queries  nDCG@10 {ndcg:.4f}  "
-        f"{index.stats().tokens:>9} vectors in {index.stats().windows:>7} windows  "
-        f"indexing {indexed:6.1f} s  search {1000 * searched / len(queries):6.1f} ms/query",
-        flush=True,
-    )
+    for nbits in (None, *all_nbits):
+        index = Index.create(None, dim=encoder.dim, nbits=nbits)
+        index.add(passages, embeddings=embeddings, pool_factor=pool_factor)
+        index.compact()
+        start = time.perf_counter()
+        found = index.search_many(matrices, k=10)
+        searched = time.perf_counter() - start
+        run = {line["_id"]: {hit.passage.id: hit.score for hit in hits} for line, hits in zip(queries, found, strict=True)}
+        ndcg = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], judged, run)[ir_measures.nDCG @ 10]
+        print(
+            f"{folder.name:16} {len(corpus):>7} passages {len(queries):>5} queries  "
+            f"{'exact' if nbits is None else f'{nbits} bits'}: nDCG@10 {ndcg:.4f}  "
+            f"{index.stats().tokens:>9} vectors in {index.stats().windows:>7} windows  "
+            f"encoding {encoded:6.1f} s  search {1000 * searched / len(queries):6.1f} ms/query",
+            flush=True,
+        )
 
 
 def main():
@@ -65,14 +71,17 @@ def main():
     parser.add_argument("--passage-length", type=int, help="most tokens of a window, in place of the model's")
     parser.add_argument("--late-chunking", action="store_true", help="cut the vectors of long passages, not their text")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--nbits", type=int, nargs="*", default=[], help="of compressed indexes to search as well; one window each"
+    )
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    set_num_threads(options.threads)
     encoder = Encoder.from_pretrained(
         options.model, dtype=options.dtype, passage_length=options.passage_length, late_chunking=options.late_chunking
     )
     print(f"{encoder.name}, {encoder.dtype}, {options.threads} threads", flush=True)
     for folder in options.folders:
-        evaluate(folder, encoder, options.first, options.pool_factor)
+        evaluate(folder, encoder, options.first, options.pool_factor, options.nbits)
 
 
 if __name__ == "__main__":

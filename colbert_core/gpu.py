@@ -65,7 +65,7 @@ class TorchScorer:
             ValueError: the device is not there, or is of another kind.
             IndexError: a code is no centroid's; the file is damaged.
         """
-        self._device = _resolved(device)
+        self._device = resolved_device(device)
         self._segments = segments
         self._exact = KernelScorer(segments, codec, query)
         rows = torch.from_numpy(plain(query)).to(self._device)
@@ -195,7 +195,7 @@ _segments: _Cache[Segment, _Held] = _Cache()
 _codecs: _Cache[ResidualCodec, _Tables] = _Cache()
 
 
-def _resolved(device: str) -> torch.device:
+def resolved_device(device: str) -> torch.device:
     """A device that is there, with its number.
 
     Raises:

@@ -230,8 +230,9 @@ class Index:
 
         Raises:
             IndexExistsError: there is something at ``path``.
-            ValueError: ``dim`` or ``nbits`` is out of range, or the encoder has another dim.
+            ValueError: ``dim`` or ``nbits`` is out of range, the encoder has another dim, or there is no such device.
         """
+        _check_device(device)
         loaded = None
         if encoder is not None or dim is None:
             from colbert_core.encoder import as_encoder  # here, so that importing the package does not import torch
@@ -265,7 +266,9 @@ class Index:
             DamagedIndexError: a file is missing or cut short.
             UnsupportedIndexError: a newer version of this package wrote it.
             EncoderMismatchError: the index was made with another encoder.
+            ValueError: there is no such device.
         """
+        _check_device(device)
         store = Store.open(Path(path), timeout=_checked_timeout(timeout))
         try:
             loaded = None
@@ -1096,6 +1099,13 @@ def _checked_timeout(timeout: float) -> float:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
         raise ValueError(f"timeout is a number of seconds, at least 0, got {timeout!r}.")
     return timeout
+
+
+def _check_device(device: str | None) -> None:
+    if device is not None:
+        from colbert_core.gpu import resolved_device  # here, because it imports torch
+
+        resolved_device(device)
 
 
 def _as_path(path: str | PathLike[str] | None) -> Path | None:

@@ -41,8 +41,9 @@ _EMBEDDINGS = {
 class PackedBert:
     """BERT (Devlin et al., 2019) over sequences laid end to end: only attention needs to know where one ends.
 
-    Four things make it 1.25 times as fast as a padded batch sorted by length: no padding, weights in the layout of the processor's matrix
-    instructions, GELU and residual added while the product is in the cache, and query, key and value as one product.
+    Four things make it 1.25 times as fast as a padded batch sorted by length: no padding, weights in the layout of the
+    processor's matrix instructions, GELU and residual added while the product is in the cache, and query, key and value as one
+    product.
     """
 
     def __init__(self, backbone: Any) -> None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -606,7 +607,11 @@ class Index:
                 return self._ranked(tie, state, matrix, k, rows, config, exact=exact)
 
             found = spread(ranked, matrices)
-            return [self._hits(reader, best, len(matrix), min_relevance) for best, matrix in zip(found, matrices, strict=True)]
+            passages = iter(reader.passages([row for best in found for row in best.rows]))  # all with one look
+            return [
+                to_hits(list(islice(passages, len(best.rows))), best, len(matrix), min_relevance)
+                for best, matrix in zip(found, matrices, strict=True)
+            ]
 
         return self._read(read)
 

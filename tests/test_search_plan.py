@@ -50,10 +50,10 @@ def grown():
     return index, queries
 
 
-@pytest.mark.parametrize("n_candidates", [None, 600])
+@pytest.mark.parametrize("n_candidates", [None, 1000])
 def test_both_ways_to_candidates_find_nearly_all_of_what_scoring_everything_finds(grown, n_candidates):
     index, queries = grown
-    config = SearchConfig(nprobe=16, n_candidates=n_candidates, n_exact=300)
+    config = SearchConfig(nprobe=16, n_candidates=n_candidates, n_exact=500)
     assert recall(found(index, queries, config=config), found(index, queries, exact=True)) >= 0.95
 
 

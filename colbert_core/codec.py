@@ -186,8 +186,9 @@ class ResidualCodec:
         Raises:
             IndexError: one is not.
         """
-        if len(codes) and int(codes.max()) >= len(self.centroids):
-            raise IndexError(f"a code is {int(codes.max())}, but there are {len(self.centroids)} centroids")
+        least, most = (int(codes.min()), int(codes.max())) if len(codes) else (0, 0)
+        if least < 0 or most >= len(self.centroids):
+            raise IndexError(f"a code is {least if least < 0 else most}, but there are {len(self.centroids)} centroids")
 
     @cached_property
     def _rows(self) -> ByteRows | None:

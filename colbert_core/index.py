@@ -604,9 +604,10 @@ class Index:
                     return reader.ids(tied)
 
             def ranked(matrix: NDArray[np.float32]) -> Ranked:
-                return self._ranked(tie, state, matrix, k, rows, config, exact=exact)
+                return self._ranked(tie, state, matrix, k, rows, config, exact=exact, device=self._device)
 
-            found = spread(ranked, matrices)
+            # A GPU is busy with one query; several at once only take more of its memory.
+            found = spread(ranked, matrices) if self._device is None else [ranked(matrix) for matrix in matrices]
             passages = iter(reader.passages([row for best in found for row in best.rows]))  # all with one look
             return [
                 to_hits(list(islice(passages, len(best.rows))), best, len(matrix), min_relevance)
@@ -656,7 +657,7 @@ class Index:
 
         def read(reader: Reader) -> list[Hit]:
             state, rows = self._moment(reader, restriction)
-            best = self._ranked(reader.ids, state, matrix, max(k, fetch_k), rows, config, exact=exact)
+            best = self._ranked(reader.ids, state, matrix, max(k, fetch_k), rows, config, exact=exact, device=self._device)
             hits = self._hits(reader, best, len(matrix), min_relevance)
             windows = [vectors_of(state.snapshot, row, span) for row, span in zip(best.rows, best.spans, strict=True)]
             order = diversified([hit.relevance for hit in hits], windows[: len(hits)], k, weight)
@@ -682,8 +683,7 @@ class Index:
             progress: show a bar; None shows it on a terminal once a second has passed.
 
         Returns:
-            The config with its measured recall and time. Scoring everything is the last one that is tried, so there is
-            always one that finds enough.
+            The config with its measured recall and time, on the CPU. The last one that is tried scores everything.
 
         Raises:
             ValueError: the index is empty, or there are no queries.
@@ -701,7 +701,7 @@ class Index:
                 hits, seconds = [], []
                 for matrix in matrices:
                     start = time.perf_counter()
-                    best = self._ranked(reader.ids, state, matrix, k, rows, config, exact=config is None)
+                    best = self._ranked(reader.ids, state, matrix, k, rows, config, exact=config is None, device=None)
                     seconds.append(time.perf_counter() - start)
                     hits.append(set(best.rows))
                 return hits, 1000 * float(np.median(seconds))
@@ -719,7 +719,9 @@ class Index:
                         time_ for _, part, time_ in tried if part >= target_recall
                     ):
                         break  # what comes now looks at more
-            chosen = min((entry for entry in tried if entry[1] >= target_recall), key=lambda entry: entry[2])
+            reached = [entry for entry in tried if entry[1] >= target_recall]
+            # Rounding may have cost the last config one of many nearly equal passages.
+            chosen = min(reached, key=lambda entry: entry[2]) if reached else max(tried, key=lambda entry: entry[1])
             return Tuning(*chosen, tried)
 
         return self._read(read)
@@ -810,7 +812,8 @@ class Index:
             for row in self._sampled_rows(reader, n_queries):
                 query = vectors_of(state.snapshot, row)[:32]
                 found, best = (
-                    self._ranked(reader.ids, state, query, 10, None, None, exact=exact).rows for exact in (False, True)
+                    self._ranked(reader.ids, state, query, 10, None, None, exact=exact, device=None).rows
+                    for exact in (False, True)
                 )
                 shares.append(len(set(found) & set(best)) / len(best))
             return Verification([], float(np.mean(shares)), len(shares))
@@ -852,7 +855,7 @@ class Index:
         """In memory, a copy of everything; on disk, the folder."""
         folder = self._store.folder
         content = self._store.to_bytes() if folder is None else str(folder.absolute())
-        return _unpickled, (content, self._encoder, self._store.connections.timeout)
+        return _unpickled, (content, self._encoder, self._store.connections.timeout, self._device)
 
     # Reading
 
@@ -926,9 +929,10 @@ class Index:
         config: SearchConfig | None,
         *,
         exact: bool,
+        device: str | None,
     ) -> Ranked:
         try:
-            return search(state.snapshot, matrix, k, tie=tie, rows=rows, config=config, exact=exact, device=self._device)
+            return search(state.snapshot, matrix, k, tie=tie, rows=rows, config=config, exact=exact, device=device)
         except IndexError as error:
             raise DamagedIndexError(f"{self._named()} is damaged ({error}); run verify to see where.") from error
 
@@ -1124,7 +1128,9 @@ def _checked(file: File, make: Callable[..., Any], *arguments: Any) -> Any:
         raise DamagedIndexError(f"File {file.name} of the index is damaged: {error}; restore the index from a copy.") from None
 
 
-def _unpickled(content: Any, encoder: TokenEncoder | None, timeout: float) -> Index:
+def _unpickled(content: Any, encoder: TokenEncoder | None, timeout: float, device: str | None) -> Index:
     if isinstance(content, str):
-        return Index.open(content, encoder, timeout=timeout)
-    return Index(Store.from_bytes(*content, timeout=timeout), encoder)
+        return Index.open(content, encoder, timeout=timeout, device=device)
+    index = Index(Store.from_bytes(*content, timeout=timeout), encoder)
+    index._device = device
+    return index

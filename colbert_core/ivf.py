@@ -62,15 +62,16 @@ class InvertedLists:
         if kept is None:
             from colbert_core.kernels import plain
 
-            windows, sizes = self.windows, np.diff(self.offsets)
+            windows, offsets = self.windows, self.offsets
             if len(self.centroids) and int(self.centroids.max()) >= n_centroids:
                 raise IndexError(f"there is a list of centroid {int(self.centroids.max())} of {n_centroids}")
             if len(windows) and not 0 <= int(windows.min()) <= int(windows.max()) < n_windows:
                 raise IndexError(f"a list names window {int(windows.max())} of {n_windows}")
-            if self.offsets[0] != 0 or (sizes < 0).any() or self.offsets[-1] != len(windows):
+            # Compared, not subtracted: differences of damaged numbers may wrap around and look right.
+            if offsets[0] != 0 or offsets[-1] != len(windows) or (offsets[1:] < offsets[:-1]).any():
                 raise IndexError("the lists do not fit together")
             counts = np.zeros(n_centroids + 1, np.int64)
-            np.add.at(counts, self.centroids.astype(np.int64) + 1, sizes)
+            np.add.at(counts, self.centroids.astype(np.int64) + 1, np.diff(offsets))
             kept = np.cumsum(counts), plain(windows)
             self._expanded.clear()
             self._expanded[n_centroids] = kept

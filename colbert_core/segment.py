@@ -20,6 +20,21 @@ if TYPE_CHECKING:
     from colbert_core.types import TokenEmbeddings
 
 
+# What the kernels take for granted.
+_DTYPES = {
+    "rows": ("<i8",),
+    "spans": ("<i4",),
+    "doclens": ("<i4",),
+    "vectors": ("<f4",),
+    "codes": ("<u2", "<u4"),
+    "residuals": ("|u1",),
+    "lengths": ("<u2",),
+    "list_centroids": ("<u2", "<u4"),
+    "list_offsets": ("<i8",),
+    "list_windows": ("<i4",),
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Segment:
     """Windows in the order of their passages' rows. Either ``vectors``, or ``codes``, ``residuals`` and ``lists``.
@@ -53,6 +68,9 @@ class Segment:
         """
         # A memory map is an array that takes 5 us longer to index; what lies under it stays mapped.
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        for name, array in arrays.items():
+            if array.dtype.str not in _DTYPES.get(name, (array.dtype.str,)):
+                raise ValueError(f"its {name} are {array.dtype}")
         try:
             rows, spans, doclens = arrays["rows"], arrays["spans"], arrays["doclens"]
             if codec is None:
@@ -68,7 +86,7 @@ class Segment:
             raise ValueError(f"it has no array {error}") from None
         if len(doclens) != len(rows) or spans.shape != (len(rows), 2) or tokens.shape[1:] != shape:
             raise ValueError("its arrays differ in length")
-        if (np.diff(rows) < 0).any() or (doclens < 1).any() or int(doclens.sum(dtype=np.int64)) != len(tokens):
+        if (rows[1:] < rows[:-1]).any() or (doclens < 1).any() or int(doclens.sum(dtype=np.int64)) != len(tokens):
             raise ValueError("its windows are damaged")
         return segment
 

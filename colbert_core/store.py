@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from colbert_core.filters import Condition
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; raise it when an older version of this package would misread what is written."""
 
 _DATABASE = "index.sqlite"
@@ -205,7 +205,7 @@ class Store:
         Raises:
             IndexNotFoundError: there is none.
             DamagedIndexError: one of its files is missing or cut short.
-            UnsupportedIndexError: a newer version wrote it, or something else did.
+            UnsupportedIndexError: a newer or much older version wrote it, or something else did.
         """
         _check_database(folder)
         store = cls(folder, timeout=timeout)
@@ -218,6 +218,8 @@ class Store:
                 raise UnsupportedIndexError(
                     f"{folder} has format {version}, and this version of colbert-retrievers reads up to {FORMAT}; update it."
                 )
+            if version < FORMAT:
+                raise UnsupportedIndexError(f"{folder} has format {version}, which is no longer read; build the index again.")
             for _ in range(100):  # a writer may replace files meanwhile
                 with contextlib.suppress(StaleRead), store.read() as reader:
                     for file in reader.files():

@@ -213,7 +213,14 @@ def test_lists_of_nothing_are_empty():
 
 @pytest.mark.parametrize(
     ("centroids", "offsets", "windows"),
-    [([9], [0, 1], [0]), ([0], [0, 1], [3]), ([0], [0, 1], [-1]), ([0, 1], [0, 2, 1], [0]), ([0], [0, 9], [0])],
+    [
+        ([9], [0, 1], [0]),
+        ([0], [0, 1], [3]),
+        ([0], [0, 1], [-1]),
+        ([0, 1], [0, 2, 1], [0]),
+        ([0], [0, 9], [0]),
+        ([0, 1, 2, 3], [0, 2**63 - 1, -(2**63), -1, 1], [0]),
+    ],
 )
 def test_lists_that_lead_nowhere_are_refused(centroids, offsets, windows):
     lists = InvertedLists(np.array(centroids, np.uint16), np.array(offsets, np.int64), np.array(windows, np.int32))

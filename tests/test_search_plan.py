@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbert_core import Index, Passage, SearchConfig, Tuning, get_num_threads, set_num_threads
-from colbert_core.search import default_config, ladder_of_configs
+from colbert_core.search import Part, Snapshot, default_config, ladder_of_configs, search
+from colbert_core.segment import Segment, merged_arrays
 
 
 def unit(vectors):
@@ -154,7 +161,8 @@ def test_a_collection_of_copies_ties_by_id():
 def test_defaults_grow_with_k_and_narrow_down_large_collections_only():
     assert default_config(10, 1000) == SearchConfig(16, None, 256)
     assert default_config(10, 10**6) == SearchConfig(16, 1024, 256)
-    assert default_config(100, 10**6) == SearchConfig(16, 3200, 800)
+    assert default_config(100, 2**15) == SearchConfig(16, 3200, 800)
+    assert default_config(100, 2**19) == SearchConfig(16, 6400, 1600)
 
 
 # Tuning
@@ -213,3 +221,129 @@ def test_a_device_that_is_not_there_is_refused_when_the_index_is_opened(tmp_path
     with pytest.raises(ValueError, match="device"):
         Index.create(tmp_path / "y", dim=4, device="abacus")
     assert not (tmp_path / "y").exists()
+
+
+# What a review found
+
+
+def test_a_file_whose_arrays_are_of_another_type_is_refused(grown):
+    index, _ = grown
+    snapshot = index._read(index._state).snapshot
+    part = snapshot.parts[0]
+    arrays = {name: np.concatenate(pieces) for name, pieces in merged_arrays([(part.segment, part.live)]).items()}
+    assert Segment.from_arrays(arrays, 32, snapshot.codec).n_tokens
+    for name, dtype in (("codes", np.int32), ("residuals", np.uint16), ("doclens", np.int64), ("list_windows", np.uint32)):
+        with pytest.raises(ValueError, match=name):
+            Segment.from_arrays({**arrays, name: arrays[name].astype(dtype)}, 32, snapshot.codec)
+
+
+def test_a_vector_that_is_not_finite_is_an_error_of_the_file_and_no_empty_result():
+    vectors = unit(np.random.default_rng(0).standard_normal((70_000, 8)))
+    vectors[7, 3] = np.nan
+    windows = np.arange(7000)
+    segment = Segment(windows, np.zeros((7000, 2), np.int32), np.full(7000, 10, np.int32), vectors=vectors)
+    snapshot = Snapshot((Part(segment, np.ones(7000, np.bool_)),))
+    with pytest.raises(IndexError, match="not finite"):  # which an index reports as DamagedIndexError
+        search(snapshot, vectors[20:24], 10, tie=list)
+
+
+@pytest.mark.parametrize("k", [10, 100])
+def test_equal_query_vectors_do_not_add_up_their_rounding_unnoticed(k):
+    rng = np.random.default_rng(0)
+    vectors = unit(rng.standard_normal((70_000, 128)))
+    index = Index.create(None, dim=128)
+    index.add([Passage(f"{i:05}", "x") for i in range(3500)], embeddings=list(vectors.reshape(3500, 20, 128)))
+    queries = [np.tile(unit(rng.standard_normal((1, 128))), (32, 1)) for _ in range(8)]
+    assert found(index, queries, k=k) == found(index, queries, k=k, exact=True)
+
+
+def test_a_copy_keeps_its_device(grown):
+    _, queries = grown
+    index = Index.create(None, dim=32, device="cpu")
+    index.add([Passage("a", "a")], embeddings=[queries[0]])
+    assert pickle.loads(pickle.dumps(index))._device == "cpu"
+
+
+def in_a_process(code, **environment):
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+def test_a_child_forked_while_a_kernel_is_compiled_compiles_its_own():
+    in_a_process(
+        """
+        import os, threading, time
+        import numpy as np
+        from numba.core.compiler_lock import global_compiler_lock
+        from colbert_core.kernels import float_blocks, instruction_set, scoring
+
+        def score():
+            scores = np.empty(1, np.float32)
+            arguments = np.eye(4, dtype=np.float32), np.array([0, 4]), np.zeros(1, np.int32)
+            scoring.score_floats(instruction_set(), *arguments, float_blocks(np.eye(4, dtype=np.float32)), scores)
+            assert scores[0] == 4
+
+        def hold():
+            with global_compiler_lock:
+                held.set()
+                time.sleep(0.5)
+
+        held = threading.Event()
+        threading.Thread(target=hold).start()
+        held.wait()
+        child = os.fork()
+        if not child:
+            score()
+            os._exit(0)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                break
+            time.sleep(0.01)
+        else:
+            os.kill(child, 9)
+        assert done and status == 0
+        """
+    )
+
+
+@pytest.mark.parametrize("setting", [{"NUMBA_CPU_NAME": "generic"}, {"NUMBA_ENABLE_AVX": "0"}], ids=str)
+def test_kernels_are_those_of_the_processor_that_numba_compiles_for(setting, tmp_path):
+    in_a_process(
+        """
+        import numpy as np
+        from colbert_core.kernels import PORTABLE, QueryBlocks, ByteRows, instruction_set, scoring
+
+        assert instruction_set() == PORTABLE
+        rows = ByteRows.of(np.eye(16, dtype=np.float32))
+        query, scores = QueryBlocks.of(np.eye(16, dtype=np.float32), 16), np.empty(1, np.float32)
+        where = np.array([0, 16]), np.zeros(1, np.int32)
+        scoring.score_bytes(
+            PORTABLE, rows.rows, rows.scale, *where, query.bytes, query.scales, query.starts, scores
+        )
+        assert abs(scores[0] - 16) < 1e-3
+        """,
+        NUMBA_CACHE_DIR=str(tmp_path),
+        **setting,
+    )
+
+
+def test_a_user_without_a_home_searches_all_the_same():
+    in_a_process(
+        """
+        from pathlib import Path
+        from colbert_core.kernels import compiling
+
+        def no_home():
+            raise RuntimeError("Could not determine home directory.")
+
+        Path.home = no_home
+        assert [folder.name for folder in compiling._folders()] == ["__pycache__"]
+        """,
+        XDG_CACHE_HOME="",
+        LOCALAPPDATA="",
+        NUMBA_CACHE_DIR="",
+    )

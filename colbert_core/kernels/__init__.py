@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import llvmlite.binding
+import numba
 import numpy as np
 
 from colbert_core.kernels import building, scoring
@@ -26,7 +27,10 @@ __all__ = ["BLOCK", "NOWHERE", "PORTABLE", "VNNI", "ByteRows", "QueryBlocks", "b
 
 @functools.cache
 def instruction_set() -> Any:
-    """The fastest variant of the kernels that this processor runs."""
+    """The fastest variant of the kernels that this processor runs, and that Numba compiles for."""
+    settings = numba.config
+    if settings.CPU_NAME or settings.CPU_FEATURES or not settings.ENABLE_AVX:  # for another processor than this one
+        return PORTABLE
     features = llvmlite.binding.get_host_cpu_features()
     needed = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
     return VNNI if all(features.get(name) for name in needed) else PORTABLE
@@ -70,9 +74,14 @@ class ByteRows:
         Args:
             vectors: *Shape:* (n, dim), float32.
             multiple: of rows; the last vector is repeated.
+
+        Raises:
+            IndexError: a component is not finite; the file is damaged.
         """
         n = -(-len(vectors) // multiple) * multiple
         largest = max(float(vectors.max()), -float(vectors.min())) if vectors.size else 1.0
+        if not np.isfinite(largest):
+            raise IndexError("a vector is not finite")
         scale = np.float32(max(largest, 1e-20) / 127)
         rows = np.empty((n, -(-vectors.shape[1] // 16) * 16), np.uint8)
         building.to_bytes(plain(vectors), scale, rows[: len(vectors)])
@@ -123,6 +132,10 @@ def float_blocks(query: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(filled.reshape(n_blocks, BLOCK, -1).transpose(0, 2, 1))
 
 
+# Numbers in an array that a thread keeps: 32 MB of 16 bits, enough for 512 query vectors and 32,768 centroids.
+_LARGEST_KEPT = 2**24
+
+
 class Scratch(threading.local):
     """Arrays that a thread uses again in its next search: fresh megabytes would cost a page fault for every 4 kB."""
 
@@ -142,6 +155,8 @@ class Scratch(threading.local):
         for length in shape:
             size *= length
         kept = self._arrays.get(name)
+        if size > _LARGEST_KEPT and not zeros:
+            return np.empty(shape, dtype)
         if kept is None or kept.size < size:
             kept = self._arrays[name] = (np.zeros if zeros else np.empty)(size + size // 4, dtype)
         return kept[:size].reshape(shape)

@@ -44,13 +44,18 @@ def repeated(snapshot, times):
     """The only segment of a snapshot several times over, the copies with noise."""
     (part,), codec, random = snapshot.parts, snapshot.codec, np.random.default_rng(0)
     one = part.segment
-    codes, residuals = [one.codes], [one.residuals]
-    for _ in range(times - 1):
-        moved = random.random(len(one.codes), np.float32) < 1 / 3
-        codes.append(np.where(moved, random.permutation(one.codes), one.codes))
-        changed = random.random(one.residuals.shape, np.float32) < 1 / 3
-        residuals.append(np.where(changed, np.roll(one.residuals, 1, axis=0), one.residuals))
-    codes, residuals, doclens = np.concatenate(codes), np.concatenate(residuals), np.tile(one.doclens, times)
+    n = len(one.codes)
+    codes = np.empty(times * n, one.codes.dtype)
+    residuals = np.empty((times * n, one.residuals.shape[1]), np.uint8)
+    for start in range(0, times * n, 2**20):
+        some = np.arange(start, min(start + 2**20, times * n))
+        moved, changed = (
+            random.random(shape, np.float32) < 1 / 3 for shape in (len(some), residuals[some[0] : some[-1] + 1].shape)
+        )
+        moved[some < n], changed[some < n] = False, False  # the first copy is as it was
+        codes[some] = np.where(moved, one.codes[random.integers(n, size=len(some))], one.codes[some % n])
+        residuals[some] = np.where(changed, one.residuals[(some + 1) % n], one.residuals[some % n])
+    doclens = np.tile(one.doclens, times)
     rows = np.concatenate([one.rows + number * (int(one.rows[-1]) + 1) for number in range(times)])
     lists = InvertedLists.build(codes, doclens)
     lengths = np.concatenate(

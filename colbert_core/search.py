@@ -34,7 +34,7 @@ _FLOAT_ERROR = 1e-6
 _SMALL = 2**13
 # From so many tokens on, vectors are scored as bytes before the best are scored as they are; 5 times as fast.
 _WORTH_BYTES = 2**16
-# From so many windows on, narrowing them down by their lists is faster than ranking all that are listed: the same time at 2,000,
+# From so many windows on, narrowing down by the lists is faster than ranking all that are listed: the same time at 2,000,
 # 1.2 times as fast at 4,000, 1.4 times at 8,000, 1.6 times at 26,000.
 _WORTH_LISTS = 2**11
 

@@ -158,11 +158,12 @@ def test_a_collection_of_copies_ties_by_id():
     assert [passage_id for passage_id, _ in found(index, [one], k=5)[0]] == ["0000", "0001", "0002", "0003", "0004"]
 
 
-def test_defaults_grow_with_k_and_narrow_down_large_collections_only():
+def test_defaults_grow_with_k_and_for_short_queries_and_narrow_down_large_collections_only():
     assert default_config(10, 1000) == SearchConfig(16, None, 256)
     assert default_config(10, 10**6) == SearchConfig(16, 1024, 256)
     assert default_config(100, 2**15) == SearchConfig(16, 3200, 800)
     assert default_config(100, 2**19) == SearchConfig(16, 6400, 1600)
+    assert [default_config(10, 10**5, n_q).n_exact for n_q in (1, 16, 24, 32, 300)] == [512, 512, 341, 256, 256]
 
 
 # Tuning

@@ -836,7 +836,7 @@ def check_on_avx2():
 def lowest_kernel(code=""):
     return f"""
 import logging, sys
-logging.basicConfig(stream=sys.stdout, format="%(message)s")
+logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
 import numpy as np
 from colbert_core.kernels import compiling, scoring
 table = np.repeat(np.array([[[3], [1], [2]]], np.uint8), 32, axis=2)
@@ -1065,7 +1065,7 @@ def test_compiling_is_announced_once(caplog, tmp_path, monkeypatch):
 
     monkeypatch.setattr(compiling.numba.config, "CACHE_DIR", str(tmp_path))
     compiling._announce.cache_clear()
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         for kernel in (scoring.best_of, scoring.passages_of):
             scores, rows, room = ints(3, 1), longs(0, 1), (np.empty(2, np.int32), np.empty(4, np.int32))
             fresh = compiling.compiled(kernel.py_func)

@@ -126,4 +126,6 @@ if hasattr(os, "register_at_fork"):
 
 @functools.cache
 def _announce() -> None:
-    logger.warning("Compiling for this processor what searches and builds indexes; this takes some seconds, once.")
+    # Whoever sits at a terminal wonders why nothing happens; a log that nobody watches need not know.
+    level = logging.WARNING if sys.stderr.isatty() else logging.INFO
+    logger.log(level, "Compiling for this processor what searches and builds indexes; this takes some seconds, once.")

@@ -36,6 +36,7 @@ from colbert_core.search import (
     Ranked,
     SearchConfig,
     Snapshot,
+    averaged,
     check_count,
     check_passages,
     check_relevance,
@@ -353,6 +354,11 @@ class Index:
             return self._encoder
 
     @property
+    def encoder_name(self) -> str | None:
+        """Name of the encoder the index was made with, which is not loaded for it; None for vectors from elsewhere."""
+        return self._made_with.name
+
+    @property
     def dim(self) -> int:
         """Components of every vector."""
         return self._dim
@@ -613,6 +619,58 @@ class Index:
                 to_hits(list(islice(passages, len(best.rows))), best, len(matrix), min_relevance)
                 for best, matrix in zip(found, matrices, strict=True)
             ]
+
+        return self._read(read)
+
+    def search_mean(
+        self,
+        queries: Iterable[str | NDArray[np.float32]],
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        ids: Iterable[str] | None = None,
+        min_relevance: float | None = None,
+        config: SearchConfig | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """Find the passages that match several queries best on average, such as a question and made-up answers to it (HyDE).
+
+        The best of each query are looked at, twice as many each time, until no other passage can have a higher mean (the
+        threshold algorithm of Fagin, Lotem and Naor, PODS 2001, section 4).
+
+        Args:
+            queries: at least one, each as in ``search``.
+            k: as in ``search``, and so are the others.
+            where: as in ``search``.
+            ids: as in ``search``.
+            min_relevance: as in ``search``, of the mean.
+            config: as in ``search``, for each query.
+            exact: as in ``search``.
+
+        Returns:
+            Hits, best first; score and relevance are means over the queries, the span is that of the query that matches best.
+
+        Raises:
+            ValueError: there are no queries; otherwise as ``search``.
+        """
+        if isinstance(queries, str | np.ndarray):
+            raise TypeError(f"queries must be a list, got one {type(queries).__name__}; use search for a single query.")
+        k, min_relevance = check_count(k, "k"), check_relevance(min_relevance, "min_relevance")
+        restriction = _restriction(where, ids)
+        matrices = self._query_matrices(list(queries))
+        if not matrices:
+            raise ValueError("There are no queries to search by; give at least one.")
+
+        def read(reader: Reader) -> list[Hit]:
+            state, rows = self._moment(reader, restriction)
+
+            def ranked(matrix: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None) -> Ranked:
+                return self._ranked(reader.ids, state, matrix, k, rows, config, exact=exact, device=self._device)
+
+            best, relevances = averaged(ranked, matrices, k, rows, reader.ids)
+            hits = to_hits(reader.passages(best.rows), best, 1, None)
+            means = [replace(hit, relevance=relevance) for hit, relevance in zip(hits, relevances, strict=True)]
+            return [hit for hit in means if min_relevance is None or hit.relevance >= min_relevance]
 
         return self._read(read)
 

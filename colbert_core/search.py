@@ -318,6 +318,45 @@ def _likeness(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(cosines.max(axis=1).mean() + cosines.max(axis=0).mean()) / 2
 
 
+def averaged(
+    ranked: Callable[[NDArray[np.float32], int, NDArray[np.int64] | None], Ranked],
+    queries: Sequence[NDArray[np.float32]],
+    k: int,
+    rows: NDArray[np.int64] | None,
+    tie: Callable[[list[int]], Sequence[Any]],
+) -> tuple[Ranked, list[float]]:
+    """The ``k`` passages of the highest mean relevance to several queries, with mean scores, and these relevances.
+
+    Args:
+        ranked: finds the best ``k`` passages for a query, of some rows or of all.
+        queries: *Shape:* (n_q, dim) each; n_q may differ.
+        k: most passages.
+        rows: *Shape:* (n,), ascending; only these passages. None for all.
+        tie: sort keys among equals, for a list of rows.
+    """
+    depth = max(4 * k, 64)
+    while True:
+        heads = [ranked(query, depth, rows) for query in queries]
+        found = sorted({row for head in heads for row in head.rows})
+        if not found:
+            return Ranked([], [], []), []
+        whole = [ranked(query, len(found), np.array(found, np.int64)) for query in queries]
+        matches: dict[int, list[tuple[float, float, tuple[int, int]]]] = {row: [] for row in found}
+        for query, head in zip(queries, whole, strict=True):
+            for row, score, span in zip(head.rows, head.scores, head.spans, strict=True):
+                matches[row].append((relevance_of(score, len(query)), score, span))
+        means = {row: sum(relevance for relevance, _, _ in some) / len(some) for row, some in matches.items()}
+        keys = dict(zip(found, tie(found), strict=True))
+        order = sorted(found, key=lambda row: (-means[row], keys[row]))[:k]
+        # A passage that was not found is at most as good for each query as the last of its head.
+        bar = sum(relevance_of(head.scores[-1], len(query)) for query, head in zip(queries, heads, strict=True)) / len(queries)
+        if len(heads[0].rows) < depth or means[order[-1]] > bar:
+            scores = [sum(score for _, score, _ in matches[row]) / len(queries) for row in order]
+            spans = [max(matches[row], key=lambda match: match[0])[2] for row in order]
+            return Ranked(order, scores, spans), [means[row] for row in order]
+        depth *= 2
+
+
 def as_snapshot(embeddings: TokenEmbeddings) -> Snapshot:
     """Token embeddings as something to search; the rows are their ``owners``."""
     segment = as_segment(embeddings)
@@ -392,6 +431,11 @@ def best_windows(
     return rows[places], scores[places], places
 
 
+def relevance_of(score: float, n_q: int) -> float:
+    """A MaxSim of ``n_q`` query vectors as a number from 0 to 1 that queries of any length share."""
+    return min(max(score / n_q, 0.0), 1.0)
+
+
 def to_hits(passages: Sequence[Passage], best: Ranked, n_q: int, min_relevance: float | None) -> list[Hit]:
     """Give ranked passages their ranks and relevances, down to ``min_relevance``.
 
@@ -402,7 +446,7 @@ def to_hits(passages: Sequence[Passage], best: Ranked, n_q: int, min_relevance: 
         min_relevance: least relevance of a hit, None for no threshold.
     """
     hits = [
-        Hit(passage, score, min(max(score / n_q, 0.0), 1.0), rank, span)
+        Hit(passage, score, relevance_of(score, n_q), rank, span)
         for rank, (passage, score, span) in enumerate(zip(passages, best.scores, best.spans, strict=True), 1)
     ]
     return hits if min_relevance is None else [hit for hit in hits if hit.relevance >= min_relevance]

@@ -90,6 +90,38 @@ def test_many_searches_are_the_same_as_one_by_one(index, words):
     assert index.search_many([], k=2) == []
 
 
+def test_the_mean_of_several_queries_is_what_scoring_everything_by_each_says(create, words):
+    """Far more passages than are looked at first, with a best passage that is the best for neither query."""
+    generator = np.random.default_rng(3)
+    vocabulary = [f"w{number}" for number in range(40)]
+    index = create(words)
+    index.add([Passage(str(n), " ".join(generator.choice(vocabulary, 12))) for n in range(300)])
+    queries = ["w1 w2 w3 w4", "w5 w6", words.encode_queries(["w7 w8 w9"])[0]]
+    lists = index.search_many(queries, 300)
+    relevance, score = (
+        {name: np.mean([{hit.passage.id: getattr(hit, part) for hit in hits}[name] for hits in lists]) for name in index.ids()}
+        for part in ("relevance", "score")
+    )
+    for k in (1, 10, 300, 999):
+        hits = index.search_mean(queries, k)
+        expected = sorted(relevance, key=lambda name: (-round(relevance[name], 6), name))[:k]
+        assert [round(hit.relevance, 5) for hit in hits] == [round(relevance[name], 5) for name in expected]
+        assert all(hit.score == pytest.approx(score[hit.passage.id], abs=1e-5) for hit in hits)
+        assert [hit.rank for hit in hits] == list(range(1, min(k, 300) + 1))
+    assert {hit.passage.id for hit in index.search_mean(queries, 5, ids=["1", "2", "x"])} == {"1", "2"}
+    assert all(hit.relevance >= 0.4 for hit in index.search_mean(queries, 300, min_relevance=0.4))
+
+
+def test_the_mean_of_one_query_is_a_search(index):
+    assert index.search_mean(["the cat"], 2) == index.search("the cat", 2)
+    (hit, *_) = index.search_mean(["the cat sat", "a dog barks"], 1)
+    assert hit.text in (index.get(["cat", "dog"])[0].text, index.get(["cat", "dog"])[1].text)
+    with pytest.raises(ValueError, match="no queries to search by"):
+        index.search_mean([])
+    with pytest.raises(TypeError, match="queries must be a list"):
+        index.search_mean("the cat")
+
+
 def test_a_query_may_be_a_matrix_of_any_length_rows(index, words):
     matrix = words.encode_queries(["dog barks"])[0]
     assert ids(index.search(matrix * 7)) == ids(index.search("dog barks"))

@@ -800,13 +800,27 @@ class Index:
                 writer.commit(merged(writer, state, range(len(state.files))))
         self._store.vacuum()
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write a copy of the newest state to a new folder, which ``Index.open`` opens.
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+        """Write a copy of the newest state to a folder, which ``Index.open`` opens.
+
+        Args:
+            path: a folder that is new or empty.
+            overwrite: take the place of an index that is at ``path`` already, in one step; anything else there is left
+                alone. An index on disk is at its own path already, so that there is nothing to do.
 
         Raises:
             IndexExistsError: there is something at ``path``.
         """
-        target = Path(path)
+        target, own = Path(path), self._store.folder
+        if overwrite and own is not None and target.absolute() == own.absolute():
+            return
+        if overwrite and target.exists():
+            with made_aside(target, overwrite=True) as aside:
+                self._copy(aside)
+        else:
+            self._copy(target)
+
+    def _copy(self, target: Path) -> None:
         for _ in range(_TRIES):
             with contextlib.suppress(StaleRead):
                 self._store.copy(target)

@@ -1,4 +1,4 @@
-"""Late-interaction (ColBERT) retrieval for LangChain: a retriever and a reranking document compressor."""
+"""Late-interaction (ColBERT) retrieval for LangChain: a retriever, a reranking document compressor and a vector store."""
 
 from colbert_core import MissingExtraError
 
@@ -9,5 +9,6 @@ except ModuleNotFoundError as error:
 
 from langchain_colbert.rerank import ColBERTRerank
 from langchain_colbert.retriever import ColBERTRetriever
+from langchain_colbert.vectorstore import ColBERTVectorStore
 
-__all__ = ["ColBERTRerank", "ColBERTRetriever"]
+__all__ = ["ColBERTRerank", "ColBERTRetriever", "ColBERTVectorStore"]

@@ -3,56 +3,111 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
-from colbert_core import Hit, Index, Passage, TokenEncoder
+from colbert_core import Hit, Index, TokenEncoder
+from langchain_colbert.documents import Filter, add_documents, delete_documents, to_document, to_documents, to_where
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from os import PathLike
 
     from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
     from langchain_core.retrievers import LangSmithRetrieverParams
+
+_SEARCH_KWARGS = ("k", "filter", "score_threshold")
 
 
 class ColBERTRetriever(BaseRetriever):
     """Retrieve documents by late interaction: every word of the question finds its best match in every passage.
 
-    Needs no network, no GPU and no API key: without a ``model``, the checkpoint that ships with the package encodes.
+    Setup:
+        Nothing beyond the package: no network, no GPU and no API key. Without a ``model``, the checkpoint that ships with
+        the package encodes.
+
+    Key init args:
+        index: what is searched, a ``colbert_core.Index``; ``from_texts``, ``from_documents`` and ``from_index`` make or open
+            one.
+        k: documents to return, 4 by default.
+        filter: only documents whose metadata match, ``{"year": {"$gte": 2020}}``; or a function of a document.
+        score_threshold: least relevance, from 0 to 1.
 
     Instantiate:
-        .. code-block:: python
+        ```python
+        from langchain_colbert import ColBERTRetriever
 
-            retriever = ColBERTRetriever.from_texts(["Cats purr.", "Rust is a language."], k=1)
+        retriever = ColBERTRetriever.from_texts(
+            ["Cats purr when they are content.", "Dogs wag their tails.", "Rust is a systems language."],
+            metadatas=[{"kind": "pet"}, {"kind": "pet"}, {"kind": "language"}],
+            ids=["cats", "dogs", "rust"],
+            k=1,
+        )
+        ```
 
     Usage:
-        .. code-block:: python
+        ```python
+        for document in retriever.invoke("What do happy cats do?"):
+            print(document.id, document.page_content)
+        for document in retriever.invoke("What do happy cats do?", k=2, filter={"kind": "pet"}):
+            print(document.metadata["rank"], round(document.metadata["relevance_score"], 1), document.id)
+        ```
 
-            retriever.invoke("Which pets make a sound?")        # one document
-            retriever.invoke("Which pets make a sound?", k=2)   # two, for this call
-            await retriever.ainvoke("Which pets make a sound?")
+        ```text
+        cats Cats purr when they are content.
+        1 0.7 cats
+        2 0.5 dogs
+        ```
+
+        ``await retriever.ainvoke(...)`` takes the same arguments, and so do ``batch``, ``bind`` and ``with_config``.
 
     Use within a chain:
-        .. code-block:: python
+        ```python
+        from langchain_core.language_models import ParrotFakeChatModel
+        from langchain_core.output_parsers import StrOutputParser
+        from langchain_core.prompts import ChatPromptTemplate
+        from langchain_core.runnables import RunnablePassthrough
 
-            chain = {"context": retriever, "question": RunnablePassthrough()} | prompt | llm
+        prompt = ChatPromptTemplate.from_template("Context: {context} Question: {question}")
+        llm = ParrotFakeChatModel()  # repeats its prompt; put any chat model here
+        context = retriever | (lambda documents: documents[0].page_content)
+        chain = {"context": context, "question": RunnablePassthrough()} | prompt | llm | StrOutputParser()
+        print(chain.invoke("What do happy cats do?"))
+        ```
+
+        ```text
+        Context: Cats purr when they are content. Question: What do happy cats do?
+        ```
 
     Every document is a new object with the id it was added under. Its metadata are the user's own and, where the user
     has no such key, ``score`` (MaxSim), ``relevance_score`` (0 to 1) and ``rank`` (from 1).
-    Batches and threads may share one retriever.
+    Batches and threads may share one retriever. Copies and pickles share the model; an index in memory is copied with them,
+    one on disk is opened again.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", validate_assignment=True)
 
     index: Index = Field(exclude=True)
     """What is searched; it may be shared with other retrievers."""
     k: int = Field(default=4, ge=1)
     """Documents to return; ``invoke(query, k=...)`` overrides it for one call."""
+    filter: dict[str, Any] | Callable[[Document], bool] | None = None
+    """Only documents whose metadata match, by the operators of ``colbert_core.filters``; or a function of a document."""
+    score_threshold: float | None = Field(default=None, ge=0, le=1)
+    """Least relevance of a document, from 0 to 1."""
+    search_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """``k``, ``filter`` and ``score_threshold`` once more, as vector stores' retrievers have them; they beat the fields."""
+
+    @field_validator("search_kwargs")
+    @classmethod
+    def _check_search_kwargs(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if unknown := value.keys() - set(_SEARCH_KWARGS):
+            raise ValueError(f"search_kwargs takes {', '.join(_SEARCH_KWARGS)}, got {', '.join(sorted(unknown))}.")
+        return value
 
     @classmethod
     def from_texts(
@@ -60,8 +115,8 @@ class ColBERTRetriever(BaseRetriever):
         texts: Iterable[str],
         metadatas: Sequence[dict[str, Any]] | None = None,
         *,
-        ids: Sequence[str] | None = None,
-        model: str | Path | TokenEncoder | None = None,
+        ids: Sequence[str | None] | None = None,
+        model: str | PathLike[str] | TokenEncoder | None = None,
         **fields: Any,
     ) -> ColBERTRetriever:
         """Index texts in memory.
@@ -77,21 +132,11 @@ class ColBERTRetriever(BaseRetriever):
             TypeError: ``texts`` is one string.
             ValueError: the lists have different lengths, or an id stands twice.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts must be a list of strings, got one str; write [text].")
-        texts = list(texts)
-        for name, values in (("metadatas", metadatas), ("ids", ids)):
-            if values is not None and len(values) != len(texts):
-                raise ValueError(f"There are {len(texts)} texts but {len(values)} {name}; give one for each text.")
-        documents = [
-            Document(text, metadata={} if metadatas is None else metadatas[i], id=None if ids is None else ids[i])
-            for i, text in enumerate(texts)
-        ]
-        return cls.from_documents(documents, model=model, **fields)
+        return cls.from_documents(to_documents(texts, metadatas, ids), model=model, **fields)
 
     @classmethod
     def from_documents(
-        cls, documents: Iterable[Document], *, model: str | Path | TokenEncoder | None = None, **fields: Any
+        cls, documents: Iterable[Document], *, model: str | PathLike[str] | TokenEncoder | None = None, **fields: Any
     ) -> ColBERTRetriever:
         """Index documents in memory; those without an id get a random one.
 
@@ -107,30 +152,79 @@ class ColBERTRetriever(BaseRetriever):
         retriever.add_documents(documents)
         return retriever
 
-    def add_documents(self, documents: Iterable[Document]) -> list[str]:
-        """Add documents, replacing those whose id is known, and return their ids in order."""
-        return self.index.add(
-            [Passage(document.id or str(uuid.uuid4()), document.page_content, document.metadata) for document in documents]
-        )
+    @classmethod
+    def from_index(
+        cls, path: str | PathLike[str], *, model: str | PathLike[str] | TokenEncoder | None = None, **fields: Any
+    ) -> ColBERTRetriever:
+        """Open an index on disk, whoever made it: the command line, LangChain or LlamaIndex.
+
+        Args:
+            path: its folder.
+            model: a checkpoint's name or folder, or a loaded encoder; None for the one the index was made with, which is
+                loaded at the first search.
+            fields: of the retriever, such as ``k``.
+
+        Raises:
+            IndexNotFoundError: there is no index.
+            EncoderMismatchError: the index was made with another model.
+        """
+        return cls(index=Index.open(path, model), **fields)
+
+    def add_documents(self, documents: Iterable[Document], *, ids: Sequence[str | None] | None = None) -> list[str]:
+        """Add documents, replacing those whose id is known, and return their ids in order.
+
+        Args:
+            documents: they are copied.
+            ids: one for each document, which beats the document's own; a document with neither gets a random one.
+        """
+        return add_documents(self.index, documents, ids)
+
+    def delete(self, ids: Iterable[str] | None = None, *, filter: Filter | None = None) -> None:
+        """Delete documents by ids, where unknown ones are no error, or by a filter; ``filter={}`` deletes all.
+
+        Raises:
+            ValueError: neither or both are given.
+        """
+        delete_documents(self.index, ids, filter)
 
     def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        filter: Filter | None = None,
+        score_threshold: float | None = None,
     ) -> list[Document]:
-        return [_to_document(hit) for hit in self.index.search(query, self.k if k is None else k)]
+        return self._search(query, k=k, filter=filter, score_threshold=score_threshold)
 
     async def _aget_relevant_documents(
-        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: int | None = None,
+        filter: Filter | None = None,
+        score_threshold: float | None = None,
     ) -> list[Document]:
-        hits = await asyncio.to_thread(self.index.search, query, self.k if k is None else k)
-        return [_to_document(hit) for hit in hits]
+        return await asyncio.to_thread(self._search, query, k=k, filter=filter, score_threshold=score_threshold)
+
+    def _search(self, query: str, **call: Any) -> list[Document]:
+        fields = {name: getattr(self, name) for name in _SEARCH_KWARGS}
+        given = {name: value for name, value in call.items() if value is not None}
+        settled = fields | self.search_kwargs | given
+        hits = self.index.search(
+            query, settled["k"], where=to_where(settled["filter"]), min_relevance=settled["score_threshold"]
+        )
+        return [_scored(hit) for hit in hits]
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)
         params["ls_vector_store_provider"] = "colbert"
-        params["ls_embedding_model"] = getattr(self.index.encoder, "name", type(self.index.encoder).__name__)
+        params["ls_embedding_provider"] = "colbert"
+        params["ls_embedding_model"] = self.index.encoder_name or "vectors from elsewhere"
         return params
 
 
-def _to_document(hit: Hit) -> Document:
-    found = {"score": hit.score, "relevance_score": hit.relevance, "rank": hit.rank}
-    return Document(hit.passage.text, metadata=found | hit.passage.metadata, id=hit.passage.id)
+def _scored(hit: Hit) -> Document:
+    return to_document(hit.passage, score=hit.score, relevance_score=hit.relevance, rank=hit.rank)

@@ -119,7 +119,7 @@ PUBLIC = {
         "read_foreign_index",
         "set_num_threads",
     ],
-    "langchain_colbert": ["ColBERTRerank", "ColBERTRetriever"],
+    "langchain_colbert": ["ColBERTRerank", "ColBERTRetriever", "ColBERTVectorStore"],
     "llama_index_colbert": ["ColBERTRerank", "ColBERTRetriever"],
 }
 

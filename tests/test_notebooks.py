@@ -1,25 +1,36 @@
-"""Every notebook runs from top to bottom, and is stored without outputs."""
+"""Every notebook runs from top to bottom in a kernel of its own, and prints what is stored in it."""
 
-import json
+from __future__ import annotations
+
+import re
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
-def code_cells(path):
-    return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+def printed(notebook):
+    """What each cell prints; the digits behind a point differ between processors."""
+    cells = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            text = "".join(output.get("text") or output.data["text/plain"] for output in outputs)
+            cells.append(re.sub(r"\d+\.\d+", "#", text))
+    return cells
 
 
+# zmq and tornado look for an event loop in ways that later Pythons will not have.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_the_notebook_runs(path, capsys):
-    names: dict = {}
-    for cell in code_cells(path):
-        exec(compile("".join(cell["source"]), f"{path.name} {cell['id']}", "exec"), names)
-    assert "[ghibli-founding]" in capsys.readouterr().out.splitlines()[0]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_the_notebook_is_stored_without_outputs(path):
-    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code_cells(path))
+def test_the_notebook_runs_and_prints_what_is_stored(path, tmp_path):
+    stored = nbformat.read(path, as_version=4)
+    assert any(printed(stored))
+    assert not re.search(r"(/home|/root|/tmp|/work|site-packages)/", path.read_text(encoding="utf-8"))
+    ran = nbclient.NotebookClient(
+        nbformat.from_dict(stored), timeout=600, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    assert printed(ran) == printed(stored)

@@ -1,0 +1,93 @@
+"""LangChain's documents and filters as the engine's passages and conditions, and back."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.documents import Document
+
+from colbert_core import Passage
+
+if TYPE_CHECKING:
+    from colbert_core import Index
+
+Filter = Mapping[str, Any] | Callable[[Document], bool]
+"""``{"year": {"$gte": 2020}}`` by the operators of ``colbert_core.filters``, or a function of a document."""
+
+
+def to_documents(
+    texts: Iterable[str], metadatas: Sequence[dict[str, Any]] | None, ids: Sequence[str | None] | None
+) -> list[Document]:
+    """Texts with their metadata and ids, as LangChain's ``add_texts`` and ``from_texts`` take them.
+
+    Raises:
+        TypeError: ``texts`` is one string.
+        ValueError: the lists have different lengths.
+    """
+    if isinstance(texts, str):
+        raise TypeError("texts must be a list of strings, got one str; write [text].")
+    texts = list(texts)
+    _check_lengths(len(texts), "texts", metadatas=metadatas, ids=ids)
+    return [
+        Document(text, metadata={} if metadatas is None else metadatas[i] or {}, id=None if ids is None else ids[i])
+        for i, text in enumerate(texts)
+    ]
+
+
+def add_documents(index: Index, documents: Iterable[Document], ids: Sequence[str | None] | None = None) -> list[str]:
+    """Add documents, replacing those whose id is known, and return their ids in order.
+
+    Args:
+        index: where to.
+        documents: they are copied.
+        ids: one for each document, which beats the document's own; a document with neither gets a random one.
+
+    Raises:
+        ValueError: there are more or fewer ids than documents, or an id stands twice.
+        TypeError: metadata hold what JSON cannot.
+    """
+    documents = list(documents)
+    _check_lengths(len(documents), "documents", ids=ids)
+    names = [document.id for document in documents] if ids is None else ids
+    return index.add(
+        [
+            Passage(name or document.id or str(uuid.uuid4()), document.page_content, document.metadata)
+            for name, document in zip(names, documents, strict=True)
+        ]
+    )
+
+
+def delete_documents(index: Index, ids: Iterable[str] | None, filter: Filter | None) -> None:
+    """Delete by ids or by a filter; unknown ids are no error.
+
+    Raises:
+        ValueError: neither or both are given.
+    """
+    if (ids is None) == (filter is None):
+        given = "neither" if ids is None else "both"
+        raise ValueError(f"delete takes ids=[...] or filter={{...}}, got {given}; filter={{}} deletes everything.")
+    if filter is None:
+        index.delete(ids or [])
+    else:
+        index.delete_where(to_where(filter))
+
+
+def to_document(passage: Passage, **found: Any) -> Document:
+    """A new document; of what was found and the user's own metadata, the user's win."""
+    return Document(passage.text, metadata=found | passage.metadata, id=passage.id)
+
+
+def to_where(filter: Filter | None) -> Any:
+    """A filter as ``Index.search(where=...)`` takes it."""
+    if not callable(filter):
+        return filter
+    matches = filter
+    return lambda passage: matches(to_document(passage))
+
+
+def _check_lengths(n: int, what: str, **lists: Sequence[Any] | None) -> None:
+    for name, values in lists.items():
+        if values is not None and len(values) != n:
+            raise ValueError(f"There are {n} {what} but {len(values)} {name}; give one for each.")

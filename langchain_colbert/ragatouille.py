@@ -1,0 +1,388 @@
+"""RAGatouille's interface over this package: change the import line, and a RAGatouille notebook runs.
+
+    from langchain_colbert.ragatouille import RAGPretrainedModel, get_wikipedia_page
+
+Methods, arguments and result keys are RAGatouille's, and scores are MaxSim sums. Arguments that steer its engine (``n_gpu``,
+``verbose``, ``bsize``, ``use_faiss``, ``force_fast``) are taken and mean nothing here.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colbert_core import Encoder, Hit, Index, IndexExistsError, Passage, Reranker
+from langchain_colbert.rerank import ColBERTRerank
+from langchain_colbert.retriever import ColBERTRetriever
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from os import PathLike
+
+# What neighbouring pieces of a document share, as RAGatouille has it for pieces of 256 tokens.
+_OVERLAP = 64
+_OURS = ("document_id", "passage_id")
+
+
+class RAGPretrainedModel:
+    """A ColBERT model, an index on disk and documents in memory, by RAGatouille's names.
+
+    Example:
+        ```python
+        from langchain_colbert.ragatouille import RAGPretrainedModel
+
+        rag = RAGPretrainedModel.from_pretrained()  # "colbert-ir/colbertv2.0" where there is a network
+        rag.index(["Cats purr when they are content.", "Rust is a language."], document_ids=["cats", "rust"], index_name="demo")
+        for result in rag.search("happy pets", k=1):
+            print(result["rank"], result["document_id"], result["content"])
+        ```
+
+        ```text
+        1 cats Cats purr when they are content.
+        ```
+    """
+
+    def __init__(self, encoder: Encoder | None, index: Index | None, folder: Path) -> None:
+        """``from_pretrained`` and ``from_index`` are the doors."""
+        self._given = encoder
+        self._index = index
+        self._folder = folder
+        self._encoded: Index | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | PathLike[str] | None = None,
+        n_gpu: int = -1,
+        verbose: int = 1,
+        index_root: str | PathLike[str] = ".ragatouille",
+    ) -> RAGPretrainedModel:
+        """Load a model.
+
+        Args:
+            pretrained_model_name_or_path: a checkpoint's name or folder; None for the model in the box.
+            n_gpu: means nothing here; the best device present is used.
+            verbose: means nothing here; long work shows a bar on a terminal.
+            index_root: indexes are kept in ``index_root/colbert/indexes``.
+
+        Raises:
+            CheckpointNotFoundError: there is no such checkpoint, or no network to fetch it by.
+        """
+        return cls(Encoder.from_pretrained(pretrained_model_name_or_path), None, Path(index_root) / "colbert" / "indexes")
+
+    @classmethod
+    def from_index(cls, index_path: str | PathLike[str], n_gpu: int = -1, verbose: int = 1) -> RAGPretrainedModel:
+        """Open an index of this package with its model. ``colbert import OLD --out NEW`` takes over one of RAGatouille's.
+
+        Raises:
+            IndexNotFoundError: there is no index.
+        """
+        path = Path(index_path)
+        return cls(None, Index.open(path), path.parent)
+
+    def index(
+        self,
+        collection: Sequence[str],
+        document_ids: Sequence[str] | None = None,
+        document_metadatas: Sequence[dict[str, Any]] | None = None,
+        index_name: str | None = None,
+        overwrite_index: bool | str = True,
+        max_document_length: int = 256,
+        split_documents: bool = True,
+        bsize: int = 32,
+        use_faiss: bool = False,
+    ) -> str:
+        """Make an index of documents, in one step: until it is whole, the old one stays.
+
+        Args:
+            collection: the documents' texts.
+            document_ids: one for each, all different; random ones by default.
+            document_metadatas: one dict for each.
+            index_name: of its folder.
+            overwrite_index: replace an index of this name; RAGatouille's "force_silent_overwrite" is the same here, since
+                nothing waits.
+            max_document_length: most tokens of a piece, the model's own included.
+            split_documents: cut documents into pieces; whole ones are found by their best window all the same.
+            bsize: means nothing here.
+            use_faiss: means nothing here.
+
+        Returns:
+            The folder of the index.
+
+        Raises:
+            ValueError: the lists differ in length, an id stands twice, or metadata have a key that is kept for the pieces.
+            IndexExistsError: the folder holds something else, or an index that is not to be replaced.
+        """
+        encoder = self._encoder
+        if encoder.config.passage_length != max_document_length:
+            encoder = Encoder.from_pretrained(
+                None if encoder.name == "default" else encoder.name, passage_length=max_document_length
+            )
+        path = self._folder / (index_name or f"{Path(encoder.name).name}_new_index")
+        if path.exists() and not overwrite_index:
+            raise IndexExistsError(f"{path} exists already; name another index, or pass overwrite_index=True.")
+        # In memory first, so that a collection that cannot be indexed costs nobody the index that is there.
+        made = Index.create(None, encoder, nbits=4)
+        made.add(_passages(encoder, collection, document_ids, document_metadatas, 0, split=split_documents))
+        made.save(path, overwrite=True)
+        self._index = Index.open(path, encoder)
+        return str(path)
+
+    def add_to_index(
+        self,
+        new_collection: Sequence[str],
+        new_document_ids: Sequence[str] | None = None,
+        new_document_metadatas: Sequence[dict[str, Any]] | None = None,
+        index_name: str | None = None,
+        split_documents: bool = True,
+        bsize: int = 32,
+        use_faiss: bool = False,
+    ) -> None:
+        """Add documents; one whose id is known takes the place of the old one.
+
+        Args:
+            new_collection: the documents' texts.
+            new_document_ids: one for each, all different; random ones by default.
+            new_document_metadatas: one dict for each.
+            index_name: another index than the one at hand.
+            split_documents: as in ``index``.
+            bsize: means nothing here.
+            use_faiss: means nothing here.
+        """
+        index = self._named(index_name)
+        known = [passage.metadata.get("passage_id", -1) for passage in index.get(index.ids()[-1:]) if passage]
+        first = 1 + max([len(index) - 1, *known])
+        encoder: Any = index.encoder
+        passages = _passages(encoder, new_collection, new_document_ids, new_document_metadatas, first, split=split_documents)
+        before = _pieces(index, {passage.metadata["document_id"] for passage in passages})
+        added = set(index.add(passages))
+        index.delete([passage_id for passage_id in before if passage_id not in added])
+
+    def delete_from_index(self, document_ids: str | Sequence[str], index_name: str | None = None) -> None:
+        """Delete documents with all their pieces; unknown ids are no error."""
+        index = self._named(index_name)
+        index.delete(_pieces(index, [document_ids] if isinstance(document_ids, str) else document_ids))
+
+    def search(
+        self,
+        query: str | Sequence[str],
+        index_name: str | None = None,
+        k: int = 10,
+        force_fast: bool = False,
+        zero_index_ranks: bool = False,
+        doc_ids: Sequence[str] | None = None,
+    ) -> Any:
+        """Search the index.
+
+        Args:
+            query: one, or a list.
+            index_name: another index than the one at hand.
+            k: most results; there are as many as there are pieces, if that is less.
+            force_fast: means nothing here.
+            zero_index_ranks: count ranks from 0.
+            doc_ids: only these documents.
+
+        Returns:
+            Dicts with ``content``, ``score`` (MaxSim), ``rank``, ``document_id``, ``passage_id`` and, for a document with
+            metadata, ``document_metadata``; a list of such lists for a list of queries.
+
+        Raises:
+            ValueError: no index was made or opened, or a query is blank.
+        """
+        index = self._named(index_name)
+        ids = None if doc_ids is None else _pieces(index, doc_ids)
+        found = index.search_many([query] if isinstance(query, str) else query, k, ids=ids)
+        results = [[_as_result(hit, zero_index_ranks) for hit in hits] for hits in found]
+        return results[0] if isinstance(query, str) else results
+
+    def rerank(
+        self,
+        query: str | Sequence[str],
+        documents: Sequence[str],
+        k: int = 10,
+        zero_index_ranks: bool = False,
+        bsize: int | str = "auto",
+    ) -> Any:
+        """Order texts by how well they answer a query.
+
+        Returns:
+            Dicts with ``content``, ``score`` (MaxSim), ``rank`` and ``result_index``, the place in ``documents``; a list of
+            such lists for a list of queries.
+        """
+        reranker = Reranker(self._encoder)
+        passages = [Passage(str(place), text) for place, text in enumerate(_texts(documents))]
+        results = [
+            [_as_encoded(hit, zero_index_ranks) for hit in reranker.rank(one, passages, k)]
+            for one in ([query] if isinstance(query, str) else query)
+        ]
+        return results[0] if isinstance(query, str) else results
+
+    def encode(
+        self,
+        documents: Sequence[str],
+        bsize: int | str = "auto",
+        document_metadatas: Sequence[dict[str, Any]] | None = None,
+        verbose: bool = True,
+        max_document_length: int | str = "auto",
+    ) -> None:
+        """Encode documents in memory, behind those encoded before, for ``search_encoded_docs``. Long ones are not cut."""
+        texts = _texts(documents)
+        metadatas = _as_many(document_metadatas, texts, "document_metadatas") or [{}] * len(texts)
+        if self._encoded is None:
+            self._encoded = Index.create(None, self._encoder)
+        first = len(self._encoded)
+        self._encoded.add(
+            [
+                Passage(str(first + place), text, metadata)
+                for place, (text, metadata) in enumerate(zip(texts, metadatas, strict=True))
+            ]
+        )
+
+    def search_encoded_docs(self, query: str | Sequence[str], k: int = 10, bsize: int = 32) -> Any:
+        """Search what ``encode`` was given.
+
+        Returns:
+            Dicts with ``content``, ``score`` (MaxSim), ``rank``, ``result_index`` (the place among all that were encoded)
+            and, for a document with metadata, ``document_metadata``; a list of such lists for a list of queries.
+
+        Raises:
+            ValueError: nothing was encoded.
+        """
+        if self._encoded is None:
+            raise ValueError("There are no encoded documents to search; call encode(documents) first.")
+        found = self._encoded.search_many([query] if isinstance(query, str) else query, k)
+        results = [[_as_encoded(hit, zero_index_ranks=False) for hit in hits] for hits in found]
+        return results[0] if isinstance(query, str) else results
+
+    def clear_encoded_docs(self, force: bool = False) -> None:
+        """Forget what ``encode`` was given, at once; ``force`` means nothing here."""
+        self._encoded = None
+
+    def as_langchain_retriever(self, k: int = 10, **fields: Any) -> ColBERTRetriever:
+        """The index as a LangChain retriever; documents have the user's metadata, ``document_id`` and scores.
+
+        Args:
+            k: documents to return.
+            fields: of ``ColBERTRetriever``, such as ``filter``.
+        """
+        return ColBERTRetriever(index=self._named(None), k=k, **fields)
+
+    def as_langchain_document_compressor(self, k: int = 5, **fields: Any) -> ColBERTRerank:
+        """The model as a LangChain document compressor; ``relevance_score`` is from 0 to 1.
+
+        Args:
+            k: documents to keep.
+            fields: of ``ColBERTRerank``, such as ``score_threshold``.
+        """
+        return ColBERTRerank(model=self._encoder, top_n=k, **fields)
+
+    @property
+    def _encoder(self) -> Encoder:
+        encoder: Any = self._given if self._index is None else self._index.encoder
+        return encoder  # type: ignore[no-any-return]
+
+    def _named(self, index_name: str | None) -> Index:
+        if index_name is not None:
+            return Index.open(self._folder / index_name, self._given)
+        if self._index is None:
+            raise ValueError("There is no index yet; call index(collection=[...]) first, or use from_index.")
+        return self._index
+
+
+def get_wikipedia_page(title: str) -> str:
+    """The plain text of a page of the English Wikipedia.
+
+    Raises:
+        ConnectionError: it cannot be fetched.
+        ValueError: there is no such page.
+    """
+    asked = {"action": "query", "format": "json", "titles": title, "prop": "extracts", "explaintext": "1", "redirects": "1"}
+    url = f"https://en.wikipedia.org/w/api.php?{urllib.parse.urlencode(asked)}"
+    request = urllib.request.Request(url, headers={"User-Agent": "colbert-retrievers"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            pages = json.load(answer)["query"]["pages"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConnectionError(
+            f"The Wikipedia page {title!r} could not be fetched ({error}); without a network, read your text from a file."
+        ) from error
+    text = next(iter(pages.values())).get("extract")
+    if not text:
+        raise ValueError(f"Wikipedia has no page {title!r}; use its exact title.")
+    return str(text)
+
+
+def _passages(
+    encoder: Any,
+    collection: Sequence[str],
+    document_ids: Sequence[str] | None,
+    document_metadatas: Sequence[dict[str, Any]] | None,
+    first: int,
+    *,
+    split: bool,
+) -> list[Passage]:
+    """Pieces of documents, named ``ID#1`` and so on, or whole ones; numbered from ``first`` as ``passage_id``."""
+    texts = _texts(collection)
+    names = _as_many(document_ids, texts, "document_ids") or [str(uuid.uuid4()) for _ in texts]
+    metadatas = _as_many(document_metadatas, texts, "document_metadatas") or [{}] * len(texts)
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{len(twice)} document_ids stand more than once, among them {twice[0]!r}; give each its own.")
+    passages: list[Passage] = []
+    for name, text, metadata in zip(names, texts, metadatas, strict=True):
+        if taken := [key for key in _OURS if key in metadata]:
+            raise ValueError(f"Metadata of document {name!r} may not have the key {taken[0]!r}, which tells of its pieces.")
+        overlap = min(_OVERLAP, encoder.config.passage_length // 4)
+        pieces = encoder.split(text, name, overlap=overlap) if split else []
+        for passage in pieces if len(pieces) > 1 else [Passage(name, text)]:
+            known = {**metadata, "document_id": name, "passage_id": first + len(passages)}
+            passages.append(Passage(passage.id, passage.text, known))
+    return passages
+
+
+def _pieces(index: Index, document_ids: Iterable[str]) -> list[str]:
+    """The passages of these documents; one that was never cut has the document's own id."""
+    names = list(document_ids)
+    whole = [name for name, passage in zip(names, index.get(names), strict=True) if passage is not None]
+    found = [index.ids({"document_id": {"$in": names[start : start + 10_000]}}) for start in range(0, len(names), 10_000)]
+    return list(dict.fromkeys([*whole, *(passage_id for some in found for passage_id in some)]))
+
+
+def _as_result(hit: Hit, zero_index_ranks: bool) -> dict[str, Any]:
+    known = hit.passage.metadata
+    metadata = {key: value for key, value in known.items() if key not in _OURS}
+    return {
+        "content": hit.passage.text,
+        "score": hit.score,
+        "rank": hit.rank - zero_index_ranks,
+        "document_id": known.get("document_id", hit.passage.id),
+        "passage_id": known.get("passage_id", hit.passage.id),
+        **({"document_metadata": metadata} if metadata else {}),
+    }
+
+
+def _as_encoded(hit: Hit, zero_index_ranks: bool) -> dict[str, Any]:
+    return {
+        "content": hit.passage.text,
+        "score": hit.score,
+        "rank": hit.rank - zero_index_ranks,
+        "result_index": int(hit.passage.id),
+        **({"document_metadata": hit.passage.metadata} if hit.passage.metadata else {}),
+    }
+
+
+def _texts(collection: Sequence[str]) -> list[str]:
+    if isinstance(collection, str):
+        raise TypeError("The documents must be a list of strings, got one str; write [text].")
+    return list(collection)
+
+
+def _as_many(values: Sequence[Any] | None, texts: Sequence[str], name: str) -> list[Any] | None:
+    if values is not None and len(values) != len(texts):
+        raise ValueError(f"There are {len(texts)} documents but {len(values)} {name}; give one for each.")
+    return None if values is None else list(values)

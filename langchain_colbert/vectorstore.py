@@ -1,0 +1,431 @@
+"""``ColBERTVectorStore``: an index of colbert_core as a LangChain vector store."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import run_in_executor
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
+
+from colbert_core import Index, TokenEncoder
+from langchain_colbert.documents import Filter, add_documents, delete_documents, to_document, to_documents, to_where
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from os import PathLike
+
+    from langchain_core.documents import Document
+
+    Model = str | PathLike[str] | TokenEncoder
+
+_SEARCH_KWARGS = {
+    "similarity": ("k", "filter", "score_threshold"),
+    "similarity_score_threshold": ("k", "filter", "score_threshold"),
+    "mmr": ("k", "filter", "score_threshold", "fetch_k", "lambda_mult"),
+}
+_RETRIEVER_KWARGS = ("search_type", "search_kwargs", "tags", "metadata", "name")
+
+
+class ColBERTVectorStore(VectorStore):
+    """Documents that are found by late interaction: one vector per word instead of one per document.
+
+    Setup:
+        Nothing beyond the package: no network, no GPU, no API key and no ``Embeddings``. Without a ``model``, the checkpoint
+        that ships with the package encodes.
+
+    Key init args:
+        model: a checkpoint's name or folder, or a loaded encoder.
+        persist_directory: the folder of an index, made at the first use if it is not there; None keeps everything in memory.
+        index: a ``colbert_core.Index``, in place of both.
+
+    Instantiate:
+        ```python
+        from langchain_colbert import ColBERTVectorStore
+        from langchain_core.documents import Document
+
+        store = ColBERTVectorStore()  # persist_directory="wiki.idx" keeps it
+        ```
+
+    Add Documents:
+        ```python
+        store.add_documents(
+            [
+                Document("Cats purr when they are content.", metadata={"legs": 4}, id="cats"),
+                Document("Sparrows chirp at dawn.", metadata={"legs": 2}, id="sparrows"),
+            ]
+        )
+        ```
+
+    Update Documents:
+        ```python
+        store.add_documents([Document("Sparrows sing at dawn.", metadata={"legs": 2}, id="sparrows")])  # the same id
+        print(len(store), store.get_by_ids(["sparrows"])[0].page_content)
+        ```
+
+        ```text
+        2 Sparrows sing at dawn.
+        ```
+
+    Search:
+        ```python
+        print(store.similarity_search("What do happy pets do?", k=1)[0].page_content)
+        ```
+
+        ```text
+        Cats purr when they are content.
+        ```
+
+    Search with filter:
+        ```python
+        print(store.similarity_search("happy pets", filter={"legs": {"$lt": 4}})[0].id)
+        print(store.similarity_search("happy pets", filter=lambda document: document.metadata["legs"] == 2)[0].id)
+        ```
+
+        ```text
+        sparrows
+        sparrows
+        ```
+
+        The operators are those of ``colbert_core.filters``. A filter is applied before the search, so ``k`` documents come
+        back whenever ``k`` match.
+
+    Search with score:
+        ```python
+        document, score = store.similarity_search_with_score("cats purr", k=1)[0]  # MaxSim: a sum over the query's vectors
+        document, relevance = store.similarity_search_with_relevance_scores("cats purr", k=1, score_threshold=0.5)[0]
+        print(document.id, score > 1, 0.5 <= relevance <= 1)
+        ```
+
+        ```text
+        cats True True
+        ```
+
+    Async:
+        Every method has its twin with an ``a`` before its name, which runs off the event loop.
+
+    Delete:
+        ```python
+        store.delete(ids=["cats"])
+        store.delete(filter={"legs": 2})
+        print(len(store))
+        ```
+
+        ```text
+        0
+        ```
+
+    Use as Retriever:
+        ```python
+        store.add_texts(["Cats purr when they are content.", "Sparrows sing at dawn."], ids=["cats", "sparrows"])
+        retriever = store.as_retriever(k=1, score_threshold=0.3)
+        print(retriever.invoke("happy pets")[0].id, len(retriever.invoke("happy pets", k=2)))
+        diverse = store.as_retriever(search_type="mmr", search_kwargs={"k": 2, "lambda_mult": 0.3})
+        print(len(diverse.invoke("happy pets")))
+        ```
+
+        ```text
+        cats 2
+        2
+        ```
+
+    Metadata are kept as JSON keeps them and come back as they went in, with nothing added. Threads may share one store.
+    """
+
+    def __init__(
+        self, model: Model | None = None, *, persist_directory: str | PathLike[str] | None = None, index: Index | None = None
+    ) -> None:
+        """Open a store; neither a model is loaded nor a folder made before the first use.
+
+        Args:
+            model: a checkpoint's name or folder, or a loaded encoder; None for the one an existing index was made with, and
+                for a new one the model in the box.
+            persist_directory: the folder of an index, on disk already or to be made; None for an index in memory.
+            index: what to search, in place of both.
+
+        Raises:
+            ValueError: an index is given together with one of the others.
+            EncoderMismatchError: the folder was made with another model.
+        """
+        if index is not None and not (model is None and persist_directory is None):
+            raise ValueError("index= brings its own model and folder; leave out model= and persist_directory=.")
+        self._model = model
+        self._path = None if persist_directory is None else Path(persist_directory)
+        self._index = index
+        if self._path is not None and self._path.exists() and any(self._path.iterdir()):
+            self._index = Index.open(self._path, model)
+
+    @property
+    def index(self) -> Index:
+        """The engine's index, made when it is first asked for."""
+        if self._index is None:
+            with _MAKING:
+                if self._index is None:
+                    self._index = Index.create(self._path, self._model)
+        return self._index
+
+    @property
+    def embeddings(self) -> None:
+        """None: a document has many vectors, and the index makes them."""
+        return
+
+    # Adding and deleting
+
+    def add_documents(
+        self, documents: list[Document], *, ids: Sequence[str | None] | None = None, batch_size: int | None = None
+    ) -> list[str]:
+        """Add documents, replacing those whose id is known.
+
+        Args:
+            documents: they are copied.
+            ids: one for each document, which beats the document's own; a document with neither gets a random one.
+            batch_size: given by LangChain's indexing API; the engine cuts its own batches.
+
+        Returns:
+            Their ids, in the order given.
+
+        Raises:
+            ValueError: there are more or fewer ids than documents, or an id stands twice.
+            TypeError: metadata hold what JSON cannot.
+        """
+        return add_documents(self.index, documents, ids)
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[dict[str, Any]] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
+    ) -> list[str]:
+        """``add_documents`` for texts, with their metadata and ids in lists of the same length."""
+        return self.add_documents(to_documents(texts, metadatas, ids), batch_size=batch_size)
+
+    def delete(self, ids: list[str] | None = None, *, filter: Filter | None = None) -> bool:
+        """Delete documents by ids, where unknown ones are no error, or by a filter; ``filter={}`` deletes all.
+
+        Raises:
+            ValueError: neither or both are given.
+        """
+        delete_documents(self.index, ids, filter)
+        return True
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """The documents with these ids, in their order; unknown ones are left out."""
+        return [to_document(passage) for passage in self.index.get(ids) if passage is not None]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __bool__(self) -> bool:
+        """A store is something even while it is empty."""
+        return True
+
+    # Searching
+
+    def similarity_search(
+        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
+    ) -> list[Document]:
+        """The ``k`` documents that match a query best, best first.
+
+        Args:
+            query: the question.
+            k: most documents, at least 1.
+            filter: only documents whose metadata match, by the operators of ``colbert_core.filters``; or a function of a
+                document.
+            score_threshold: least relevance, from 0 to 1.
+
+        Raises:
+            ValueError: the query is blank, k is below 1, or a filter's operator is unknown.
+        """
+        hits = self.index.search(query, k, where=to_where(filter), min_relevance=score_threshold)
+        return [to_document(hit.passage) for hit in hits]
+
+    def similarity_search_with_score(
+        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
+    ) -> list[tuple[Document, float]]:
+        """``similarity_search`` with MaxSim: for each vector of the query its best cosine, summed. More is better."""
+        hits = self.index.search(query, k, where=to_where(filter), min_relevance=score_threshold)
+        return [(to_document(hit.passage), hit.score) for hit in hits]
+
+    def similarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
+    ) -> list[tuple[Document, float]]:
+        """``similarity_search`` with the relevance: MaxSim divided by the number of query vectors, from 0 to 1."""
+        hits = self.index.search(query, k, where=to_where(filter), min_relevance=score_threshold)
+        return [(to_document(hit.passage), hit.relevance) for hit in hits]
+
+    async def asimilarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
+    ) -> list[tuple[Document, float]]:
+        """``similarity_search_with_relevance_scores`` off the event loop."""
+        return await run_in_executor(
+            None,
+            self.similarity_search_with_relevance_scores,
+            query,
+            k,
+            filter=filter,
+            score_threshold=score_threshold,
+        )
+
+    def max_marginal_relevance_search(
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        *,
+        filter: Filter | None = None,
+        score_threshold: float | None = None,
+    ) -> list[Document]:
+        """Documents that match a query and differ from each other, in the order in which they were taken.
+
+        Args:
+            query: the question.
+            k: most documents, at least 1.
+            fetch_k: how many of the best are chosen from.
+            lambda_mult: from 0 (as different as possible) to 1 (as relevant as possible).
+            filter: as in ``similarity_search``.
+            score_threshold: as in ``similarity_search``.
+        """
+        hits = self.index.search_diverse(query, k, fetch_k, lambda_mult, where=to_where(filter), min_relevance=score_threshold)
+        return [to_document(hit.passage) for hit in hits]
+
+    def similarity_search_by_vector(self, embedding: Any, k: int = 4, **kwargs: Any) -> list[Document]:
+        """Not there: a query has one vector for each of its words, which ``store.index.search(matrix)`` takes."""
+        raise _no_single_vector()
+
+    def max_marginal_relevance_search_by_vector(self, embedding: Any, k: int = 4, *_: Any, **kwargs: Any) -> list[Document]:
+        """Not there: a query has one vector for each of its words, which ``store.index.search_diverse(matrix)`` takes."""
+        raise _no_single_vector()
+
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """This store as a retriever.
+
+        Args:
+            kwargs: ``k``, ``filter``, ``score_threshold``, and for "mmr" ``fetch_k`` and ``lambda_mult``, here or in
+                ``search_kwargs``; ``search_type``, which is "mmr" if one of those two is given, "similarity" otherwise, or
+                "similarity_score_threshold"; and ``tags``, ``metadata`` and ``name`` of every retriever. What is given here
+                beats ``search_kwargs``, and ``invoke(query, k=...)`` beats both for one call.
+
+        Raises:
+            TypeError: there is no such argument for this search type.
+            ValueError: the search type is unknown, or needs a ``score_threshold`` that is not given.
+        """
+        own = {name: kwargs.pop(name) for name in _RETRIEVER_KWARGS if name in kwargs}
+        search_kwargs = {**(own.pop("search_kwargs", None) or {}), **kwargs}
+        implied = "mmr" if {"fetch_k", "lambda_mult"} & search_kwargs.keys() else "similarity"
+        search_type = own.pop("search_type", None) or implied
+        if search_type not in _SEARCH_KWARGS:
+            raise ValueError(f"search_type must be one of {', '.join(_SEARCH_KWARGS)}, got {search_type!r}.")
+        if unknown := search_kwargs.keys() - set(_SEARCH_KWARGS[search_type]):
+            raise TypeError(
+                f"as_retriever takes {', '.join(_SEARCH_KWARGS[search_type])} for search_type={search_type!r}, "
+                f"got {', '.join(sorted(unknown))}."
+            )
+        if isinstance(search_kwargs.get("score_threshold"), int):
+            search_kwargs["score_threshold"] = float(search_kwargs["score_threshold"])  # LangChain wants a float
+        return super().as_retriever(search_type=search_type, search_kwargs=search_kwargs, **own)
+
+    # Making and keeping
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Iterable[str],
+        embedding: Any = None,
+        metadatas: Sequence[dict[str, Any]] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        model: Model | None = None,
+        persist_directory: str | PathLike[str] | None = None,
+    ) -> ColBERTVectorStore:
+        """Make a store of texts.
+
+        Args:
+            texts: one string per document, of any length.
+            embedding: None; LangChain's signature has it, and a ColBERT index needs none.
+            metadatas: one dict per text.
+            ids: one string per text; random ones by default.
+            model: as in the constructor.
+            persist_directory: as in the constructor.
+        """
+        return cls.from_documents(
+            to_documents(texts, metadatas, ids), embedding, model=model, persist_directory=persist_directory
+        )
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: list[Document],
+        embedding: Any = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        model: Model | None = None,
+        persist_directory: str | PathLike[str] | None = None,
+    ) -> ColBERTVectorStore:
+        """Make a store of documents.
+
+        Args:
+            documents: they are copied; those without an id get a random one.
+            embedding: None; LangChain's signature has it, and a ColBERT index needs none.
+            ids: one for each document, which beats the document's own.
+            model: as in the constructor.
+            persist_directory: as in the constructor.
+        """
+        if embedding is not None:
+            warnings.warn(
+                f"{cls.__name__} encodes with its own model, one vector for each word; the embedding "
+                f"{type(embedding).__name__} is not used. Leave it out, or name a ColBERT checkpoint with model=.",
+                stacklevel=2,
+            )
+        store = cls(model, persist_directory=persist_directory)
+        store.add_documents(documents, ids=ids)
+        return store
+
+    @classmethod
+    async def afrom_texts(cls, *args: Any, **kwargs: Any) -> ColBERTVectorStore:
+        """``from_texts`` off the event loop."""
+        return await run_in_executor(None, cls.from_texts, *args, **kwargs)
+
+    @classmethod
+    async def afrom_documents(cls, *args: Any, **kwargs: Any) -> ColBERTVectorStore:
+        """``from_documents`` off the event loop."""
+        return await run_in_executor(None, cls.from_documents, *args, **kwargs)
+
+    def save_local(self, folder_path: str | PathLike[str]) -> None:
+        """Write the store to a folder, in one step; an index that is there already is replaced.
+
+        Raises:
+            IndexExistsError: there is something else at the folder.
+        """
+        self.index.save(folder_path, overwrite=True)
+
+    @classmethod
+    def load_local(cls, folder_path: str | PathLike[str], model: Model | None = None) -> ColBERTVectorStore:
+        """Open what ``save_local``, ``persist_directory``, the command line or LlamaIndex wrote. Changes are kept there.
+
+        Args:
+            folder_path: its folder.
+            model: None for the one it was made with, which is loaded when it is first needed.
+
+        Raises:
+            IndexNotFoundError: there is no index.
+            EncoderMismatchError: it was made with another model.
+        """
+        return cls(index=Index.open(folder_path, model))
+
+    def __repr__(self) -> str:
+        return f"ColBERTVectorStore({self._index or self._path or 'in memory, not made yet'})"
+
+
+# One lock for all: a lock inside the object would keep it from being copied and pickled.
+_MAKING = threading.Lock()
+
+
+def _no_single_vector() -> NotImplementedError:
+    return NotImplementedError(
+        "A ColBERT index is searched by text, or by a matrix with one vector for each word: store.index.search(matrix)."
+    )

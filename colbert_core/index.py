@@ -812,7 +812,7 @@ class Index:
             IndexExistsError: there is something at ``path``.
         """
         target, own = Path(path), self._store.folder
-        if overwrite and own is not None and target.absolute() == own.absolute():
+        if overwrite and own is not None and target.resolve() == own.resolve():  # also through a link
             return
         if overwrite and target.exists():
             with made_aside(target, overwrite=True) as aside:

@@ -632,7 +632,12 @@ def made_aside(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         with disk_errors(folder):
             if folder.exists():
                 folder.rename(work / "old")
-            (work / "new").rename(folder)
+            try:
+                (work / "new").rename(folder)
+            except OSError:
+                if (work / "old").exists():
+                    (work / "old").rename(folder)
+                raise
             _sync_folder(parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -176,6 +176,42 @@ def test_an_index_moved_elsewhere_works_there(compressed_path, tmp_path):
         assert index.verify().ok
 
 
+def test_saving_over_another_index_replaces_it_and_over_itself_changes_nothing(tmp_path, words):
+    index = Index.create(tmp_path / "own.idx", words)
+    index.add([Passage("a", "the cat")])
+    with Index.create(tmp_path / "other.idx", words) as other:
+        other.add([Passage("b", "a dog")])
+    with pytest.raises(IndexExistsError):
+        index.save(tmp_path / "other.idx")
+    index.save(tmp_path / "other.idx", overwrite=True)
+    with Index.open(tmp_path / "other.idx", words) as other:
+        assert other.ids() == ["a"]
+    (tmp_path / "link.idx").symlink_to(tmp_path / "own.idx")
+    for itself in (tmp_path / "own.idx", tmp_path / "link.idx", tmp_path / "x" / ".." / "own.idx"):
+        index.save(itself, overwrite=True)
+    index.add([Passage("c", "a bird")])
+    with Index.open(tmp_path / "own.idx", words) as again:
+        assert again.ids() == ["a", "c"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.idx", "other.idx", "own.idx"]
+
+
+def test_the_old_index_is_back_if_the_new_one_cannot_take_its_place(tmp_path, words, monkeypatch):
+    with Index.create(tmp_path / "old.idx", words) as old:
+        old.add([Passage("a", "the cat")])
+    rename = Path.rename
+
+    def failing(path, target):
+        if path.name == "new":
+            raise OSError("no")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with Index.create(None, words) as new, pytest.raises(OSError, match="no"):
+        new.save(tmp_path / "old.idx", overwrite=True)
+    with Index.open(tmp_path / "old.idx", words) as old:
+        assert old.ids() == ["a"]
+
+
 @pytest.mark.parametrize("nbits", [None, 4])
 def test_a_saved_index_is_a_copy_that_stands_alone(tmp_path, words, nbits, monkeypatch):
     monkeypatch.setattr(index_module, "_FIRST_FIT", 100)

@@ -1,4 +1,4 @@
-"""Late-interaction (ColBERT) retrieval for LlamaIndex: a retriever and a reranking node postprocessor."""
+"""Late-interaction (ColBERT) retrieval for LlamaIndex: a retriever, a reranking node postprocessor, an index and a store."""
 
 from colbert_core import MissingExtraError
 
@@ -7,7 +7,13 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("llama_index_colbert needs llama-index-core: pip install 'llama-index-core>=0.13,<0.15'") from error
 
+from llama_index_colbert.index import ColBERTIndex
 from llama_index_colbert.rerank import ColBERTRerank
 from llama_index_colbert.retriever import ColBERTRetriever
+from llama_index_colbert.store import ColBERTVectorStore
 
-__all__ = ["ColBERTRerank", "ColBERTRetriever"]
+# The names of the packages that these replace.
+ColbertIndex = ColBERTIndex
+ColbertRerank = ColBERTRerank
+
+__all__ = ["ColBERTIndex", "ColBERTRerank", "ColBERTRetriever", "ColBERTVectorStore", "ColbertIndex", "ColbertRerank"]

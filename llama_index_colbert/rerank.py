@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_serializer
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 
-from colbert_core import Passage, Reranker, TokenEncoder
+from colbert_core import Hit, Passage, Reranker, TokenEncoder
 
 dispatcher = get_dispatcher(__name__)
 
@@ -43,18 +43,69 @@ class ColBERTRerank(BaseNodePostprocessor):
         default=False,
         description="Keep the score of the first retriever in the node's metadata, hidden from embedding and LLM text.",
     )
+    metadata_mode: MetadataMode = Field(default=MetadataMode.EMBED, description="Which metadata are read with the text.")
+    batch_size: int = Field(
+        default=256, ge=1, description="Nodes whose vectors are in memory at a time; scores do not depend on it."
+    )
+    score_threshold: float | None = Field(
+        default=None, ge=0, le=1, description="Least relevance of a node, whatever the scale; None keeps all."
+    )
+    score_scale: Literal["relevance", "maxsim"] = Field(
+        default="relevance",
+        description="The mean best cosine of the query's vectors, from 0 to 1, or their sum, as the papers have it.",
+    )
 
     _loaded: tuple[Any, Reranker] | None = PrivateAttr(default=None)
+
+    def __init__(
+        self,
+        top_n: int = 5,
+        model: str | Path | TokenEncoder | None = None,
+        tokenizer: str | Path | None = None,
+        device: str | None = None,
+        keep_retrieval_score: bool = False,
+        **fields: Any,
+    ) -> None:
+        """Take the settings; nothing is loaded yet.
+
+        Args:
+            top_n: nodes to keep.
+            model: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
+            tokenizer: for code written for ``llama-index-postprocessor-colbert-rerank``. A checkpoint brings its own, so
+                this can only name the same one.
+            device: where a named model runs; None for the best device present.
+            keep_retrieval_score: keep the score of the first retriever in the node's metadata.
+            fields: the others, such as ``score_threshold``, and ``callback_manager``.
+
+        Raises:
+            ValueError: a value is out of range, there is no such field, or the tokenizer is not the model's.
+        """
+        if tokenizer is not None and (not isinstance(model, str | Path) or str(tokenizer) != str(model)):
+            raise ValueError(
+                f"tokenizer is {str(tokenizer)!r}, but the model {_name(model)!r} brings its own; "
+                "leave tokenizer out, or name the same checkpoint as model."
+            )
+        fields |= {"top_n": top_n, "model": model, "device": device, "keep_retrieval_score": keep_retrieval_score}
+        super().__init__(**fields)
 
     @classmethod
     def class_name(cls) -> str:
         """Name in serialized pipelines."""
         return "ColBERTRerank"
 
+    @field_serializer("model")
+    def _serialized_model(self, model: str | Path | TokenEncoder | None) -> str | None:
+        return named(model)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by its settings: the model is loaded again, callbacks stay in their process."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name != "callback_manager"}
+        return _unpickled, (type(self), fields)
+
     def _postprocess_nodes(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None) -> list[NodeWithScore]:
         if query_bundle is None:
             raise ValueError("ColBERTRerank needs the query: pass query_bundle=... or query_str=...")
-        name = str(self.model) if isinstance(self.model, str | Path) else getattr(self.model, "name", "default")
+        name = _name(self.model)
         dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=name))
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
@@ -63,28 +114,33 @@ class ColBERTRerank(BaseNodePostprocessor):
             EventPayload.TOP_K: self.top_n,
         }
         with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
-            ranked = self._ranked(nodes, query_bundle.query_str) if nodes else []
+            ranked = self._ranked(nodes, query_bundle.query_str.strip()) if nodes else []
             event.on_end(payload={EventPayload.NODES: ranked})
         dispatcher.event(ReRankEndEvent(nodes=ranked))
         return ranked
 
     def _ranked(self, nodes: list[NodeWithScore], query: str) -> list[NodeWithScore]:
-        passages = [
-            Passage(str(position), scored.node.get_content(MetadataMode.EMBED)) for position, scored in enumerate(nodes)
-        ]
-        hits = self._reranker().rank(query, passages, self.top_n)
-        return [self._scored(nodes[int(hit.passage.id)], hit.relevance) for hit in hits]
+        reranker, hits = self._reranker(), []
+        for start in range(0, len(nodes), self.batch_size):
+            passages = [
+                Passage(str(position), scored.node.get_content(self.metadata_mode))
+                for position, scored in enumerate(nodes[start : start + self.batch_size], start)
+            ]
+            hits += reranker.rank(query, passages, self.top_n, self.score_threshold)
+        hits.sort(key=lambda hit: -hit.score)  # of equal ones, the first retriever's best stays first
+        return [self._scored(nodes[int(hit.passage.id)], hit) for hit in hits[: self.top_n]]
 
-    def _scored(self, retrieved: NodeWithScore, relevance: float) -> NodeWithScore:
+    def _scored(self, retrieved: NodeWithScore, hit: Hit) -> NodeWithScore:
         # The parts that are lists and dicts are copied; an object that an IndexNode stands for is not.
-        parts = ("relationships", "excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
+        parts = ("relationships", "excluded_embed_metadata_keys", "excluded_llm_metadata_keys", "embedding")
         copies = {name: copy.copy(getattr(retrieved.node, name)) for name in parts}
         node = retrieved.node.model_copy(update={"metadata": copy.deepcopy(retrieved.node.metadata), **copies})
         if self.keep_retrieval_score:
             node.metadata["retrieval_score"] = retrieved.score
-            node.excluded_embed_metadata_keys.append("retrieval_score")
-            node.excluded_llm_metadata_keys.append("retrieval_score")
-        return NodeWithScore(node=node, score=relevance)
+            for keys in (node.excluded_embed_metadata_keys, node.excluded_llm_metadata_keys):
+                if "retrieval_score" not in keys:
+                    keys.append("retrieval_score")
+        return NodeWithScore(node=node, score=hit.relevance if self.score_scale == "relevance" else hit.score)
 
     def _reranker(self) -> Reranker:
         """The loaded model; loaded again where ``model`` or ``device`` were changed, on this object or for a copy."""
@@ -100,3 +156,19 @@ class ColBERTRerank(BaseNodePostprocessor):
 
 # One lock for all: a lock inside the object would keep it from being copied and pickled.
 _LOADING = threading.Lock()
+
+
+def _name(model: str | Path | TokenEncoder | None) -> str:
+    return named(model) or "default"
+
+
+def named(model: str | Path | TokenEncoder | None) -> str | None:
+    """What to write for a model: a loaded encoder by its name, the model in the box as None."""
+    if model is None or isinstance(model, str | Path):
+        return None if model is None else str(model)
+    name = str(getattr(model, "name", type(model).__name__))
+    return None if name == "default" else name
+
+
+def _unpickled(cls: type[ColBERTRerank], fields: dict[str, Any]) -> ColBERTRerank:
+    return cls(**fields)

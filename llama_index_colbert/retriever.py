@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core import Settings
 from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.indices.base import BaseIndex
 from llama_index.core.ingestion import run_transformations
-from llama_index.core.schema import BaseNode, Document, IndexNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
-from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 from llama_index_instrumentation import get_dispatcher
 
-from colbert_core import Index, Passage, TokenEncoder
+from colbert_core import Index, TokenEncoder
+from llama_index_colbert import saved
+from llama_index_colbert.filters import to_where
+from llama_index_colbert.nodes import to_nodes_with_score, to_passage, without_objects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from llama_index.core.schema import TransformComponent
+    from llama_index.core.schema import BaseNode, Document, NodeWithScore, QueryBundle, TransformComponent
+    from llama_index.core.storage.docstore.types import BaseDocumentStore
+    from llama_index.core.vector_stores.types import MetadataFilters
 
 dispatcher = get_dispatcher(__name__)
 
@@ -37,20 +41,44 @@ class ColBERTRetriever(BaseRetriever):
 
     Nodes come back as new objects with their id, relationships and metadata, kept as LlamaIndex's vector stores keep them:
     as JSON, so a tuple comes back as a list and a ``Document`` as a ``TextNode``. ``NodeWithScore.score`` is the relevance,
-    the mean best cosine of the query's vectors, from 0 to 1. Threads may share one retriever.
+    the mean best cosine of the query's vectors, from 0 to 1; of a query of several texts, such as HyDE's, the mean of
+    theirs. Threads may share one retriever.
     """
 
-    def __init__(self, index: Index, similarity_top_k: int = 2, **kwargs: Any) -> None:
-        """Take a built index; ``from_nodes`` and ``from_documents`` build one.
+    def __init__(
+        self,
+        index: Index,
+        similarity_top_k: int = 2,
+        filters: MetadataFilters | None = None,
+        node_ids: Sequence[str] | None = None,
+        doc_ids: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Take a built index; ``from_defaults``, ``from_nodes`` and ``from_documents`` build one.
 
         Args:
             index: what is searched; it may be shared with other retrievers.
-            similarity_top_k: nodes to return, at least 1; may be set at any time.
+            similarity_top_k: nodes to return, at least 1; may be set at any time, as may the next three.
+            filters: only nodes whose metadata match, nested as they may be; there are ``similarity_top_k`` of those then.
+            node_ids: only these nodes; an empty list matches none.
+            doc_ids: only nodes of these source documents; an empty list matches none.
             kwargs: ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of every LlamaIndex retriever.
+
+        Raises:
+            TypeError: there is no such keyword, or a filter has a value of a wrong kind.
+            ValueError: similarity_top_k is below 1.
         """
         super().__init__(**kwargs)
+        if not isinstance(index, Index):
+            raise TypeError(
+                f"index must be an Index of colbert_core, got {type(index).__name__}; from_defaults takes other things."
+            )
+        to_where(filters, doc_ids)  # a mistake is found here, not by the first search
         self.index = index
         self.similarity_top_k = similarity_top_k
+        self.filters = filters
+        self.node_ids = node_ids
+        self.doc_ids = doc_ids
 
     @property
     def similarity_top_k(self) -> int:
@@ -62,6 +90,50 @@ class ColBERTRetriever(BaseRetriever):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"similarity_top_k must be at least 1 and whole, got {value!r}.")
         self._similarity_top_k = value
+
+    @classmethod
+    def from_defaults(
+        cls,
+        index: Index | BaseIndex[Any] | None = None,
+        nodes: Sequence[BaseNode] | None = None,
+        docstore: BaseDocumentStore | None = None,
+        similarity_top_k: int = 2,
+        *,
+        model: str | Path | TokenEncoder | None = None,
+        **kwargs: Any,
+    ) -> ColBERTRetriever:
+        """Retrieve from one of three things.
+
+        Args:
+            index: what is searched; of another index of LlamaIndex, the nodes in its docstore are indexed.
+            nodes: they are indexed in memory.
+            docstore: its nodes are indexed in memory.
+            similarity_top_k: nodes to return.
+            model: encodes the nodes; a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
+            kwargs: as in the constructor.
+
+        Raises:
+            ValueError: there is not exactly one of index, nodes and docstore, a model for an index that has its own, or an
+                index of LlamaIndex whose docstore is empty.
+        """
+        given = [name for name, value in {"index": index, "nodes": nodes, "docstore": docstore}.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"Pass exactly one of index, nodes and docstore, got {' and '.join(given) or 'none of them'}.")
+        for holder in (index, getattr(index, "vector_store", None)):  # a ColBERTIndex, or an index over a ColBERTVectorStore
+            index = found if isinstance(found := getattr(holder, "index", None), Index) else index
+        if isinstance(index, Index):
+            if model is not None:
+                raise ValueError(f"The index has its own model, so model={model!r:.80} would not be used; leave it out.")
+            return cls(index, similarity_top_k, **kwargs)
+        if isinstance(index, BaseIndex):
+            docstore = index.docstore
+            if not docstore.docs:
+                raise ValueError(f"The docstore of the {type(index).__name__} is empty; pass its nodes instead, as nodes=...")
+        elif index is not None:
+            raise TypeError(f"index must be an index of colbert_core or LlamaIndex, got {type(index).__name__}.")
+        if docstore is not None:
+            nodes = list(docstore.docs.values())
+        return cls.from_nodes(nodes or [], similarity_top_k, model=model, **kwargs)
 
     @classmethod
     def from_nodes(
@@ -110,50 +182,50 @@ class ColBERTRetriever(BaseRetriever):
         nodes = run_transformations(copies, Settings.transformations if transformations is None else transformations)
         return cls.from_nodes(nodes, similarity_top_k, model=model, **kwargs)
 
+    @classmethod
+    def from_persist_dir(
+        cls,
+        path: str | Path,
+        similarity_top_k: int = 2,
+        *,
+        model: str | Path | TokenEncoder | None = None,
+        **kwargs: Any,
+    ) -> ColBERTRetriever:
+        """Open what ``persist`` wrote, a ``ColBERTIndex`` persisted, or the command line built; the model loads at first use.
+
+        Args:
+            path: the directory; what is added later is in it at once.
+            similarity_top_k: nodes to return.
+            model: an encoder that the index cannot load itself; None for the one it was made with.
+            kwargs: as in the constructor.
+
+        Raises:
+            IndexNotFoundError: there is no index.
+        """
+        folder, _ = saved.find(path)
+        return cls(Index.open(folder, model), similarity_top_k, **kwargs)
+
+    def persist(self, path: str | Path) -> None:
+        """Write the index into a directory, next to what is there; settings and the objects of index nodes stay behind.
+
+        Raises:
+            FileExistsError: ``colbert.idx`` is there and was not written by ``persist``.
+        """
+        saved.save(self.index, path)
+
     def add_nodes(self, nodes: Sequence[BaseNode]) -> list[str]:
         """Add nodes, replacing those whose id is known, and return their ids in order."""
-        ids = self.index.add([_to_passage(node) for node in nodes])
-        self.object_map.update(
-            {node.index_id: node.obj for node in nodes if isinstance(node, IndexNode) and node.obj is not None}
-        )
+        objects: dict[str, Any] = {}
+        ids = self.index.add([to_passage(node) for node in without_objects(nodes, objects)])
+        self.object_map.update(objects)
         return ids
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        # One string as a rule; a query transform such as HyDE gives several, and a node's score is then their mean.
-        texts = query_bundle.embedding_strs or [query_bundle.query_str]  # none for an empty query
-        if len(texts) == 1:
-            return [
-                _to_node_with_score(hit.passage, hit.relevance) for hit in self.index.search(texts[0], self.similarity_top_k)
-            ]
-        passages: dict[str, Passage] = {}
-        sums: dict[str, float] = {}
-        for hits in self.index.search_many(texts, max(1, len(self.index))):
-            for hit in hits:
-                passages[hit.passage.id] = hit.passage
-                sums[hit.passage.id] = sums.get(hit.passage.id, 0.0) + hit.relevance
-        best = sorted(sums, key=lambda passage_id: (-sums[passage_id], passage_id))[: self.similarity_top_k]
-        return [_to_node_with_score(passages[passage_id], sums[passage_id] / len(texts)) for passage_id in best]
+        # One text as a rule; a query transform such as HyDE gives several, and an LLM may have left one of them empty.
+        texts = [text.strip() for text in query_bundle.embedding_strs if text.strip()] or [query_bundle.query_str.strip()]
+        where = to_where(self.filters, self.doc_ids)
+        return to_nodes_with_score(self.index.search_mean(texts, self.similarity_top_k, where=where, ids=self.node_ids))
 
     @dispatcher.span
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)
-
-
-def _to_passage(node: BaseNode) -> Passage:
-    if isinstance(node, IndexNode):
-        node = node.model_copy(update={"obj": None})
-    try:
-        metadata = node_to_metadata_dict(node)
-    except Exception as error:  # pydantic's own, which names no node
-        raise ValueError(f"Node {node.node_id!r} cannot be kept as JSON: {error}") from error
-    return Passage(node.node_id, node.get_content(MetadataMode.EMBED), metadata)
-
-
-def _to_node_with_score(passage: Passage, relevance: float) -> NodeWithScore:
-    """The node that was added; a passage that did not come from LlamaIndex becomes a text node."""
-    node = (
-        metadata_dict_to_node(passage.metadata)
-        if {"_node_content", "_node_type"} <= passage.metadata.keys()
-        else TextNode(id_=passage.id, text=passage.text, metadata=passage.metadata)
-    )
-    return NodeWithScore(node=node, score=relevance)

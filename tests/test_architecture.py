@@ -120,7 +120,14 @@ PUBLIC = {
         "set_num_threads",
     ],
     "langchain_colbert": ["ColBERTRerank", "ColBERTRetriever", "ColBERTVectorStore"],
-    "llama_index_colbert": ["ColBERTRerank", "ColBERTRetriever"],
+    "llama_index_colbert": [
+        "ColBERTIndex",
+        "ColBERTRerank",
+        "ColBERTRetriever",
+        "ColBERTVectorStore",
+        "ColbertIndex",
+        "ColbertRerank",
+    ],
 }
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 from conftest import WordEncoder
-from llama_index.core import Settings
+from llama_index.core import MockEmbedding, Settings, StorageContext, SummaryIndex, VectorStoreIndex
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.indices.query.query_transform import HyDEQueryTransform
@@ -33,10 +36,14 @@ from llama_index.core.schema import (
     TextNode,
     TransformComponent,
 )
+from llama_index.core.storage.docstore import SimpleDocumentStore
+from llama_index.core.vector_stores import SimpleVectorStore
+from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
+from transformers import AutoModel, AutoTokenizer
 
-from colbert_core import Index, Passage
+from colbert_core import Index, IndexNotFoundError, Passage, Reranker
 from langchain_colbert import ColBERTRetriever as LangChainRetriever
-from llama_index_colbert import ColBERTRerank, ColBERTRetriever
+from llama_index_colbert import ColBERTIndex, ColBERTRerank, ColbertRerank, ColBERTRetriever, ColBERTVectorStore
 
 
 @pytest.fixture(autouse=True)
@@ -212,6 +219,109 @@ def test_an_empty_collection_finds_nothing(words):
     assert ColBERTRetriever.from_nodes([], model=words).retrieve("dog") == []
 
 
+def only(key, value, operator="=="):
+    return MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=operator)])
+
+
+async def test_filters_nodes_and_documents_restrict_before_the_best_are_chosen_sync_and_async(words):
+    index = ColBERTRetriever.from_nodes(nodes(), model=words).index
+    for restriction, expected in (
+        ({"filters": only("page", 2, ">=")}, {"dog", "bird"}),
+        ({"filters": only("page", None, "is_empty")}, {"fish"}),
+        ({"node_ids": ["fish", "cat", "nobody"]}, {"fish", "cat"}),
+        ({"node_ids": []}, set()),
+        ({"doc_ids": ["animals.txt"]}, {"dog"}),
+        ({"doc_ids": ["animals.txt", "fish"]}, {"dog", "fish"}),  # a node without a source is its own
+        ({"doc_ids": []}, set()),
+        ({"doc_ids": ["animals.txt"], "node_ids": ["cat"]}, set()),
+        ({"doc_ids": ["animals.txt"], "node_ids": ["dog"], "filters": only("page", 2)}, {"dog"}),
+    ):
+        restricted = ColBERTRetriever(index, 9, **restriction)
+        assert set(ids(restricted.retrieve("the cat sat"))) == expected
+        assert restricted.retrieve("the cat") == await restricted.aretrieve("the cat")
+        several = QueryBundle("the", custom_embedding_strs=["the cat", "a dog"])
+        assert set(ids(restricted.retrieve(several))) == expected
+    later = ColBERTRetriever(index, 9)
+    later.filters = only("page", 3)
+    assert ids(later.retrieve("the cat")) == ["bird"]
+
+
+def stored():
+    """A store of text, as most are: an index over it has an empty docstore."""
+
+    class Store(SimpleVectorStore):
+        stores_text: bool = True
+
+    return StorageContext.from_defaults(vector_store=Store())
+
+
+def test_from_defaults_takes_exactly_one_source(words, retriever):
+    docstore = SimpleDocumentStore()
+    docstore.add_documents(nodes())
+    other = SummaryIndex(nodes())
+    ours = ColBERTIndex(nodes(), model_name=words)
+    for source in (
+        {"index": retriever.index},
+        {"index": ours},
+        {"index": other, "model": words},
+        {"nodes": nodes(), "model": words},
+        {"docstore": docstore, "model": words},
+    ):
+        made = ColBERTRetriever.from_defaults(**source, similarity_top_k=1, filters=only("page", 3))
+        assert ids(made.retrieve("dog barks")) == ["bird"]
+    assert ColBERTRetriever.from_defaults(ours).index is ours.index
+    store = ColBERTVectorStore(index=ours.index)
+    assert ColBERTRetriever.from_defaults(store.as_index()).index is ours.index
+    with pytest.raises(ValueError, match="docstore of the VectorStoreIndex is empty"):
+        ColBERTRetriever.from_defaults(VectorStoreIndex(nodes(), embed_model=MockEmbedding(1), storage_context=stored()))
+    with pytest.raises(ValueError, match="exactly one of index, nodes and docstore, got none"):
+        ColBERTRetriever.from_defaults()
+    with pytest.raises(ValueError, match="got nodes and docstore"):
+        ColBERTRetriever.from_defaults(nodes=[], docstore=docstore)
+    with pytest.raises(ValueError, match="has its own model"):
+        ColBERTRetriever.from_defaults(ours, model=words)
+    with pytest.raises(TypeError, match="got dict"):
+        ColBERTRetriever.from_defaults({"index": 1})
+    with pytest.raises(TypeError, match="got ColBERTIndex; from_defaults"):
+        ColBERTRetriever(ours)
+
+
+def test_it_is_persisted_beside_other_things_and_opened_again(retriever, words, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    retriever.persist(tmp_path)
+    retriever.persist(tmp_path)
+    opened = ColBERTRetriever.from_persist_dir(tmp_path, 3, model=words)
+    assert opened.retrieve("dog barks") == retriever.retrieve("dog barks")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    as_index = ColBERTIndex.load(tmp_path, model_name=words)
+    assert as_index.query("dog barks", 3) == retriever.retrieve("dog barks")
+    with pytest.raises(IndexNotFoundError):
+        ColBERTRetriever.from_persist_dir(tmp_path / "nowhere")
+
+
+def test_empty_texts_among_several_do_not_count(retriever):
+    """An LLM may have had nothing to say."""
+    found = retriever.retrieve(QueryBundle("dog barks", custom_embedding_strs=[" ", "dog barks\n"]))
+    assert found == retriever.retrieve("dog barks")
+
+
+def test_pickled_and_copied_retrievers_find_the_same_and_copies_share_the_model(stanford):
+    retriever = ColBERTRetriever.from_nodes(nodes(), 3, model=stanford, filters=only("page", 1, ">="))
+    copied, pickled = copy.deepcopy(retriever), pickle.loads(pickle.dumps(retriever))
+    assert copied.index.encoder is stanford
+    for other in (copied, pickled):
+        assert other.retrieve("the cat") == retriever.retrieve("the cat")
+
+
+def test_threads_share_a_retriever_while_one_adds(retriever):
+    expected = retriever.retrieve("dog barks")
+    with ThreadPoolExecutor(8) as pool:
+        searches = [pool.submit(retriever.retrieve, "dog barks") for _ in range(40)]
+        adds = [pool.submit(retriever.add_nodes, [TextNode(id_=f"n{i}", text="snow falls")]) for i in range(8)]
+        assert all(search.result()[0] == expected[0] for search in searches)
+        assert [add.result() for add in adds] == [[f"n{i}"] for i in range(8)]
+
+
 def test_mistakes_are_errors(retriever, words):
     for blank in ("", "  "):
         with pytest.raises(ValueError, match="is empty"):
@@ -339,3 +449,139 @@ def test_a_copied_reranker_works_and_shares_the_model(stanford, candidates):
     copied = copy.deepcopy(rerank)
     assert copied.model is stanford
     assert copied.postprocess_nodes(candidates, query_str="the cat") == expected
+
+
+def test_a_pickled_reranker_works_and_one_that_cannot_be_pickled_is_an_error(stanford, candidates):
+    rerank = ColBERTRerank(model=stanford, top_n=2, score_scale="maxsim")
+    expected = rerank.postprocess_nodes(candidates, query_str="the cat")
+    pickled = pickle.loads(pickle.dumps(rerank))
+    assert pickled.postprocess_nodes(candidates, query_str="the cat") == expected
+
+    class Local(WordEncoder):
+        pass
+
+    with pytest.raises((AttributeError, pickle.PicklingError)):  # never the model in the box in its place
+        pickle.dumps(ColBERTRerank(model=Local()))
+
+
+def test_settings_of_a_reranker_go_to_a_dict_and_back(stanford, stanford_folder, candidates, default_encoder):
+    for model in (stanford, stanford_folder, str(stanford_folder)):
+        rerank = ColBERTRerank(model=model, device="cpu", top_n=2, metadata_mode="none", score_threshold=0.1)
+        settings = json.loads(rerank.to_json())
+        assert settings["model"] == str(stanford_folder)
+        again = ColBERTRerank.from_dict(settings)
+        assert again.to_dict() == rerank.to_dict()
+        assert ids(again.postprocess_nodes(candidates, query_str="the cat")) == ids(
+            rerank.postprocess_nodes(candidates, query_str="the cat")
+        )
+    for model in (None, default_encoder):
+        assert ColBERTRerank(model=model).to_dict() == {
+            "model": None,
+            "top_n": 5,
+            "device": None,
+            "keep_retrieval_score": False,
+            "metadata_mode": "embed",
+            "batch_size": 256,
+            "score_threshold": None,
+            "score_scale": "relevance",
+            "class_name": "ColBERTRerank",
+        }
+
+
+def test_scores_do_not_depend_on_the_batch_size(stanford, words):
+    texts = ["the cat sat on a mat", "dogs bark", "what sound does a dog make", "the cat sat on a mat", "rust is a language"]
+    found = [NodeWithScore(node=TextNode(id_=str(n), text=text), score=0.0) for n, text in enumerate(texts)]
+    for model in (stanford, words):
+        whole = ColBERTRerank(model=model, top_n=4).postprocess_nodes(found, query_str="a cat on a mat")
+        for size in (1, 2, 3, 5):
+            batched = ColBERTRerank(model=model, top_n=4, batch_size=size).postprocess_nodes(found, query_str="a cat on a mat")
+            assert ids(batched) == ids(whole)
+            assert [scored.score for scored in batched] == pytest.approx([scored.score for scored in whole], abs=1e-5)
+    assert ids(whole)[:2] == ["0", "3"]  # equal ones as they came
+
+
+def test_a_threshold_and_a_scale_are_those_of_the_core(words, candidates):
+    query, settings = "a bird sings", {"model": words, "metadata_mode": "none"}
+    everything = ColBERTRerank(**settings).postprocess_nodes(candidates, query_str=query)
+    sums = ColBERTRerank(**settings, score_scale="maxsim").postprocess_nodes(candidates, query_str=query)
+    assert ids(sums) == ids(everything)
+    assert sums[0].score == pytest.approx(3)
+    assert everything[0].score == pytest.approx(1)
+    for scale in ("relevance", "maxsim"):
+        best = ColBERTRerank(**settings, score_threshold=0.9, score_scale=scale)
+        assert ids(best.postprocess_nodes(candidates, query_str=query)) == ["bird"]
+    for wrong in ({"score_threshold": 1.5}, {"score_scale": "sum"}, {"batch_size": 0}, {"metadata_mode": "some"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            ColBERTRerank(**wrong)
+
+
+def test_the_metadata_mode_says_what_is_read(words):
+    given = [
+        NodeWithScore(node=TextNode(id_="plain", text="a whale"), score=1),
+        NodeWithScore(node=TextNode(id_="tagged", text="a fish", metadata={"about": "snow"}), score=0),
+    ]
+    query = "about: snow"
+    assert ids(ColBERTRerank(model=words, top_n=1).postprocess_nodes(given, query_str=query)) == ["tagged"]
+    (found, other) = ColBERTRerank(model=words, metadata_mode=MetadataMode.NONE).postprocess_nodes(given, query_str=query)
+    assert max(found.score, other.score) < 0.5
+
+
+def test_retriever_and_reranker_give_the_same_scores(retriever, words):
+    found = retriever.retrieve("dog barks")
+    again = ColBERTRerank(model=words).postprocess_nodes(found, query_str="dog barks")
+    assert ids(again) == ids(found)
+    assert [scored.score for scored in again] == pytest.approx([scored.score for scored in found])
+
+
+def test_the_incumbents_call_is_taken_and_another_tokenizer_is_an_error(stanford_folder, candidates):
+    name = str(stanford_folder)
+    rerank = ColbertRerank(
+        top_n=2, model=name, tokenizer=name, device="cpu", keep_retrieval_score=True, callback_manager=CallbackManager([])
+    )
+    assert ColbertRerank is ColBERTRerank
+    assert ColbertRerank(2, name, name, "cpu", True).to_dict() == rerank.to_dict()
+    found = rerank.postprocess_nodes(candidates, query_str="the cat")
+    assert len(found) == 2
+    assert "retrieval_score" in found[0].node.metadata
+    for wrong in ({"tokenizer": "other"}, {"tokenizer": "other", "model": name}):
+        with pytest.raises(ValueError, match="tokenizer is 'other', but the model"):
+            ColBERTRerank(**wrong)
+
+
+def test_the_device_is_that_of_the_model(stanford_folder, candidates):
+    with pytest.raises(ValueError, match="no-such-device"):
+        ColBERTRerank(model=stanford_folder, device="no-such-device").postprocess_nodes(candidates, query_str="the cat")
+    rerank = ColBERTRerank(model=stanford_folder, device="cpu")
+    rerank.postprocess_nodes(candidates, query_str="the cat")
+    assert str(rerank._reranker().encoder.device) == "cpu"
+
+
+def test_scores_are_those_of_the_core_where_the_incumbents_formula_gives_others(stanford_folder):
+    """The published reranker: hidden states of the backbone alone, without markers, augmentation, projection or sum."""
+    texts = ["the cat sat on a mat", "dogs bark and bark", "rust is a systems language", "what sound does a dog make"]
+    query = "what sound does a cat make"
+    given = [NodeWithScore(node=TextNode(id_=str(n), text=text), score=0.0) for n, text in enumerate(texts)]
+    ours = ColBERTRerank(model=stanford_folder, device="cpu", score_scale="maxsim").postprocess_nodes(given, query_str=query)
+    passages = [Passage(str(n), text) for n, text in enumerate(texts)]
+    hits = Reranker(stanford_folder, device="cpu").rank(query, passages)
+    assert [(scored.node.node_id, scored.score) for scored in ours] == [(hit.passage.id, hit.score) for hit in hits]
+
+    tokenizer, model = AutoTokenizer.from_pretrained(stanford_folder), AutoModel.from_pretrained(stanford_folder)
+    with torch.no_grad():
+        states = [model(**tokenizer(text, return_tensors="pt")).last_hidden_state for text in (query, *texts)]
+    theirs = {
+        str(n): torch.nn.functional.cosine_similarity(states[0].unsqueeze(2), state.unsqueeze(1), dim=-1)
+        .max(dim=2)
+        .values.mean()
+        .item()
+        for n, state in enumerate(states[1:])
+    }
+    assert sorted(theirs, key=lambda name: -theirs[name]) != ids(ours)
+    assert [theirs[hit.passage.id] for hit in hits] != pytest.approx([hit.relevance for hit in hits], abs=0.05)
+
+
+def test_class_hierarchies_are_those_of_llama_index_packages():
+    assert BaseNodePostprocessor.__name__ in [base.__name__ for base in ColBERTRerank.__mro__]
+    assert BaseRetriever.__name__ in [base.__name__ for base in ColBERTRetriever.__mro__]
+    assert ColBERTRerank.class_name() == "ColBERTRerank"
+    assert ColBERTRerank(top_n=10).top_n == 10

@@ -19,6 +19,7 @@ from colbert_core.index import Index
 from colbert_core.rerank import Reranker
 from colbert_core.search import check_count
 from colbert_core.store import made_aside
+from colbert_core.training_options import add_commands
 from colbert_core.types import Hit, Passage
 
 if TYPE_CHECKING:
@@ -114,6 +115,14 @@ def _parser() -> argparse.ArgumentParser:
     rerank.set_defaults(run=_rerank)
 
     _add_index_commands(commands, common)
+    quiet = argparse.ArgumentParser(add_help=False)
+    quiet.add_argument("--quiet", action="store_true", help="show no progress bars")
+
+    def group(name: str, help_: str) -> Any:
+        made = commands.add_parser(name, help=help_, description=help_)
+        return _command(made.add_subparsers(required=True, metavar="COMMAND"))
+
+    add_commands(_command(commands), group, quiet)
 
     inspect = commands.add_parser("inspect", help="show how a model reads texts", description=_INSPECT)
     inspect.add_argument("model", nargs="?", help="checkpoint folder, .dnn file or hub name (default: the model in the box)")
@@ -123,17 +132,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _command(commands: Any) -> Any:
+    """What adds a command."""
+
+    def command(name: str, run: Any, help_: str, *parents: Any, about: str = "") -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = commands.add_parser(name, parents=parents, help=help_, description=about or help_)
+        parser.set_defaults(run=run)
+        return parser
+
+    return command
+
+
 def _add_index_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     quiet = argparse.ArgumentParser(add_help=False)
     quiet.add_argument("--quiet", action="store_true", help="show no progress bars")
     with_json = argparse.ArgumentParser(add_help=False)
     with_json.add_argument("--json", action="store_true", help="print JSON for programs")
 
-    def command(name: str, run: Any, help_: str, *parents: argparse.ArgumentParser, about: str = "") -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = commands.add_parser(name, parents=parents, help=help_, description=about or help_)
-        parser.set_defaults(run=run)
-        return parser
-
+    command = _command(commands)
     index = command("index", _index, "make an index of files", common, about=_INDEX)
     index.add_argument("files", nargs="+", type=Path, metavar="FILES")
     index.add_argument("--out", required=True, type=Path, metavar="INDEX", help="the folder to make")

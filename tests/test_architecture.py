@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 # Imports go downwards only. Modules of one layer do not import each other.
 LAYERS = [
-    {"errors", "types", "progress", "threads", "kernels"},
+    {"errors", "types", "progress", "threads", "kernels", "training_options"},
     {
         "arrays",
         "checkpoint",
@@ -34,6 +34,10 @@ LAYERS = [
     {"search"},
     {"provenance", "upkeep"},
     {"index", "rerank"},
+    {"collection", "train"},
+    {"bm25", "evaluation", "ivfpq", "mining"},
+    {"pipeline"},
+    {"training_commands"},
     {"cli"},
 ]
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}

@@ -1,0 +1,343 @@
+"""From raw files to a table of scores: mine, train, encode, index, retrieve, score, each step into a folder of one run.
+
+::
+
+    run.json            what the run is: data, preset, base, settings; and of each finished step its seconds and figures
+    examples.jsonl      triples mined with BM25, unless the data have their own
+    training/           the training run: log, checkpoints, model
+    embeddings/         the passages' vectors, float16
+    ivfpq/              their FAISS index
+    runs/NAME.trec      what was retrieved for the held-out queries
+    report.md           the scores, and how long everything took
+
+A run that was killed goes on when it is called again: what is finished is skipped, encoding and training go on inside.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colbert_core.bm25 import BM25
+from colbert_core.collection import Collection, open_collection, read_run, split_by_hash, write_run
+from colbert_core.embeddings import encode_queries
+from colbert_core.evaluation import evaluate, nanocolbert_table, run_of, search_engine
+from colbert_core.ivfpq import IVFPQ, EncodedCollection, encode_collection
+from colbert_core.mining import mine
+from colbert_core.train import Example, read_examples, read_id_triples, train, write_examples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from os import PathLike
+
+    from colbert_core.collection import Qrels, Run
+    from colbert_core.types import TokenEncoder
+
+MEASURES = ("nDCG@10", "MRR@10", "Recall@50", "Recall@200", "Recall@1000", "Success@5")
+# The split to score on, the first that is there.
+_HELD_OUT = ("test", "dev", "dev.small", "validation")
+TRIPLES = "triples.train.small.tsv"
+# Of MS MARCO's tables the deepest, and the depth at which nanoColBERT scores.
+_DEPTH = 1000
+# Every passage is scored beside IVFPQ, to show what that loses, up to so many vectors: a quarter of a second for each query.
+_EXACT_UP_TO = 5_000_000
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """What a run came to.
+
+    Attributes:
+        model: the trained checkpoint, for ``Encoder.from_pretrained`` and ``model=`` of the adapters.
+        scores: for each system ("IVFPQ", "BM25", and "exact" where every passage was scored) the mean of each measure.
+        seconds: of each step, when it ran.
+        report: the file with the tables.
+    """
+
+    model: Path
+    scores: dict[str, dict[str, float]]
+    seconds: dict[str, float]
+    report: Path
+
+
+def run_pipeline(
+    data: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    preset: str = "colbertv1",
+    base: str | PathLike[str] | None = None,
+    split: str | None = None,
+    n_negatives: int = 4,
+    say: Callable[[str], object] = lambda _: None,
+    progress: bool | None = None,
+    **settings: Any,
+) -> PipelineResult:
+    """Train a model on a collection and score ColBERTv1's end-to-end retrieval with it (Khattab and Zaharia, SIGIR 2020).
+
+    Called again with the same arguments it skips what is finished and goes on with the rest.
+
+    Args:
+        data: a collection, as for ``open_collection``. Judged queries of its split "train" are trained on; without such a
+            split the queries are divided 80 to 20 by a hash of their ids, and scored on the 20.
+        out: the run's folder.
+        preset: of the training, "colbertv1" or "colbertv2".
+        base: what to begin with; None for the model in the box.
+        split: to score on; None for the first of test, dev, dev.small and validation.
+        n_negatives: mined for each judged pair: as many triples with "colbertv1", as many in one example with "colbertv2".
+        say: is told, in a line, what each step came to.
+        progress: show bars; None shows them on a terminal once a second has passed.
+        settings: of the training, in place of the preset's: the attributes of ``TrainConfig``, such as ``steps``.
+
+    Raises:
+        ValueError: the collection lacks something or its files disagree, or ``out`` holds a run of other arguments.
+        FileExistsError: ``out`` holds something else.
+        MissingExtraError: a library for training or evaluation is not installed.
+    """
+    collection, out = open_collection(data), Path(out)
+    held_out = split or held_out_split(collection)
+    about = {
+        "data": {name: list(checksum) for name, checksum in collection.checksums().items()},
+        "preset": preset,
+        "base": None if base is None else str(base),
+        "split": held_out,
+        "n_negatives": n_negatives,
+        "settings": settings,
+    }
+    steps = _Steps(out, json.loads(json.dumps(about)), say)
+    with steps.step("check") as step:
+        if step is not None:
+            collection.check(held_out)
+            step["passages"] = collection.n_passages
+    qrels = _positive_only(collection.qrels(held_out))
+    train_qrels, qrels = _divided(collection, held_out, qrels)
+    queries = {name: text for name, text in collection.queries(held_out).items() if name in qrels}
+
+    triples, mined = Path(data) / TRIPLES, out / "examples.jsonl"
+    if not triples.is_file():
+        with steps.step("mine") as step:
+            if step is not None:
+                examples = mine_with_bm25(
+                    collection, train_qrels, n_negatives, triples=preset == "colbertv1", progress=progress
+                )
+                step["examples"] = write_examples(examples, mined)
+    with steps.step("train") as step:
+        if step is not None:
+            examples = own_triples(collection, triples) if triples.is_file() else read_examples(mined)
+            result = train(examples, base, out=out / "training", preset=preset, progress=progress, **settings)
+            step |= {"steps": result.last_step, "loss": round(result.loss, 4)}
+    model = out / "training" / "model"
+    encoder: TokenEncoder | None = None
+    with steps.step("encode") as step:
+        if step is not None:
+            encoder = _loaded(model)
+            encoded = encode_collection(
+                collection.passages(), encoder, out / "embeddings", n_passages=collection.n_passages, progress=progress
+            )
+            step["vectors"] = encoded.n_tokens
+    with steps.step("index") as step:
+        if step is not None:
+            IVFPQ.build(out / "embeddings", out / "ivfpq", progress=progress)
+    with steps.step("retrieve") as step:
+        if step is not None:
+            encoder = encoder or _loaded(model)
+            searched = run_of(search_engine(IVFPQ.open(out / "ivfpq", encoder), _DEPTH), queries, progress=progress)
+            _keep(out, "IVFPQ", searched.run)
+            step |= {"queries": len(queries), "median_ms": round(searched.median_ms, 1)}
+    with steps.step("compare") as step:
+        if step is not None:
+            bm25 = BM25.build(collection.passages(), progress=progress)
+            _keep(out, "BM25", run_of(lambda texts: bm25.search_many(texts, _DEPTH), queries, progress=progress).run)
+            encoded = EncodedCollection.open(out / "embeddings")
+            if encoded.n_tokens <= _EXACT_UP_TO:
+                _keep(out, "exact", _exact_run(encoded, encoder or _loaded(model), queries))
+    scores = {file.stem: evaluate(read_run(file), qrels, MEASURES).means for file in sorted((out / "runs").glob("*.trec"))}
+    report = _report(collection, steps, scores, len(qrels))
+    (out / "report.md").write_text(report, encoding="utf-8")
+    say(report)
+    return PipelineResult(model, scores, steps.seconds, out / "report.md")
+
+
+class _Steps:
+    """What is finished of a run, kept in its folder."""
+
+    def __init__(self, out: Path, about: dict[str, Any], say: Callable[[str], object]) -> None:
+        self._file, self._say = out / "run.json", say
+        if self._file.is_file():
+            known = json.loads(self._file.read_text(encoding="utf-8"))
+            for name, value in about.items():
+                if known["run"].get(name) != value:
+                    raise ValueError(
+                        f"{out} holds a run with {name}={known['run'].get(name)!r:.200}, but {value!r:.200} is asked for; "
+                        "choose another folder."
+                    )
+            self.finished: dict[str, dict[str, Any]] = known["steps"]
+        else:
+            if out.exists() and any(out.iterdir()):
+                raise FileExistsError(f"{out} holds something that is no run; name a folder that is new or empty.")
+            out.mkdir(parents=True, exist_ok=True)
+            self.finished = {}
+        self._about = about
+        self._write()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        return {name: step["seconds"] for name, step in self.finished.items()}
+
+    def step(self, name: str) -> _Step:
+        return _Step(self, name)
+
+    def finish(self, name: str, step: dict[str, Any]) -> None:
+        self.finished[name] = step
+        self._write()
+        self.tell(name, "")
+
+    def tell(self, name: str, remark: str) -> None:
+        figures = {key: value for key, value in self.finished[name].items() if key != "seconds"}
+        told = ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in figures.items())
+        self._say(f"{name:<9} {_clock(self.finished[name]['seconds']):>9}  {told}{remark}")
+
+    def _write(self) -> None:
+        work = self._file.with_name(".run.json")
+        work.write_text(json.dumps({"run": self._about, "steps": self.finished}, indent=1), encoding="utf-8")
+        work.replace(self._file)
+
+
+class _Step:
+    """``with steps.step(name) as step``: a dict for the step's figures, or None if it is finished already."""
+
+    def __init__(self, steps: _Steps, name: str) -> None:
+        self._steps, self._name = steps, name
+        self._figures: dict[str, Any] | None = None
+        self._begun = 0.0
+
+    def __enter__(self) -> dict[str, Any] | None:
+        if self._name in self._steps.finished:
+            self._steps.tell(self._name, " (finished before)")
+            return None
+        self._begun, self._figures = time.perf_counter(), {}
+        return self._figures
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._figures is not None and kind is None:
+            self._steps.finish(self._name, {"seconds": round(time.perf_counter() - self._begun, 1), **self._figures})
+
+
+def held_out_split(collection: Collection) -> str:
+    """The split to score on: the first of test, dev, dev.small and validation, or the only one that is not "train".
+
+    Raises:
+        ValueError: there is none, or there are several others.
+    """
+    found = [split for split in _HELD_OUT if split in collection.splits]
+    others = [split for split in collection.splits if split != "train"]
+    if not found and len(others) != 1:
+        raise ValueError(f"{collection.name} has the splits {', '.join(collection.splits) or 'none'}; name one to score on.")
+    return found[0] if found else others[0]
+
+
+def _positive_only(qrels: Qrels) -> Qrels:
+    """The judged queries that have an answer: the others can have no score but 0."""
+    return {query: grades for query, grades in qrels.items() if any(grade > 0 for grade in grades.values())}
+
+
+def _divided(collection: Collection, held_out: str, qrels: Qrels) -> tuple[Qrels, Qrels]:
+    """Judgements to train on, and to score on."""
+    if "train" in collection.splits and held_out != "train":
+        train_qrels = _positive_only(collection.qrels("train"))
+        return {query: grades for query, grades in train_qrels.items() if query not in qrels}, qrels
+    training, kept = split_by_hash(qrels)
+    return {query: qrels[query] for query in training}, {query: qrels[query] for query in kept}
+
+
+def mine_with_bm25(
+    collection: Collection, qrels: Qrels, n_negatives: int, *, triples: bool, progress: bool | None = None, **mining: Any
+) -> Iterator[Example]:
+    """Examples of the judged pairs of a collection, with what BM25 ranks high as negatives.
+
+    Args:
+        collection: passages and queries.
+        qrels: judgements to learn from.
+        n_negatives: for each pair.
+        triples: an example for each negative, as the loss of ColBERTv1 takes them, in place of one with all.
+        progress: show bars.
+        mining: of ``mine``: ranks, margin and seed.
+    """
+    texts = collection.queries()
+    bm25 = BM25.build(collection.passages(), progress=progress)
+
+    def texts_of(ids: list[str]) -> list[str]:
+        found = collection.get(ids)
+        return [found[name].text for name in ids]
+
+    asked = {query: texts[query] for query in qrels}
+    for example in mine(asked, qrels, bm25.search_many, texts_of, n_negatives=n_negatives, progress=progress, **mining):
+        if triples:
+            yield from (Example(example.query, example.positive, (negative,)) for negative in example.negatives)
+        else:
+            yield example
+
+
+def own_triples(collection: Collection, path: Path) -> Iterator[Example]:
+    """The triples that come with MS MARCO, of texts or of ids."""
+    with path.open(encoding="utf-8") as lines:
+        first = next(lines, "").split("\t")
+    if all(part.strip().isdecimal() for part in first):
+        passages = {passage.id: passage.text for passage in collection.passages()}
+        return read_id_triples(path, collection.queries("train"), passages)
+    return read_examples(path)
+
+
+def _loaded(model: Path) -> TokenEncoder:
+    from colbert_core.encoder import Encoder  # here, so that importing this does not import torch
+
+    return Encoder.from_pretrained(model)
+
+
+def _keep(out: Path, name: str, run: Run) -> None:
+    (out / "runs").mkdir(exist_ok=True)
+    write_run(out / "runs" / f"{name}.trec", run, name)
+
+
+def _exact_run(encoded: EncodedCollection, encoder: TokenEncoder, queries: Mapping[str, str]) -> Run:
+    """Every passage scored over its own vectors."""
+    rows, run = np.arange(len(encoded), dtype=np.int64), {}
+    for query, matrix in zip(queries, encode_queries(encoder, list(queries.values())), strict=True):
+        scores = encoded.score(matrix, rows)
+        best = np.argsort(-scores, kind="stable")[:_DEPTH]
+        run[query] = dict(zip(encoded.ids_of(best.tolist()), scores[best].tolist(), strict=True))
+    return run
+
+
+def _report(collection: Collection, steps: _Steps, scores: Mapping[str, Mapping[str, float]], n_queries: int) -> str:
+    """Tables in Markdown."""
+
+    def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+        head = list(head)
+        return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
+
+    systems = [name for name in ("IVFPQ", "exact", "BM25") if name in scores]
+    lines = [
+        f"# {Path(collection.name).name}: {n_queries} queries",
+        "",
+        *table(["", *systems], ([name, *(f"{scores[system][name]:.4f}" for system in systems)] for name in MEASURES)),
+        "",
+        "IVFPQ is ColBERTv1's end-to-end retrieval with the trained model, exact scores every passage with it.",
+        "",
+        "```",
+        nanocolbert_table(scores["IVFPQ"]),
+        "```",
+        "",
+        *table(["step", "time"], ([name, _clock(seconds)] for name, seconds in steps.seconds.items())),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -1,0 +1,382 @@
+"""Training examples prepared as token ids on disk, which a training run maps.
+
+No model runs here. Tokenizing once, ahead of training, keeps the accelerator busy later and lets a collection of any size be
+read in any order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sized
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from colbert_core.progress import progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from os import PathLike
+
+    from numpy.typing import NDArray
+
+    from colbert_core.recipe import ModelInput, Recipe
+    from colbert_core.train.examples import Example
+    from colbert_core.train.model import ColBERT
+
+_VERSION = 1
+_MANIFEST = "manifest.json"
+
+# Texts waiting to be tokenized together.
+_AT_A_TIME = 1024
+
+# What of a recipe decides which token ids a text becomes, and which of their vectors stay.
+_TOKEN_SETTINGS = (
+    *("query_length", "passage_length", "query_marker", "passage_marker", "query_prompt", "passage_prompt"),
+    *("augment_queries", "augmentation_token", "augmentation_length", "attend_to_augmentation"),
+    *("skip_punctuation", "skip_tokens", "skip_in_queries", "lowercase"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """Sequences of token ids, padded to the longest of them.
+
+    Attributes:
+        ids: *Shape:* (n, length), int64.
+        attended: *Shape:* (n,), int64, how many leading tokens may be attended to.
+        kept: *Shape:* (n, length), bool, whose vectors count: neither padding nor skipped.
+    """
+
+    ids: NDArray[np.int64]
+    attended: NDArray[np.int64]
+    kept: NDArray[np.bool_]
+
+
+class Texts:
+    """Tokenized texts of one kind, queries or passages, mapped from disk."""
+
+    def __init__(
+        self, ids: NDArray[Any], kept: NDArray[np.bool_], offsets: NDArray[np.int64], attended: NDArray[np.int32]
+    ) -> None:
+        """Take the arrays: *Shape:* (n_tokens,) uint16 or int32, (n_tokens,) bool, (n_texts + 1,) and (n_texts,)."""
+        self._ids, self._kept, self._offsets, self._attended = ids, kept, offsets, attended
+
+    def __len__(self) -> int:
+        return len(self._attended)
+
+    def ids(self, number: int) -> NDArray[np.int64]:
+        """*Shape:* (length,), int64."""
+        return self._ids[self._offsets[number] : self._offsets[number + 1]].astype(np.int64)
+
+    def padded(self, numbers: NDArray[np.integer[Any]], pad_id: int) -> Padded:
+        """The texts of these numbers as a batch."""
+        lengths = self._offsets[numbers + 1] - self._offsets[numbers]
+        ids = np.full((len(numbers), int(lengths.max())), pad_id, np.int64)
+        kept = np.zeros(ids.shape, np.bool_)
+        for row, (start, length) in enumerate(zip(self._offsets[numbers], lengths, strict=True)):
+            ids[row, :length] = self._ids[start : start + length]
+            kept[row, :length] = self._kept[start : start + length]
+        return Padded(ids, self._attended[numbers].astype(np.int64), kept)
+
+
+class Examples:
+    """Prepared examples, mapped from disk: every text once as token ids, and examples as numbers of texts.
+
+    Attributes:
+        folder: where they are.
+        manifest: what they were made of and with: tokenizer, recipe, counts, digests of arrays and source files.
+        queries: the queries' tokens.
+        passages: the passages' tokens.
+        query_numbers: *Shape:* (n_examples,), int32, the query of each example.
+        passage_numbers: *Shape:* (n_numbers,), int32, the positive and then the negatives of each example.
+        offsets: *Shape:* (n_examples + 1,), int64, where each example's passages begin.
+        scores: *Shape:* (n_numbers,), float32, the teacher's; None unless every example has them.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+        """Take what ``open`` has mapped."""
+        self.folder = folder
+        self.manifest = manifest
+        self.queries, self.passages = (
+            Texts(*(arrays[f"{side}_{part}"] for part in ("ids", "kept", "offsets", "attended")))
+            for side in ("query", "passage")
+        )
+        self.query_numbers = arrays["example_queries"]
+        self.passage_numbers = arrays["example_passages"]
+        self.offsets = arrays["example_offsets"]
+        self.scores = arrays["example_scores"] if manifest["scored"] else None
+
+    @classmethod
+    def open(cls, folder: str | PathLike[str]) -> Examples:
+        """Map the arrays of a folder that ``prepare`` made.
+
+        Raises:
+            FileNotFoundError: there are none.
+            ValueError: a newer version made them, or a file has another size than the manifest says.
+        """
+        folder = Path(folder)
+        if not (folder / _MANIFEST).is_file():
+            raise FileNotFoundError(f"{folder} holds no prepared examples, there is no {_MANIFEST}; make it with prepare.")
+        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if manifest.get("version") != _VERSION:
+            raise ValueError(
+                f"{folder} has examples of version {manifest.get('version')}, this one reads {_VERSION}; prepare again."
+            )
+        return cls(folder, manifest, {name: _mapped(folder / name, about) for name, about in manifest["arrays"].items()})
+
+    def __len__(self) -> int:
+        return len(self.query_numbers)
+
+    @property
+    def digest(self) -> str:
+        """One sha256 for all arrays."""
+        return _digest(*(about["sha256"] for _, about in sorted(self.manifest["arrays"].items())))
+
+    def check_model(self, model: ColBERT) -> None:
+        """Make sure that they were prepared as this model reads texts.
+
+        Raises:
+            ValueError: they were not.
+        """
+        mine, its = self.manifest["tokens"], _tokens_of(model.recipe)
+        differing = [setting for setting in its if mine.get(setting) != its[setting]]
+        if differing:
+            told = "; ".join(f"{setting}: {mine.get(setting)!r:.40} there, {its[setting]!r:.40} here" for setting in differing)
+            raise ValueError(
+                f"{self.folder} was prepared for {self.manifest['name']}, which reads texts otherwise than {model.name} "
+                f"({told}); prepare the examples again with the model and the settings they are to train."
+            )
+
+
+def prepare(
+    examples: Iterable[Example],
+    model: ColBERT,
+    folder: str | PathLike[str],
+    *,
+    sources: Iterable[str | PathLike[str]] = (),
+    progress: bool | None = None,
+) -> Examples:
+    """Tokenize examples into a folder, which appears when it is whole.
+
+    Every text is tokenized and stored once, however often it comes. A passage longer than the model reads at once is cut to
+    its first window.
+
+    Args:
+        examples: what to train on.
+        model: what is to be trained, by whose recipe the texts are read.
+        folder: where to. One with the same sources and recipe is kept as it is, without reading the examples.
+        sources: files that the examples come from, whose digests go into the manifest. Without any, the folder counts as the
+            same if the examples do.
+        progress: show a bar; None shows it on a terminal once a second has passed.
+
+    Raises:
+        FileExistsError: the folder holds something else, or other examples.
+        ValueError: there are no examples.
+        OSError: the disk is full or failed; nothing is left behind.
+    """
+    folder = Path(folder).expanduser().absolute()
+    known = _tokens_of(model.recipe)
+    files = {str(source): _file_digest(Path(source)) for source in sources}
+    there = _present(folder)
+    if there is not None and files and (there.manifest["sources"], there.manifest["tokens"]) == (files, known):
+        return there
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed
+        shutil.rmtree(abandoned, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
+        made = Path(work) / "new"
+        made.mkdir()
+        arrays, counts = _written(examples, model.recipe, made, progress)
+        if not counts["examples"]:
+            raise ValueError(f"There are no examples to prepare for {folder}; give at least one.")
+        manifest = {
+            "version": _VERSION,
+            "name": model.name,
+            "tokens": known,
+            "sources": files,
+            "scored": counts["scored"] == counts["examples"],
+            "counts": counts,
+            "arrays": arrays,
+        }
+        (made / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        if there is not None:
+            if (there.manifest["arrays"], there.manifest["tokens"]) == (arrays, known):
+                return there
+            raise FileExistsError(
+                f"{folder} holds other examples, or the same for another model ({there.manifest['counts']['examples']} for "
+                f"{there.manifest['name']}, not {counts['examples']} for {model.name}); remove it or name another folder."
+            )
+        sync(*made.iterdir(), made)
+        if folder.exists():
+            folder.rmdir()  # empty, as _present has seen
+        made.rename(folder)
+        sync(folder.parent)
+    return Examples.open(folder)
+
+
+def sync(*paths: Path) -> None:
+    """Have the disk write these files and folders before what comes next; Windows does so for neither."""
+    for path in paths:
+        with contextlib.suppress(PermissionError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+class _Writer:
+    """One array, written as it comes."""
+
+    def __init__(self, stack: contextlib.ExitStack, file: Path, dtype: type[np.generic]) -> None:
+        self._file: IO[bytes] = stack.enter_context(file.open("wb"))
+        self._dtype = np.dtype(dtype)
+        self._sha256, self._length = hashlib.sha256(), 0
+
+    def write(self, values: Any) -> None:
+        array = np.ascontiguousarray(values, dtype=self._dtype)
+        data = array.tobytes()
+        self._file.write(data)
+        self._sha256.update(data)
+        self._length += array.size
+
+    def about(self) -> dict[str, Any]:
+        return {"dtype": self._dtype.str, "length": self._length, "sha256": self._sha256.hexdigest()}
+
+
+class _TextsWriter:
+    """The distinct texts of one kind, numbered in the order they come and tokenized many at a time."""
+
+    def __init__(self, writers: dict[str, _Writer], side: str, inputs: Callable[[list[str]], Iterator[ModelInput]]) -> None:
+        self._parts = [writers[f"{side}_{part}"] for part in ("ids", "kept", "offsets", "attended")]
+        self._parts[2].write([0])
+        self._inputs = inputs
+        self._numbers: dict[bytes, int] = {}  # by digest: a hundred bytes a text, whatever its length
+        self._waiting: list[str] = []
+        self._cut: set[int] = set()
+        self._end = self.n_cut = 0
+
+    def number(self, text: str) -> int:
+        key = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self._numbers)
+            self._waiting.append(text)
+            if len(self._waiting) == _AT_A_TIME:
+                self.flush()
+        return number
+
+    def flush(self) -> None:
+        ids, kept, offsets, attended = self._parts
+        owner = -1
+        for one in self._inputs(self._waiting):
+            window = one.windows[0]
+            self._cut.update([window.owner] if window.owner == owner or one.n_cut else [])
+            if window.owner == owner:
+                continue  # a later window of a long passage
+            owner = window.owner
+            stays = np.zeros(len(one.ids), np.bool_)
+            stays[window.kept] = True
+            self._end += len(one.ids)
+            ids.write(one.ids)
+            kept.write(stays)
+            offsets.write([self._end])
+            attended.write([one.attended])
+        self.n_cut += len(self._cut)
+        self._cut.clear()
+        self._waiting.clear()
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+def _written(
+    examples: Iterable[Example], recipe: Recipe, folder: Path, progress: bool | None
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Write the arrays; what the manifest says of each, and the counts."""
+    ids_type: type[np.generic] = np.uint16 if recipe.tokenizer.size <= 2**16 else np.int32
+    types: dict[str, type[np.generic]] = {
+        **{f"{side}_ids": ids_type for side in ("query", "passage")},
+        **{f"{side}_kept": np.bool_ for side in ("query", "passage")},
+        **{f"{side}_offsets": np.int64 for side in ("query", "passage")},
+        **{f"{side}_attended": np.int32 for side in ("query", "passage")},
+        "example_queries": np.int32,
+        "example_passages": np.int32,
+        "example_offsets": np.int64,
+        "example_scores": np.float32,
+    }
+    total = len(examples) if isinstance(examples, Sized) else None
+    counts = {"examples": 0, "scored": 0}
+    with contextlib.ExitStack() as stack:
+        writers = {name: _Writer(stack, folder / name, dtype) for name, dtype in types.items()}
+        queries = _TextsWriter(writers, "query", recipe.queries)
+        passages = _TextsWriter(writers, "passage", recipe.passages)
+        writers["example_offsets"].write([0])
+        end = 0
+        with progress_bar("Preparing", total, "example", progress) as bar:
+            for example in examples:
+                writers["example_queries"].write([queries.number(example.query.strip())])
+                numbers = [passages.number(text) for text in (example.positive, *example.negatives)]
+                end += len(numbers)
+                writers["example_passages"].write(numbers)
+                writers["example_offsets"].write([end])
+                writers["example_scores"].write([np.nan] * len(numbers) if example.scores is None else example.scores)
+                counts["examples"] += 1
+                counts["scored"] += example.scores is not None
+                bar.update()
+        queries.flush()
+        passages.flush()
+        counts |= {"queries": len(queries), "cut_queries": queries.n_cut}
+        counts |= {"passages": len(passages), "cut_passages": passages.n_cut}
+    return {name: writer.about() for name, writer in writers.items()}, counts
+
+
+def _present(folder: Path) -> Examples | None:
+    """The examples in a folder; None where there is no folder, or an empty one.
+
+    Raises:
+        FileExistsError: it holds something else.
+    """
+    if (folder / _MANIFEST).is_file():
+        return Examples.open(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} holds something else than prepared examples; name a folder that is new or empty.")
+    return None
+
+
+def _tokens_of(recipe: Recipe) -> dict[str, Any]:
+    """What decides the token ids: the vocabulary and part of the recipe, in plain values."""
+    tokenizer = recipe.tokenizer
+    settings = {name: value for name, value in asdict(recipe.config).items() if name in _TOKEN_SETTINGS}
+    vocabulary = _digest(*tokenizer.tokens_of(range(tokenizer.size)))
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return {"vocabulary": tokenizer.size, "vocabulary_sha256": vocabulary, **plain}
+
+
+def _mapped(file: Path, about: dict[str, Any]) -> NDArray[Any]:
+    dtype, length = np.dtype(about["dtype"]), about["length"]
+    size = file.stat().st_size if file.is_file() else -1
+    if size != dtype.itemsize * length:
+        found = "is missing" if size < 0 else f"has {size} bytes"
+        raise ValueError(f"{file} {found} where {dtype.itemsize * length} belong; remove the folder and prepare it again.")
+    return np.memmap(file, dtype, "r", shape=(length,)) if length else np.empty(0, dtype)
+
+
+def _digest(*parts: str) -> str:
+    sha256 = hashlib.sha256()
+    for part in parts:
+        sha256.update(part.encode() + b"\0")
+    return sha256.hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,245 @@
+"""Training examples, and the files they come in. Read as a stream, never whole."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import math
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+
+from colbert_core.types import check_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from os import PathLike
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A query, a passage that answers it, and passages that do not.
+
+    Attributes:
+        query: the question, not blank.
+        positive: a passage that answers it.
+        negatives: passages that do not, the hardest or first ones first.
+        scores: what a teacher gives the positive and then each negative, for distillation; None without a teacher.
+
+    Raises:
+        TypeError: a text is not a string.
+        ValueError: the query is blank, a text holds a lone surrogate, or there is not one finite score for each passage.
+    """
+
+    query: str
+    positive: str
+    negatives: tuple[str, ...] = ()
+    scores: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not check_text(self.query, "The query of an example").strip():
+            raise ValueError("The query of an example is blank; give it at least one word.")
+        check_text(self.positive, "The positive of an example")
+        if isinstance(self.negatives, str):
+            raise TypeError(f"The negatives of an example must be several texts, got one str {self.negatives!r:.80}.")
+        for negative in self.negatives:
+            check_text(negative, "A negative of an example")
+        if self.scores is None:
+            return
+        if len(self.scores) != 1 + len(self.negatives):
+            raise ValueError(
+                f"An example has {len(self.scores)} scores for its positive and {len(self.negatives)} negatives; "
+                f"give {1 + len(self.negatives)}, the positive's first."
+            )
+        if not all(isinstance(score, int | float) and math.isfinite(score) for score in self.scores):
+            raise ValueError(f"The scores of an example must be finite numbers, got {list(self.scores)!r:.80}.")
+
+
+def read_examples(path: str | PathLike[str]) -> Iterator[Example]:
+    """Examples from a file: JSON lines, or tab-separated texts.
+
+    A line of JSON has "query" and "positive", perhaps "negatives" (a list of texts) and "scores" (a number for the positive
+    and each negative); a "title" is put before the positive, and what else it has is passed over. A tab-separated line has
+    query, positive and negatives, such as those of MS MARCO's triples.train.small.tsv.
+
+    Args:
+        path: of a .jsonl or .tsv file, perhaps compressed (.gz, .xz).
+
+    Raises:
+        ValueError: the file has another name, or a line is not as above; the message has file and line.
+    """
+    path = Path(path)
+    parse = {".jsonl": _from_json, ".json": _from_json, ".tsv": _from_columns}.get(_suffix(path))
+    if parse is None:
+        raise ValueError(f"{path} is neither .jsonl nor .tsv (nor that with .gz or .xz); name it by what it holds.")
+    return _parsed(path, parse)
+
+
+def write_examples(examples: Iterable[Example], path: str | PathLike[str]) -> int:
+    """Write examples as ``read_examples`` reads them, JSON lines; the file appears when it is whole.
+
+    Args:
+        examples: such as mined ones.
+        path: of a .jsonl file, perhaps compressed (.gz, .xz); one that is there is replaced.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        ValueError: the file has another name.
+        OSError: the disk is full or failed; a file that was there stays.
+    """
+    path = Path(path)
+    if _suffix(path) != ".jsonl":
+        raise ValueError(f"{path} is not .jsonl (nor that with .gz or .xz); name it so.")
+    work = path.with_name(f".{path.name}")
+    n_written = 0
+    try:
+        with _opened(work, "wt") as file:
+            for example in examples:
+                record = {name: value for name, value in asdict(example).items() if value not in (None, ())}
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                n_written += 1
+        work.replace(path)
+    finally:
+        work.unlink(missing_ok=True)
+    return n_written
+
+
+def read_id_triples(path: str | PathLike[str], queries: Mapping[str, str], passages: Mapping[str, str]) -> Iterator[Example]:
+    """Examples from a file of ids: tab-separated, or JSON lines of lists as Stanford ColBERT has them.
+
+    A line is ``query positive negative …``; in JSON a passage may be a pair of id and teacher score, which all passages of
+    the line then have.
+
+    Args:
+        path: of a .tsv or .jsonl (or .json) file, perhaps compressed.
+        queries: text by id; ``read_texts`` reads them from a file.
+        passages: the same.
+
+    Raises:
+        ValueError: a line is not as above or names an id without a text; the message has file and line.
+    """
+    path = Path(path)
+
+    def parse(line: str) -> Example:
+        columns = json.loads(line) if line.startswith("[") else line.split("\t")
+        if not isinstance(columns, list) or len(columns) < 2:
+            raise ValueError("a line needs the ids of a query and of its positive")
+        query, *found = columns
+        pairs = [one if isinstance(one, list) else (one, None) for one in found]
+        texts = [_text_of(pair[0], passages, "passage") for pair in pairs]
+        scores: tuple[Any, ...] = tuple(pair[1] for pair in pairs)
+        scored = [score is not None for score in scores]
+        if any(scored) and not all(scored):
+            raise ValueError("some of its passages have a score and some have none")
+        return Example(_text_of(query, queries, "query"), texts[0], tuple(texts[1:]), scores if all(scored) else None)
+
+    return _parsed(path, parse)
+
+
+def read_texts(path: str | PathLike[str]) -> dict[str, str]:
+    """Texts by id: tab-separated ``id text``, perhaps with a title behind, or JSON lines with "id" (or "_id") and "text".
+
+    A title is put before the text.
+
+    Raises:
+        ValueError: a line is not as above, or an id comes twice; the message has file and line.
+    """
+    path = Path(path)
+    is_json = _suffix(path) in (".jsonl", ".json")
+
+    def parse(line: str) -> tuple[str, str]:
+        if is_json:
+            record = _record(line)
+            name = record.get("id", record.get("_id"))
+            if name is None or not isinstance(record.get("text"), str):
+                raise ValueError(f'it needs "id" (or "_id") and "text", its keys are {", ".join(record) or "none"}')
+            return str(name), _titled(record.get("title"), record["text"])
+        name, *columns = line.split("\t")
+        if len(columns) not in (1, 2):
+            raise ValueError(f"it has {1 + len(columns)} columns where id, text and perhaps title belong")
+        return name, _titled(columns[1] if len(columns) == 2 else None, columns[0])
+
+    texts: dict[str, str] = {}
+    for number, (name, text) in enumerate(_parsed(path, parse), 1):
+        if name in texts:
+            raise ValueError(f"{path}: the id {name!r} comes a second time as its text {number}; give every text its own.")
+        texts[name] = text
+    return texts
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return next((suffix for suffix in reversed(suffixes) if suffix not in (".gz", ".xz")), "")
+
+
+def _opened(path: Path, mode: str = "rt") -> IO[str]:
+    how: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
+    encoding = "utf-8-sig" if mode == "rt" else "utf-8"  # a byte order mark is passed over, and never written
+    return cast("IO[str]", how(path, mode, encoding=encoding, newline="\n"))
+
+
+def _parsed(path: Path, parse: Callable[[str], T]) -> Iterator[T]:
+    """What ``parse`` makes of each line that is not blank; its errors get file and line."""
+    number = 0
+    try:
+        with _opened(path) as lines:
+            for line in lines:
+                number += 1
+                if line.strip():
+                    yield parse(line.rstrip("\r\n"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}, line {number + 1} is not UTF-8 text ({error}); convert the file first.") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}, line {number}: {error}") from None
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is damaged behind line {number}: {error}") from None
+
+
+def _from_columns(line: str) -> Example:
+    columns = line.split("\t")
+    if len(columns) < 2:
+        raise ValueError("it has 1 column where query, positive and perhaps negatives belong, with tabs between")
+    return Example(columns[0], columns[1], tuple(columns[2:]))
+
+
+def _from_json(line: str) -> Example:
+    record = _record(line)
+    if "query" not in record or "positive" not in record:
+        raise ValueError(f'it needs "query" and "positive", its keys are {", ".join(record) or "none"}')
+    negatives, scores = record.get("negatives") or (), record.get("scores")
+    if not isinstance(negatives, list | tuple) or not isinstance(scores, list | None):
+        raise ValueError('"negatives" and "scores" must be lists')
+    positive = record["positive"]
+    return Example(
+        record["query"],
+        _titled(record.get("title"), positive) if isinstance(positive, str) else positive,
+        tuple(negatives),
+        None if scores is None else tuple(scores),
+    )
+
+
+def _record(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"it is no JSON ({error})") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"it is a JSON {type(record).__name__} where an object belongs")
+    return record
+
+
+def _titled(title: object, text: str) -> str:
+    return f"{title} {text}" if title else text
+
+
+def _text_of(name: object, texts: Mapping[str, str], kind: str) -> str:
+    found = texts.get(str(name))
+    if found is None:
+        raise ValueError(f"there is no {kind} {name!r} among the {len(texts)} texts; give the file that the ids belong to")
+    return found

@@ -1,0 +1,267 @@
+"""The training loop: optimizer steps, evaluations and checkpoints, resumed exactly where a run ended."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import time
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from colbert_core.errors import MissingExtraError
+from colbert_core.progress import progress_bar
+from colbert_core.train.batches import Batches, example_numbers
+from colbert_core.train.data import Examples, prepare
+from colbert_core.train.folder import RunFolder, TrainResult
+from colbert_core.train.gradients import add_gradients
+from colbert_core.train.model import ColBERT
+from colbert_core.train.presets import chosen_loss, configured, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from numpy.typing import NDArray
+    from tqdm import tqdm
+
+    from colbert_core.encoder import Encoder
+    from colbert_core.train.examples import Example
+    from colbert_core.train.presets import Plan, TrainConfig
+
+
+def train(
+    examples: Examples | Iterable[Example],
+    base: str | PathLike[str] | None = None,
+    *,
+    out: str | PathLike[str],
+    preset: str = "colbertv2",
+    evaluate: Callable[[Encoder], float] | None = None,
+    progress: bool | None = None,
+    trust_remote_code: bool = False,
+    local_files_only: bool = False,
+    **settings: Any,
+) -> TrainResult:
+    """Train a ColBERT model from examples, or go on with a run that was interrupted.
+
+    Called again with the same arguments after an interruption of any kind, it goes on behind the last checkpoint, and losses
+    and weights are those of a run without one, on the same machine. A finished run is returned as it is. Several processes
+    (``accelerate launch``) take a batch each and average their gradients; negatives are those of a process's own batch.
+    The random generators of Python, NumPy and torch are seeded.
+
+    Args:
+        examples: what to learn from: prepared ones, or others, which are prepared in the run's folder first (and read again
+            by every call that goes on with the run).
+        base: what to begin with, as for ``Encoder.from_pretrained``: a ColBERT checkpoint, whose recipe stays, or a plain
+            encoder, which gets ColBERT's; None for the model in the box.
+        out: the run's folder.
+        preset: "colbertv1" for the settings of ColBERT and nanoColBERT, "colbertv2" for those of ColBERTv2.
+        evaluate: judges the model at each checkpoint, the higher the better; the best one becomes the result. It is called
+            in the main process only.
+        progress: show a bar; None shows it on a terminal once a second has passed.
+        trust_remote_code: run code that comes with the base.
+        local_files_only: use the hub's cache and no network.
+        settings: in place of the preset's: the attributes of ``TrainConfig``.
+
+    Raises:
+        ValueError: a setting is out of range, the loss needs what the examples lack, they were prepared for another model,
+            or ``out`` holds another run.
+        TypeError: there is no such setting, or the examples are no examples.
+        FileExistsError: ``out`` holds something else.
+        FloatingPointError: a loss or gradient is not finite; the last checkpoint stays.
+        OSError: a checkpoint could not be written; the one before stays.
+        MissingExtraError: accelerate, or a tracker, is not installed.
+        CheckpointError: the base cannot be loaded.
+    """
+    config = configured(preset, settings)
+    if isinstance(examples, str | PathLike):
+        raise TypeError(
+            f"examples must be Examples or an iterable of Example, got {examples!r}; use Examples.open or read_examples."
+        )
+    path = Path(out).expanduser().absolute()
+    model = ColBERT.from_pretrained(base, config, trust_remote_code=trust_remote_code, local_files_only=local_files_only)
+    accelerator = _accelerator(config, path)
+    try:
+        folder = RunFolder(path, is_main=accelerator.is_main_process)
+        with accelerator.main_process_first():
+            if not isinstance(examples, Examples):
+                if accelerator.is_main_process:
+                    prepare(examples, model, path / "data", progress=progress)
+                examples = Examples.open(path / "data")
+            examples.check_model(model)
+            loss = chosen_loss(config, scored=examples.scores is not None)
+            _check_negatives(examples, loss)
+            schedule = plan(config, len(examples), accelerator.num_processes)
+            about = {"base": model.name, "examples": examples.digest, "loss": loss, "processes": accelerator.num_processes}
+            folder.begin({"config": asdict(config), "plan": asdict(schedule), **about})
+        if not folder.model.exists():
+            _run(model, examples, config, schedule, loss, folder, accelerator, evaluate, progress)
+        return folder.result()
+    finally:
+        accelerator.end_training()
+        _forget()
+
+
+def _run(
+    model: ColBERT,
+    examples: Examples,
+    config: TrainConfig,
+    schedule: Plan,
+    loss_name: str,
+    folder: RunFolder,
+    accelerator: Any,
+    evaluate: Callable[[Encoder], float] | None,
+    progress: bool | None,
+) -> None:
+    """From the last checkpoint to the finished model."""
+    from accelerate.utils import broadcast_object_list, set_seed
+
+    set_seed(config.seed, device_specific=True)  # each process its own dropout
+    plain_optimizer, learning_rate = _optimizer(model, config, schedule)
+    wrapped, optimizer = accelerator.prepare(model.train(), plain_optimizer)
+    accelerator.register_for_checkpointing(learning_rate)
+    done = folder.restore(accelerator)
+    if config.trackers:
+        accelerator.init_trackers("colbert", config={name: str(value) for name, value in asdict(config).items()})
+    batches = Batches(examples, most_negatives=config.negatives, pad_id=model.recipe.tokenizer.pad_id)
+    size = config.batch_size * config.accumulation * accelerator.num_processes
+    order = example_numbers(len(examples), size, config.seed, first=done)
+
+    with folder.logging(), _bar(size, schedule, done, accelerator, progress) as bar:
+        for step in range(done + 1, schedule.steps + 1):
+            if config.patience is not None and folder.n_worse() >= config.patience:
+                break
+            begun = time.perf_counter()
+            numbers = next(order).reshape(-1, config.batch_size)[accelerator.process_index :: accelerator.num_processes]
+            loss = torch.zeros((), device=accelerator.device)
+            for part, chosen in enumerate(numbers, 1):
+                batch = batches.batch(chosen).to(accelerator.device)
+                with accelerator.no_sync(wrapped) if part < len(numbers) else contextlib.nullcontext():
+                    loss += add_gradients(
+                        wrapped,
+                        batch.inputs,
+                        functools.partial(batch.loss, loss=loss_name, config=config, share=1 / len(numbers)),
+                        backward=accelerator.backward,
+                        chunk_size=config.chunk_size,
+                        unsynced=functools.partial(accelerator.no_sync, wrapped),
+                    )
+            loss = accelerator.gather(loss).mean()
+            norm = accelerator.clip_grad_norm_(model.parameters(), config.clip or math.inf)
+            if not (loss.isfinite() and (norm.isfinite() or accelerator.scaler is not None)):  # a scaler skips such steps
+                raise FloatingPointError(_not_finite(loss, norm, step, numbers, examples, model, folder))
+            rate = learning_rate.get_last_lr()[0]
+            optimizer.step()
+            learning_rate.step()
+            optimizer.zero_grad()
+
+            about = {"loss": loss.item(), "learning_rate": rate, "gradient_norm": norm.item()}
+            folder.log({"step": step, **about, "seconds": round(time.perf_counter() - begun, 4)})
+            accelerator.log(about, step=step)
+            bar.set_postfix(loss=f"{about['loss']:.4f}", refresh=False)
+            bar.update(size)
+            if step % schedule.checkpoint_every and step < schedule.steps:
+                continue
+            if evaluate is not None:
+                (value,) = broadcast_object_list([evaluate(model.encoder()) if accelerator.is_main_process else None])
+                folder.log({"step": step, "evaluation": _checked_evaluation(value, step)})
+                accelerator.log({"evaluation": value}, step=step)
+            folder.save(accelerator, step)
+    folder.finish(model, accelerator)
+
+
+def _accelerator(config: TrainConfig, path: Path) -> Any:
+    try:
+        import accelerate
+        from accelerate.tracking import get_available_trackers
+    except ImportError as error:
+        raise MissingExtraError(f"Training needs accelerate ({error}): pip install 'accelerate>=1.0'") from error
+    available = [str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()]
+    missing = [name for name in config.trackers if name not in available]
+    if missing:
+        raise MissingExtraError(f"The tracker {missing[0]!r} is not installed: pip install {missing[0]}")
+    return accelerate.Accelerator(
+        mixed_precision=config.precision or _best_precision(),
+        log_with=list(config.trackers) or None,
+        project_dir=str(path),
+    )
+
+
+def _forget() -> None:
+    """Let the next run have another precision: accelerate keeps the first one of a process."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+
+
+def _best_precision() -> str:
+    if not torch.cuda.is_available():
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def _optimizer(model: ColBERT, config: TrainConfig, schedule: Plan) -> tuple[torch.optim.Optimizer, Any]:
+    """AdamW, and its learning rate over the steps."""
+    import transformers  # here, since it takes a second
+
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]  # biases and norms do not decay
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, eps=config.epsilon)
+    learning_rate: Any = transformers.get_scheduler(
+        "constant_with_warmup" if config.schedule == "constant" else config.schedule,
+        optimizer,
+        num_warmup_steps=schedule.warmup_steps,
+        num_training_steps=schedule.steps,
+    )
+    return optimizer, learning_rate
+
+
+def _bar(size: int, schedule: Plan, done: int, accelerator: Any, progress: bool | None) -> tqdm[Any]:
+    """A bar of examples, which begins where the run goes on."""
+    bar = progress_bar("Training", schedule.steps * size, "example", progress if accelerator.is_main_process else False)
+    bar.initial = bar.n = done * size
+    return bar
+
+
+def _check_negatives(examples: Examples, loss: str) -> None:
+    """Losses over an example's own passages need more than one.
+
+    Raises:
+        ValueError: an example has a positive and nothing else.
+    """
+    lone = np.flatnonzero(np.diff(examples.offsets) < 2)
+    if len(lone) and loss in ("pairwise", "distillation"):
+        raise ValueError(
+            f"loss={loss!r} compares a positive with the example's own negatives, and {len(lone)} of {len(examples)} examples "
+            f"have none, the first of them number {lone[0]}; mine negatives, or train with loss='in-batch'."
+        )
+
+
+def _checked_evaluation(value: Any, step: int) -> float:
+    if not math.isfinite(value):
+        raise ValueError(
+            f"evaluate returned {value!r} after step {step}; it must return a finite number, the higher the better."
+        )
+    return float(value)
+
+
+def _not_finite(
+    loss: torch.Tensor,
+    norm: torch.Tensor,
+    step: int,
+    numbers: NDArray[np.int64],
+    examples: Examples,
+    model: ColBERT,
+    folder: RunFolder,
+) -> str:
+    """What to say of a step that diverged."""
+    tokens = model.recipe.tokenizer.tokens_of(examples.queries.ids(int(examples.query_numbers[numbers[0, 0]])).tolist())
+    return (
+        f"Step {step} has the loss {loss.item()} and a gradient of length {norm.item()}, from the examples "
+        f"{numbers.flatten().tolist()} of {examples.folder} (the first asks {' '.join(tokens)!r:.200}). The checkpoints in "
+        f"{folder.path} are from before; try a smaller learning_rate, clip, or precision='no' in a new folder."
+    )

@@ -1,0 +1,82 @@
+"""Scores and losses of late interaction, as plain functions of token vectors. No model and no state.
+
+Masked vectors score minus infinity, never 0: a zero would win over a negative similarity, and passages would be rewarded for
+their padding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import log_softmax, softmax
+
+SIMILARITIES = ("cosine", "l2")
+
+
+def maxsim_scores(
+    queries: torch.Tensor,
+    query_mask: torch.Tensor,
+    passages: torch.Tensor,
+    passage_mask: torch.Tensor,
+    similarity: str = "cosine",
+) -> torch.Tensor:
+    """Score every query against every passage.
+
+    ``cosine``: sum over i of max over j of q_i · d_j (ColBERT, SIGIR 2020, equation 3). ``l2``: minus the sum over i of min
+    over j of |q_i - d_j|², its section 3.3; for unit vectors |q - d|² = 2 - 2 q · d, which is how it is computed.
+
+    Args:
+        queries: *Shape:* (n_queries, query_length, dim), unit vectors.
+        query_mask: *Shape:* (n_queries, query_length), bool; a False one adds nothing.
+        passages: *Shape:* (n_passages, passage_length, dim), unit vectors.
+        passage_mask: *Shape:* (n_passages, passage_length), bool; a False one is never the maximum.
+        similarity: "cosine" or "l2".
+
+    Returns:
+        *Shape:* (n_queries, n_passages), float32.
+
+    Raises:
+        ValueError: another similarity.
+    """
+    if similarity not in SIMILARITIES:
+        raise ValueError(f"similarity must be one of {', '.join(SIMILARITIES)}, got {similarity!r}.")
+    columns = passages.flatten(0, 1).mT  # (dim, n_passages * passage_length)
+    masked = ~passage_mask.flatten()
+    rows = []
+    # One query at a time: the maximum keeps places only, so that not all similarities are in memory for the gradient.
+    for query, mask in zip(queries, query_mask, strict=True):
+        similarities = (query @ columns).float().masked_fill(masked, -torch.inf)  # (query_length, n_passages * length)
+        best = similarities.unflatten(1, passage_mask.shape).max(-1).values  # (query_length, n_passages)
+        best = 2 * best - 2 if similarity == "l2" else best
+        rows.append(best.masked_fill(~mask[:, None], 0).sum(0))
+    return torch.stack(rows)
+
+
+def cross_entropy(scores: torch.Tensor, positives: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+    """Softmax cross-entropy of each query's positive among its candidates, the mean over queries.
+
+    With one negative it is ColBERT's pairwise loss (SIGIR 2020, section 3.3); with all passages of the batch as candidates
+    it has in-batch negatives (ColBERTv2, NAACL 2022, section 3.2).
+
+    Args:
+        scores: *Shape:* (n_queries, n_passages).
+        positives: *Shape:* (n_queries,), int64, the column of each query's positive.
+        candidates: *Shape:* (n_queries, n_passages), bool, the columns that take part, the positive among them.
+    """
+    logarithms = log_softmax(scores.masked_fill(~candidates, -torch.inf), -1)
+    return -logarithms.gather(1, positives[:, None]).mean()
+
+
+def distillation(scores: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """KL divergence of the student's distribution over each query's passages from the teacher's, the mean over queries.
+
+    ColBERTv2 (NAACL 2022, section 3.2): sum over passages of t (log t - log s), where t and s are softmaxes.
+
+    Args:
+        scores: *Shape:* (n_queries, nway), the student's.
+        teacher: *Shape:* (n_queries, nway).
+        mask: *Shape:* (n_queries, nway), bool; False where a query has fewer passages.
+    """
+    student = log_softmax(scores.masked_fill(~mask, -torch.inf), -1).masked_fill(~mask, 0)
+    target = teacher.masked_fill(~mask, -torch.inf)
+    logarithms = log_softmax(target, -1).masked_fill(~mask, 0)
+    return (softmax(target, -1) * (logarithms - student)).sum(-1).mean()

@@ -1,0 +1,177 @@
+"""The settings of a training run, and those of published models under their names. No work is done here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from colbert_core.train.losses import SIMILARITIES
+
+LOSSES = ("pairwise", "in-batch", "distillation", "distillation+in-batch")
+SCHEDULES = ("constant", "linear", "cosine")
+PRECISIONS = ("no", "bf16", "fp16")
+
+# Least number of checkpoints in a run, however short: an interval longer than a tenth of it becomes a tenth.
+_LEAST_CHECKPOINTS = 10
+
+# Most of a run that may be warm-up.
+_MOST_WARMUP = 1 / 10
+
+
+def _check_count(name: str, value: object, *, least: int, optional: bool) -> None:
+    if value is None and optional:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}{' or None' if optional else ''}, got {value!r}.")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained.
+
+    Attributes:
+        loss: "pairwise" for cross-entropy of the positive and its own negatives; "in-batch" for that among all passages of
+            the batch; "distillation" for KL divergence from the teacher's scores; "distillation+in-batch" for the sum of
+            both. None for the last where all examples have teacher scores, else "in-batch".
+        similarity: "cosine" or "l2", how vectors are compared.
+        query_length: most tokens of a query; a base that does not fill queries up keeps a larger one.
+        passage_length: most tokens of a passage.
+        dim: components of the vectors, where the base has no head and gets a new one.
+        negatives: most negatives of an example that are used, its first ones; nway is one more.
+        temperature: scores are divided by it in the losses.
+        batch_size: examples of one process at a time.
+        accumulation: batches whose gradients are added before a step.
+        chunk_size: texts in one forward pass with cached gradients, so that memory does not limit batch_size; None for all.
+        steps: most steps; fewer if the epochs have no more.
+        epochs: how often each example is seen at most.
+        learning_rate: of AdamW, the highest.
+        weight_decay: of AdamW, for matrices.
+        epsilon: of AdamW.
+        clip: longest gradient; None for any.
+        schedule: "constant", "linear" or "cosine", behind the warm-up.
+        warmup_steps: steps up to the highest learning rate, at most a tenth of all.
+        seed: of the order of examples, dropout and a new head.
+        precision: "no" for float32, "bf16" or "fp16"; None for the best the device has, float32 on a CPU.
+        checkpoint_every: steps between two checkpoints, and evaluations; at most a tenth of all.
+        patience: stop after so many evaluations in a row that are no better than the best; None for never.
+        trackers: names of accelerate's, such as "tensorboard" or "wandb".
+    """
+
+    loss: str | None = None
+    similarity: str = "cosine"
+    query_length: int = 32
+    passage_length: int = 180
+    dim: int = 128
+    negatives: int = 63
+    temperature: float = 1.0
+    batch_size: int = 32
+    accumulation: int = 1
+    chunk_size: int | None = None
+    steps: int = 400_000
+    epochs: int = 1
+    learning_rate: float = 1e-5
+    weight_decay: float = 0.0
+    epsilon: float = 1e-8
+    clip: float | None = 2.0
+    schedule: str = "linear"
+    warmup_steps: int = 20_000
+    seed: int = 12345
+    precision: str | None = None
+    checkpoint_every: int = 4000
+    patience: int | None = None
+    trackers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        choices: dict[str, tuple[str, ...]] = {"similarity": SIMILARITIES, "schedule": SCHEDULES}
+        choices |= {} if self.loss is None else {"loss": LOSSES}
+        choices |= {} if self.precision is None else {"precision": PRECISIONS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+        for name in ("batch_size", "accumulation", "chunk_size", "steps", "epochs", "dim", "checkpoint_every", "patience"):
+            _check_count(name, getattr(self, name), least=1, optional=name in ("chunk_size", "patience"))
+        for name in ("negatives", "warmup_steps", "seed"):
+            _check_count(name, getattr(self, name), least=0, optional=False)
+        for name in ("learning_rate", "temperature", "epsilon", *(() if self.clip is None else ("clip",))):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and 0 < value < math.inf):
+                raise ValueError(f"{name} must be a number above 0, got {value!r}.")
+        if not (isinstance(self.weight_decay, int | float) and 0 <= self.weight_decay < 1):
+            raise ValueError(f"weight_decay must be from 0 to below 1, got {self.weight_decay!r}.")
+
+
+# ColBERT (Khattab and Zaharia, SIGIR 2020), section 4.1, with what nanoColBERT adds to it: half precision and its seed. Its
+# order is the file's; here it is shuffled, since not every file is.
+_COLBERT_V1 = TrainConfig(
+    loss="pairwise",
+    similarity="l2",
+    negatives=1,
+    learning_rate=3e-6,
+    clip=None,
+    schedule="constant",
+    warmup_steps=0,
+)
+
+# ColBERTv2 (Santhanam et al., NAACL 2022), section 3.2 and appendix, and the settings Stanford publishes with it: 64-way
+# distillation and in-batch negatives.
+_COLBERT_V2 = TrainConfig()
+
+PRESETS = {"colbertv1": _COLBERT_V1, "colbertv2": _COLBERT_V2}
+
+
+def configured(preset: str, settings: dict[str, Any]) -> TrainConfig:
+    """A preset with some of its settings changed.
+
+    Raises:
+        ValueError: there is no such preset, or a value is out of range.
+        TypeError: there is no such setting.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
+    known = {field.name for field in fields(TrainConfig)}
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise TypeError(f"There is no setting {unknown[0]!r} of training; it has {', '.join(sorted(known))}.")
+    return replace(PRESETS[preset], **settings)
+
+
+def chosen_loss(config: TrainConfig, *, scored: bool) -> str:
+    """The loss of a run, by whether all examples have teacher scores.
+
+    Raises:
+        ValueError: the loss needs them and they have none.
+    """
+    loss = config.loss or ("distillation+in-batch" if scored else "in-batch")
+    if "distillation" in loss and not scored:
+        raise ValueError(
+            f"loss={loss!r} learns from a teacher's scores, which not all examples have; add them, or train with "
+            "loss='in-batch' or 'pairwise'."
+        )
+    return loss
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the number of examples makes of a configuration.
+
+    Attributes:
+        steps: of the whole run.
+        warmup_steps: of them, at the beginning.
+        checkpoint_every: steps between checkpoints.
+    """
+
+    steps: int
+    warmup_steps: int
+    checkpoint_every: int
+
+
+def plan(config: TrainConfig, n_examples: int, n_processes: int = 1) -> Plan:
+    """Bound steps by the epochs, and warm-up and the time between checkpoints by the steps."""
+    examples_a_step = config.batch_size * config.accumulation * n_processes
+    steps = max(min(config.steps, config.epochs * n_examples // examples_a_step), 1)
+    return Plan(
+        steps=steps,
+        warmup_steps=min(config.warmup_steps, int(steps * _MOST_WARMUP)),
+        checkpoint_every=min(config.checkpoint_every, math.ceil(steps / _LEAST_CHECKPOINTS)),
+    )

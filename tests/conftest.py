@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import string
 import sys
@@ -198,6 +199,20 @@ class WordEncoder:
 @pytest.fixture
 def words() -> WordEncoder:
     return WordEncoder()
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """A command of the command line: its exit code, and what it prints."""
+    from colbert_core import cli
+
+    def run(*arguments, stdin=""):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        code = cli.main(list(arguments))
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
 
 
 # Python's audit hooks cannot be taken away, so there is one for all tests, which does what the test at hand wants.

@@ -9,7 +9,6 @@ import sys
 import pyarrow
 import pyarrow.parquet
 import pytest
-from test_cli import run  # noqa: F401
 from test_foreign import TEXTS, write_fast_plaid_index, write_ragatouille_index, write_stanford_index
 
 from colbert_core import Index, MissingExtraError, Passage
@@ -46,7 +45,7 @@ def printed(out):
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_an_index_is_made_searched_changed_and_checked(run, notes):  # noqa: F811
+def test_an_index_is_made_searched_changed_and_checked(run, notes):
     code, out, err = run("index", "notes", "--out", "wiki.idx")
     assert (code, err) == (0, "")
     assert out.startswith("11 passages added. The index has 11 passages of ")
@@ -88,7 +87,7 @@ def test_an_index_is_made_searched_changed_and_checked(run, notes):  # noqa: F81
     assert (code, out.startswith("The index has 8 passages")) == (0, True)
 
 
-def test_adding_a_file_again_replaces_everything_that_came_from_it(run, notes):  # noqa: F811
+def test_adding_a_file_again_replaces_everything_that_came_from_it(run, notes):
     assert run("index", "notes/cats.md", "--out", "x.idx")[0] == 0
     with Index.open("x.idx") as index:
         before = len(index)
@@ -114,7 +113,7 @@ def test_long_records_are_cut_and_keep_their_name(tmp_path, stanford):
     assert passages[1].metadata["start"] > 0
 
 
-def test_verify_says_what_is_wrong_with_exit_code_1(run, notes):  # noqa: F811
+def test_verify_says_what_is_wrong_with_exit_code_1(run, notes):
     run("index", "notes", "--out", "x.idx")
     import sqlite3
 
@@ -152,7 +151,7 @@ def test_verify_says_what_is_wrong_with_exit_code_1(run, notes):  # noqa: F811
         (["import", "notes", "--out", "new.idx"], "holds no index of Stanford ColBERT, RAGatouille or fast-plaid"),
     ],
 )
-def test_mistakes_are_named(run, notes, arguments, message):  # noqa: F811
+def test_mistakes_are_named(run, notes, arguments, message):
     Index.create("made.idx", dim=16).close()
     code, out, err = run(*arguments)
     assert (code, out) == (1, "")
@@ -174,7 +173,7 @@ def test_mistakes_are_named(run, notes, arguments, message):  # noqa: F811
         ("a.parquet", b"no parquet file", "is no Parquet file"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_named(run, tmp_path, monkeypatch, name, content, message):  # noqa: F811
+def test_what_is_wrong_with_a_file_is_named(run, tmp_path, monkeypatch, name, content, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_bytes(content)
     code, _, err = run("index", name, "--out", "x.idx")
@@ -206,7 +205,7 @@ def test_hidden_files_are_passed_over(tmp_path):
     assert find_files(tmp_path) == find_files(tmp_path / "a/b.txt") == [tmp_path / "a/b.txt"]
 
 
-def test_a_folder_and_a_file_in_it_are_named_alike_and_read_once(run, notes):  # noqa: F811
+def test_a_folder_and_a_file_in_it_are_named_alike_and_read_once(run, notes):
     code, out, _ = run("index", "notes", "./notes/cats.md", "--out", "x.idx", "--json")
     assert (code, printed(out)[0]["passages"]) == (0, 11)
     (notes / "cats.md").write_text("Cats purr.")
@@ -215,7 +214,7 @@ def test_a_folder_and_a_file_in_it_are_named_alike_and_read_once(run, notes):  #
         assert [name for name in index.ids() if "cats.md" in name] == ["notes/cats.md#1"]
 
 
-def test_records_that_have_fields_of_our_names_are_records(run, notes):  # noqa: F811
+def test_records_that_have_fields_of_our_names_are_records(run, notes):
     lines = [{"id": f"r{n}", "text": "the cat", "piece": piece} for n, piece in enumerate([9, 3, 1, True, {"a": 1}])]
     (notes / "r.jsonl").write_text("\n".join(map(json.dumps, lines)))
     code, out, _ = run("index", "notes/r.jsonl", "--out", "x.idx", "--json")
@@ -224,7 +223,7 @@ def test_records_that_have_fields_of_our_names_are_records(run, notes):  # noqa:
     assert (code, printed(out)[0]["passages"]) == (0, 5)
 
 
-def test_a_long_record_that_became_short_leaves_no_pieces_and_the_other_way_round(run, notes):  # noqa: F811
+def test_a_long_record_that_became_short_leaves_no_pieces_and_the_other_way_round(run, notes):
     file, long = notes / "r.jsonl", "the cat sat on the mat. " * 20
 
     def names(*arguments, text):
@@ -239,7 +238,7 @@ def test_a_long_record_that_became_short_leaves_no_pieces_and_the_other_way_roun
     assert names("add", "x.idx", "notes/r.jsonl", text=long) == pieces
 
 
-def test_an_index_that_cannot_be_made_leaves_nothing_and_the_old_one_alone(run, notes):  # noqa: F811
+def test_an_index_that_cannot_be_made_leaves_nothing_and_the_old_one_alone(run, notes):
     assert run("index", "notes", "--out", "x.idx")[0] == 0
     (notes / "z.jsonl").write_text('{"text": ')
     for arguments in (["--out", "new.idx"], ["--out", "x.idx", "--overwrite"]):
@@ -255,7 +254,7 @@ def test_an_index_that_cannot_be_made_leaves_nothing_and_the_old_one_alone(run, 
         assert len(index) == 1
 
 
-def test_what_a_terminal_would_obey_is_not_printed(run, notes):  # noqa: F811
+def test_what_a_terminal_would_obey_is_not_printed(run, notes):
     (notes / "r.jsonl").write_text(json.dumps({"id": "a\x1b[31m\n9. x", "text": "the \x1b]0;cat\x07 sat"}))
     run("index", "notes/r.jsonl", "--out", "x.idx")
     code, out, _ = run("search", "x.idx", "cat")
@@ -298,7 +297,7 @@ def test_parquet_s_own_types_become_metadata(tmp_path, stanford):
         (write_ragatouille_index, "RAGatouille"),
     ],
 )
-def test_import_makes_an_index_of_another_library_s(run, tmp_path, monkeypatch, write, kind):  # noqa: F811
+def test_import_makes_an_index_of_another_library_s(run, tmp_path, monkeypatch, write, kind):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "old", dim=16)
     code, out, err = run("import", "old", "--out", "new.idx", "--model", os.fspath(tmp_path / "none"))

@@ -1,0 +1,229 @@
+"""ColBERTv1 end to end on a tiny collection: the pipeline, its pieces on the command line, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from conftest import WORDS, write_stanford
+
+from colbert_core import Encoder
+from colbert_core.collection import open_collection, read_run
+from colbert_core.pipeline import run_pipeline
+from colbert_core.train import read_examples
+from langchain_colbert import ColBERTRetriever
+from llama_index_colbert import ColBERTRetriever as LlamaIndexRetriever
+
+pytest.importorskip("accelerate")
+
+NAMES = [word for word in WORDS if word.isalpha()][:24]
+
+
+def write_collection(folder, *, train=False):
+    """Passages of eight words; a query is four words of one."""
+    (folder / "qrels").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    texts = {f"p{n}": " ".join(random.choice(NAMES, 8, replace=False)) for n in range(60)}
+    queries = {f"q{n}": " ".join(texts[f"p{n}"].split()[::2]) for n in range(20)}
+    (folder / "corpus.jsonl").write_text("".join(json.dumps({"_id": i, "text": t}) + "\n" for i, t in texts.items()))
+    (folder / "queries.jsonl").write_text("".join(json.dumps({"_id": i, "text": t}) + "\n" for i, t in queries.items()))
+
+    def write(split, numbers):
+        (folder / "qrels" / f"{split}.tsv").write_text(
+            "query-id\tcorpus-id\tscore\n" + "".join(f"q{n}\tp{n}\t1\n" for n in numbers)
+        )
+
+    write("test", range(8) if train else range(20))
+    if train:
+        write("train", range(8, 20))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    return write_collection(tmp_path_factory.mktemp("data") / "small", train=True)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_stanford(tmp_path_factory.mktemp("base"))
+
+
+TINY = {"batch_size": 4, "steps": 3, "query_length": 12, "passage_length": 20}
+
+
+@pytest.fixture(scope="module")
+def finished(collection, base, tmp_path_factory):
+    """A run, and what it said."""
+    out, said = tmp_path_factory.mktemp("runs") / "run", []
+    return run_pipeline(collection, out, base=base, say=said.append, progress=False, **TINY), said, out
+
+
+def test_the_pipeline_ends_with_scores_a_report_and_the_time_of_each_step(finished):
+    result, said, out = finished
+    assert list(result.seconds) == ["check", "mine", "train", "encode", "index", "retrieve", "compare"]
+    assert set(result.scores) == {"IVFPQ", "exact", "BM25"}
+    assert result.scores["BM25"]["MRR@10"] > 0.5  # queries are words of their passages
+    report = result.report.read_text()
+    assert all(line in report for line in ("| nDCG@10 |", "36.0", "96.8", "| train |"))
+    assert [line.split()[0] for line in said[:-1]] == list(result.seconds)
+    assert (out / "training" / "log.jsonl").read_text().count('"loss"') == 3
+
+
+def test_ivfpq_finds_what_exact_scoring_of_a_small_collection_finds(finished):
+    result, _, out = finished
+    assert result.scores["IVFPQ"]["nDCG@10"] == pytest.approx(result.scores["exact"]["nDCG@10"], abs=0.005)
+    approximate, exact = (read_run(out / "runs" / f"{name}.trec") for name in ("IVFPQ", "exact"))
+    assert set(approximate) == set(exact) == {f"q{n}" for n in range(8)}
+
+
+def test_triples_are_mined_for_the_queries_that_are_not_scored(finished, collection):
+    _, _, out = finished
+    queries = open_collection(collection).queries("train")
+    examples = list(read_examples(out / "examples.jsonl"))
+    assert {example.query for example in examples} <= set(queries.values())
+    assert all(len(example.negatives) == 1 and example.positive not in example.negatives for example in examples)
+
+
+def test_the_checkpoint_opens_in_the_encoder_and_both_adapters(finished):
+    result, _, _ = finished
+    encoder = Encoder.from_pretrained(result.model)
+    assert encoder.config.similarity == "l2"
+    assert ColBERTRetriever.from_texts(["the cat"], model=result.model).invoke("cat")[0].page_content == "the cat"
+    assert LlamaIndexRetriever.from_nodes([], model=encoder).retrieve("cat") == []
+
+
+def test_a_second_call_skips_everything_and_says_the_same(finished, collection, base):
+    result, _, out = finished
+    said = []
+    assert run_pipeline(collection, out, base=base, say=said.append, progress=False, **TINY) == result
+    assert all(line.endswith("(finished before)") for line in said[:-1])
+
+
+def test_a_run_that_broke_off_goes_on(collection, base, tmp_path, monkeypatch):
+    import colbert_core.pipeline as module
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.IVFPQ, "build", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_pipeline(collection, tmp_path / "run", base=base, progress=False, **TINY)
+    said = []
+    run_pipeline(collection, tmp_path / "run", base=base, say=said.append, progress=False, **TINY)
+    before = [line.split()[0] for line in said if line.endswith("(finished before)")]
+    assert before == ["check", "mine", "train", "encode"]
+
+
+def test_without_training_judgements_a_fifth_of_the_queries_is_scored(base, tmp_path):
+    result = run_pipeline(write_collection(tmp_path / "data"), tmp_path / "run", base=base, progress=False, **TINY)
+    scored = read_run(tmp_path / "run" / "runs" / "BM25.trec")
+    assert len(scored) == 4
+    assert "4 queries" in result.report.read_text()
+
+
+def test_a_folder_of_another_run_or_of_something_else_is_left_alone(finished, collection, base, tmp_path):
+    _, _, out = finished
+    with pytest.raises(ValueError, match="holds a run with n_negatives=4, but 2 is asked for"):
+        run_pipeline(collection, out, base=base, n_negatives=2, progress=False, **TINY)
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match="holds something that is no run"):
+        run_pipeline(collection, tmp_path, base=base, progress=False)
+
+
+def test_bad_collections_are_named_before_anything_is_trained(base, tmp_path):
+    data = write_collection(tmp_path / "data")
+    with (data / "qrels" / "test.tsv").open("a") as file:
+        file.write("q1\tnowhere\t1\n")
+    with pytest.raises(ValueError, match=r"test\.tsv.*nowhere"):
+        run_pipeline(data, tmp_path / "run", base=base, progress=False)
+    (data / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n")
+    with pytest.raises(ValueError, match="has no judgements"):
+        run_pipeline(data, tmp_path / "other", base=base, progress=False)
+
+
+# The command line
+
+
+def test_the_pipeline_command_prints_steps_and_tables(run, collection, base, tmp_path):
+    code, out, err = run(
+        *("pipeline", str(collection), "--out", str(tmp_path / "run"), "--base", str(base), "--quiet"),
+        *("--max-steps", "2", "--batch-size", "4", "--query-length", "12", "--passage-length", "20"),
+    )
+    assert (code, err) == (0, "")
+    assert out.startswith("check ")
+    assert "MRR@10" in out
+
+
+def test_mine_train_encode_index_search_and_evaluate_step_by_step(run, collection, base, tmp_path):
+    def colbert(*arguments):
+        code, out, err = run(*map(str, arguments), "--quiet")
+        assert (code, err) == (0, ""), err
+        return out
+
+    lengths = ("--base", base, "--query-length", "12", "--passage-length", "20")
+    examples, prepared, model = tmp_path / "examples.jsonl", tmp_path / "prepared", tmp_path / "training" / "model"
+    assert "12 examples" in colbert("mine", collection, "--out", examples, "--negatives", "3")
+    assert "12 examples" in colbert("data", "prepare", examples, "--out", prepared, *lengths)
+    trained = colbert(
+        *("train", prepared, "--out", tmp_path / "training", *lengths, "--batch-size", "4", "--max-steps", "2"),
+        *("--eval", collection, "--eval-split", "test"),
+    )
+    assert str(model) in trained
+    assert "60 passages" in colbert("encode", collection, "--model", model, "--out", tmp_path / "vectors")
+    colbert("ivfpq", "build", tmp_path / "vectors", "--out", tmp_path / "ivfpq")
+    found = colbert("ivfpq", "search", tmp_path / "ivfpq", collection, "--split", "test", "--out", tmp_path / "ivfpq.trec")
+    assert found.startswith("8 queries")
+    scored = {
+        name: json.loads(colbert("evaluate", collection, *options, "--json"))
+        for name, options in {
+            "bm25": ["--out", tmp_path / "bm25.trec"],
+            "ivfpq": ["--ivfpq", tmp_path / "ivfpq", "--model", model],
+            "run": ["--run", tmp_path / "ivfpq.trec", "--compare", tmp_path / "bm25.trec", "--per-query"],
+            "rerank": ["--rerank", tmp_path / "bm25.trec", "--model", model, "--depth", "10"],
+        }.items()
+    }
+    assert scored["run"]["nDCG@10"] == pytest.approx(scored["ivfpq"]["nDCG@10"])
+    assert scored["run"]["compared"]["mean_a"] == pytest.approx(scored["bm25"]["nDCG@10"])
+    assert len(scored["run"]["by_query"]["nDCG@10"]) == 8
+    assert scored["ivfpq"]["index_bytes"] > 0
+    assert 0 <= scored["rerank"]["MRR@10"] <= 1
+    printed = colbert(
+        "evaluate", collection, "--run", tmp_path / "bm25.trec", "--measures", "MRR@10", "Recall@50", "--per-query"
+    )
+    assert "ColBERT (SIGIR 2020)" in printed
+    assert printed.startswith("q")
+
+
+def test_an_index_is_evaluated_and_drawn(run, collection, base, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert (
+        run("index", str(collection / "corpus.jsonl"), "--out", str(tmp_path / "idx"), "--model", str(base), "--quiet")[0] == 0
+    )
+    index = ["evaluate", str(collection), "--index", str(tmp_path / "idx"), "--quiet"]
+    code, out, _ = run(*index, "--json", "--plot", str(tmp_path / "plot.png"))
+    assert code == 0
+    exact = json.loads(run(*index, "--json", "--exact")[1])
+    assert json.loads(out)["nDCG@10"] == exact["nDCG@10"]
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    code, _, err = run("evaluate", str(collection), "--plot", "x.png")
+    assert (code, "--index" in err) == (1, True)
+
+
+def test_mining_with_an_index(run, collection, base, tmp_path):
+    run("index", str(collection / "corpus.jsonl"), "--out", str(tmp_path / "idx"), "--model", str(base), "--quiet")
+    out = tmp_path / "examples.jsonl"
+    arguments = ["mine", str(collection), "--out", str(out), "--with", str(tmp_path / "idx"), "--negatives", "2", "--quiet"]
+    assert run(*arguments, "--ranks", "2", "20")[0] == 0
+    assert all(len(example.negatives) == 2 for example in read_examples(out))
+
+
+def test_a_malformed_line_is_named_by_file_and_number(run, base, tmp_path):
+    bad = tmp_path / "triples.tsv"
+    bad.write_text("the cat\ta cat\ta dog\nonly a query\n")
+    code, _, err = run("train", str(bad), "--base", str(base), "--out", str(tmp_path / "out"), "--quiet")
+    assert (code, "triples.tsv" in err, "2" in err) == (1, True, True)
+    code, _, err = run("train", str(tmp_path), "--out", str(tmp_path / "out"), "--quiet")
+    assert (code, "is no collection" in err) == (1, True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from colbert_core.index import Index
     from colbert_core.rerank import Reranker
     from colbert_core.search import SearchConfig
-    from colbert_core.types import Passage
+    from colbert_core.types import Hit, Passage
 
     Pairs = list[tuple[str, float]]
     Search = Callable[[list[str]], list[Pairs]]
@@ -274,13 +274,23 @@ def run_of(search: Search, queries: Mapping[str, str], *, progress: bool | None 
 
 
 def search_index(index: Index, k: int, *, exact: bool = False, config: SearchConfig | None = None) -> Search:
-    """A search of an ``Index`` for ``run_of``; the arguments are those of ``Index.search_many``."""
+    """A search of an ``Index`` for ``run_of``; the arguments are those of ``Index.search_many``.
+
+    Of a document that was cut into ``ID#1``, ``ID#2`` and so on, as the command line does it, the best piece counts, as ``ID``.
+    """
 
     def search(texts: list[str]) -> list[Pairs]:
-        found = index.search_many(texts, k, exact=exact, config=config)
-        return [[(hit.passage.id, hit.score) for hit in hits] for hits in found]
+        return [_by_document(hits) for hits in index.search_many(texts, k, exact=exact, config=config)]
 
     return search
+
+
+def _by_document(hits: Iterable[Hit]) -> Pairs:
+    best: dict[str, float] = {}
+    for hit in hits:
+        whole = str(hit.passage.metadata.get("document_id"))
+        best.setdefault(whole if hit.passage.id.startswith(f"{whole}#") else hit.passage.id, hit.score)
+    return list(best.items())
 
 
 def search_engine(engine: Engine, k: int, **settings: Any) -> Search:

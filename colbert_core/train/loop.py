@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from colbert_core.train.presets import Plan, TrainConfig
 
 
+# Texts of 180 tokens in one forward pass on a CPU.
+_CPU_TEXTS = 16
+
+
 def train(
     examples: Examples | Iterable[Example],
     base: str | PathLike[str] | None = None,
@@ -131,12 +135,14 @@ def _run(
     size = config.batch_size * config.accumulation * accelerator.num_processes
     order = example_numbers(len(examples), size, config.seed, first=done)
 
+    part_size, chunk_size = _at_a_time(config, loss_name, accelerator.device)
     with folder.logging(), _bar(size, schedule, done, accelerator, progress) as bar:
         for step in range(done + 1, schedule.steps + 1):
             if config.patience is not None and folder.n_worse() >= config.patience:
                 break
             begun = time.perf_counter()
             numbers = next(order).reshape(-1, config.batch_size)[accelerator.process_index :: accelerator.num_processes]
+            numbers = numbers.reshape(-1, part_size)
             loss = torch.zeros((), device=accelerator.device)
             for part, chosen in enumerate(numbers, 1):
                 batch = batches.batch(chosen).to(accelerator.device)
@@ -146,7 +152,7 @@ def _run(
                         batch.inputs,
                         functools.partial(batch.loss, loss=loss_name, config=config, share=1 / len(numbers)),
                         backward=accelerator.backward,
-                        chunk_size=config.chunk_size,
+                        chunk_size=chunk_size,
                         unsynced=functools.partial(accelerator.no_sync, wrapped),
                     )
             loss = accelerator.gather(loss).mean()
@@ -171,6 +177,20 @@ def _run(
                 accelerator.log({"evaluation": value}, step=step)
             folder.save(accelerator, step)
     folder.finish(model, accelerator)
+
+
+def _at_a_time(config: TrainConfig, loss: str, device: torch.device) -> tuple[int, int | None]:
+    """Examples in one part of a batch, and texts in one forward pass, that make the same gradient soonest.
+
+    On a CPU large tensors are memory that the system has to clear each time: a step of 64 passages of 180 tokens took 11.2 s in
+    one piece and 5.5 s in pieces of 16. Where examples do not see each other's passages the gradient is a sum over them;
+    elsewhere gradients are cached, which costs another forward pass, 1.2 s.
+    """
+    if device.type != "cpu" or config.chunk_size is not None:
+        return config.batch_size, config.chunk_size
+    if "in-batch" in loss:
+        return config.batch_size, _CPU_TEXTS if config.batch_size > _CPU_TEXTS else None
+    return math.gcd(config.batch_size, _CPU_TEXTS // 2), None
 
 
 def _accelerator(config: TrainConfig, path: Path) -> Any:

@@ -174,12 +174,17 @@ class EncodedCollection:
         Returns:
             *Shape:* (n,), float32.
         """
-        scores = np.empty(len(rows), np.float32)
+        scores: NDArray[np.float32] = self.score_many([query], rows)[0]
+        return scores
+
+    def score_many(self, queries: Sequence[NDArray[np.float32]], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """``score`` for several queries, for which every vector is read once. *Shape:* (n_queries, n), float32."""
+        scores = np.empty((len(queries), len(rows)), np.float32)
         sizes = self._token_starts(rows + 1) - self._token_starts(rows)
         at_a_time = (np.cumsum(sizes) - sizes) // _SCORED_AT_A_TIME
         edges = [0, *(np.flatnonzero(np.diff(at_a_time)) + 1).tolist(), len(rows)]
         for first, last in pairwise(edges):
-            scores[first:last] = self._scored(query, rows[first:last])
+            scores[:, first:last] = self._scored(queries, rows[first:last])
         return scores
 
     def verify(self, *, progress: bool | None = None) -> list[str]:
@@ -198,11 +203,11 @@ class EncodedCollection:
     def _token_starts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return self._window_starts[self._row_starts[rows]]
 
-    def _scored(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _scored(self, queries: Sequence[NDArray[np.float32]], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         from colbert_core.kernels import float_blocks, instruction_set, scoring
 
         if not len(rows):
-            return np.empty(0, np.float32)
+            return np.empty((len(queries), 0), np.float32)
         numbers = np.searchsorted(self._shard_rows, rows, side="right") - 1
         firsts = self._token_starts(self._shard_rows[numbers])
         starts, ends = self._token_starts(rows) - firsts, self._token_starts(rows + 1) - firsts
@@ -211,11 +216,14 @@ class EncodedCollection:
         n_windows = self._row_starts[rows + 1] - self._row_starts[rows]
         windows = _ranges(self._row_starts[rows], n_windows)
         offsets = np.concatenate([[0], np.cumsum(self.doclens[windows], dtype=np.int64)])
+        firsts_of = np.cumsum(n_windows) - n_windows
         scores = np.empty(len(windows), np.float32)
+        best = np.empty((len(queries), len(rows)), np.float32)
         # By the compiled loop, in which a score does not depend on what is scored beside it: equal passages tie.
         numbers = np.arange(len(windows), dtype=np.int32)
-        scoring.score_floats(instruction_set(), vectors, offsets, numbers, float_blocks(query), scores)
-        best: NDArray[np.float32] = np.maximum.reduceat(scores, np.cumsum(n_windows) - n_windows)
+        for place, query in enumerate(queries):
+            scoring.score_floats(instruction_set(), vectors, offsets, numbers, float_blocks(query), scores)
+            best[place] = np.maximum.reduceat(scores, firsts_of)
         return best
 
 

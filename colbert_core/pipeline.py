@@ -305,9 +305,9 @@ def _keep(out: Path, name: str, run: Run) -> None:
 
 def _exact_run(encoded: EncodedCollection, encoder: TokenEncoder, queries: Mapping[str, str]) -> Run:
     """Every passage scored over its own vectors."""
-    rows, run = np.arange(len(encoded), dtype=np.int64), {}
-    for query, matrix in zip(queries, encode_queries(encoder, list(queries.values())), strict=True):
-        scores = encoded.score(matrix, rows)
+    rows = np.arange(len(encoded), dtype=np.int64)
+    run = {}
+    for query, scores in zip(queries, encoded.score_many(encode_queries(encoder, list(queries.values())), rows), strict=True):
         best = np.argsort(-scores, kind="stable")[:_DEPTH]
         run[query] = dict(zip(encoded.ids_of(best.tolist()), scores[best].tolist(), strict=True))
     return run

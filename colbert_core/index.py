@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import threading
 import time
 import weakref
@@ -470,9 +471,10 @@ class Index:
         condition = _compiled(where)
         if isinstance(where, Mapping):
             return self._delete(lambda reader: condition(reader).tolist())
-        # A function of the user's may take long, and may use the index: it runs before the index is locked.
-        ids = self.ids(where)
-        return self._delete(lambda reader: sorted(reader.rows_of(ids).values()))
+        # A function of the user's may take long: it runs before the index is locked. What is replaced meanwhile has a new row
+        # and stays.
+        rows = set(self._read(lambda reader: condition(reader).tolist()))
+        return self._delete(lambda reader: [row for row in reader.rows() if row in rows])
 
     def clear(self) -> None:
         """Delete all passages, and the codec that was fitted to them."""
@@ -561,7 +563,8 @@ class Index:
             query: text, or its vectors, *Shape:* (n_q, dim); rows are scaled to length 1.
             k: most hits, at least 1; there are exactly min(k, number of matching passages) unless ``min_relevance`` drops some.
             where: only passages whose metadata match: ``{"year": {"$gte": 2020}, "lang": "en"}``, by the operators of
-                ``colbert_core.filters``; or a function of a passage, which is called for every passage.
+                ``colbert_core.filters``; or a function of a passage, which is called for every passage (of an index in
+                memory, while it is locked).
             ids: only passages with these ids; an empty list matches none.
             min_relevance: least relevance of a hit, from 0 to 1.
             config: how much of a compressed index to look at; None chooses by k.
@@ -814,16 +817,9 @@ class Index:
         target, own = Path(path), self._store.folder
         if overwrite and own is not None and target.resolve() == own.resolve():  # also through a link
             return
-        if overwrite and target.exists():
-            with made_aside(target, overwrite=True) as aside:
-                self._copy(aside)
-        else:
-            self._copy(target)
-
-    def _copy(self, target: Path) -> None:
         for _ in range(_TRIES):
             with contextlib.suppress(StaleRead):
-                self._store.copy(target)
+                self._store.copy(target, overwrite=overwrite)
                 return
         raise IndexLockedError(
             f"{self._named()} changed {_TRIES} times while it was copied; save it while fewer writers are at work."
@@ -1113,10 +1109,18 @@ def _compiled(where: Where) -> Callable[[Reader], NDArray[np.int64]]:
         found = []
         for start in range(0, len(rows), 1000):
             some = rows[start : start + 1000]
-            found += [row for row, passage in zip(some, reader.passages(some), strict=True) if where(passage)]
+            found += [row for row, passage in zip(some, reader.passages(some), strict=True) if _is_true(where(passage))]
         return np.array(found, np.int64)
 
     return matching
+
+
+def _is_true(answer: object) -> bool:
+    if inspect.isawaitable(answer):
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise TypeError("A filter that is a function must answer at once; this one is a coroutine function (async def).")
+    return bool(answer)
 
 
 def _batches(passages: Iterable[Passage]) -> Iterator[list[Passage]]:

@@ -61,6 +61,8 @@ _APPLICATION = 0x436F6C42
 _LARGEST_ROW = 2**20
 # Values bound in one statement; SQLite takes at least 32,766.
 _BOUND = 30_000
+# How long overwriting waits for a writer of the index that is there.
+_TIMEOUT = 60.0
 
 _SCHEMA = """
 CREATE TABLE about(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -72,6 +74,9 @@ CREATE TABLE files(
 );
 CREATE TABLE dead(row INTEGER PRIMARY KEY);
 """
+
+
+_TABLES = ("about", "passages", "fields", "files", "dead")
 
 
 @dataclass(frozen=True)
@@ -173,14 +178,7 @@ class Store:
     @classmethod
     def _emptied(cls, folder: Path, about: Mapping[str, Any], *, timeout: float) -> Store:
         """The store in this folder, with nothing in it any more; whoever reads it sees the old state or the new."""
-        try:
-            store = cls.open(folder, timeout=timeout)
-        except IndexLockedError:
-            raise
-        except StorageError as error:
-            raise IndexExistsError(
-                f"{folder} holds no index that can be overwritten ({error}); remove it yourself, or choose another path."
-            ) from error
+        store = cls._to_overwrite(folder, timeout=timeout)
         try:
             with store.write() as writer:
                 unset = dict.fromkeys(writer.about().keys() - about.keys() - {"generation", "next_row"})
@@ -197,6 +195,17 @@ class Store:
             store.close()
             raise
         return store
+
+    @classmethod
+    def _to_overwrite(cls, folder: Path, *, timeout: float) -> Store:
+        try:
+            return cls.open(folder, timeout=timeout)
+        except IndexLockedError:
+            raise
+        except StorageError as error:
+            raise IndexExistsError(
+                f"{folder} holds no index that can be overwritten ({error}); remove it yourself, or choose another path."
+            ) from error
 
     @classmethod
     def open(cls, folder: Path, *, timeout: float) -> Store:
@@ -284,15 +293,25 @@ class Store:
                 roll_back(connection)
             _step("collected")
 
-    def copy(self, folder: Path) -> None:
+    def copy(self, folder: Path, *, overwrite: bool = False) -> None:
         """Write the newest state to a new folder, which is an index once this returns and not before.
+
+        Args:
+            folder: new or empty.
+            overwrite: it may be an index, which is replaced in one transaction. Who has it open reads its old state, or is
+                told that it was overwritten, and can no longer write to it.
 
         Raises:
             IndexExistsError: there is something at the folder.
+            IndexLockedError: another writer holds the lock of that index for longer than the timeout.
             StaleRead: a writer replaced a file of an index in memory meanwhile; begin again.
         """
         if folder.exists() and not _is_vacant(folder):
-            raise IndexExistsError(f"{folder} exists already; choose another path.")
+            if not overwrite:
+                raise IndexExistsError(f"{folder} exists already; choose another path, or overwrite it (overwrite=True).")
+            _check_free(folder, overwrite=True)
+            self._replace(folder)
+            return
         with self.read() as reader, reader.moment(), disk_errors(folder):
             (folder / _FILES).mkdir(parents=True, exist_ok=True)
             for file in reader.files():
@@ -312,6 +331,22 @@ class Store:
             unfinished.replace(folder / _DATABASE)
             _sync_folder(folder)
             _sync_folder(folder.absolute().parent)
+
+    def _replace(self, folder: Path) -> None:
+        target = Store._to_overwrite(folder, timeout=self.connections.timeout)
+        try:
+            with target.write() as writer, self.read() as reader, reader.moment(), disk_errors(folder):
+                (folder / _FILES).mkdir(exist_ok=True)
+                for file in reader.files():
+                    data = reader.bytes_of(file)
+                    if data is not None and not (folder / _FILES / file.name).exists():
+                        unfinished = folder / _FILES / f"{uuid.uuid4().hex}.unfinished"
+                        _write_synced(unfinished, [data.data])
+                        unfinished.replace(folder / _FILES / file.name)
+                _sync_folder(folder / _FILES)
+                writer.take_over(reader)
+        finally:
+            target.close()
 
     def vacuum(self) -> None:
         """Give back the room of what was deleted; another time, if somebody else is at work or there is no room for it."""
@@ -582,6 +617,20 @@ class Writer(Reader):
         )
         _write_about(self.connection, {**changes.about, "generation": about["generation"] + 1, "next_row": rows.stop})
 
+    def take_over(self, other: Reader) -> None:
+        """Replace everything by what another store holds, whose files are here already; durable when this returns."""
+        for table in _TABLES:
+            self.connection.execute(f"DELETE FROM {table}")  # noqa: S608
+            columns = len(self.connection.execute(f"PRAGMA table_info({table})").fetchall())
+            self.connection.executemany(
+                f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})",  # noqa: S608
+                other.connection.execute(f"SELECT * FROM {table}"),  # noqa: S608
+            )
+        _write_about(self.connection, {"identity": uuid.uuid4().hex})
+        _step("rows written")
+        self.connection.execute("COMMIT")
+        _step("committed")
+
     def collect(self) -> None:
         """Remove every file that is no part of the index. Only under the write lock, or a file may be one just written."""
         named, folder = {file.name for file in self.files()}, self._store.folder
@@ -629,16 +678,19 @@ def made_aside(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield work / "new"
         _check_free(folder, overwrite=overwrite)
-        with disk_errors(folder):
-            if folder.exists():
-                folder.rename(work / "old")
+        if folder.exists() and not _is_vacant(folder):
+            # Not by renaming: who has the old index open would go on with it, and remove the files of the new one.
+            made = Store.open(work / "new", timeout=_TIMEOUT)
             try:
+                made.copy(folder, overwrite=True)
+            finally:
+                made.close()
+        else:
+            with disk_errors(folder):
+                if folder.exists():
+                    folder.rename(work / "old")
                 (work / "new").rename(folder)
-            except OSError:
-                if (work / "old").exists():
-                    (work / "old").rename(folder)
-                raise
-            _sync_folder(parent)
+                _sync_folder(parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -29,6 +29,8 @@ def to_documents(
     if isinstance(texts, str):
         raise TypeError("texts must be a list of strings, got one str; write [text].")
     texts = list(texts)
+    metadatas = None if metadatas is None else list(metadatas)
+    ids = None if ids is None else list(ids)
     _check_lengths(len(texts), "texts", metadatas=metadatas, ids=ids)
     return [
         Document(text, metadata={} if metadatas is None else metadatas[i] or {}, id=None if ids is None else ids[i])
@@ -48,13 +50,15 @@ def add_documents(index: Index, documents: Iterable[Document], ids: Sequence[str
         ValueError: there are more or fewer ids than documents, or an id stands twice.
         TypeError: metadata hold what JSON cannot.
     """
-    documents = list(documents)
-    _check_lengths(len(documents), "documents", ids=ids)
-    names = [document.id for document in documents] if ids is None else ids
+    documents, names = list(documents), None if ids is None else list(ids)
+    _check_lengths(len(documents), "documents", ids=names)
+    for position, document in enumerate(documents):
+        if not isinstance(document, Document):
+            raise TypeError(f"Item {position} is a {type(document).__name__}, not a Document; for texts there is add_texts.")
     return index.add(
         [
-            Passage(name or document.id or str(uuid.uuid4()), document.page_content, document.metadata)
-            for name, document in zip(names, documents, strict=True)
+            Passage(_first(name, document.id), document.page_content, document.metadata)
+            for name, document in zip(names or [None] * len(documents), documents, strict=True)
         ]
     )
 
@@ -65,6 +69,8 @@ def delete_documents(index: Index, ids: Iterable[str] | None, filter: Filter | N
     Raises:
         ValueError: neither or both are given.
     """
+    if isinstance(ids, Mapping) or callable(ids):
+        raise TypeError(f"delete takes ids as a list, got {type(ids).__name__}; a filter is named: delete(filter=...).")
     if (ids is None) == (filter is None):
         given = "neither" if ids is None else "both"
         raise ValueError(f"delete takes ids=[...] or filter={{...}}, got {given}; filter={{}} deletes everything.")
@@ -85,6 +91,11 @@ def to_where(filter: Filter | None) -> Any:
         return filter
     matches = filter
     return lambda passage: matches(to_document(passage))
+
+
+def _first(*names: str | None) -> str:
+    """The first name that there is, or a random one."""
+    return next((name for name in names if name is not None), str(uuid.uuid4()))
 
 
 def _check_lengths(n: int, what: str, **lists: Sequence[Any] | None) -> None:

@@ -9,6 +9,7 @@ Methods, arguments and result keys are RAGatouille's, and scores are MaxSim sums
 from __future__ import annotations
 
 import json
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,12 +23,16 @@ from langchain_colbert.rerank import ColBERTRerank
 from langchain_colbert.retriever import ColBERTRetriever
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from os import PathLike
+
+    Splitter = Callable[[list[str], list[str], int], list[dict[str, str]]]
+    Preprocessing = Callable[[list[dict[str, str]]], list[dict[str, str]]]
 
 # What neighbouring pieces of a document share, as RAGatouille has it for pieces of 256 tokens.
 _OVERLAP = 64
 _OURS = ("document_id", "passage_id")
+_ADDING = threading.Lock()
 
 
 class RAGPretrainedModel:
@@ -52,6 +57,7 @@ class RAGPretrainedModel:
         """``from_pretrained`` and ``from_index`` are the doors."""
         self._given = encoder
         self._index = index
+        self._name: str | None = None
         self._folder = folder
         self._encoded: Index | None = None
 
@@ -61,7 +67,7 @@ class RAGPretrainedModel:
         pretrained_model_name_or_path: str | PathLike[str] | None = None,
         n_gpu: int = -1,
         verbose: int = 1,
-        index_root: str | PathLike[str] = ".ragatouille",
+        index_root: str | PathLike[str] | None = None,
     ) -> RAGPretrainedModel:
         """Load a model.
 
@@ -69,12 +75,16 @@ class RAGPretrainedModel:
             pretrained_model_name_or_path: a checkpoint's name or folder; None for the model in the box.
             n_gpu: means nothing here; the best device present is used.
             verbose: means nothing here; long work shows a bar on a terminal.
-            index_root: indexes are kept in ``index_root/colbert/indexes``.
+            index_root: indexes are kept in ``index_root/colbert/indexes``; None for ".ragatouille".
 
         Raises:
             CheckpointNotFoundError: there is no such checkpoint, or no network to fetch it by.
         """
-        return cls(Encoder.from_pretrained(pretrained_model_name_or_path), None, Path(index_root) / "colbert" / "indexes")
+        return cls(
+            Encoder.from_pretrained(pretrained_model_name_or_path),
+            None,
+            Path(index_root or ".ragatouille") / "colbert" / "indexes",
+        )
 
     @classmethod
     def from_index(cls, index_path: str | PathLike[str], n_gpu: int = -1, verbose: int = 1) -> RAGPretrainedModel:
@@ -84,17 +94,21 @@ class RAGPretrainedModel:
             IndexNotFoundError: there is no index.
         """
         path = Path(index_path)
-        return cls(None, Index.open(path), path.parent)
+        opened = cls(None, Index.open(path), path.parent)
+        opened._name = path.name
+        return opened
 
     def index(
         self,
         collection: Sequence[str],
         document_ids: Sequence[str] | None = None,
-        document_metadatas: Sequence[dict[str, Any]] | None = None,
+        document_metadatas: Sequence[dict[str, Any] | None] | None = None,
         index_name: str | None = None,
         overwrite_index: bool | str = True,
         max_document_length: int = 256,
         split_documents: bool = True,
+        document_splitter_fn: Splitter | None = None,
+        preprocessing_fn: Preprocessing | list[Preprocessing] | None = None,
         bsize: int = 32,
         use_faiss: bool = False,
     ) -> str:
@@ -109,6 +123,9 @@ class RAGPretrainedModel:
                 nothing waits.
             max_document_length: most tokens of a piece, the model's own included.
             split_documents: cut documents into pieces; whole ones are found by their best window all the same.
+            document_splitter_fn: cuts in place of the model's own splitter: of texts, ids and a length makes dicts of
+                ``document_id`` and ``content``.
+            preprocessing_fn: one or several that make other such dicts of these.
             bsize: means nothing here.
             use_faiss: means nothing here.
 
@@ -124,23 +141,27 @@ class RAGPretrainedModel:
             encoder = Encoder.from_pretrained(
                 None if encoder.name == "default" else encoder.name, passage_length=max_document_length
             )
-        path = self._folder / (index_name or f"{Path(encoder.name).name}_new_index")
+        index_name = index_name or f"{Path(encoder.name).name}_new_index"
+        path = self._path(index_name)
         if path.exists() and not overwrite_index:
             raise IndexExistsError(f"{path} exists already; name another index, or pass overwrite_index=True.")
         # In memory first, so that a collection that cannot be indexed costs nobody the index that is there.
         made = Index.create(None, encoder, nbits=4)
-        made.add(_passages(encoder, collection, document_ids, document_metadatas, 0, split=split_documents))
+        splitter = (document_splitter_fn or _splitter(encoder)) if split_documents else _whole
+        made.add(_passages(made, _checked(collection, document_ids, document_metadatas), splitter, preprocessing_fn))
         made.save(path, overwrite=True)
-        self._index = Index.open(path, encoder)
+        self._index, self._name = Index.open(path, encoder), index_name
         return str(path)
 
     def add_to_index(
         self,
         new_collection: Sequence[str],
         new_document_ids: Sequence[str] | None = None,
-        new_document_metadatas: Sequence[dict[str, Any]] | None = None,
+        new_document_metadatas: Sequence[dict[str, Any] | None] | None = None,
         index_name: str | None = None,
         split_documents: bool = True,
+        document_splitter_fn: Splitter | None = None,
+        preprocessing_fn: Preprocessing | list[Preprocessing] | None = None,
         bsize: int = 32,
         use_faiss: bool = False,
     ) -> None:
@@ -152,17 +173,19 @@ class RAGPretrainedModel:
             new_document_metadatas: one dict for each.
             index_name: another index than the one at hand.
             split_documents: as in ``index``.
+            document_splitter_fn: as in ``index``.
+            preprocessing_fn: as in ``index``.
             bsize: means nothing here.
             use_faiss: means nothing here.
         """
         index = self._named(index_name)
-        known = [passage.metadata.get("passage_id", -1) for passage in index.get(index.ids()[-1:]) if passage]
-        first = 1 + max([len(index) - 1, *known])
-        encoder: Any = index.encoder
-        passages = _passages(encoder, new_collection, new_document_ids, new_document_metadatas, first, split=split_documents)
-        before = _pieces(index, {passage.metadata["document_id"] for passage in passages})
-        added = set(index.add(passages))
-        index.delete([passage_id for passage_id in before if passage_id not in added])
+        documents = _checked(new_collection, new_document_ids, new_document_metadatas)
+        splitter = (document_splitter_fn or _splitter(index.encoder)) if split_documents else _whole
+        with _ADDING:  # numbers are given once
+            passages = _passages(index, documents, splitter, preprocessing_fn)
+            before = _pieces(index, documents)
+            added = set(index.add(passages))
+            index.delete([passage_id for passage_id in before if passage_id not in added])
 
     def delete_from_index(self, document_ids: str | Sequence[str], index_name: str | None = None) -> None:
         """Delete documents with all their pieces; unknown ids are no error."""
@@ -227,19 +250,19 @@ class RAGPretrainedModel:
         self,
         documents: Sequence[str],
         bsize: int | str = "auto",
-        document_metadatas: Sequence[dict[str, Any]] | None = None,
+        document_metadatas: Sequence[dict[str, Any] | None] | None = None,
         verbose: bool = True,
         max_document_length: int | str = "auto",
     ) -> None:
         """Encode documents in memory, behind those encoded before, for ``search_encoded_docs``. Long ones are not cut."""
         texts = _texts(documents)
-        metadatas = _as_many(document_metadatas, texts, "document_metadatas") or [{}] * len(texts)
+        metadatas = _as_many(document_metadatas, texts, "document_metadatas") or [None] * len(texts)
         if self._encoded is None:
             self._encoded = Index.create(None, self._encoder)
         first = len(self._encoded)
         self._encoded.add(
             [
-                Passage(str(first + place), text, metadata)
+                Passage(str(first + place), text, metadata or {})
                 for place, (text, metadata) in enumerate(zip(texts, metadatas, strict=True))
             ]
         )
@@ -264,14 +287,22 @@ class RAGPretrainedModel:
         """Forget what ``encode`` was given, at once; ``force`` means nothing here."""
         self._encoded = None
 
-    def as_langchain_retriever(self, k: int = 10, **fields: Any) -> ColBERTRetriever:
+    def as_langchain_retriever(
+        self, k: int = 10, index_name: str | None = None, doc_ids: Sequence[str] | None = None, **fields: Any
+    ) -> ColBERTRetriever:
         """The index as a LangChain retriever; documents have the user's metadata, ``document_id`` and scores.
 
         Args:
             k: documents to return.
+            index_name: another index than the one at hand.
+            doc_ids: only these documents.
             fields: of ``ColBERTRetriever``, such as ``filter``.
         """
-        return ColBERTRetriever(index=self._named(None), k=k, **fields)
+        if doc_ids is not None:
+            if "filter" in fields:
+                raise ValueError("doc_ids are a filter; give one of the two.")
+            fields["filter"] = {"document_id": {"$in": list(doc_ids)}}
+        return ColBERTRetriever(index=self._named(index_name), k=k, **fields)
 
     def as_langchain_document_compressor(self, k: int = 5, **fields: Any) -> ColBERTRerank:
         """The model as a LangChain document compressor; ``relevance_score`` is from 0 to 1.
@@ -288,11 +319,17 @@ class RAGPretrainedModel:
         return encoder  # type: ignore[no-any-return]
 
     def _named(self, index_name: str | None) -> Index:
-        if index_name is not None:
-            return Index.open(self._folder / index_name, self._given)
+        """The index of a name, which is the one at hand from then on; or the one at hand."""
+        if index_name is not None and index_name != self._name:
+            self._index, self._name = Index.open(self._path(index_name)), index_name
         if self._index is None:
             raise ValueError("There is no index yet; call index(collection=[...]) first, or use from_index.")
         return self._index
+
+    def _path(self, index_name: str) -> Path:
+        if index_name != Path(index_name).name:
+            raise ValueError(f"index_name is the name of a folder in {self._folder}, without a path; got {index_name!r}.")
+        return self._folder / index_name
 
 
 def get_wikipedia_page(title: str) -> str:
@@ -318,37 +355,81 @@ def get_wikipedia_page(title: str) -> str:
     return str(text)
 
 
-def _passages(
-    encoder: Any,
+def _checked(
     collection: Sequence[str],
     document_ids: Sequence[str] | None,
-    document_metadatas: Sequence[dict[str, Any]] | None,
-    first: int,
-    *,
-    split: bool,
-) -> list[Passage]:
-    """Pieces of documents, named ``ID#1`` and so on, or whole ones; numbered from ``first`` as ``passage_id``."""
+    document_metadatas: Sequence[dict[str, Any] | None] | None,
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Text and metadata of each document by its id."""
     texts = _texts(collection)
     names = _as_many(document_ids, texts, "document_ids") or [str(uuid.uuid4()) for _ in texts]
-    metadatas = _as_many(document_metadatas, texts, "document_metadatas") or [{}] * len(texts)
+    metadatas = _as_many(document_metadatas, texts, "document_metadatas") or [None] * len(texts)
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"{len(twice)} document_ids stand more than once, among them {twice[0]!r}; give each its own.")
-    passages: list[Passage] = []
-    for name, text, metadata in zip(names, texts, metadatas, strict=True):
-        if taken := [key for key in _OURS if key in metadata]:
+    for name, metadata in zip(names, metadatas, strict=True):
+        if taken := [key for key in _OURS if key in (metadata or {})]:
             raise ValueError(f"Metadata of document {name!r} may not have the key {taken[0]!r}, which tells of its pieces.")
-        overlap = min(_OVERLAP, encoder.config.passage_length // 4)
-        pieces = encoder.split(text, name, overlap=overlap) if split else []
-        for passage in pieces if len(pieces) > 1 else [Passage(name, text)]:
-            known = {**metadata, "document_id": name, "passage_id": first + len(passages)}
-            passages.append(Passage(passage.id, passage.text, known))
+    return {name: (text, metadata or {}) for name, text, metadata in zip(names, texts, metadatas, strict=True)}
+
+
+def _splitter(encoder: Any) -> Splitter:
+    """By the model's own tokens, at headings, paragraphs and sentences."""
+    overlap = min(_OVERLAP, encoder.config.passage_length // 4)
+
+    def split(documents: list[str], document_ids: list[str], chunk_size: int | None = None) -> list[dict[str, str]]:
+        return [
+            {"document_id": name, "content": piece.text}
+            for name, text in zip(document_ids, documents, strict=True)
+            for piece in encoder.split(text, name, overlap=overlap) or [Passage(name, text)]
+        ]
+
+    return split
+
+
+def _whole(documents: list[str], document_ids: list[str], chunk_size: int | None = None) -> list[dict[str, str]]:
+    return [{"document_id": name, "content": text} for name, text in zip(document_ids, documents, strict=True)]
+
+
+def _passages(
+    index: Index,
+    documents: dict[str, tuple[str, dict[str, Any]]],
+    splitter: Splitter,
+    preprocessing: Preprocessing | list[Preprocessing] | None,
+) -> list[Passage]:
+    """Pieces of documents, named ``ID#1`` and so on, or whole ones, numbered behind those of the index as ``passage_id``."""
+    encoder: Any = index.encoder
+    pieces = splitter([text for text, _ in documents.values()], list(documents), encoder.config.passage_length)
+    for step in preprocessing if isinstance(preprocessing, list) else [preprocessing] if preprocessing else []:
+        pieces = step(pieces)
+    last = [passage.metadata.get("passage_id", -1) for passage in index.get(index.ids()[-1:]) if passage]
+    counts, seen = Counter(piece["document_id"] for piece in pieces), Counter[str]()
+    wanted = []
+    for piece in pieces:
+        document = piece["document_id"]
+        seen[document] += 1
+        wanted.append(document if counts[document] == 1 else f"{document}#{seen[document]}")
+    known = index.get(wanted)
+    names: set[str] = set()
+    passages = []
+    for number, (piece, name, old) in enumerate(zip(pieces, wanted, known, strict=True), 1 + max([len(index) - 1, *last])):
+        document = piece["document_id"]
+        while name in names or (name != document and name in documents) or _is_of_another(old, document):
+            name += "#"  # the name of another document, or of a piece of one
+            (old,) = index.get([name])
+        names.add(name)
+        metadata = {**documents[document][1], "document_id": document, "passage_id": number}
+        passages.append(Passage(name, piece["content"], metadata))
     return passages
+
+
+def _is_of_another(passage: Passage | None, document: str) -> bool:
+    return passage is not None and passage.metadata.get("document_id", passage.id) != document
 
 
 def _pieces(index: Index, document_ids: Iterable[str]) -> list[str]:
     """The passages of these documents; one that was never cut has the document's own id."""
     names = list(document_ids)
-    whole = [name for name, passage in zip(names, index.get(names), strict=True) if passage is not None]
+    whole = [passage.id for passage in index.get(names) if passage and not _is_of_another(passage, passage.id)]
     found = [index.ids({"document_id": {"$in": names[start : start + 10_000]}}) for start in range(0, len(names), 10_000)]
     return list(dict.fromkeys([*whole, *(passage_id for some in found for passage_id in some)]))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import BaseDocumentCompressor, Document
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr, field_serializer
 
 from colbert_core import Passage, Reranker, TokenEncoder
 
@@ -81,6 +81,10 @@ class ColBERTRerank(BaseDocumentCompressor):
 
     _loaded: tuple[Any, Reranker] | None = PrivateAttr(default=None)
 
+    @field_serializer("model")
+    def _serialized_model(self, model: str | Path | TokenEncoder | None) -> str | None:
+        return str(model) if isinstance(model, str | Path) else getattr(model, "name", None)
+
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
@@ -91,6 +95,7 @@ class ColBERTRerank(BaseDocumentCompressor):
         Raises:
             ValueError: the query is blank.
         """
+        documents = list(documents)
         if not documents:
             return []
         passages = [Passage(str(position), document.page_content) for position, document in enumerate(documents)]
@@ -114,5 +119,8 @@ _LOADING = threading.Lock()
 
 
 def _scored(document: Document, relevance: float) -> Document:
-    metadata: dict[str, Any] = copy.deepcopy(document.metadata) | {"relevance_score": relevance}
-    return document.model_copy(update={"metadata": metadata})
+    try:
+        metadata: dict[str, Any] = copy.deepcopy(document.metadata)
+    except Exception:  # another retriever's metadata may hold what cannot be copied, such as a lock
+        metadata = dict(document.metadata)
+    return document.model_copy(update={"metadata": metadata | {"relevance_score": relevance}})

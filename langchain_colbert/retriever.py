@@ -96,7 +96,10 @@ class ColBERTRetriever(BaseRetriever):
     k: int = Field(default=4, ge=1)
     """Documents to return; ``invoke(query, k=...)`` overrides it for one call."""
     filter: dict[str, Any] | Callable[[Document], bool] | None = None
-    """Only documents whose metadata match, by the operators of ``colbert_core.filters``; or a function of a document."""
+    """Only documents whose metadata match, by the operators of ``colbert_core.filters``; or a function of a document.
+
+    ``invoke(query, filter={})`` lifts it for one call.
+    """
     score_threshold: float | None = Field(default=None, ge=0, le=1)
     """Least relevance of a document, from 0 to 1."""
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -212,7 +215,7 @@ class ColBERTRetriever(BaseRetriever):
     def _search(self, query: str, **call: Any) -> list[Document]:
         fields = {name: getattr(self, name) for name in _SEARCH_KWARGS}
         given = {name: value for name, value in call.items() if value is not None}
-        settled = fields | self.search_kwargs | given
+        settled = fields | self._check_search_kwargs(self.search_kwargs) | given  # it may have been changed in place
         hits = self.index.search(
             query, settled["k"], where=to_where(settled["filter"]), min_relevance=settled["score_threshold"]
         )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import numbers
 import threading
 import warnings
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
-from colbert_core import Index, TokenEncoder
+from colbert_core import Index, IndexExistsError, TokenEncoder
 from langchain_colbert.documents import Filter, add_documents, delete_documents, to_document, to_documents, to_where
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from os import PathLike
 
     from langchain_core.documents import Document
 
@@ -104,7 +105,7 @@ class ColBERTVectorStore(VectorStore):
         ```
 
     Async:
-        Every method has its twin with an ``a`` before its name, which runs off the event loop.
+        What adds, deletes and searches has its twin with an ``a`` before its name, which runs off the event loop.
 
     Delete:
         ```python
@@ -151,10 +152,15 @@ class ColBERTVectorStore(VectorStore):
         """
         if index is not None and not (model is None and persist_directory is None):
             raise ValueError("index= brings its own model and folder; leave out model= and persist_directory=.")
+        if model is not None and not isinstance(model, str | PathLike | TokenEncoder):
+            raise TypeError(
+                f"model is a ColBERT checkpoint's name or folder, or a loaded encoder, got {type(model).__name__}; "
+                "no Embeddings are needed."
+            )
         self._model = model
-        self._path = None if persist_directory is None else Path(persist_directory)
+        self._path = None if persist_directory is None else Path(persist_directory).absolute()  # the working folder may change
         self._index = index
-        if self._path is not None and self._path.exists() and any(self._path.iterdir()):
+        if self._path is not None and _is_filled(self._path):
             self._index = Index.open(self._path, model)
 
     @property
@@ -163,8 +169,19 @@ class ColBERTVectorStore(VectorStore):
         if self._index is None:
             with _MAKING:
                 if self._index is None:
-                    self._index = Index.create(self._path, self._model)
+                    self._index = self._made()
         return self._index
+
+    def _made(self) -> Index:
+        """A new index, or the one that another process has made here meanwhile."""
+        if self._path is not None and _is_filled(self._path):
+            return Index.open(self._path, self._model)
+        try:
+            return Index.create(self._path, self._model)
+        except IndexExistsError:
+            if self._path is None:
+                raise
+            return Index.open(self._path, self._model)
 
     @property
     def embeddings(self) -> None:
@@ -257,6 +274,9 @@ class ColBERTVectorStore(VectorStore):
         hits = self.index.search(query, k, where=to_where(filter), min_relevance=score_threshold)
         return [(to_document(hit.passage), hit.relevance) for hit in hits]
 
+    def _similarity_search_with_relevance_scores(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
+        return self.similarity_search_with_relevance_scores(query, k, **kwargs)  # for what wraps a store
+
     async def asimilarity_search_with_relevance_scores(
         self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
     ) -> list[tuple[Document, float]]:
@@ -325,7 +345,7 @@ class ColBERTVectorStore(VectorStore):
                 f"as_retriever takes {', '.join(_SEARCH_KWARGS[search_type])} for search_type={search_type!r}, "
                 f"got {', '.join(sorted(unknown))}."
             )
-        if isinstance(search_kwargs.get("score_threshold"), int):
+        if isinstance(search_kwargs.get("score_threshold"), numbers.Real):
             search_kwargs["score_threshold"] = float(search_kwargs["score_threshold"])  # LangChain wants a float
         return super().as_retriever(search_type=search_type, search_kwargs=search_kwargs, **own)
 
@@ -423,6 +443,10 @@ class ColBERTVectorStore(VectorStore):
 
 # One lock for all: a lock inside the object would keep it from being copied and pickled.
 _MAKING = threading.Lock()
+
+
+def _is_filled(path: Path) -> bool:
+    return path.is_dir() and any(path.iterdir())
 
 
 def _no_single_vector() -> NotImplementedError:

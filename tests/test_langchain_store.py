@@ -322,6 +322,52 @@ def test_copies_and_pickles_share_the_model_an_index_in_memory_goes_with_them_an
     assert len(pickle.loads(pickle.dumps(ColBERTVectorStore(stanford)))) == 0
 
 
+def test_two_stores_of_a_folder_that_is_not_there_yet_share_what_the_first_makes(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = (ColBERTVectorStore(words, persist_directory="idx") for _ in range(2))
+    monkeypatch.chdir("/")
+    first.add_texts(["a dog barks"], ids=["dog"])
+    assert ids(second.similarity_search("dog")) == ["dog"]
+    assert (tmp_path / "idx").is_dir()
+
+
+def test_slips_from_other_stores_are_named(store):
+    with pytest.raises(TypeError, match="no Embeddings are needed"):
+        ColBERTVectorStore(object())
+    with pytest.raises(TypeError, match=r"delete\(filter=\.\.\.\)"):
+        store.delete({"page": 1})
+    with pytest.raises(TypeError, match="not a Document"):
+        store.add_documents(["text"])
+    with pytest.raises(TypeError, match="must be a str"):
+        store.add_documents([Document("x")], ids=[0])
+
+    async def never(document):
+        return False
+
+    with pytest.raises(TypeError, match="async def"):
+        store.delete(filter=never)
+    assert len(store) == 5
+    retriever = ColBERTRetriever(index=store.index)
+    retriever.search_kwargs["top_k"] = 3
+    with pytest.raises(ValueError, match="top_k"):
+        retriever.invoke("dog")
+
+
+def test_what_is_replaced_while_a_filter_decides_is_not_deleted(words, tmp_path):
+    store = ColBERTVectorStore.from_texts(
+        ["draft", "other"], None, [{"draft": True}, {}], ids=["d", "o"], model=words, persist_directory=tmp_path / "idx"
+    )
+
+    def is_draft(document):
+        if document.metadata.get("draft"):
+            store.add_texts(["final"], ids=["d"])
+            return True
+        return False
+
+    store.delete(filter=is_draft)
+    assert {document.page_content for document in store.get_by_ids(["d", "o"])} == {"final", "other"}
+
+
 def test_neither_model_nor_folder_before_the_first_use(monkeypatch, tmp_path):
     made = []
     create = Index.create

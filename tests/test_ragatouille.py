@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import urllib.error
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from langchain_core.documents import Document
@@ -182,6 +183,50 @@ def test_mistakes_are_errors(rag):
         rag.index(["a"], ["x"], [{"passage_id": 7}])
     with pytest.raises(TypeError, match="max_length"):
         rag.index(TEXTS, max_length=7)
+    with pytest.raises(ValueError, match="without a path"):
+        rag.index(TEXTS, index_name="../outside")
+
+
+def test_ids_that_look_like_pieces_of_another_document_are_documents_of_their_own(rag):
+    rag.index([TEXTS[0], "a hen"], ["cat", "cat#1"], index_name="demo", max_document_length=20)
+    rag.add_to_index(["a whale", "a dog"], ["cat#2", "dog"])
+    assert [result["content"] for result in rag.search("hen", doc_ids=["cat#1"])] == ["a hen"]
+    assert [result["content"] for result in rag.search("whale", doc_ids=["cat#2"])] == ["a whale"]
+    n_cat = len(rag.search("cat", k=99, doc_ids=["cat"]))
+    rag.delete_from_index(["cat#3", "cat#2"])
+    assert len(rag.search("cat", k=99, doc_ids=["cat"])) == n_cat > 3
+    assert rag.search("whale", doc_ids=["cat#2"]) == []
+
+
+def test_other_splitters_and_preprocessing_have_their_places(rag):
+    def halves(documents, document_ids, chunk_size):
+        assert chunk_size == 256
+        cut = [
+            (name, text[: len(text) // 2], text[len(text) // 2 :]) for name, text in zip(document_ids, documents, strict=True)
+        ]
+        return [{"document_id": name, "content": half} for name, *both in cut for half in both]
+
+    def shout(documents):
+        return [{**document, "content": document["content"].upper()} for document in documents]
+
+    rag.index(["dogs bark."], ["d"], [None], "demo", True, 256, True, halves, [shout])
+    assert sorted(result["content"] for result in rag.search("dogs")) == ["BARK.", "DOGS "]
+
+
+def test_the_index_that_was_named_last_is_the_one_at_hand(rag):
+    rag.index(["one"], ["1"], index_name="first", max_document_length=64)
+    rag.index(["two"], ["2"], index_name="second")
+    assert rag.search("x", index_name="first")[0]["document_id"] == "1"
+    assert rag.search("x")[0]["document_id"] == "1"
+    assert rag._index.encoder.config.passage_length == 64
+    assert rag.as_langchain_retriever(k=3, index_name="second", doc_ids=["2"]).invoke("x")[0].metadata["document_id"] == "2"
+
+
+def test_numbers_are_given_once_when_threads_add(rag):
+    rag.index(["one"], ["1"], index_name="demo")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: rag.add_to_index([f"text {n}"], [f"t{n}"]), range(8)))
+    assert sorted(result["passage_id"] for result in rag.search("text", k=99)) == list(range(9))
 
 
 def answering(monkeypatch, answer):

@@ -195,21 +195,39 @@ def test_saving_over_another_index_replaces_it_and_over_itself_changes_nothing(t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.idx", "other.idx", "own.idx"]
 
 
-def test_the_old_index_is_back_if_the_new_one_cannot_take_its_place(tmp_path, words, monkeypatch):
-    with Index.create(tmp_path / "old.idx", words) as old:
+def test_who_has_an_overwritten_index_open_is_told_so_and_cannot_harm_the_new_one(tmp_path, words):
+    path = tmp_path / "shared.idx"
+    old = Index.create(path, words)
+    old.add([Passage("a", "the cat")])
+    new = Index.create(None, words)
+    new.add([Passage(f"b{n}", "a dog barks at night") for n in range(5000)])  # a file of its own, not a row
+    for _ in range(2):
+        new.save(path, overwrite=True)
+        for use in (lambda: old.search("cat"), lambda: old.delete(["a"]), lambda: old.add([Passage("c", "a bird")])):
+            with pytest.raises(StorageError, match="was overwritten with a new one; open it again"):
+                use()
+        with Index.open(path, words) as again:
+            assert len(again) == 5000
+            assert again.verify().ok
+
+
+def test_an_index_that_is_being_overwritten_is_there_at_every_moment(tmp_path, words, interrupt_at):
+    path = tmp_path / "shared.idx"
+    with Index.create(path, words) as old:
         old.add([Passage("a", "the cat")])
-    rename = Path.rename
-
-    def failing(path, target):
-        if path.name == "new":
-            raise OSError("no")
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", failing)
-    with Index.create(None, words) as new, pytest.raises(OSError, match="no"):
-        new.save(tmp_path / "old.idx", overwrite=True)
-    with Index.open(tmp_path / "old.idx", words) as old:
-        assert old.ids() == ["a"]
+    new = Index.create(None, words)
+    new.add([Passage("b", "a dog")])
+    with interrupt_at("rows written") as reached, pytest.raises(KeyboardInterrupt):
+        new.save(path, overwrite=True)
+    assert reached
+    with Index.open(path, words) as again:
+        assert again.ids() == ["a"]
+    new.save(path, overwrite=True)
+    with Index.open(path, words) as again:
+        assert again.ids() == ["b"]
+    with new, pytest.raises(IndexExistsError):
+        (tmp_path / "file").write_text("precious")
+        new.save(tmp_path / "file", overwrite=True)
 
 
 @pytest.mark.parametrize("nbits", [None, 4])

@@ -58,8 +58,10 @@ def write_base(folder, *, dropout=0.1):
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread(monkeypatch):
+    """Two threads may add in another order; and what ``set_num_threads`` was told, every new encoder tells torch again."""
     before = torch.get_num_threads()
+    monkeypatch.setattr("colbert_core.threads._chosen", 1)
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)

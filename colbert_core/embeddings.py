@@ -1,4 +1,4 @@
-"""Vectors that were made elsewhere, as if an encoder had just made them."""
+"""Queries as matrices, and vectors that were made elsewhere as if an encoder had just made them."""
 
 from __future__ import annotations
 
@@ -35,6 +35,31 @@ def encode_queries(encoder: TokenEncoder, texts: Sequence[str]) -> list[NDArray[
             continue
         raise ValueError(f"The encoder's query vectors cannot be used: those of query {position} {problem:.200}.")
     return matrices
+
+
+def query_matrices(
+    queries: list[str | NDArray[np.float32]], dim: int, encoder: Callable[[], TokenEncoder]
+) -> list[NDArray[np.float32]]:
+    """Texts encoded together, and matrices with their rows scaled to length 1, in the order given.
+
+    Args:
+        queries: texts, or *Shape:* (n_q, dim).
+        dim: components of a vector.
+        encoder: gives the encoder, and is asked only if there is a text.
+
+    Raises:
+        TypeError: a query is neither.
+        ValueError: a matrix is of another dim, or has rows that are zero or not finite.
+    """
+    for position, query in enumerate(queries):
+        if not isinstance(query, str | np.ndarray):
+            raise TypeError(f"Query {position} must be a str or a NumPy array of vectors, got {type(query).__name__}.")
+    texts = [query for query in queries if isinstance(query, str)]
+    encoded = iter(encode_queries(encoder(), texts) if texts else [])
+    return [
+        unit_vectors(query, dim, f"Query {position}") if isinstance(query, np.ndarray) else next(encoded)
+        for position, query in enumerate(queries)
+    ]
 
 
 def vectors_for(

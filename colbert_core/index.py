@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from colbert_core.codec import MOST_CENTROIDS, NBITS, ResidualCodec, count_centroids, sample_size
-from colbert_core.embeddings import encode_queries, vectors_for
+from colbert_core.embeddings import query_matrices, vectors_for
 from colbert_core.errors import (
     DamagedIndexError,
     EncoderMismatchError,
@@ -28,7 +28,6 @@ from colbert_core.errors import (
     StorageError,
 )
 from colbert_core.filters import compile_where, dump_metadata
-from colbert_core.maxsim import unit_vectors
 from colbert_core.pooling import check_factor, pool_embeddings
 from colbert_core.progress import progress_bar
 from colbert_core.provenance import Provenance, about_encoder
@@ -1013,15 +1012,7 @@ class Index:
         return to_hits(reader.passages(best.rows), best, n_q, min_relevance)
 
     def _query_matrices(self, queries: list[str | NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        for position, query in enumerate(queries):
-            if not isinstance(query, str | np.ndarray):
-                raise TypeError(f"Query {position} must be a str or a NumPy array of vectors, got {type(query).__name__}.")
-        texts = [query for query in queries if isinstance(query, str)]
-        encoded = iter(encode_queries(self.encoder, texts) if texts else [])
-        return [
-            unit_vectors(query, self._dim, f"Query {position}") if isinstance(query, np.ndarray) else next(encoded)
-            for position, query in enumerate(queries)
-        ]
+        return query_matrices(queries, self._dim, lambda: self.encoder)
 
     # Writing
 

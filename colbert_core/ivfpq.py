@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.connections import disk_errors
-from colbert_core.embeddings import encode_queries
+from colbert_core.embeddings import query_matrices
 from colbert_core.errors import (
     DamagedIndexError,
     EncoderMismatchError,
@@ -31,7 +31,6 @@ from colbert_core.errors import (
     IndexNotFoundError,
     UnsupportedIndexError,
 )
-from colbert_core.maxsim import unit_vectors
 from colbert_core.progress import progress_bar
 from colbert_core.provenance import Provenance, about_encoder
 from colbert_core.search import best_windows, check_count, check_passages
@@ -488,15 +487,7 @@ class IVFPQ:
     def _matrices(self, queries: Sequence[str | NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         if isinstance(queries, str | np.ndarray):
             raise TypeError(f"queries must be a list, got one {type(queries).__name__}; write [query].")
-        for position, query in enumerate(queries):
-            if not isinstance(query, str | np.ndarray):
-                raise TypeError(f"Query {position} must be a str or a NumPy array of vectors, got {type(query).__name__}.")
-        texts = [query for query in queries if isinstance(query, str)]
-        encoded = iter(encode_queries(self.encoder, texts) if texts else [])
-        return [
-            unit_vectors(query, self.encoded.dim, f"Query {position}") if isinstance(query, np.ndarray) else next(encoded)
-            for position, query in enumerate(queries)
-        ]
+        return query_matrices(list(queries), self.encoded.dim, lambda: self.encoder)
 
     def __repr__(self) -> str:
         return f"IVFPQ({str(self.encoded.folder)!r}, {len(self)} passages, {self._index.nlist} lists)"

@@ -22,6 +22,8 @@ from colbert_core.errors import (
     UnsupportedCheckpointError,
     UnsupportedIndexError,
 )
+from colbert_core.evidence import Evidence
+from colbert_core.excerpts import Excerpt
 from colbert_core.foreign import ForeignIndex, read_foreign_index
 from colbert_core.index import Index, IndexStats, Tuning, Verification
 from colbert_core.maxsim import maxsim
@@ -42,6 +44,8 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "EncoderMismatchError",
+    "Evidence",
+    "Excerpt",
     "ForeignIndex",
     "Hit",
     "Index",

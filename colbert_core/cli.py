@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from colbert_core.documents import SUFFIXES, TEXTS, find_files, read_collection, read_file, read_text
 from colbert_core.errors import ColBERTError, MissingExtraError, PartialAddError
+from colbert_core.evidence import as_page
 from colbert_core.foreign import read_foreign_index
 from colbert_core.index import Index
 from colbert_core.rerank import Reranker
@@ -53,6 +54,11 @@ records with all their pieces. Records that a file no longer has stay; `colbert 
 _IMPORT = """\
 Make an index folder of one that Stanford ColBERT, RAGatouille or fast-plaid built, with its codes and residuals: nothing is
 encoded again. RAGatouille keeps the texts; for the others name the collection they were made of.
+"""
+
+_EXPLAIN = """\
+Show the passages that a search finds with the words that match the query: in colour on a terminal (brackets elsewhere), or as
+an HTML page that needs nothing else. With --id it shows those passages, found or not.
 """
 
 _VERIFY = """\
@@ -162,6 +168,14 @@ def _add_index_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     search.add_argument("-k", type=int, default=10, help="passages to find (default: 10)")
     search.add_argument("--where", metavar="JSON", help="""only passages with such metadata: '{"year": {"$gte": 2020}}'""")
     search.add_argument("--exact", action="store_true", help="score every passage")
+    search.add_argument("--explain", action="store_true", help="show which words matched")
+
+    explain = command("explain", _explain, "show which words of passages match a query", common, about=_EXPLAIN)
+    explain.add_argument("index", type=Path)
+    explain.add_argument("query")
+    explain.add_argument("-k", type=int, default=3, help="passages to find (default: 3)")
+    explain.add_argument("--id", action="append", metavar="ID", help="this passage instead (may be repeated)")
+    explain.add_argument("--html", type=Path, metavar="FILE", help="write an HTML page")
 
     add = command("add", _add, "add files to an index", common, about=_ADD)
     add.add_argument("index", type=Path)
@@ -297,9 +311,36 @@ def _say_added(n_added: int, stats: IndexStats, options: argparse.Namespace) -> 
 
 def _search(options: argparse.Namespace) -> int:
     with _opened(options) as index:
-        for hit in index.search(options.query, options.k, where=_where(options), exact=options.exact):
-            print(json.dumps(_as_json(hit), ensure_ascii=False) if options.json else _as_line(hit))
+        hits = index.search(options.query, options.k, where=_where(options), exact=options.exact, evidence=options.explain)
+    for hit in hits:
+        print(json.dumps(_as_json(hit), ensure_ascii=False) if options.json else _as_line(hit))
     return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    with _opened(options) as index:
+        if options.id:
+            found = [index.explain(options.query, passage_id) for passage_id in options.id]
+        else:
+            hits = index.search(options.query, options.k, evidence=True)
+            found = [hit.evidence for hit in hits if hit.evidence is not None]
+    if options.html is not None:
+        options.html.write_text(as_page(found, options.query), encoding="utf-8")
+        print(json.dumps({"written": str(options.html)}) if options.json else f"{options.html} has {len(found)} passages.")
+        return 0
+    for number, one in enumerate(found, 1):
+        if options.json:
+            print(json.dumps({"id": one.passage_id, **one.to_dict()}, ensure_ascii=False))
+            continue
+        missing = f"  not found: {_printable(', '.join(one.unmatched))}" if one.unmatched else ""
+        print(f"{number:>4}. {one.score:6.2f}  {one.relevance:.3f}  [{_printable(one.passage_id)}]{missing}")
+        print(f"      {one.to_terminal(color=_has_colors())}")
+    return 0
+
+
+def _has_colors() -> bool:
+    """Whether standard output shows them; https://no-color.org turns them off."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _delete(options: argparse.Namespace) -> int:
@@ -455,12 +496,16 @@ def _as_json(hit: Hit) -> dict[str, Any]:
         "span": hit.span,
         "text": hit.passage.text,
         "metadata": hit.passage.metadata,
+        **({} if hit.evidence is None else {"evidence": hit.evidence.to_dict()}),
     }
 
 
 def _as_line(hit: Hit) -> str:
-    text = _printable(" ".join(hit.text.split()))
-    shown = f"{text[:140]}{'…' if len(text) > 140 else ''}"
+    if hit.evidence is not None:
+        shown = hit.evidence.to_terminal(color=_has_colors())
+    else:
+        text = _printable(" ".join(hit.text.split()))
+        shown = f"{text[:140]}{'…' if len(text) > 140 else ''}"
     return f"{hit.rank:>4}. {hit.score:6.2f}  {hit.relevance:.3f}  [{_printable(hit.passage.id)}] {shown}"
 
 

@@ -69,8 +69,8 @@ def vectors_for(
     total = len(passages) if isinstance(passages, (list, tuple)) else None
     if isinstance(embeddings, TokenEmbeddings):
         n_texts = int(embeddings.owners[-1]) + 1 if len(embeddings.owners) else 0
-        ends = np.concatenate([[0], np.cumsum(embeddings.doclens, dtype=np.int64)])
-        source: Iterator[Any] = (_of_owner(embeddings, owner, ends) for owner in range(n_texts))
+        ends = token_ends(embeddings)
+        source: Iterator[Any] = (of_owner(embeddings, owner, ends) for owner in range(n_texts))
         given: int | None = n_texts
     else:
         source = iter(embeddings)
@@ -96,8 +96,13 @@ def vectors_for(
     return following
 
 
-def _of_owner(embeddings: TokenEmbeddings, owner: int, ends: NDArray[np.int64]) -> TokenEmbeddings:
-    """The embeddings of one text; ``ends`` are where the tokens of each window end, with a 0 before."""
+def token_ends(embeddings: TokenEmbeddings) -> NDArray[np.int64]:
+    """Where the tokens of each window end, with a 0 before. *Shape:* (n_windows + 1,)."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(embeddings.doclens, dtype=np.int64)])
+
+
+def of_owner(embeddings: TokenEmbeddings, owner: int, ends: NDArray[np.int64]) -> TokenEmbeddings:
+    """The embeddings of one text; ``ends`` are ``token_ends`` of them all."""
     first, last = np.searchsorted(embeddings.owners, [owner, owner + 1]).tolist()
     windows, tokens = slice(first, last), slice(int(ends[first]), int(ends[last]))
     return TokenEmbeddings(

@@ -27,6 +27,8 @@ from colbert_core.errors import (
     PartialAddError,
     StorageError,
 )
+from colbert_core.evidence import MIN_SIMILARITY, Evidence
+from colbert_core.explain import best_window, check_similarity, evidence_of, query_spans, spans_of_window
 from colbert_core.filters import compile_where, dump_metadata
 from colbert_core.pooling import check_factor, pool_embeddings
 from colbert_core.progress import progress_bar
@@ -50,7 +52,7 @@ from colbert_core.search import (
 from colbert_core.segment import Segment, as_segment
 from colbert_core.store import Changes, File, StaleRead, Store, made_aside
 from colbert_core.threads import spread
-from colbert_core.types import Passage, TokenEmbeddings, check_text
+from colbert_core.types import Hit, Passage, TokenEmbeddings, check_text
 from colbert_core.upkeep import (
     State,
     buried,
@@ -71,7 +73,7 @@ if TYPE_CHECKING:
 
     from colbert_core.foreign import ForeignIndex
     from colbert_core.store import Reader
-    from colbert_core.types import Hit, TokenEncoder
+    from colbert_core.types import TokenEncoder
 
     Where = Mapping[str, Any] | Callable[[Passage], bool]
 
@@ -555,6 +557,7 @@ class Index:
         min_relevance: float | None = None,
         config: SearchConfig | None = None,
         exact: bool = False,
+        evidence: bool = False,
     ) -> list[Hit]:
         """Find the passages that match a query best.
 
@@ -568,19 +571,21 @@ class Index:
             min_relevance: least relevance of a hit, from 0 to 1.
             config: how much of a compressed index to look at; None chooses by k.
             exact: score every passage that may be found. Scores are the same either way.
+            evidence: give each hit the ``evidence`` of its window, as ``explain`` does; the query must be text.
 
         Returns:
             Hits, best first, equal scores by id; none from an empty index.
 
         Raises:
-            TypeError: the query is neither a string nor an array, k is no whole number, or a filter's value is of a wrong type.
+            TypeError: the query is neither a string nor an array, or no string where evidence is wanted; k is no whole number,
+                or a filter's value is of a wrong type.
             ValueError: the query is blank, k is below 1, vectors are of another dim, zero or not finite, or a filter's
                 operator is unknown.
             EncoderMismatchError: the query is text and the index has no encoder.
             DamagedIndexError: a file of the index has changed.
         """
-        restrict = {"where": where, "ids": ids, "min_relevance": min_relevance, "config": config, "exact": exact}
-        return self.search_many([query], k, **restrict)[0]  # type: ignore[arg-type]
+        restrict = {"where": where, "ids": ids, "min_relevance": min_relevance, "config": config}
+        return self.search_many([query], k, exact=exact, evidence=evidence, **restrict)[0]  # type: ignore[arg-type]
 
     def search_many(
         self,
@@ -592,6 +597,7 @@ class Index:
         min_relevance: float | None = None,
         config: SearchConfig | None = None,
         exact: bool = False,
+        evidence: bool = False,
     ) -> list[list[Hit]]:
         """``search`` for several queries over one state of the index, by as many threads as ``set_num_threads`` allows.
 
@@ -601,7 +607,10 @@ class Index:
             raise TypeError(f"queries must be a list, got one {type(queries).__name__}; use search for a single query.")
         k, min_relevance = check_count(k, "k"), check_relevance(min_relevance, "min_relevance")
         restriction = _restriction(where, ids)
-        matrices = self._query_matrices(list(queries))
+        queries = list(queries)
+        if evidence and (bare := [query for query in queries if not isinstance(query, str)]):
+            raise TypeError(f"evidence needs the words of each query, got a {type(bare[0]).__name__}; search by text for it.")
+        matrices = self._query_matrices(queries)
 
         def read(reader: Reader) -> list[list[Hit]]:
             state, rows = self._moment(reader, restriction)
@@ -617,10 +626,56 @@ class Index:
             # A GPU is busy with one query; several at once only take more of its memory.
             found = spread(ranked, matrices) if self._device is None else [ranked(matrix) for matrix in matrices]
             passages = iter(reader.passages([row for best in found for row in best.rows]))  # all with one look
-            return [
+            all_hits = [
                 to_hits(list(islice(passages, len(best.rows))), best, len(matrix), min_relevance)
                 for best, matrix in zip(found, matrices, strict=True)
             ]
+            if not evidence:
+                return all_hits
+            return [
+                [
+                    replace(hit, evidence=self._evidence(state, str(query), matrix, row, hit.passage, hit.span))
+                    for hit, row in zip(hits, best.rows, strict=False)  # a threshold may have dropped the last hits
+                ]
+                for query, matrix, hits, best in zip(queries, matrices, all_hits, found, strict=True)
+            ]
+
+        return self._read(read)
+
+    def explain(self, query: str, passage: str | Passage | Hit, *, min_similarity: float = MIN_SIMILARITY) -> Evidence:
+        """Show which words of a passage answer which words of a query, in the window of the passage that scores highest.
+
+        The vectors are those that the index keeps, so the similarities add up to the score that a search gives. Where they
+        were pooled, the window is encoded anew and they do not.
+
+        Args:
+            query: text.
+            passage: a passage of the index: its id, itself, or a hit.
+            min_similarity: cosine from which a match counts as found, from -1 to 1.
+
+        Raises:
+            TypeError: the query is not a string.
+            ValueError: the query is blank, the threshold is out of range, or there is no passage with this id.
+            EncoderMismatchError: the index has no encoder.
+            DamagedIndexError: a file of the index has changed.
+        """
+        if not isinstance(query, str):
+            raise TypeError(f"explain needs the words of the query, got a {type(query).__name__}.")
+        check_similarity(min_similarity)
+        passage = passage.passage if isinstance(passage, Hit) else passage
+        passage_id = passage.id if isinstance(passage, Passage) else passage
+        if not isinstance(passage_id, str):
+            raise TypeError(f"passage must be an id, a Passage or a Hit, got {passage_id!r:.80}.")
+        (matrix,) = self._query_matrices([query])
+
+        def read(reader: Reader) -> Evidence:
+            with reader.moment():
+                state, rows = self._state(reader), list(reader.rows_of([passage_id]).values())
+            if not rows:
+                raise ValueError(f"There is no passage with the id {passage_id!r} in {self._named()}.")
+            (found,) = reader.passages(rows)
+            best = self._ranked(reader.ids, state, matrix, 1, np.array(rows, np.int64), None, exact=True, device=self._device)
+            return self._evidence(state, query, matrix, rows[0], found, best.spans[0], min_similarity)
 
         return self._read(read)
 
@@ -1010,6 +1065,27 @@ class Index:
 
     def _hits(self, reader: Reader, best: Ranked, n_q: int, min_relevance: float | None) -> list[Hit]:
         return to_hits(reader.passages(best.rows), best, n_q, min_relevance)
+
+    def _evidence(
+        self,
+        state: State,
+        query: str,
+        matrix: NDArray[np.float32],
+        row: int,
+        passage: Passage,
+        window: tuple[int, int],
+        min_similarity: float = MIN_SIMILARITY,
+    ) -> Evidence:
+        """The vectors are read from the index and their characters found by the tokenizer alone, so no model runs."""
+        try:
+            vectors = vectors_of(state.snapshot, row, window)
+        except (KeyError, IndexError) as error:
+            raise DamagedIndexError(f"{self._named()} is damaged ({error}); run verify to see where.") from error
+        spans = spans_of_window(self.encoder, passage.text, window, len(vectors))
+        if spans is None:
+            window, vectors, spans = best_window(matrix, self.encoder.encode_passages([passage.text], progress=False))
+        asked = query_spans(self.encoder, query, len(matrix))
+        return evidence_of(query, matrix, asked, passage, window, vectors, spans, min_similarity)
 
     def _query_matrices(self, queries: list[str | NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         return query_matrices(queries, self._dim, lambda: self.encoder)

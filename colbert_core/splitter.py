@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,6 +103,28 @@ def passages(
     """
     spans = character_spans(windows(text, token_spans, word_starts, size, overlap), token_spans, len(text))
     pieces = ((start, end, text[start:end]) for start, end in spans)
+    return [
+        (start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip()))
+        for start, end, piece in pieces
+        if piece.strip()
+    ]
+
+
+def sentences(text: str) -> list[tuple[int, int]]:
+    """The sentences of a text. A line of its own is one, fenced code is one as a whole, and so is what has no end.
+
+    Returns:
+        Half-open (start, end) ranges of characters, in order and without blank ends; none of a blank text.
+    """
+    code = _fenced(text)
+    inside = [start for start, _ in code]
+    cuts = {place for span in code for place in span}
+    for match in _SENTENCE_END.finditer(text):
+        number = bisect_right(inside, match.start()) - 1
+        if (number < 0 or match.start() >= code[number][1]) and _ends_sentence(text, match):
+            cuts.add(match.end())
+    places = [0, *sorted(cuts - {0, len(text)}), len(text)]
+    pieces = ((start, end, text[start:end]) for start, end in pairwise(places))
     return [
         (start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip()))
         for start, end, piece in pieces

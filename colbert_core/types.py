@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from colbert_core.evidence import Evidence
+
 
 def check_text(text: object, subject: str) -> str:
     """Return ``text`` if it is a string that every tokenizer and file can hold.
@@ -113,6 +115,7 @@ class Hit:
         relevance: score / number of query vectors, clamped to [0, 1]; comparable between queries, so thresholds act on it.
         rank: 1 for the best.
         span: (start, end) characters of the best window in ``passage.text``.
+        evidence: which of its words answer which of the query's, where the search was asked for it.
     """
 
     passage: Passage
@@ -120,6 +123,7 @@ class Hit:
     relevance: float
     rank: int
     span: tuple[int, int]
+    evidence: Evidence | None = field(default=None, repr=False, compare=False)
 
     @property
     def text(self) -> str:

@@ -1,4 +1,4 @@
-"""Late-interaction (ColBERT) retrieval for LangChain: a retriever, a reranking document compressor and a vector store."""
+"""Late-interaction (ColBERT) retrieval for LangChain: a retriever, a vector store, and document compressors."""
 
 from colbert_core import MissingExtraError
 
@@ -7,8 +7,9 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("langchain_colbert needs langchain-core: pip install 'langchain-core>=1.4.4,<2'") from error
 
+from langchain_colbert.context import ColBERTContextCompressor
 from langchain_colbert.rerank import ColBERTRerank
 from langchain_colbert.retriever import ColBERTRetriever
 from langchain_colbert.vectorstore import ColBERTVectorStore
 
-__all__ = ["ColBERTRerank", "ColBERTRetriever", "ColBERTVectorStore"]
+__all__ = ["ColBERTContextCompressor", "ColBERTRerank", "ColBERTRetriever", "ColBERTVectorStore"]

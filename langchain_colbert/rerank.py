@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.documents import BaseDocumentCompressor, Document
-from pydantic import ConfigDict, Field, PrivateAttr, field_serializer
+from pydantic import Field
 
-from colbert_core import Passage, Reranker, TokenEncoder
+from colbert_core import Passage
+from langchain_colbert.compressor import ModelCompressor, copied_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from langchain_core.callbacks import Callbacks
+    from langchain_core.documents import Document
+
+    from colbert_core import Hit
 
 
-class ColBERTRerank(BaseDocumentCompressor):
+class ColBERTRerank(ModelCompressor):
     """Rerank documents by late interaction, whatever retrieved them.
 
     Setup:
@@ -29,6 +29,7 @@ class ColBERTRerank(BaseDocumentCompressor):
         model: a checkpoint's name or folder, or a loaded encoder.
         top_n: documents to keep, 3 by default; None for all.
         score_threshold: least relevance, from 0 to 1.
+        evidence: say in ``metadata["evidence"]`` which words matched, ready for JSON.
 
     Instantiate:
         ```python
@@ -68,22 +69,12 @@ class ColBERTRerank(BaseDocumentCompressor):
     The model is loaded at the first use. Threads may share one reranker; copies and pickles share the model.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
-
-    model: str | Path | TokenEncoder | None = None
-    """A checkpoint's name or folder, or a loaded encoder; None for the model in the box."""
     top_n: int | None = Field(default=3, ge=1)
     """Documents to keep; None for all."""
     score_threshold: float | None = Field(default=None, ge=0, le=1)
     """Least relevance of a document, from 0 to 1."""
-    device: str | None = None
-    """Where a named model runs; None for the best device present."""
-
-    _loaded: tuple[Any, Reranker] | None = PrivateAttr(default=None)
-
-    @field_serializer("model")
-    def _serialized_model(self, model: str | Path | TokenEncoder | None) -> str | None:
-        return str(model) if isinstance(model, str | Path) else getattr(model, "name", None)
+    evidence: bool = False
+    """Put the words of the document that match the question into ``metadata["evidence"]``, with their characters."""
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -99,28 +90,12 @@ class ColBERTRerank(BaseDocumentCompressor):
         if not documents:
             return []
         passages = [Passage(str(position), document.page_content) for position, document in enumerate(documents)]
-        hits = self._reranker().rank(query, passages, self.top_n, self.score_threshold)
-        return [_scored(documents[int(hit.passage.id)], hit.relevance) for hit in hits]
-
-    def _reranker(self) -> Reranker:
-        """The loaded model; loaded again where ``model`` or ``device`` were changed, on this object or for a copy."""
-        wanted = (self.model, self.device)
-        loaded = self._loaded
-        if loaded is None or loaded[0] != wanted:
-            with _LOADING:
-                loaded = self._loaded
-                if loaded is None or loaded[0] != wanted:
-                    loaded = self._loaded = (wanted, Reranker(self.model, device=self.device))
-        return loaded[1]
+        hits = self._reranker().rank(query, passages, self.top_n, self.score_threshold, evidence=self.evidence)
+        return [_scored(documents[int(hit.passage.id)], hit) for hit in hits]
 
 
-# One lock for all: a lock inside the object would keep it from being copied and pickled.
-_LOADING = threading.Lock()
-
-
-def _scored(document: Document, relevance: float) -> Document:
-    try:
-        metadata: dict[str, Any] = copy.deepcopy(document.metadata)
-    except Exception:  # another retriever's metadata may hold what cannot be copied, such as a lock
-        metadata = dict(document.metadata)
-    return document.model_copy(update={"metadata": metadata | {"relevance_score": relevance}})
+def _scored(document: Document, hit: Hit) -> Document:
+    found: dict[str, Any] = {"relevance_score": hit.relevance}
+    if hit.evidence is not None:
+        found["evidence"] = hit.evidence.to_dict()
+    return document.model_copy(update={"metadata": copied_metadata(document) | found})

@@ -36,6 +36,7 @@ class ColBERTRetriever(BaseRetriever):
         k: documents to return, 4 by default.
         filter: only documents whose metadata match, ``{"year": {"$gte": 2020}}``; or a function of a document.
         score_threshold: least relevance, from 0 to 1.
+        evidence: say in ``metadata["evidence"]`` which words matched, ready for JSON.
 
     Instantiate:
         ```python
@@ -84,7 +85,7 @@ class ColBERTRetriever(BaseRetriever):
         ```
 
     Every document is a new object with the id it was added under. Its metadata are the user's own and, where the user
-    has no such key, ``score`` (MaxSim), ``relevance_score`` (0 to 1) and ``rank`` (from 1).
+    has no such key, ``score`` (MaxSim), ``relevance_score`` (0 to 1) and ``rank`` (from 1), and ``evidence`` if asked for.
     Batches and threads may share one retriever. Copies and pickles share the model; an index in memory is copied with them,
     one on disk is opened again.
     """
@@ -102,6 +103,8 @@ class ColBERTRetriever(BaseRetriever):
     """
     score_threshold: float | None = Field(default=None, ge=0, le=1)
     """Least relevance of a document, from 0 to 1."""
+    evidence: bool = False
+    """Put the words of the document that match the question into ``metadata["evidence"]``, with their characters."""
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
     """``k``, ``filter`` and ``score_threshold`` once more, as vector stores' retrievers have them; they beat the fields."""
 
@@ -217,7 +220,11 @@ class ColBERTRetriever(BaseRetriever):
         given = {name: value for name, value in call.items() if value is not None}
         settled = fields | self._check_search_kwargs(self.search_kwargs) | given  # it may have been changed in place
         hits = self.index.search(
-            query, settled["k"], where=to_where(settled["filter"]), min_relevance=settled["score_threshold"]
+            query,
+            settled["k"],
+            where=to_where(settled["filter"]),
+            min_relevance=settled["score_threshold"],
+            evidence=self.evidence,
         )
         return [_scored(hit) for hit in hits]
 
@@ -230,4 +237,5 @@ class ColBERTRetriever(BaseRetriever):
 
 
 def _scored(hit: Hit) -> Document:
-    return to_document(hit.passage, score=hit.score, relevance_score=hit.relevance, rank=hit.rank)
+    found = {} if hit.evidence is None else {"evidence": hit.evidence.to_dict()}
+    return to_document(hit.passage, score=hit.score, relevance_score=hit.relevance, rank=hit.rank, **found)

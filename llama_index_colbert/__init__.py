@@ -1,4 +1,4 @@
-"""Late-interaction (ColBERT) retrieval for LlamaIndex: a retriever, a reranking node postprocessor, an index and a store."""
+"""Late-interaction (ColBERT) retrieval for LlamaIndex: a retriever, an index, a store, and node postprocessors."""
 
 from colbert_core import MissingExtraError
 
@@ -10,10 +10,19 @@ except ModuleNotFoundError as error:
 from llama_index_colbert.index import ColBERTIndex
 from llama_index_colbert.rerank import ColBERTRerank
 from llama_index_colbert.retriever import ColBERTRetriever
+from llama_index_colbert.sentences import ColBERTSentencePostprocessor
 from llama_index_colbert.store import ColBERTVectorStore
 
 # The names of the packages that these replace.
 ColbertIndex = ColBERTIndex
 ColbertRerank = ColBERTRerank
 
-__all__ = ["ColBERTIndex", "ColBERTRerank", "ColBERTRetriever", "ColBERTVectorStore", "ColbertIndex", "ColbertRerank"]
+__all__ = [
+    "ColBERTIndex",
+    "ColBERTRerank",
+    "ColBERTRetriever",
+    "ColBERTSentencePostprocessor",
+    "ColBERTVectorStore",
+    "ColbertIndex",
+    "ColbertRerank",
+]

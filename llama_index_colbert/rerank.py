@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-import threading
 from pathlib import Path
 from typing import Any, Literal
 
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_serializer
+from llama_index.core.bridge.pydantic import Field
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
-from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 
-from colbert_core import Hit, Passage, Reranker, TokenEncoder
+from colbert_core import Hit, Passage, TokenEncoder
+from llama_index_colbert.nodes import add_hidden_metadata, copied
+from llama_index_colbert.postprocessor import ModelPostprocessor, named
 
 dispatcher = get_dispatcher(__name__)
 
 
-class ColBERTRerank(BaseNodePostprocessor):
+class ColBERTRerank(ModelPostprocessor):
     """Rerank nodes by late interaction.
 
     Example:
@@ -31,14 +30,7 @@ class ColBERTRerank(BaseNodePostprocessor):
     scores stay as they are. The model is loaded at the first use. Threads may share one reranker.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
-
-    model: str | Path | TokenEncoder | None = Field(
-        default=None,
-        description="A checkpoint's name or folder, or a loaded encoder; None for the model in the box.",
-    )
     top_n: int = Field(default=5, ge=1, description="Nodes to keep.")
-    device: str | None = Field(default=None, description="Where a named model runs; None for the best device present.")
     keep_retrieval_score: bool = Field(
         default=False,
         description="Keep the score of the first retriever in the node's metadata, hidden from embedding and LLM text.",
@@ -54,8 +46,6 @@ class ColBERTRerank(BaseNodePostprocessor):
         default="relevance",
         description="The mean best cosine of the query's vectors, from 0 to 1, or their sum, as the papers have it.",
     )
-
-    _loaded: tuple[Any, Reranker] | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -93,15 +83,6 @@ class ColBERTRerank(BaseNodePostprocessor):
         """Name in serialized pipelines."""
         return "ColBERTRerank"
 
-    @field_serializer("model")
-    def _serialized_model(self, model: str | Path | TokenEncoder | None) -> str | None:
-        return named(model)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled by its settings: the model is loaded again, callbacks stay in their process."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields if name != "callback_manager"}
-        return _unpickled, (type(self), fields)
-
     def _postprocess_nodes(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None) -> list[NodeWithScore]:
         if query_bundle is None:
             raise ValueError("ColBERTRerank needs the query: pass query_bundle=... or query_str=...")
@@ -131,44 +112,11 @@ class ColBERTRerank(BaseNodePostprocessor):
         return [self._scored(nodes[int(hit.passage.id)], hit) for hit in hits[: self.top_n]]
 
     def _scored(self, retrieved: NodeWithScore, hit: Hit) -> NodeWithScore:
-        # The parts that are lists and dicts are copied; an object that an IndexNode stands for is not.
-        parts = ("relationships", "excluded_embed_metadata_keys", "excluded_llm_metadata_keys", "embedding")
-        copies = {name: copy.copy(getattr(retrieved.node, name)) for name in parts}
-        node = retrieved.node.model_copy(update={"metadata": copy.deepcopy(retrieved.node.metadata), **copies})
+        node = copied(retrieved.node)
         if self.keep_retrieval_score:
-            node.metadata["retrieval_score"] = retrieved.score
-            for keys in (node.excluded_embed_metadata_keys, node.excluded_llm_metadata_keys):
-                if "retrieval_score" not in keys:
-                    keys.append("retrieval_score")
+            add_hidden_metadata(node, "retrieval_score", retrieved.score)
         return NodeWithScore(node=node, score=hit.relevance if self.score_scale == "relevance" else hit.score)
-
-    def _reranker(self) -> Reranker:
-        """The loaded model; loaded again where ``model`` or ``device`` were changed, on this object or for a copy."""
-        wanted = (self.model, self.device)
-        loaded = self._loaded
-        if loaded is None or loaded[0] != wanted:
-            with _LOADING:
-                loaded = self._loaded
-                if loaded is None or loaded[0] != wanted:
-                    loaded = self._loaded = (wanted, Reranker(self.model, device=self.device))
-        return loaded[1]
-
-
-# One lock for all: a lock inside the object would keep it from being copied and pickled.
-_LOADING = threading.Lock()
 
 
 def _name(model: str | Path | TokenEncoder | None) -> str:
     return named(model) or "default"
-
-
-def named(model: str | Path | TokenEncoder | None) -> str | None:
-    """What to write for a model: a loaded encoder by its name, the model in the box as None."""
-    if model is None or isinstance(model, str | Path):
-        return None if model is None else str(model)
-    name = str(getattr(model, "name", type(model).__name__))
-    return None if name == "default" else name
-
-
-def _unpickled(cls: type[ColBERTRerank], fields: dict[str, Any]) -> ColBERTRerank:
-    return cls(**fields)

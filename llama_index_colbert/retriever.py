@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core import Settings
@@ -52,6 +53,7 @@ class ColBERTRetriever(BaseRetriever):
         filters: MetadataFilters | None = None,
         node_ids: Sequence[str] | None = None,
         doc_ids: Sequence[str] | None = None,
+        evidence: bool = False,
         **kwargs: Any,
     ) -> None:
         """Take a built index; ``from_defaults``, ``from_nodes`` and ``from_documents`` build one.
@@ -62,6 +64,8 @@ class ColBERTRetriever(BaseRetriever):
             filters: only nodes whose metadata match, nested as they may be; there are ``similarity_top_k`` of those then.
             node_ids: only these nodes; an empty list matches none.
             doc_ids: only nodes of these source documents; an empty list matches none.
+            evidence: put the words of a node that match the query into its metadata, under "evidence" and hidden from
+                embedding and LLM text; of several texts, those that match the first.
             kwargs: ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of every LlamaIndex retriever.
 
         Raises:
@@ -79,6 +83,7 @@ class ColBERTRetriever(BaseRetriever):
         self.filters = filters
         self.node_ids = node_ids
         self.doc_ids = doc_ids
+        self.evidence = evidence
 
     @property
     def similarity_top_k(self) -> int:
@@ -224,7 +229,10 @@ class ColBERTRetriever(BaseRetriever):
         # One text as a rule; a query transform such as HyDE gives several, and an LLM may have left one of them empty.
         texts = [text.strip() for text in query_bundle.embedding_strs if text.strip()] or [query_bundle.query_str.strip()]
         where = to_where(self.filters, self.doc_ids)
-        return to_nodes_with_score(self.index.search_mean(texts, self.similarity_top_k, where=where, ids=self.node_ids))
+        hits = self.index.search_mean(texts, self.similarity_top_k, where=where, ids=self.node_ids)
+        if self.evidence:
+            hits = [replace(hit, evidence=self.index.explain(texts[0], hit)) for hit in hits]
+        return to_nodes_with_score(hits)
 
     @dispatcher.span
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

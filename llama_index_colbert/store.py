@@ -22,7 +22,7 @@ from colbert_core import Index, TokenEncoder
 from llama_index_colbert import saved
 from llama_index_colbert.filters import to_where
 from llama_index_colbert.nodes import to_node, to_passage
-from llama_index_colbert.rerank import named
+from llama_index_colbert.postprocessor import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

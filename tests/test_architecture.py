@@ -14,7 +14,9 @@ ROOT = Path(__file__).parent.parent
 
 # Imports go downwards only. Modules of one layer do not import each other.
 LAYERS = [
-    {"errors", "types", "progress", "threads", "kernels", "training_options"},
+    {"errors", "highlight"},
+    {"evidence"},
+    {"types", "progress", "threads", "kernels", "training_options"},
     {
         "arrays",
         "checkpoint",
@@ -29,7 +31,7 @@ LAYERS = [
         "tokenizer",
     },
     {"backbone", "embeddings", "packed", "recipe", "segment", "store"},
-    {"encoder", "foreign", "scorer"},
+    {"encoder", "excerpts", "explain", "foreign", "scorer"},
     {"gpu"},
     {"search"},
     {"provenance", "upkeep"},
@@ -97,6 +99,8 @@ PUBLIC = {
         "Encoder",
         "EncoderConfig",
         "EncoderMismatchError",
+        "Evidence",
+        "Excerpt",
         "ForeignIndex",
         "Hit",
         "Index",
@@ -123,11 +127,12 @@ PUBLIC = {
         "read_foreign_index",
         "set_num_threads",
     ],
-    "langchain_colbert": ["ColBERTRerank", "ColBERTRetriever", "ColBERTVectorStore"],
+    "langchain_colbert": ["ColBERTContextCompressor", "ColBERTRerank", "ColBERTRetriever", "ColBERTVectorStore"],
     "llama_index_colbert": [
         "ColBERTIndex",
         "ColBERTRerank",
         "ColBERTRetriever",
+        "ColBERTSentencePostprocessor",
         "ColBERTVectorStore",
         "ColbertIndex",
         "ColbertRerank",

@@ -1,0 +1,240 @@
+"""Train the model in the box: a student of 128 dimensions learns from three teachers and from labelled pairs.
+
+    python benchmarks/train_default_model.py SOURCE TRAIN TEXTS OUT [--steps 900]
+
+SOURCE is a folder with the original all-MiniLM-L6-v2 (its sha256 is checked), TRAIN one of *.jsonl.xz with "query" and
+"positive", TEXTS one with "title" and "text", for the projection that the student starts with. OUT keeps what each step made,
+and a second call goes on where the first one ended:
+
+    start/           the untrained student: the source and a projection fitted by PCA (make_default_model.py)
+    examples.jsonl   queries with a positive, negatives that BM25 and the source's pooled vectors rank high, teacher scores
+    dev.json         pairs that were left out of the examples, to choose by
+    run/             ``colbert train --base start examples.jsonl``, with the settings below
+    model/           the checkpoint: weights between start and end, as int8
+
+The teachers are the source's token vectors at all 384 dimensions under MaxSim, its pooled vectors, and BM25. Their scores
+are standardised over the candidates of a query and added with the weights of ``TEACHERS``: each knows what the others miss,
+and a student that learns from their sum does not forget what it started with. A candidate that the teachers rank above the
+positive is taken for a false negative.
+"""
+
+import argparse
+import json
+import lzma
+import random
+import string
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from tqdm import tqdm
+from transformers import AutoModel, AutoTokenizer
+
+from colbert_core import Encoder, Index, Passage
+from colbert_core.bm25 import BM25
+from colbert_core.checkpoint import quantize_rows
+from colbert_core.checkpoint.files import read_weights
+from colbert_core.train import Example, read_examples, train, write_examples
+
+# Pairs of each file: questions first, then titles and headings, which are weak but of many subjects.
+PAIRS = {
+    "squad_v1_dev": 7000,
+    "medquad": 4000,
+    "arxiv_title_abstract": 3500,
+    "scitldr": 3500,
+    "stackexchange_small": 3000,
+    "enwiki2015_title": 2500,
+    "enwiki2021_title": 2500,
+    "boolq_train": 2000,
+    "expertqa": 1977,
+    "policyqa": 1800,
+    "multirc": 1665,
+    "openstax_glossary": 1600,
+    "medical_forum": 1500,
+    "jhu_covid_faq": 1444,
+    "covidqa": 1402,
+    "fairytaleqa": 1200,
+    "pubmedqa_l": 1000,
+    "openstax_head": 1000,
+    "msdocs_cpp": 1000,
+    "msdocs_win32": 700,
+    "msdocs_powershell": 500,
+    "awsdocs_ec2": 400,
+    "awsdocs_s3": 300,
+}
+TEACHERS = {"token vectors": 1.0, "pooled vectors": 0.5, "BM25": 0.25}
+SETTINGS = {
+    "preset": "colbertv2",
+    "loss": "distillation+in-batch",
+    "query_length": 48,
+    "passage_length": 128,
+    "negatives": 3,
+    "batch_size": 32,
+    "learning_rate": 3e-5,
+    "warmup_steps": 90,
+    "weight_decay": 0.01,
+    "precision": "bf16",
+    "checkpoint_every": 90,
+    "seed": 12345,
+}
+# Candidates of a query from each of BM25 and the pooled vectors.
+DEPTH = 15
+# A positive that the teachers rank behind so many candidates is taken for a wrong label.
+WORST_RANK = 8
+DEV_SHARE = 0.02
+
+
+def read_pairs(folder):
+    """The pairs of each source, drawn with a fixed seed, each distinct pair once."""
+    for name, count in PAIRS.items():
+        with lzma.open(folder / f"{name}.jsonl.xz", "rt", encoding="utf-8") as lines:
+            records = [json.loads(line) for line in lines]
+        pairs = list(dict.fromkeys((record["query"].strip(), record["positive"].strip()) for record in records))
+        pairs = [(query, positive) for query, positive in pairs if len(query) > 3 and len(positive) > 40]
+        for query, positive in random.Random(name).sample(pairs, min(count, len(pairs))):
+            yield name, query, positive
+
+
+class Source:
+    """all-MiniLM-L6-v2 as two teachers: unit token vectors, and pooled vectors."""
+
+    def __init__(self, folder, most_tokens):
+        self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        self.model = AutoModel.from_pretrained(str(folder)).eval()
+        self.most = most_tokens
+        self.punctuation = torch.tensor(self.tokenizer.convert_tokens_to_ids(list(string.punctuation)))
+
+    @torch.inference_mode()
+    def encode(self, texts, skip_punctuation):
+        """Pooled vectors (n, 384) float32, and for each text its token vectors (n_tokens, 384) float16."""
+        all_ids = self.tokenizer(texts, truncation=True, max_length=self.most)["input_ids"]
+        order = np.argsort([len(ids) for ids in all_ids], kind="stable")
+        pooled, tokens = np.empty((len(texts), 384), np.float32), [None] * len(texts)
+        for first in tqdm(range(0, len(order), 32), "Teaching vectors", mininterval=10):
+            some = order[first : first + 32]
+            ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(all_ids[i]) for i in some], batch_first=True)
+            mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(all_ids[i])) for i in some], batch_first=True)
+            with torch.autocast("cpu", torch.bfloat16):
+                hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+            pooled[some] = torch.nn.functional.normalize((hidden * mask[..., None]).sum(1), dim=-1)
+            kept = mask.bool() & ~torch.isin(ids, self.punctuation) if skip_punctuation else mask.bool()
+            unit = torch.nn.functional.normalize(hidden, dim=-1).half()
+            for row, i in enumerate(some):
+                tokens[i] = unit[row][kept[row]].numpy()
+        return pooled, tokens
+
+
+def standardised(scores):
+    return (scores - scores.mean()) / (scores.std() + 1e-6)
+
+
+def make_examples(source, folder, out, dev_out):
+    """Mine negatives and score them; hold some pairs back."""
+    pairs = list(read_pairs(folder))
+    number_of = {}
+    for _, _, positive in pairs:
+        number_of.setdefault(positive, len(number_of))
+    passages = list(number_of)
+    known = {}
+    for _, query, positive in pairs:
+        known.setdefault(query, set()).add(number_of[positive])
+    queries = list(known)
+    print(f"{len(pairs)} pairs, {len(queries)} queries, {len(passages)} passages", flush=True)
+
+    teacher = Source(source, SETTINGS["passage_length"])
+    query_pooled, query_tokens = teacher.encode(queries, skip_punctuation=False)
+    pooled, tokens = teacher.encode(passages, skip_punctuation=True)
+    bm25 = BM25.build((Passage(str(i), text) for i, text in enumerate(passages)), progress=False)
+
+    dev_queries = set(random.Random(0).sample(queries, int(len(queries) * DEV_SHARE)))
+    dev = {"queries": [], "passages": {}}
+    examples, dropped = [], 0
+    rng = np.random.default_rng(SETTINGS["seed"])
+    for first in tqdm(range(0, len(queries), 256), "Mining", mininterval=10):
+        some = range(first, min(first + 256, len(queries)))
+        nearest = np.argpartition(-(query_pooled[some.start : some.stop] @ pooled.T), DEPTH)[:, :DEPTH]
+        ranked = bm25.search_many([queries[i] for i in some], DEPTH)
+        for i, near, words in zip(some, nearest, ranked, strict=True):
+            query, relevant = queries[i], known[queries[i]]
+            lexical = {int(name): score for name, score in words}
+            candidates = np.array(sorted({*relevant, *near.tolist(), *lexical}))
+            vectors = query_tokens[i].astype(np.float32)
+            maxsim = np.array([(vectors @ tokens[c].astype(np.float32).T).max(1).sum() for c in candidates])
+            cosine = pooled[candidates] @ query_pooled[i]
+            words_score = np.array([lexical.get(c, 0.9 * min(lexical.values(), default=0)) for c in candidates.tolist()])
+            weights = dict(zip(TEACHERS, (maxsim, cosine, words_score), strict=True))
+            score = maxsim.std() * sum(TEACHERS[name] * standardised(some_) for name, some_ in weights.items())
+            is_relevant = np.isin(candidates, list(relevant))
+            if query in dev_queries:
+                dev["queries"].append([query, [str(c) for c in sorted(relevant)]])
+                dev["passages"] |= {str(c): passages[c] for c in candidates}
+                continue
+            for positive in np.flatnonzero(is_relevant):
+                above = int((score[~is_relevant] > score[positive]).sum())
+                below = np.flatnonzero(~is_relevant & (score < score[positive]))
+                if above >= WORST_RANK or len(below) < 3:
+                    dropped += 1
+                    continue
+                below = below[np.argsort(-score[below], kind="stable")]
+                hard = rng.choice(below[:5], 2, replace=False) if len(below) > 5 else below[:2]
+                rest = np.setdiff1d(below, hard)
+                chosen = [positive, *hard, rng.choice(rest)]
+                texts = [passages[candidates[c]] for c in chosen]
+                examples.append(Example(query, texts[0], tuple(texts[1:]), tuple(float(score[c]) for c in chosen)))
+    print(f"{len(examples)} examples, {dropped} pairs dropped, {len(dev['queries'])} queries held back", flush=True)
+    random.Random(1).shuffle(examples)
+    write_examples(examples, out)
+    dev_out.write_text(json.dumps(dev), encoding="utf-8")
+
+
+def dev_score(dev, encoder):
+    """Mean reciprocal rank at 10 of the queries held back, over their candidates' collection."""
+    index = Index.create(None, encoder, nbits=None)
+    index.add([Passage(name, text) for name, text in dev["passages"].items()], progress=False)
+    total = 0.0
+    for (_, relevant), hits in zip(dev["queries"], index.search_many([query for query, _ in dev["queries"]], 10), strict=True):
+        total += next((1 / hit.rank for hit in hits if hit.passage.id in relevant), 0.0)
+    return total / len(dev["queries"])
+
+
+def between(start, end, share, out):
+    """A checkpoint with ``share`` of the end's weights and the rest of the start's, as int8."""
+    first, last = (read_weights(folder) for folder in (start, end))
+    mixed = {name: (1 - share) * first[name].float() + share * last[name].float() for name in first}
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(quantize_rows(mixed), out / "model.safetensors", metadata={"format": "pt"})
+    for name in ("config.json", "artifact.metadata", "tokenizer.json", "tokenizer_config.json"):
+        (out / name).write_bytes((end / name).read_bytes())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("source", "train", "texts", "out"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--steps", type=int, default=900)
+    options = parser.parse_args()
+    out = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    start, examples, dev = out / "start", out / "examples.jsonl", out / "dev.json"
+    if not start.exists():
+        script = Path(__file__).with_name("make_default_model.py")
+        subprocess.run([sys.executable, script, options.source, options.texts, start], check=True)
+        config = json.loads((start / "config.json").read_text(encoding="utf-8"))
+        config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # a student of scores needs no noise
+        (start / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if not dev.exists():
+        make_examples(options.source, options.train, examples, dev)
+    held_back = json.loads(dev.read_text(encoding="utf-8"))
+    print(f"start: MRR@10 {dev_score(held_back, Encoder.from_pretrained(start)):.4f} on pairs held back", flush=True)
+    train(read_examples(examples), start, out=out / "run", steps=options.steps, epochs=100, **SETTINGS)
+    for share in (0.25, 0.5, 0.75, 1.0):
+        between(start, out / "run" / "model", share, out / f"model-{share}")
+        score = dev_score(held_back, Encoder.from_pretrained(out / f"model-{share}"))
+        print(f"{share} of the way: MRR@10 {score:.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

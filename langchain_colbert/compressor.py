@@ -1,0 +1,59 @@
+"""What the document compressors share: a model that is loaded at the first use, and documents that are copied."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.documents import BaseDocumentCompressor
+from pydantic import ConfigDict, Field, PrivateAttr, field_serializer
+
+from colbert_core import Reranker, TokenEncoder
+
+if TYPE_CHECKING:
+    from langchain_core.documents import Document
+
+
+class ModelCompressor(BaseDocumentCompressor):
+    """A document compressor that scores with a late-interaction model.
+
+    The model is loaded at the first use. Threads may share one compressor; copies and pickles share the model.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    model: str | Path | TokenEncoder | None = None
+    """A checkpoint's name or folder, or a loaded encoder; None for the model in the box."""
+    device: str | None = Field(default=None)
+    """Where a named model runs; None for the best device present."""
+
+    _loaded: tuple[Any, Reranker] | None = PrivateAttr(default=None)
+
+    @field_serializer("model")
+    def _serialized_model(self, model: str | Path | TokenEncoder | None) -> str | None:
+        return str(model) if isinstance(model, str | Path) else getattr(model, "name", None)
+
+    def _reranker(self) -> Reranker:
+        """The loaded model; loaded again where ``model`` or ``device`` were changed, on this object or for a copy."""
+        wanted = (self.model, self.device)
+        loaded = self._loaded
+        if loaded is None or loaded[0] != wanted:
+            with _LOADING:
+                loaded = self._loaded
+                if loaded is None or loaded[0] != wanted:
+                    loaded = self._loaded = (wanted, Reranker(self.model, device=self.device))
+        return loaded[1]
+
+
+# One lock for all: a lock inside the object would keep it from being copied and pickled.
+_LOADING = threading.Lock()
+
+
+def copied_metadata(document: Document) -> dict[str, Any]:
+    """A deep copy, or a shallow one where another retriever's metadata hold what cannot be copied, such as a lock."""
+    try:
+        return copy.deepcopy(document.metadata)
+    except Exception:
+        return dict(document.metadata)

@@ -1,0 +1,65 @@
+"""What the node postprocessors share: a model that is loaded at the first use."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_serializer
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+
+from colbert_core import Reranker, TokenEncoder
+
+
+class ModelPostprocessor(BaseNodePostprocessor):
+    """A node postprocessor that scores with a late-interaction model.
+
+    The model is loaded at the first use. Threads may share one postprocessor.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    model: str | Path | TokenEncoder | None = Field(
+        default=None,
+        description="A checkpoint's name or folder, or a loaded encoder; None for the model in the box.",
+    )
+    device: str | None = Field(default=None, description="Where a named model runs; None for the best device present.")
+
+    _loaded: tuple[Any, Reranker] | None = PrivateAttr(default=None)
+
+    @field_serializer("model")
+    def _serialized_model(self, model: str | Path | TokenEncoder | None) -> str | None:
+        return named(model)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by its settings: the model is loaded again, callbacks stay in their process."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name != "callback_manager"}
+        return _unpickled, (type(self), fields)
+
+    def _reranker(self) -> Reranker:
+        """The loaded model; loaded again where ``model`` or ``device`` were changed, on this object or for a copy."""
+        wanted = (self.model, self.device)
+        loaded = self._loaded
+        if loaded is None or loaded[0] != wanted:
+            with _LOADING:
+                loaded = self._loaded
+                if loaded is None or loaded[0] != wanted:
+                    loaded = self._loaded = (wanted, Reranker(self.model, device=self.device))
+        return loaded[1]
+
+
+# One lock for all: a lock inside the object would keep it from being copied and pickled.
+_LOADING = threading.Lock()
+
+
+def named(model: str | Path | TokenEncoder | None) -> str | None:
+    """What to write for a model: a loaded encoder by its name, the model in the box as None."""
+    if model is None or isinstance(model, str | Path):
+        return None if model is None else str(model)
+    name = str(getattr(model, "name", type(model).__name__))
+    return None if name == "default" else name
+
+
+def _unpickled(cls: type[ModelPostprocessor], fields: dict[str, Any]) -> ModelPostprocessor:
+    return cls(**fields)

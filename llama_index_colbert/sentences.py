@@ -1,0 +1,70 @@
+"""``ColBERTSentencePostprocessor``: of what was retrieved, only the sentences that carry what matches the query."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llama_index.core.bridge.pydantic import Field, model_validator
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+
+from colbert_core import Passage
+from llama_index_colbert.nodes import add_hidden_metadata, copied
+from llama_index_colbert.postprocessor import ModelPostprocessor
+
+_DEFAULT_RATIO = 0.35
+
+
+class ColBERTSentencePostprocessor(ModelPostprocessor):
+    """Cut nodes down to the sentences that matter, so that the LLM reads a third of the tokens.
+
+    No LLM is asked: the tokens of every sentence are matched with those of the query, in the context of the node.
+
+    Example:
+        .. code-block:: python
+
+            query_engine = index.as_query_engine(node_postprocessors=[ColBERTSentencePostprocessor(max_tokens=1000)])
+
+    New ``NodeWithScore`` objects come back in the order given, with id, score and metadata; nodes of which nothing is left are
+    left out, as are those without text. Sentences keep their order, and " … " stands for what is left out between two. The
+    characters of the original text are in the metadata as "excerpt_spans", hidden from embedding and LLM text.
+    """
+
+    keep_ratio: float | None = Field(
+        default=None, gt=0, le=1, description="What part of the nodes' tokens to keep at most; .35 without max_tokens."
+    )
+    max_tokens: int | None = Field(default=None, ge=1, description="The most tokens of all nodes together.")
+    count_tokens: Callable[[str], int] | None = Field(
+        default=None, exclude=True, description="The length of a text; None for the model's own tokenizer."
+    )
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> ColBERTSentencePostprocessor:
+        if self.keep_ratio is not None and self.max_tokens is not None:
+            raise ValueError(f"Give max_tokens or keep_ratio, one of them; got {self.max_tokens} and {self.keep_ratio}.")
+        return self
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name in serialized pipelines."""
+        return "ColBERTSentencePostprocessor"
+
+    def _postprocess_nodes(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None) -> list[NodeWithScore]:
+        if query_bundle is None:
+            raise ValueError("ColBERTSentencePostprocessor needs the query: pass query_bundle=... or query_str=...")
+        if not nodes:
+            return []
+        passages = [Passage(str(place), found.node.get_content(MetadataMode.NONE)) for place, found in enumerate(nodes)]
+        budget: dict[str, Any] = {"max_tokens": self.max_tokens, "keep_ratio": self.keep_ratio}
+        if self.max_tokens is None and self.keep_ratio is None:
+            budget["keep_ratio"] = _DEFAULT_RATIO
+        query = query_bundle.query_str.strip()
+        kept = self._reranker().excerpts(query, passages, count_tokens=self.count_tokens, progress=False, **budget)
+        shortened = []
+        for excerpt in kept:
+            retrieved = nodes[int(excerpt.passage.id)]
+            node = copied(retrieved.node)
+            node.set_content(excerpt.text)
+            add_hidden_metadata(node, "excerpt_spans", [list(span) for span in excerpt.spans])
+            shortened.append(NodeWithScore(node=node, score=retrieved.score))
+        return shortened

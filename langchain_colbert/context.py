@@ -38,7 +38,7 @@ class ColBERTContextCompressor(ModelCompressor):
         ```python
         from langchain_colbert import ColBERTContextCompressor
 
-        compressor = ColBERTContextCompressor(max_tokens=20)
+        compressor = ColBERTContextCompressor(max_tokens=10)
         ```
 
     Usage:
@@ -52,8 +52,8 @@ class ColBERTContextCompressor(ModelCompressor):
         ```
 
         ```text
-        cats [[0, 50]]
-        Cats are mammals. They purr when they are content.
+        cats [[18, 50]]
+        They purr when they are content.
         ```
 
     Use within a chain:
@@ -67,7 +67,7 @@ class ColBERTContextCompressor(ModelCompressor):
         ```
 
         ```text
-        Cats are mammals. They purr when they are content.
+        They purr when they are content.
         ```
 
     Documents keep their order, id and metadata; those of which nothing is left are left out. Sentences keep their order, and
@@ -96,6 +96,8 @@ class ColBERTContextCompressor(ModelCompressor):
             ValueError: the query is blank, or a loaded encoder cannot count and there is no ``count_tokens``.
         """
         documents = list(documents)
+        if not documents:
+            return []
         passages = [Passage(str(position), document.page_content) for position, document in enumerate(documents)]
         budget: dict[str, Any] = {"max_tokens": self.max_tokens, "keep_ratio": self.keep_ratio}
         if self.max_tokens is None and self.keep_ratio is None:

@@ -328,3 +328,42 @@ def test_a_collection_is_read_by_number(tmp_path):
         read_collection(tmp_path / "c.tsv")
     (tmp_path / "c.jsonl").write_text('{"text": "one"}\n"two"\n')
     assert read_collection(tmp_path / "c.jsonl") == ["one", "two"]
+
+
+def test_search_and_explain_show_which_words_matched(run, notes, tmp_path):
+    assert run("index", "notes", "--out", "i", "--quiet")[0] == 0
+    code, out, _ = run("search", "i", "rust language", "-k", "1", "--explain")
+    assert code == 0
+    assert "[" in out.split("] ", 1)[1]  # no terminal, so brackets mark
+    _, out, _ = run("search", "i", "rust language", "-k", "2", "--explain", "--json")
+    assert [set(json.loads(line)["evidence"]) for line in out.splitlines()] == [
+        {"score", "relevance", "window", "highlights", "unmatched"}
+    ] * 2
+
+    code, out, _ = run("explain", "i", "rust language", "--id", "notes/deep/rust.txt#1")
+    assert code == 0
+    assert "[notes/deep/rust.txt#1]" in out
+    _, out, _ = run("explain", "i", "rust language", "-k", "2", "--json")
+    assert [json.loads(line)["id"] for line in out.splitlines()][0]
+    code, out, _ = run("explain", "i", "rust <b>language</b>", "--html", "out.html")
+    assert (code, out) == (0, "out.html has 3 passages.\n")
+    page = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "rust &lt;b&gt;" in page
+    assert page.count('class="colbert-evidence"') == 3
+
+    assert "no passage with the id 'nothing'" in run("explain", "i", "rust", "--id", "nothing")[2]
+    code, _, err = run("explain", "i", "rust", "--html", "nowhere/out.html")
+    assert code == 1
+    assert "nowhere/out.html" in err
+
+
+@pytest.mark.parametrize(("variables", "colours"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_colours_are_for_terminals_that_want_them(monkeypatch, variables, colours):
+    from colbert_core import cli
+
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert cli._has_colors() is colours

@@ -268,7 +268,7 @@ def test_rerank_input_is_checked(words):
 
 
 def test_the_model_is_loaded_at_the_first_use_and_once(stanford_folder, monkeypatch):
-    import langchain_colbert.rerank as module
+    import langchain_colbert.compressor as module
 
     loaded = []
     load = module.Reranker
@@ -293,7 +293,7 @@ def test_a_changed_model_takes_effect(words):
 
 
 def test_a_reranker_that_is_loaded_does_not_wait_for_one_that_loads(words, monkeypatch):
-    import langchain_colbert.rerank as module
+    import langchain_colbert.compressor as module
 
     loaded, slow = ColBERTRerank(model=words), ColBERTRerank(model="slow")
     expected = loaded.compress_documents(DOCUMENTS, "dog barks")

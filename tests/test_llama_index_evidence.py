@@ -1,0 +1,134 @@
+"""Evidence and the sentence postprocessor in LlamaIndex, in real query engines."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+from llama_index.core.llms import MockLLM
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.schema import IndexNode, MetadataMode, NodeWithScore, TextNode
+from pydantic import ValidationError
+
+from llama_index_colbert import ColBERTRetriever, ColBERTSentencePostprocessor
+
+CATS = "Cats are mammals. They purr when they are content. Many of them live on farms."
+RUST = "Rust is a language. It was made at Mozilla. Rust programs do not crash much."
+
+
+def nodes():
+    return [TextNode(id_="cats", text=CATS, metadata={"kind": "purring pets"}), TextNode(id_="rust", text=RUST)]
+
+
+@pytest.fixture
+def retriever(default_encoder):
+    return ColBERTRetriever.from_nodes(nodes(), similarity_top_k=1, model=default_encoder, evidence=True)
+
+
+@pytest.fixture(scope="module")
+def postprocessor(default_encoder):
+    return ColBERTSentencePostprocessor(model=default_encoder, max_tokens=16)
+
+
+def scored(*some):
+    return [NodeWithScore(node=node, score=0.5) for node in some]
+
+
+def test_a_retriever_says_which_words_matched_on_request(retriever):
+    (found,) = retriever.retrieve("Why do cats purr?")
+    evidence = found.node.metadata["evidence"]
+    placed = [one for one in evidence["highlights"] if one["start"] is not None]
+    assert any("purr" in one["text"] for one in placed)
+    assert all(found.node.text[one["start"] : one["end"]] == one["text"] for one in placed)
+    assert evidence["window"] == [0, len(CATS)]
+    assert json.loads(json.dumps(evidence)) == evidence
+    retriever.evidence = False
+    assert "evidence" not in retriever.retrieve("Why do cats purr?")[0].node.metadata
+
+
+def test_what_matched_in_the_metadata_has_no_place_in_the_text(retriever):
+    (found,) = retriever.retrieve("pets of a kind")
+    unplaced = [one for one in found.node.metadata["evidence"]["highlights"] if one["start"] is None]
+    assert "kind" in " ".join(one["text"] for one in unplaced)
+
+
+@pytest.mark.parametrize("mode", [MetadataMode.EMBED, MetadataMode.LLM])
+def test_evidence_is_kept_out_of_embedding_and_llm_text(retriever, mode):
+    (found,) = retriever.retrieve("Why do cats purr?")
+    assert "evidence" not in found.node.get_content(mode)
+    engine = RetrieverQueryEngine.from_args(retriever, llm=MockLLM())
+    assert "similarity" not in str(engine.query("Why do cats purr?"))
+
+
+def test_only_the_sentences_that_matter_stay(postprocessor):
+    given = scored(*nodes())
+    found = postprocessor.postprocess_nodes(given, query_str="Why do cats purr?")
+    assert [one.node.node_id for one in found] == ["cats"]
+    (cats,) = found
+    assert "They purr when they are content." in cats.node.text
+    assert cats.score == 0.5
+    assert cats.node.metadata["kind"] == "purring pets"
+    spans = cats.node.metadata["excerpt_spans"]
+    assert " … ".join(CATS[start:end] for start, end in spans) == cats.node.text
+    assert "excerpt_spans" not in cats.node.get_content(MetadataMode.LLM)
+    assert given[0].node.text == CATS
+    assert "excerpt_spans" not in given[0].node.metadata
+
+
+async def test_in_a_query_engine_the_llm_reads_what_is_left(default_encoder, postprocessor):
+    retriever = ColBERTRetriever.from_nodes(nodes(), similarity_top_k=2, model=default_encoder)
+    engine = RetrieverQueryEngine.from_args(
+        retriever, llm=MockLLM(), node_postprocessors=[postprocessor], response_mode="compact"
+    )
+    answer = str(engine.query("Why do cats purr?"))
+    assert "They purr when they are content." in answer
+    assert "farms" not in answer
+    assert str(await engine.aquery("Why do cats purr?")) == answer
+
+
+def test_budgets(default_encoder):
+    n_all = sum(default_encoder.count_tokens(text) for text in (CATS, RUST))
+
+    def n_kept(**budget):
+        found = ColBERTSentencePostprocessor(model=default_encoder, **budget).postprocess_nodes(
+            scored(*nodes()), query_str="Why do cats purr?"
+        )
+        return sum(default_encoder.count_tokens(one.node.text) for one in found)
+
+    assert 0 < n_kept() <= 0.35 * n_all
+    assert 0 < n_kept(keep_ratio=0.6) <= 0.6 * n_all
+    assert 0 < n_kept(max_tokens=12) <= 12
+
+
+def test_nothing_and_nodes_without_text_are_no_error(postprocessor):
+    assert ColBERTSentencePostprocessor(model="/no/such/model").postprocess_nodes([], query_str="cats") == []
+    found = postprocessor.postprocess_nodes(scored(TextNode(text=""), nodes()[0]), query_str="Why do cats purr?")
+    assert [one.node.node_id for one in found] == ["cats"]
+
+
+def test_an_index_node_keeps_its_object(postprocessor):
+    target = object()
+    (found,) = postprocessor.postprocess_nodes(
+        scored(IndexNode(text=CATS, index_id="cats", obj=target)), query_str="Why do cats purr?"
+    )
+    assert found.node.obj is target
+
+
+def test_settings_go_to_a_dict_and_back_and_it_is_pickled(stanford_folder):
+    made = ColBERTSentencePostprocessor(model=stanford_folder, device="cpu", keep_ratio=0.7)
+    assert made.to_dict()["class_name"] == "ColBERTSentencePostprocessor"
+    again = ColBERTSentencePostprocessor.from_dict(made.to_dict())
+    assert (str(again.model), again.keep_ratio) == (str(stanford_folder), 0.7)
+    expected = [one.node.text for one in made.postprocess_nodes(scored(*nodes()), query_str="cats")]
+    pickled = pickle.loads(pickle.dumps(made))
+    assert [one.node.text for one in pickled.postprocess_nodes(scored(*nodes()), query_str="cats")] == expected
+
+
+def test_bad_settings_are_refused(postprocessor):
+    with pytest.raises(ValidationError, match="max_tokens or keep_ratio, one of them"):
+        ColBERTSentencePostprocessor(max_tokens=5, keep_ratio=0.5)
+    with pytest.raises(ValidationError):
+        ColBERTSentencePostprocessor(keep_ratio=0)
+    with pytest.raises(ValueError, match="needs the query"):
+        postprocessor.postprocess_nodes(scored(*nodes()))

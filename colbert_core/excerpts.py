@@ -76,6 +76,28 @@ def excerpts(
     wholes = np.full(len(passages), -np.inf, np.float32)
     np.maximum.at(wholes, embeddings.owners, maxsim(query_vectors, embeddings.vectors, embeddings.doclens))
     scores = [some + _PASSAGE_WEIGHT * whole for some, whole in zip(scores, wholes, strict=True)]
+    return fitted(passages, sentences, scores, count_tokens, max_tokens=max_tokens, keep_ratio=keep_ratio)
+
+
+def fitted(
+    passages: Sequence[Passage],
+    sentences: Sequence[Sequence[tuple[int, int]]],
+    scores: Sequence[NDArray[np.float32]],
+    count_tokens: Callable[[str], int],
+    *,
+    max_tokens: int | None,
+    keep_ratio: float | None,
+) -> list[Excerpt]:
+    """Take sentences by falling score, those that fit; of equals the first.
+
+    Args:
+        passages: as for ``excerpts``, and so are the last three.
+        sentences: characters of the sentences of each passage, half-open, in order and apart.
+        scores: *Shape:* (n_sentences,) for each passage.
+        count_tokens: the length of a text.
+        max_tokens: most tokens of all excerpts together.
+        keep_ratio: instead, the most as a part of what all passages have.
+    """
     before = [count_tokens(passage.text) for passage in passages]
     budget = max_tokens if keep_ratio is None else math.floor(keep_ratio * sum(before))
     assert budget is not None

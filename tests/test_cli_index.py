@@ -344,7 +344,7 @@ def test_search_and_explain_show_which_words_matched(run, notes, tmp_path):
     assert code == 0
     assert "[notes/deep/rust.txt#1]" in out
     _, out, _ = run("explain", "i", "rust language", "-k", "2", "--json")
-    assert [json.loads(line)["id"] for line in out.splitlines()][0]
+    assert json.loads(out.splitlines()[0])["id"]
     code, out, _ = run("explain", "i", "rust <b>language</b>", "--html", "out.html")
     assert (code, out) == (0, "out.html has 3 passages.\n")
     page = (tmp_path / "out.html").read_text(encoding="utf-8")

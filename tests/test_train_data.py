@@ -211,11 +211,26 @@ def test_a_failure_leaves_nothing_and_a_killed_one_is_redone(model, tmp_path):
         yield CAT
         raise KeyboardInterrupt
 
-    (tmp_path / ".data-killed" / "new").mkdir(parents=True)
+    (tmp_path / ".data.unfinished" / "left by a process that was killed").mkdir(parents=True)
     with pytest.raises(KeyboardInterrupt):
         prepare(failing(), model, tmp_path / "data")
     assert list(tmp_path.iterdir()) == []
     assert len(prepare([CAT], model, tmp_path / "data")) == 1
+
+
+def test_folders_of_similar_names_are_left_alone_and_may_be_prepared_at_the_same_time(model, tmp_path):
+    (tmp_path / ".set-backup").mkdir()
+    (tmp_path / ".set-backup" / "thesis.txt").write_text("precious")
+
+    def meanwhile():
+        yield CAT
+        for name in ("set", "*", "set-de?"):
+            prepare([DOG], model, tmp_path / name)
+        yield DOG
+
+    assert len(prepare(meanwhile(), model, tmp_path / "set-dev")) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["*", ".set-backup", "set", "set-de?", "set-dev"]
+    assert (tmp_path / ".set-backup" / "thesis.txt").read_text() == "precious"
 
 
 def test_nothing_to_prepare_and_a_folder_of_something_else_are_errors(model, tmp_path):

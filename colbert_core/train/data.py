@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -164,7 +163,7 @@ def prepare(
     sources: Iterable[str | PathLike[str]] = (),
     progress: bool | None = None,
 ) -> Examples:
-    """Tokenize examples into a folder, which appears when it is whole.
+    """Tokenize examples into a folder, which appears when it is whole. One process at a time may write it.
 
     Every text is tokenized and stored once, however often it comes. A passage longer than the model reads at once is cut to
     its first window.
@@ -188,13 +187,11 @@ def prepare(
     there = _present(folder)
     if there is not None and files and (there.manifest["sources"], there.manifest["tokens"]) == (files, known):
         return there
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed
-        shutil.rmtree(abandoned, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
-        made = Path(work) / "new"
-        made.mkdir()
-        arrays, counts = _written(examples, model.recipe, made, progress)
+    work = folder.with_name(f".{folder.name}.unfinished")  # always the same, so that what a killed process left goes
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        arrays, counts = _written(examples, model.recipe, work, progress)
         if not counts["examples"]:
             raise ValueError(f"There are no examples to prepare for {folder}; give at least one.")
         manifest = {
@@ -206,7 +203,7 @@ def prepare(
             "counts": counts,
             "arrays": arrays,
         }
-        (made / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        (work / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         if there is not None:
             if (there.manifest["arrays"], there.manifest["tokens"]) == (arrays, known):
                 return there
@@ -214,11 +211,13 @@ def prepare(
                 f"{folder} holds other examples, or the same for another model ({there.manifest['counts']['examples']} for "
                 f"{there.manifest['name']}, not {counts['examples']} for {model.name}); remove it or name another folder."
             )
-        sync(*made.iterdir(), made)
+        sync(*work.iterdir(), work)
         if folder.exists():
             folder.rmdir()  # empty, as _present has seen
-        made.rename(folder)
+        work.rename(folder)
         sync(folder.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     return Examples.open(folder)
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from os import PathLike
 
+    from colbert_core.types import Hit
+
 Run: TypeAlias = dict[str, dict[str, float]]
 """For each query the scores of the passages that were found, by their ids, best first."""
 
@@ -289,6 +291,18 @@ def import_extra(module: str, purpose: str, package: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtraError(f"{purpose} needs {package} ({error}): pip install {package}") from error
+
+
+def by_document(hits: Iterable[Hit]) -> list[tuple[str, float]]:
+    """Ids and scores of documents, best first, as a collection's judgements name them.
+
+    Of one that was cut into ``ID#1``, ``ID#2`` and so on, as the command line does it, the best piece counts, as ``ID``.
+    """
+    best: dict[str, float] = {}
+    for hit in hits:
+        whole = str(hit.passage.metadata.get("document_id"))
+        best.setdefault(whole if hit.passage.id.startswith(f"{whole}#") else hit.passage.id, hit.score)
+    return list(best.items())
 
 
 # Runs and judgements in files of their own

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from colbert_core.collection import import_extra
+from colbert_core.collection import by_document, import_extra
 from colbert_core.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from colbert_core.index import Index
     from colbert_core.rerank import Reranker
     from colbert_core.search import SearchConfig
-    from colbert_core.types import Hit, Passage
+    from colbert_core.types import Passage
 
     Pairs = list[tuple[str, float]]
     Search = Callable[[list[str]], list[Pairs]]
@@ -280,17 +280,9 @@ def search_index(index: Index, k: int, *, exact: bool = False, config: SearchCon
     """
 
     def search(texts: list[str]) -> list[Pairs]:
-        return [_by_document(hits) for hits in index.search_many(texts, k, exact=exact, config=config)]
+        return [by_document(hits) for hits in index.search_many(texts, k, exact=exact, config=config)]
 
     return search
-
-
-def _by_document(hits: Iterable[Hit]) -> Pairs:
-    best: dict[str, float] = {}
-    for hit in hits:
-        whole = str(hit.passage.metadata.get("document_id"))
-        best.setdefault(whole if hit.passage.id.startswith(f"{whole}#") else hit.passage.id, hit.score)
-    return list(best.items())
 
 
 def search_engine(engine: Engine, k: int, **settings: Any) -> Search:

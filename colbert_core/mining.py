@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from colbert_core.collection import by_document
 from colbert_core.index import Index
 from colbert_core.progress import progress_bar
 from colbert_core.train.examples import Example
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 # Queries searched together.
 _AT_A_TIME = 64
+
+# Texts asked for together, about 100 MB: where they are on disk, all of it may be read each time.
+_TEXTS_AT_A_TIME = 2**18
 
 # How much deeper than the window a search goes where that holds too few: twice as deep each time, up to so many times.
 _DEEPEST = 16
@@ -60,7 +64,7 @@ def mine(
         qrels: for each query the grade of judged passages by id; above 0 is relevant. No judged passage above 0 becomes a
             negative of its query. Queries without a relevant one are passed over.
         search_many: the k best passages of each of some queries, as ids and scores, best first, such as ``searcher(index)``.
-        texts: passages by their ids.
+        texts: passages by their ids; it is asked for many at a time.
         n_negatives: of each example.
         ranks: first and last rank of the window, both in it, counted from 1 over what the retriever returns.
         margin: from above 0 to 1, such as .95; None drops nothing.
@@ -146,10 +150,21 @@ def as_collection(pairs: Iterable[Example]) -> tuple[dict[str, str], dict[str, d
 
 
 def searcher(index: Index) -> SearchMany:
-    """How ``mine`` searches an index."""
+    """How ``mine`` searches an index.
+
+    Of a document that was cut into ``ID#1``, ``ID#2`` and so on the best piece counts, as ``ID``, which is what the judgements
+    and texts of a collection have; so many pieces are asked for that there are k documents, unless the index has no more.
+    """
 
     def search_many(queries: list[str], k: int) -> list[Ranked]:
-        return [[(hit.passage.id, hit.score) for hit in hits] for hits in index.search_many(queries, k)]
+        found: dict[int, Ranked] = {}
+        pending, depth = [*range(len(queries))], k
+        while pending:
+            pieces = dict(zip(pending, index.search_many([queries[i] for i in pending], depth), strict=True))
+            found |= {i: by_document(hits)[:k] for i, hits in pieces.items()}
+            pending = [i for i, hits in pieces.items() if len(found[i]) < k and len(hits) == depth]
+            depth *= 2
+        return [found[i] for i in range(len(queries))]
 
     return search_many
 
@@ -167,28 +182,35 @@ def _mined(
 ) -> Iterator[Example]:
     waiting = iter(positives)
     n_examples = n_short = 0
+    drawn: list[tuple[str, list[str]]] = []  # query, and its positive and negatives
     with progress_bar("Mining", len(positives), "query", progress) as bar:
         while batch := {query_id: positives[query_id] for query_id in islice(waiting, _AT_A_TIME)}:
-            drawn: list[tuple[str, list[str]]] = []  # query, and its positive and negatives
             for query_id, ranked in _deep_enough(queries, batch, search_many, n_negatives, ranks, margin).items():
                 for positive in batch[query_id]:
                     candidates = _candidates(ranked, batch[query_id], positive, ranks[0], margin)
-                    rng = np.random.default_rng([seed, n_examples + len(drawn)])
-                    drawn.append((query_id, [positive, *_drawn(candidates, ranks[1], n_negatives, rng)]))
-            names = list(dict.fromkeys(name for _, passage_ids in drawn for name in passage_ids))
-            text_of = dict(zip(names, texts(names), strict=True))
-            for query_id, passage_ids in drawn:
-                positive_text, *negative_texts = (text_of[name] for name in passage_ids)
-                yield Example(queries[query_id], positive_text, tuple(negative_texts))
-            n_examples += len(drawn)
-            n_short += sum(len(passage_ids) <= n_negatives for _, passage_ids in drawn)
+                    chosen = _drawn(candidates, ranks[1], n_negatives, np.random.default_rng([seed, n_examples]))
+                    drawn.append((query_id, [positive, *chosen]))
+                    n_examples += 1
+                    n_short += len(chosen) < n_negatives
             bar.update(len(batch))
+            if sum(len(passage_ids) for _, passage_ids in drawn) >= _TEXTS_AT_A_TIME:
+                yield from _with_texts(drawn, queries, texts)
+                drawn.clear()
+    yield from _with_texts(drawn, queries, texts)
     if n_short:
         logger.warning(
             "%d of %d examples have fewer than %d negatives: the retriever found no more that are neither relevant nor within "
             "the margin. Widen ranks, or raise margin.",
             n_short, n_examples, n_negatives,
         )  # fmt: skip
+
+
+def _with_texts(drawn: list[tuple[str, list[str]]], queries: Mapping[str, str], texts: Texts) -> Iterator[Example]:
+    names = list(dict.fromkeys(name for _, passage_ids in drawn for name in passage_ids))
+    text_of = dict(zip(names, texts(names), strict=True)) if names else {}
+    for query_id, passage_ids in drawn:
+        positive, *negatives = (text_of[name] for name in passage_ids)
+        yield Example(queries[query_id], positive, tuple(negatives))
 
 
 def _deep_enough(

@@ -274,8 +274,7 @@ def mine_with_bm25(
         found = collection.get(ids)
         return [found[name].text for name in ids]
 
-    asked = {query: texts[query] for query in qrels}
-    for example in mine(asked, qrels, bm25.search_many, texts_of, n_negatives=n_negatives, progress=progress, **mining):
+    for example in mine(texts, qrels, bm25.search_many, texts_of, n_negatives=n_negatives, progress=progress, **mining):
         if triples:
             yield from (Example(example.query, example.positive, (negative,)) for negative in example.negatives)
         else:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from colbert_core.collection import Collection, Qrels
     from colbert_core.encoder import Encoder
     from colbert_core.evaluation import Search
+    from colbert_core.mining import SearchMany
     from colbert_core.train import Example
 
 
@@ -88,6 +89,7 @@ def _judge(collection: Collection, split: str | None) -> Callable[[Encoder], flo
 def run_mine(options: argparse.Namespace) -> int:
     """``colbert mine``."""
     collection = open_collection(options.data)
+    collection.check(options.split)
     qrels = collection.qrels(options.split)
     mining = {"ranks": tuple(options.ranks), "margin": options.margin, "seed": options.seed}
     if options.engine == "bm25":
@@ -104,7 +106,7 @@ def run_mine(options: argparse.Namespace) -> int:
                 mine(
                     collection.queries(options.split),
                     qrels,
-                    searcher(index),
+                    _searcher_of(index, texts, options),
                     lambda ids: [texts[name] for name in ids],
                     n_negatives=options.negatives,
                     progress=_bars(options),
@@ -114,6 +116,21 @@ def run_mine(options: argparse.Namespace) -> int:
             )
     print(f"{n} examples in {options.out}")
     return 0
+
+
+def _searcher_of(index: Index, texts: dict[str, str], options: argparse.Namespace) -> SearchMany:
+    """How an index is searched that must be one of these passages."""
+    search = searcher(index)
+
+    def search_many(queries: list[str], k: int) -> list[list[tuple[str, float]]]:
+        found = search(queries, k)
+        if lost := [name for ranked in found for name, _ in ranked if name not in texts]:
+            raise ValueError(
+                f"{options.engine} holds the passage {lost[0]!r}, which is none of {options.data}; mine with an index of that."
+            )
+        return found
+
+    return search_many
 
 
 def run_encode(options: argparse.Namespace) -> int:

@@ -134,6 +134,34 @@ def test_an_index_of_this_package_is_a_retriever(words):
     assert (example.positive, example.negatives) == ("a", ("b",))
 
 
+def test_the_pieces_of_a_document_are_the_document_and_k_counts_documents(words):
+    index = Index.create(None, words)
+    pieces = [("a#1", "cats purr"), ("a#2", "cats sleep"), ("a#3", "cats purr and sleep"), ("b#1", "cats"), ("c", "rust")]
+    index.add([Passage(name, text, {"document_id": name[0]} if "#" in name else {}) for name, text in pieces])
+    search_many = searcher(index)
+    assert [[name for name, _ in ranked] for ranked in search_many(["cats purr", "rust"], 2)] == [["a", "b"], ["c", "a"]]
+    assert [name for name, _ in search_many(["cats purr"], 9)[0]] == ["a", "b", "c"]
+    (example,) = mine({"q": "cats purr"}, {"q": {"a": 1}}, search_many, lambda ids: ids, n_negatives=2, ranks=(1, 2))
+    assert (example.positive, example.negatives) == ("a", ("b", "c"))
+
+
+def test_texts_are_asked_for_in_large_groups_which_changes_no_example(monkeypatch):
+    asked = []
+
+    def counted(names):
+        asked.append(len(names))
+        return texts(names)
+
+    queries = {str(number): f"query {number}" for number in range(200)}
+    qrels = {name: {"1": 1} for name in queries}
+    examples = list(mine(queries, qrels, retriever(50), counted, n_negatives=2, ranks=(5, 9)))
+    assert asked == [6]
+    monkeypatch.setattr("colbert_core.mining._TEXTS_AT_A_TIME", 300)
+    assert list(mine(queries, qrels, retriever(50), counted, n_negatives=2, ranks=(5, 9))) == examples
+    assert asked[1:] == [6, 6]
+    assert list(mine({}, {}, retriever(50), counted, n_negatives=2)) == []
+
+
 def test_pairs_are_each_others_candidates(words):
     pairs = [
         Example("cats", "cats purr"),

@@ -220,6 +220,42 @@ def test_mining_with_an_index(run, collection, base, tmp_path):
     assert all(len(example.negatives) == 2 for example in read_examples(out))
 
 
+def test_mining_with_an_index_whose_documents_were_cut(run, base, tmp_path):
+    data = write_collection(tmp_path / "data", train=True)
+    records = [json.loads(line) for line in (data / "corpus.jsonl").read_text().splitlines()]
+    whole = {record["_id"]: ". ".join([record["text"]] * 12) for record in records}
+    (data / "corpus.jsonl").write_text("".join(json.dumps({"_id": i, "text": t}) + "\n" for i, t in whole.items()))
+    index, out = tmp_path / "idx", tmp_path / "examples.jsonl"
+    assert (
+        "60 passages" not in run("index", str(data / "corpus.jsonl"), "--out", str(index), "--model", str(base), "--quiet")[1]
+    )
+    arguments = ["mine", str(data), "--out", str(out), "--with", str(index), "--quiet", "--ranks", "1", "20"]
+    code, _, err = run(*arguments)
+    assert (code, err) == (0, "")
+    examples = list(read_examples(out))
+    assert len(examples) == 12
+    assert all(len(set(example.negatives)) == 10 for example in examples)
+    assert {text for example in examples for text in (example.positive, *example.negatives)} <= set(whole.values())
+    assert all(example.positive not in example.negatives for example in examples)
+
+
+def test_mining_with_an_index_of_another_collection_says_so(run, collection, base, tmp_path):
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps({"_id": "elsewhere", "text": "the cat"}) + "\n")
+    run("index", str(other), "--out", str(tmp_path / "idx"), "--model", str(base), "--quiet")
+    code, _, err = run("mine", str(collection), "--out", str(tmp_path / "x.jsonl"), "--with", str(tmp_path / "idx"), "--quiet")
+    assert (code, "idx holds the passage 'elsewhere', which is none of" in err) == (1, True)
+
+
+@pytest.mark.parametrize(("line", "problem"), [("q999\tp1\t1", "judges the query 'q999'"), ("q19\tnowhere\t1", "'nowhere'")])
+def test_mining_names_a_bad_judgement_with_its_place(run, tmp_path, line, problem):
+    data = write_collection(tmp_path / "data", train=True)
+    with (data / "qrels" / "train.tsv").open("a") as file:
+        file.write(f"{line}\n")
+    code, _, err = run("mine", str(data), "--out", str(tmp_path / "x.jsonl"), "--quiet")
+    assert (code, "train.tsv, line 14" in err, problem in err) == (1, True, True)
+
+
 def test_a_malformed_line_is_named_by_file_and_number(run, base, tmp_path):
     bad = tmp_path / "triples.tsv"
     bad.write_text("the cat\ta cat\ta dog\nonly a query\n")

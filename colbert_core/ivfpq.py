@@ -273,6 +273,9 @@ def encode_collection(
             if number < len(known) and _missing(folder, known[number]) is None:
                 bar.update(len(shard))
             else:
+                if manifest["complete"]:  # no longer, until all shards are there
+                    manifest["complete"] = False
+                    _write_json(folder / _MANIFEST, manifest)
                 about = {**_write_shard(folder, number, shard, encoder, bar.update), "content": content}
                 known[number : number + 1] = [about]
                 _write_json(folder / _MANIFEST, manifest)
@@ -351,7 +354,7 @@ class IVFPQ:
         _check_settings(encoded, nlist, m, nbits, sample)
         manifest = {
             "format": _FORMAT,
-            "embeddings": os.path.relpath(encoded.folder.absolute(), folder.absolute()),
+            "embeddings": os.path.relpath(encoded.folder.resolve(), folder.resolve()),  # ".." of a link is its target's
             "embeddings_sha256": _checksum(encoded.folder / _MANIFEST),
             "settings": {"nlist": nlist, "m": m, "nbits": nbits, "sample": sample, "seed": seed},
         }
@@ -598,7 +601,7 @@ def _trained(work: Path, manifest: dict[str, Any], encoded: EncodedCollection) -
     """A trained index without vectors, kept in ``work`` until the index is finished."""
     import faiss
 
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # FAISS's errors of a file cut short are RuntimeErrors
         if json.loads((work / _MANIFEST).read_text(encoding="utf-8")) == manifest:
             return faiss.read_index(str(work / _TRAINED))
     shutil.rmtree(work, ignore_errors=True)
@@ -611,6 +614,7 @@ def _trained(work: Path, manifest: dict[str, Any], encoded: EncodedCollection) -
         clustering.min_points_per_centroid = 1  # a small collection has no more, and FAISS writes to standard error of it
     index.train(_sampled(encoded, n, settings["seed"]))
     faiss.write_index(index, str(work / _TRAINED))
+    _sync_file(work / _TRAINED)
     _write_json(work / _MANIFEST, manifest)
     return index
 

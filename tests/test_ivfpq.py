@@ -154,6 +154,22 @@ def test_a_collection_that_grew_is_refused_where_the_last_shard_was_not_full_and
         encode_collection(passages_of(9), words, tmp_path, shard_passages=3, progress=False)
 
 
+def test_a_collection_that_grew_is_not_opened_before_all_of_it_is_encoded(tmp_path, words):
+    passages = passages_of(12)
+    encode_collection(passages[:6], words, tmp_path / "vectors", shard_passages=3, progress=False)
+
+    def broken_off():
+        yield from passages[:10]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_collection(broken_off(), words, tmp_path / "vectors", shard_passages=3, progress=False)
+    with pytest.raises(IndexNotFoundError, match="interrupted after 3 shards"):
+        EncodedCollection.open(tmp_path / "vectors")
+    encode_collection(passages, words, tmp_path / "vectors", shard_passages=3, progress=False)
+    assert len(EncodedCollection.open(tmp_path / "vectors")) == 12
+
+
 def test_no_passages_ids_that_come_twice_and_foreign_folders_are_errors(tmp_path, words):
     with pytest.raises(ValueError, match="no passages"):
         encode_collection([], words, tmp_path / "a", progress=False)
@@ -401,6 +417,34 @@ def test_training_with_other_settings_is_not_kept(built, tmp_path, monkeypatch):
         IVFPQ.build(folder / "vectors", tmp_path / "index", nlist=10, nbits=4, progress=False)
     monkeypatch.setattr(module, "progress_bar", bar)
     assert IVFPQ.build(folder / "vectors", tmp_path / "index", nlist=7, nbits=4, progress=False)._index.nlist == 7
+
+
+@pytest.mark.parametrize("left", [b"", b"half", None])
+def test_a_training_that_was_cut_short_is_done_again(built, tmp_path, monkeypatch, left):
+    _, folder = built
+    synced, sync, bar = [], module._sync_file, module.progress_bar
+    monkeypatch.setattr(module, "progress_bar", lambda *_: 1 / 0)
+    monkeypatch.setattr(module, "_sync_file", lambda path: synced.append(path.name) or sync(path))
+    with pytest.raises(ZeroDivisionError):
+        IVFPQ.build(folder / "vectors", tmp_path / "index", nlist=10, nbits=4, progress=False)
+    assert synced[0] == "trained.faiss"  # before the manifest, which says that it is whole
+    monkeypatch.setattr(module, "progress_bar", bar)
+    trained = tmp_path / ".index.unfinished" / "trained.faiss"
+    trained.write_bytes(trained.read_bytes()[:-100] if left is None else left)
+    again = IVFPQ.build(folder / "vectors", tmp_path / "index", nlist=10, nbits=4, progress=False)
+    matrices = WordEncoder().encode_queries(QUERIES)
+    assert again.search_many(matrices) == built[0].search_many(matrices)
+
+
+def test_an_index_behind_a_link_finds_its_vectors(tmp_path, words):
+    encode_collection(passages_of(30), words, tmp_path / "vectors", progress=False)
+    (tmp_path / "deep" / "er" / "disk").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er" / "disk")
+    (tmp_path / "linked").symlink_to(tmp_path / "vectors")
+    for name, vectors in (("a", "vectors"), ("b", "linked")):
+        IVFPQ.build(tmp_path / vectors, tmp_path / "link" / name, nbits=4, progress=False)
+        assert len(IVFPQ.open(tmp_path / "link" / name)) == 30
+        assert len(IVFPQ.open(tmp_path / "deep" / "er" / "disk" / name)) == 30
 
 
 def test_an_index_is_not_built_over_something(built):

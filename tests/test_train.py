@@ -288,12 +288,31 @@ def test_distillation_learns_the_order_of_a_teacher(base_without_dropout, tmp_pa
 
 def test_examples_that_do_not_suit_the_loss_are_an_error(base, tmp_path):
     lone = [*EXAMPLES, Example("what", "purr")]
-    with pytest.raises(ValueError, match="and 1 of 49 examples have none, the first of them number 48; mine negatives"):
+    with pytest.raises(ValueError, match="1 of 49 examples have none, the first of them number 48; mine negatives"):
         train(lone, base, out=tmp_path / "a", preset="colbertv1", **TINY)
     with pytest.raises(ValueError, match="loss='distillation' learns from a teacher's scores"):
         train(EXAMPLES, base, out=tmp_path / "b", loss="distillation", **TINY)
     with pytest.raises(TypeError, match="use Examples.open or read_examples"):
         train("train.tsv", base, out=tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"preset": "colbertv1", "negatives": 0}, "loss='pairwise' with negatives=0 and batch_size=8 has nothing to compare"),
+        ({"negatives": 0, "batch_size": 1}, "loss='in-batch' with negatives=0 and batch_size=1 has nothing to compare"),
+        ({"batch_size": 1, "accumulation": 4}, "loss='in-batch' with batch_size=1 compares .* and 1 of 49 examples have none"),
+    ],
+)
+def test_a_training_that_cannot_learn_is_an_error_that_names_the_setting(base, tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        train([*EXAMPLES, Example("what", "purr")], base, out=tmp_path / "run", steps=1, **TINY | settings)
+
+
+def test_the_losses_that_can_learn_are_let_through():
+    for config in (TrainConfig(negatives=0), TrainConfig(batch_size=1), TrainConfig(loss="pairwise", batch_size=1)):
+        assert chosen_loss(config, scored=False)
+    assert chosen_loss(TrainConfig(negatives=0), scored=True)
 
 
 def test_examples_prepared_for_another_model_are_an_error(base, tmp_path):

@@ -98,7 +98,7 @@ def train(
                 examples = Examples.open(path / "data")
             examples.check_model(model)
             loss = chosen_loss(config, scored=examples.scores is not None)
-            _check_negatives(examples, loss)
+            _check_negatives(examples, loss, config.batch_size)
             schedule = plan(config, len(examples), accelerator.num_processes)
             about = {"base": model.name, "examples": examples.digest, "loss": loss, "processes": accelerator.num_processes}
             folder.begin({"config": asdict(config), "plan": asdict(schedule), **about})
@@ -247,17 +247,18 @@ def _bar(size: int, schedule: Plan, done: int, accelerator: Any, progress: bool 
     return bar
 
 
-def _check_negatives(examples: Examples, loss: str) -> None:
-    """Losses over an example's own passages need more than one.
+def _check_negatives(examples: Examples, loss: str, batch_size: int) -> None:
+    """An example whose passages are the only ones that its loss sees needs more than one.
 
     Raises:
         ValueError: an example has a positive and nothing else.
     """
     lone = np.flatnonzero(np.diff(examples.offsets) < 2)
-    if len(lone) and loss in ("pairwise", "distillation"):
+    if len(lone) and (loss in ("pairwise", "distillation") or batch_size == 1):
         raise ValueError(
-            f"loss={loss!r} compares a positive with the example's own negatives, and {len(lone)} of {len(examples)} examples "
-            f"have none, the first of them number {lone[0]}; mine negatives, or train with loss='in-batch'."
+            f"loss={loss!r} with batch_size={batch_size} compares a positive with the example's own negatives, and {len(lone)} "
+            f"of {len(examples)} examples have none, the first of them number {lone[0]}; mine negatives, or train with "
+            "loss='in-batch' and a batch_size above 1."
         )
 
 

@@ -140,13 +140,18 @@ def chosen_loss(config: TrainConfig, *, scored: bool) -> str:
     """The loss of a run, by whether all examples have teacher scores.
 
     Raises:
-        ValueError: the loss needs them and they have none.
+        ValueError: the loss needs them and they have none, or it would compare a positive with nothing.
     """
     loss = config.loss or ("distillation+in-batch" if scored else "in-batch")
     if "distillation" in loss and not scored:
         raise ValueError(
             f"loss={loss!r} learns from a teacher's scores, which not all examples have; add them, or train with "
             "loss='in-batch' or 'pairwise'."
+        )
+    if config.negatives == 0 and not ("in-batch" in loss and config.batch_size > 1):
+        raise ValueError(
+            f"loss={loss!r} with negatives=0 and batch_size={config.batch_size} has nothing to compare a positive with, so "
+            "nothing is learned; use at least 1 of each example's negatives, or loss='in-batch' with a batch_size above 1."
         )
     return loss
 

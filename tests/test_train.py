@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import resource
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from colbert_core import Encoder, MissingExtraError, Reranker
 from colbert_core.train import PRESETS, ColBERT, Example, Examples, TrainConfig, configured, prepare, train
-from colbert_core.train.folder import RunFolder
+from colbert_core.train.folder import RunFolder, locked
 from colbert_core.train.presets import chosen_loss, plan
 from colbert_core.types import Passage
 
@@ -180,6 +181,47 @@ def test_another_run_in_the_same_folder_is_an_error_that_names_both_values(base,
     (tmp_path / "other" / "thesis.txt").write_text("x")
     with pytest.raises(FileExistsError, match=r"holds thesis.txt and no run"):
         train(EXAMPLES, base, out=tmp_path / "other", steps=2, **TINY)
+    assert [file.name for file in (tmp_path / "other").iterdir()] == ["thesis.txt"]
+
+
+def test_one_run_at_a_time_is_at_work_in_a_folder(base, tmp_path):
+    arguments = {"out": tmp_path / "run", "steps": 2, **TINY}
+
+    def tried(encoder):
+        with pytest.raises(BlockingIOError), locked(tmp_path / "run"):
+            pass
+        return 0.0
+
+    with locked(tmp_path / "run"), pytest.raises(BlockingIOError, match=r"Another run is at work in .*run; wait for its end"):
+        train(EXAMPLES, base, **arguments)
+    result = train(EXAMPLES, base, evaluate=tried, **arguments)
+    assert len(losses(tmp_path / "run")) == 2
+    assert train(EXAMPLES, base, **arguments) == result
+
+
+def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(base, tmp_path):
+    arguments = {"out": tmp_path / "run", "steps": 6, "checkpoint_every": 3, **TINY}
+
+    def failing(encoder):
+        raise MemoryError("evaluate has no memory")
+
+    with pytest.raises(MemoryError):
+        train(EXAMPLES, base, evaluate=failing, **arguments)
+    assert [folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-1"]
+    result = train(EXAMPLES, base, evaluate=lambda encoder: 0.5, **arguments)
+    assert [step for step, _ in result.evaluations] == [1, 2, 3, 4, 5, 6]
+    assert len(losses(tmp_path / "run")) == 6
+
+
+def test_what_an_evaluation_draws_at_random_changes_no_loss(base, tmp_path):
+    def drawing(encoder):
+        return torch.rand(()).item() + np.random.rand() + random.random()  # noqa: NPY002
+
+    settings = {"steps": 4, "checkpoint_every": 2, **TINY}
+    with_it, without = tmp_path / "with", tmp_path / "without"
+    train(EXAMPLES, base, out=with_it, evaluate=drawing, **settings)
+    train(EXAMPLES, base, out=without, **settings)
+    assert losses(with_it) == losses(without)
 
 
 def test_the_last_two_checkpoints_and_the_best_stay_and_the_best_is_the_result(base, tmp_path):
@@ -263,7 +305,7 @@ def test_a_full_disk_is_an_error_and_the_checkpoint_before_stays(base, tmp_path)
 
     def evaluate(encoder):
         calls.append(encoder)
-        if len(calls) == 3:
+        if len(calls) == 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # no file may be larger, as on a disk that is full
         return 0.0
 

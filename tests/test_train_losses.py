@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from colbert_core import maxsim
-from colbert_core.train.gradients import add_gradients
+from colbert_core.train.gradients import add_gradients, random_state, set_random_state
 from colbert_core.train.losses import cross_entropy, distillation, maxsim_scores
 
 
@@ -179,3 +179,15 @@ def test_cached_gradients_use_one_dropout_in_both_passes():
     torch.testing.assert_close(chunked_loss, loss)
     for expected, found in zip(plain, chunked, strict=True):
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_the_generators_of_the_cpu_and_of_the_device_are_put_back(monkeypatch, device):
+    put_back = []
+    monkeypatch.setattr(getattr(torch, device), "get_rng_state", lambda *_: "the device's")
+    monkeypatch.setattr(getattr(torch, device), "set_rng_state", lambda state, *_: put_back.append(state))
+    state = random_state(torch.device(device))
+    first = torch.rand(3)
+    set_random_state(state, torch.device(device))
+    assert torch.equal(torch.rand(3), first)
+    assert put_back == ["the device's"]

@@ -71,12 +71,23 @@ class RunFolder:
         self._file: IO[str] | None = None
         self._is_main = is_main
 
+    def check(self) -> None:
+        """Make sure that there is a run or nothing, before anything is written.
+
+        Raises:
+            FileExistsError: the folder holds something else.
+        """
+        if not self.path.exists() or (self.path / "config.json").is_file():
+            return
+        foreign = [entry.name for entry in self.path.iterdir() if entry.name != "data" and not entry.name.startswith(".")]
+        if foreign:
+            raise FileExistsError(f"{self.path} holds {foreign[0]} and no run; name a folder that is new or empty.")
+
     def begin(self, run: dict[str, Any]) -> None:
         """Begin a run or find the same one, and remove what a killed process left half written.
 
         Raises:
-            FileExistsError: the folder holds something else.
-            ValueError: it holds a run of other settings or examples.
+            ValueError: the folder holds a run of other settings or examples.
         """
         config = self.path / "config.json"
         plain = json.loads(json.dumps(run))
@@ -84,10 +95,6 @@ class RunFolder:
             there = json.loads(config.read_text(encoding="utf-8"))
             _check_same(self.path, there, plain)
         elif self._is_main:
-            self.path.mkdir(parents=True, exist_ok=True)
-            foreign = [entry.name for entry in self.path.iterdir() if entry.name != "data" and not entry.name.startswith(".")]
-            if foreign:
-                raise FileExistsError(f"{self.path} holds {foreign[0]} and no run; name a folder that is new or empty.")
             versions = {name: version(name) for name in ("torch", "transformers", "accelerate")}
             _write_whole(config, json.dumps(plain | {"versions": versions}, indent=2) + "\n")
         if self._is_main:
@@ -128,7 +135,7 @@ class RunFolder:
             self._file.flush()
 
     def save(self, accelerator: Any, step: int) -> None:
-        """Save a checkpoint, and remove those that are neither among the last two nor the best.
+        """Save a checkpoint.
 
         Raises:
             OSError: it could not be written; the ones before stay.
@@ -143,6 +150,10 @@ class RunFolder:
                 sync(*work.iterdir(), work)
                 work.rename(self._step(step))
                 sync(self._checkpoints)
+        accelerator.wait_for_everyone()
+
+    def prune(self, accelerator: Any) -> None:
+        """Remove the checkpoints that are neither among the last two nor the best."""
         if self._is_main:
             for old in {*self._steps()[:-_KEPT]} - {self.best_step()}:
                 shutil.rmtree(self._step(old), ignore_errors=True)
@@ -199,6 +210,35 @@ class RunFolder:
             )
             number = getattr(error, "errno", None)
             raise (OSError(message) if number is None else OSError(number, message)) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else who asks gets the folder while the block lasts. It is made if it is not there.
+
+    The system lets go of the lock when the process ends, however it does. Where the system or the disk has no such locks,
+    nothing is locked.
+
+    Raises:
+        BlockingIOError: somebody else has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"Another run is at work in {folder}; wait for its end, or name another folder.") from None
+        except OSError:  # a network's disk
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _check_same(path: Path, there: dict[str, Any], run: dict[str, Any]) -> None:

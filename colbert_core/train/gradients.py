@@ -55,21 +55,21 @@ def add_gradients(
     alone = getattr(model, "module", model)
     device = inputs[0][0].device
     for side, rows in chunks:
-        states.append(_random_state(device))
+        states.append(random_state(device))
         with torch.no_grad():
             parts[side] += alone(_rows(inputs[side], rows))
     leaves = [torch.cat(part).requires_grad_() for part in parts]
     loss = loss_of(*leaves)
     backward(loss)
-    after = _random_state(device)
+    after = random_state(device)
     for number, ((side, rows), state) in enumerate(zip(chunks, states, strict=True), 1):
         gradient = leaves[side].grad
         assert gradient is not None
-        _set_random_state(state, device)
+        set_random_state(state, device)
         with unsynced() if number < len(chunks) else contextlib.nullcontext():
             (vectors,) = model(_rows(inputs[side], rows))
             vectors.backward(gradient[rows])
-    _set_random_state(after, device)
+    set_random_state(after, device)
     return loss.detach()
 
 
@@ -77,12 +77,16 @@ def _rows(pair: tuple[torch.Tensor, torch.Tensor], rows: slice) -> tuple[torch.T
     return pair[0][rows], pair[1][rows]
 
 
-def _random_state(device: torch.device) -> tuple[torch.Tensor, ...]:
+def random_state(device: torch.device) -> tuple[torch.Tensor, ...]:
     """Of the generators that dropout draws from: the CPU's, and the device's where it has its own."""
-    return (torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else []))
+    own = {"cuda": torch.cuda.get_rng_state, "mps": lambda _: torch.mps.get_rng_state()}.get(device.type)
+    return (torch.get_rng_state(), *([] if own is None else [own(device)]))
 
 
-def _set_random_state(state: tuple[torch.Tensor, ...], device: torch.device) -> None:
+def set_random_state(state: tuple[torch.Tensor, ...], device: torch.device) -> None:
+    """Have them draw again what they drew after this state."""
     torch.set_rng_state(state[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(state[1], device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(state[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import random
 import time
 from dataclasses import asdict
 from os import PathLike
@@ -18,13 +19,13 @@ from colbert_core.errors import MissingExtraError
 from colbert_core.progress import progress_bar
 from colbert_core.train.batches import Batches, example_numbers
 from colbert_core.train.data import Examples, prepare
-from colbert_core.train.folder import RunFolder, TrainResult
-from colbert_core.train.gradients import add_gradients
+from colbert_core.train.folder import RunFolder, TrainResult, locked
+from colbert_core.train.gradients import add_gradients, random_state, set_random_state
 from colbert_core.train.model import ColBERT
 from colbert_core.train.presets import chosen_loss, configured, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
     from tqdm import tqdm
@@ -65,7 +66,7 @@ def train(
         out: the run's folder.
         preset: "colbertv1" for the settings of ColBERT and nanoColBERT, "colbertv2" for those of ColBERTv2.
         evaluate: judges the model at each checkpoint, the higher the better; the best one becomes the result. It is called
-            in the main process only.
+            in the main process only, when the checkpoint is saved; what it draws at random changes nothing in the training.
         progress: show a bar; None shows it on a terminal once a second has passed.
         trust_remote_code: run code that comes with the base.
         local_files_only: use the hub's cache and no network.
@@ -76,6 +77,7 @@ def train(
             or ``out`` holds another run.
         TypeError: there is no such setting, or the examples are no examples.
         FileExistsError: ``out`` holds something else.
+        BlockingIOError: another process trains in ``out``.
         FloatingPointError: a loss or gradient is not finite; the last checkpoint stays.
         OSError: a checkpoint could not be written; the one before stays.
         MissingExtraError: accelerate, or a tracker, is not installed.
@@ -91,19 +93,23 @@ def train(
     accelerator = _accelerator(config, path)
     try:
         folder = RunFolder(path, is_main=accelerator.is_main_process)
-        with accelerator.main_process_first():
-            if not isinstance(examples, Examples):
-                if accelerator.is_main_process:
-                    prepare(examples, model, path / "data", progress=progress)
-                examples = Examples.open(path / "data")
-            examples.check_model(model)
-            loss = chosen_loss(config, scored=examples.scores is not None)
-            _check_negatives(examples, loss, config.batch_size)
-            schedule = plan(config, len(examples), accelerator.num_processes)
-            about = {"base": model.name, "examples": examples.digest, "loss": loss, "processes": accelerator.num_processes}
-            folder.begin({"config": asdict(config), "plan": asdict(schedule), **about})
-        if not folder.model.exists():
-            _run(model, examples, config, schedule, loss, folder, accelerator, evaluate, progress)
+        if accelerator.is_main_process:
+            folder.check()
+        alone = accelerator.is_main_process and not folder.model.exists()
+        with locked(path) if alone else contextlib.nullcontext():
+            with accelerator.main_process_first():
+                if not isinstance(examples, Examples):
+                    if accelerator.is_main_process:
+                        prepare(examples, model, path / "data", progress=progress)
+                    examples = Examples.open(path / "data")
+                examples.check_model(model)
+                loss = chosen_loss(config, scored=examples.scores is not None)
+                _check_negatives(examples, loss, config.batch_size)
+                schedule = plan(config, len(examples), accelerator.num_processes)
+                about = {"base": model.name, "examples": examples.digest, "loss": loss, "processes": accelerator.num_processes}
+                folder.begin({"config": asdict(config), "plan": asdict(schedule), **about})
+            if not folder.model.exists():
+                _run(model, examples, config, schedule, loss, folder, accelerator, evaluate, progress)
         return folder.result()
     finally:
         accelerator.end_training()
@@ -135,8 +141,18 @@ def _run(
     size = config.batch_size * config.accumulation * accelerator.num_processes
     order = example_numbers(len(examples), size, config.seed, first=done)
 
+    def judge(step: int) -> None:
+        if evaluate is None:
+            return
+        with _generators_kept(accelerator.device):
+            (value,) = broadcast_object_list([evaluate(model.encoder()) if accelerator.is_main_process else None])
+        folder.log({"step": step, "evaluation": _checked_evaluation(value, step)})
+        accelerator.log({"evaluation": value}, step=step)
+
     part_size, chunk_size = _at_a_time(config, loss_name, accelerator.device)
     with folder.logging(), _bar(size, schedule, done, accelerator, progress) as bar:
+        if done and done not in dict(folder.evaluations):  # it failed, or the process was killed meanwhile
+            judge(done)
         for step in range(done + 1, schedule.steps + 1):
             if config.patience is not None and folder.n_worse() >= config.patience:
                 break
@@ -171,12 +187,20 @@ def _run(
             bar.update(size)
             if step % schedule.checkpoint_every and step < schedule.steps:
                 continue
-            if evaluate is not None:
-                (value,) = broadcast_object_list([evaluate(model.encoder()) if accelerator.is_main_process else None])
-                folder.log({"step": step, "evaluation": _checked_evaluation(value, step)})
-                accelerator.log({"evaluation": value}, step=step)
-            folder.save(accelerator, step)
+            folder.save(accelerator, step)  # before what others wrote has its chance to fail
+            judge(step)
+            folder.prune(accelerator)
     folder.finish(model, accelerator)
+
+
+@contextlib.contextmanager
+def _generators_kept(device: torch.device) -> Iterator[None]:
+    """What the block draws at random does not change what is drawn behind it, so it may also run again, or not."""
+    python, arrays, tensors = random.getstate(), np.random.get_state(), random_state(device)  # noqa: NPY002
+    yield
+    random.setstate(python)
+    np.random.set_state(arrays)  # noqa: NPY002
+    set_random_state(tensors, device)
 
 
 def _at_a_time(config: TrainConfig, loss: str, device: torch.device) -> tuple[int, int | None]:

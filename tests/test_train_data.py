@@ -101,6 +101,23 @@ def test_a_file_that_is_cut_short_or_no_text_is_an_error(tmp_path):
         list(read_examples(tmp_path / "latin.tsv"))
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
+def test_a_byte_that_is_no_text_is_named_by_its_line(tmp_path, suffix):
+    opener = {".gz": gzip.open, ".xz": lzma.open}.get(suffix, open)
+    file, read = tmp_path / f"train.tsv{suffix}", []
+    with opener(file, "wb") as binary:
+        binary.writelines(b"q\tp \xff\tn\r\n" if number == 50 else b"q\tp %d\tn\r\n" % number for number in range(1, 101))
+    with pytest.raises(ValueError, match="line 50 is not UTF-8"):
+        read.extend(example.positive for example in read_examples(file))
+    assert read == [f"p {number}" for number in range(1, 50)]
+
+
+@pytest.mark.parametrize("line", ["[1, [2], [3]]", "[1, [], 3]", "[1, [2, 0.5, 3], 3]"])
+def test_a_passage_that_is_no_pair_of_id_and_score_is_an_error(tmp_path, line):
+    with pytest.raises(ValueError, match=r"triples.json, line 1: a passage is an id, or a pair of id and score, not \["):
+        list(read_id_triples(write(tmp_path / "triples.json", line), {"1": "q"}, {"2": "a", "3": "b"}))
+
+
 def test_triples_of_ids_read_their_texts_with_or_without_scores(tmp_path):
     queries = read_texts(write(tmp_path / "queries.tsv", "1\twhat\n2\twho\n"))
     passages = read_texts(

@@ -99,7 +99,7 @@ def write_examples(examples: Iterable[Example], path: str | PathLike[str]) -> in
     work = path.with_name(f".{path.name}")
     n_written = 0
     try:
-        with _opened(work, "wt") as file:
+        with _opened(work, "wt", encoding="utf-8", newline="\n") as file:
             for example in examples:
                 record = {name: value for name, value in asdict(example).items() if value not in (None, ())}
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
@@ -131,7 +131,9 @@ def read_id_triples(path: str | PathLike[str], queries: Mapping[str, str], passa
         if not isinstance(columns, list) or len(columns) < 2:
             raise ValueError("a line needs the ids of a query and of its positive")
         query, *found = columns
-        pairs = [one if isinstance(one, list) else (one, None) for one in found]
+        pairs = [one if isinstance(one, list) else [one, None] for one in found]
+        if unpaired := [pair for pair in pairs if len(pair) != 2]:
+            raise ValueError(f"a passage is an id, or a pair of id and score, not {unpaired[0]!r:.80}")
         texts = [_text_of(pair[0], passages, "passage") for pair in pairs]
         scores: tuple[Any, ...] = tuple(pair[1] for pair in pairs)
         scored = [score is not None for score in scores]
@@ -178,21 +180,26 @@ def _suffix(path: Path) -> str:
     return next((suffix for suffix in reversed(suffixes) if suffix not in (".gz", ".xz")), "")
 
 
-def _opened(path: Path, mode: str = "rt") -> IO[str]:
-    how: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
-    encoding = "utf-8-sig" if mode == "rt" else "utf-8"  # a byte order mark is passed over, and never written
-    return cast("IO[str]", how(path, mode, encoding=encoding, newline="\n"))
+def _opened(path: Path, mode: str, **how: str) -> IO[Any]:
+    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
+    return cast("IO[Any]", opener(path, mode, **how))
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a file, decoded one by one so that an error belongs to its line. A byte order mark is passed over."""
+    with _opened(path, "rb") as lines:
+        for number, line in enumerate(lines):
+            yield line.decode("utf-8" if number else "utf-8-sig").rstrip("\r\n")
 
 
 def _parsed(path: Path, parse: Callable[[str], T]) -> Iterator[T]:
     """What ``parse`` makes of each line that is not blank; its errors get file and line."""
     number = 0
     try:
-        with _opened(path) as lines:
-            for line in lines:
-                number += 1
-                if line.strip():
-                    yield parse(line.rstrip("\r\n"))
+        for line in _lines(path):
+            number += 1
+            if line.strip():
+                yield parse(line)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}, line {number + 1} is not UTF-8 text ({error}); convert the file first.") from None
     except (ValueError, TypeError, RecursionError) as error:

@@ -276,6 +276,20 @@ def checksum_files(files: Iterable[Path]) -> dict[str, Checksum]:
     return found
 
 
+def check_target(path: str | PathLike[str]) -> None:
+    """Make sure that a file can be written there, before the work that it is to hold.
+
+    Raises:
+        FileNotFoundError: its folder is not there.
+        IsADirectoryError: it is a folder.
+    """
+    path = Path(path)
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into; make it, or name another.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file.")
+
+
 def import_extra(module: str, purpose: str, package: str) -> Any:
     """A module of an optional package.
 

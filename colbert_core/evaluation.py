@@ -150,24 +150,32 @@ def evaluate(
         ValueError: a measure is none of these, there are no judgements, the run has no judged query, or a score is not finite.
         MissingExtraError: ir-measures is not installed.
     """
-    names = list(measures)
-    if isinstance(measures, str) or not names:
-        raise ValueError(f"measures must be a list of names such as {', '.join(DEFAULT_MEASURES)}, got {measures!r}.")
     _check_judged(run, qrels)
+    named = _named(measures)
     ir_measures = import_extra("ir_measures", "Evaluation", "ir-measures")
-    by_measure = {_as_measure(ir_measures, name): name for name in names}
-    by_query: dict[str, dict[str, float]] = {name: dict.fromkeys(qrels, 0.0) for name in by_measure.values()}
+    values: dict[Any, dict[str, float]] = {measure: dict.fromkeys(qrels, 0.0) for measure in named.values()}
     found = {query: _without_ties(query, scores) for query, scores in run.items() if query in qrels and scores}
     judged = {query: dict(grades) for query, grades in qrels.items()}
-    for value in ir_measures.iter_calc(list(by_measure), judged, found):
-        by_query[by_measure[value.measure]][value.query_id] = float(value.value)
+    for value in ir_measures.iter_calc(list(values), judged, found):
+        values[value.measure][value.query_id] = float(value.value)
+    by_query = {name: dict(values[measure]) for name, measure in named.items()}
     return Evaluation(
-        {name: float(np.mean(list(values.values()))) for name, values in by_query.items()},
+        {name: float(np.mean(list(each.values()))) for name, each in by_query.items()},
         by_query,
         len(qrels),
         len(qrels.keys() - found.keys()),
         len(run.keys() - qrels.keys()),
     )
+
+
+def check_measures(measures: Iterable[str] = DEFAULT_MEASURES) -> None:
+    """Make sure that ``evaluate`` can compute these, before a run is made for it.
+
+    Raises:
+        ValueError: a measure is unknown.
+        MissingExtraError: ir-measures is not installed.
+    """
+    _named(measures)
 
 
 def compare(
@@ -361,6 +369,15 @@ def plot_recall_latency(points: Sequence[Point], path: str | PathLike[str]) -> N
 
 
 # Helpers
+
+
+def _named(measures: Iterable[str]) -> dict[str, Any]:
+    """The measure of each name; several names may be of one."""
+    names = list(measures)
+    if isinstance(measures, str) or not names:
+        raise ValueError(f"measures must be a list of names such as {', '.join(DEFAULT_MEASURES)}, got {measures!r}.")
+    ir_measures = import_extra("ir_measures", "Evaluation", "ir-measures")
+    return {name: _as_measure(ir_measures, name) for name in names}
 
 
 def _as_measure(ir_measures: Any, name: str) -> Any:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from colbert_core import pipeline
 from colbert_core.bm25 import BM25
-from colbert_core.collection import open_collection, read_run, write_run
+from colbert_core.collection import check_target, import_extra, open_collection, read_run, write_run
 from colbert_core.evaluation import (
     DEFAULT_MEASURES,
     PUBLISHED,
     Point,
     TimedRun,
+    check_measures,
     compare,
     evaluate,
     nanocolbert_table,
@@ -35,7 +36,7 @@ from colbert_core.train import ColBERT, Examples, configured, prepare, read_exam
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from colbert_core.collection import Collection, Qrels
     from colbert_core.encoder import Encoder
@@ -74,6 +75,7 @@ def run_train(options: argparse.Namespace) -> int:
 
 
 def _judge(collection: Collection, split: str | None) -> Callable[[Encoder], float]:
+    check_measures(["nDCG@10"])
     split = split or ("dev" if "dev" in collection.splits else "test")
     queries, qrels, passages = collection.queries(split), collection.qrels(split), list(collection.passages())
 
@@ -159,6 +161,7 @@ def run_ivfpq_build(options: argparse.Namespace) -> int:
 
 def run_ivfpq_search(options: argparse.Namespace) -> int:
     """``colbert ivfpq search``."""
+    check_target(options.out)
     queries = open_collection(options.data).queries(options.split)
     found = run_of(_search_ivfpq(options, options.index), queries, progress=_bars(options))
     write_run(options.out, found.run, "IVFPQ")
@@ -168,22 +171,25 @@ def run_ivfpq_search(options: argparse.Namespace) -> int:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     """``colbert evaluate``."""
-    if options.plot and not options.index:
-        raise ValueError("--plot draws several configs of an index; name one with --index.")
+    measures = options.measures or DEFAULT_MEASURES
+    _check_evaluation(options, measures)
+    baseline = read_run(options.compare) if options.compare else None
     collection = open_collection(options.data)
     split = options.split or pipeline.held_out_split(collection)
     queries, qrels = collection.queries(split), collection.qrels(split)
+    if baseline is not None:
+        evaluate(baseline, qrels)  # it must have queries of this split
     found = _found(options, collection, queries)
-    measured = evaluate(found.run, qrels, options.measures or DEFAULT_MEASURES)
+    if options.out:
+        write_run(options.out, found.run, "colbert")
+    measured = evaluate(found.run, qrels, measures)
     about: dict[str, Any] = {"data": collection.name, "split": split, "queries": measured.n_queries, **measured.means}
     if not options.run_file:
         about |= {"median_ms": round(found.median_ms, 2), "p95_ms": round(found.p95_ms, 2)}
     if folder := options.index or options.ivfpq:
         about["index_bytes"] = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    if options.compare:
-        about["compared"] = asdict(compare(read_run(options.compare), found.run, qrels))
-    if options.out:
-        write_run(options.out, found.run, "colbert")
+    if baseline is not None:
+        about["compared"] = asdict(compare(baseline, found.run, qrels))
     if options.plot:
         with Index.open(options.index, options.model) as index:
             plot_recall_latency(list(_points(index, queries, qrels, _bars(options))), options.plot)
@@ -195,6 +201,17 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if measured.n_missing:
         print(f"colbert: {measured.n_missing} judged queries have no results and count as 0", file=sys.stderr)
     return 0
+
+
+def _check_evaluation(options: argparse.Namespace, measures: Iterable[str]) -> None:
+    """What could go wrong after the retrieval."""
+    check_measures(measures)
+    if options.plot:
+        if not options.index:
+            raise ValueError("--plot draws several configs of an index; name one with --index.")
+        import_extra("matplotlib", "A plot", "matplotlib")
+    for file in filter(None, (options.out, options.plot)):
+        check_target(file)
 
 
 def _print_evaluation(about: dict[str, Any], by_query: dict[str, dict[str, float]]) -> None:

@@ -82,6 +82,13 @@ def test_an_unknown_measure_is_an_error_that_names_the_known(name):
         evaluate(RUN, QRELS, [name])
 
 
+def test_names_of_the_same_measure_have_the_same_values():
+    found = evaluate(RUN, QRELS, ["MRR@10", "RR@10", "mrr@10"])
+    assert list(found.means) == ["MRR@10", "RR@10", "mrr@10"]
+    assert list(found.means.values()) == pytest.approx([1 / 3] * 3)
+    assert found.by_query["MRR@10"] == found.by_query["mrr@10"] == {"q1": 0.5, "q2": 0.5, "q3": 0.0}
+
+
 def test_a_run_of_other_queries_is_an_error():
     with pytest.raises(ValueError, match="None of the 1 queries of the run is judged, such as 'z' where 'q1' is judged"):
         evaluate({"z": {"a": 1.0}}, QRELS)

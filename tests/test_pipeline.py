@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -254,6 +255,38 @@ def test_mining_names_a_bad_judgement_with_its_place(run, tmp_path, line, proble
         file.write(f"{line}\n")
     code, _, err = run("mine", str(data), "--out", str(tmp_path / "x.jsonl"), "--quiet")
     assert (code, "train.tsv, line 14" in err, problem in err) == (1, True, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--measures", "MAP"], "There is no measure 'MAP'"),
+        (["--out", "nowhere/x.trec"], "There is no folder nowhere to write x.trec into"),
+        (["--out", "."], ". is a folder; name a file"),
+        (["--compare", "none.trec"], "none.trec"),
+        (["--compare", "other.trec"], "None of the 1 queries of the run is judged"),
+        (["--index", "idx", "--plot", "nowhere/x.png"], "There is no folder nowhere to write x.png into"),
+    ],
+)
+def test_an_evaluation_that_cannot_end_well_does_not_begin(run, collection, monkeypatch, tmp_path, options, problem):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.trec").write_text("q Q0 p1 1 2.5 x\n")
+    monkeypatch.setattr("colbert_core.training_commands._found", lambda *_: pytest.fail("retrieved"))
+    code, _, err = run("evaluate", str(collection), "--quiet", *options)
+    assert (code, problem in err) == (1, True), err
+
+
+def test_retrieval_for_a_file_that_cannot_be_written_does_not_begin(run, collection, monkeypatch, tmp_path):
+    monkeypatch.setattr("colbert_core.training_commands.run_of", lambda *_, **__: pytest.fail("retrieved"))
+    code, _, err = run("ivfpq", "search", "idx", str(collection), "--out", str(tmp_path / "nowhere" / "x.trec"))
+    assert (code, "to write x.trec into" in err) == (1, True)
+
+
+def test_evaluation_without_ir_measures_is_an_error_before_anything_is_retrieved(run, collection, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ir_measures", None)
+    monkeypatch.setattr("colbert_core.training_commands._found", lambda *_: pytest.fail("retrieved"))
+    code, _, err = run("evaluate", str(collection), "--quiet")
+    assert (code, "pip install ir-measures" in err) == (1, True)
 
 
 def test_a_malformed_line_is_named_by_file_and_number(run, base, tmp_path):

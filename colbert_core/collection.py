@@ -136,11 +136,11 @@ class Collection:
         self._check_split(split)
         return _collected(self._source.judgements(split), f"Split {split!r} of {self.name}")
 
-    def check(self, split: str | None = None) -> None:
+    def check(self, *splits: str) -> None:
         """Read everything once: ids must differ, and judgements be of passages and queries that are there. Only ids are kept.
 
         Args:
-            split: whose judgements; None for all.
+            splits: whose judgements; none for all.
 
         Raises:
             ValueError: something is wrong; with the file, the number of the line, and the id.
@@ -153,9 +153,9 @@ class Collection:
         if not ids:
             raise ValueError(f"{self.name} has no passages; is the file complete?")
         texts = self._texts(None)
-        for one in self.splits if split is None else (split,):
+        for one in splits or self.splits:
             self._check_split(one)
-            if split is None and not self._source.has_qrels(one):
+            if not splits and not self._source.has_qrels(one):
                 continue
             self.qrels(one)
             self._check_queries(one, texts)

@@ -29,6 +29,7 @@ from colbert_core.errors import (
     EncoderMismatchError,
     IndexExistsError,
     IndexNotFoundError,
+    StorageError,
     UnsupportedIndexError,
 )
 from colbert_core.progress import progress_bar
@@ -514,6 +515,17 @@ def sample_size(n_tokens: int, n_centroids: int, share: float) -> int:
     """
     least, most = _LEAST_PER_CENTROID * n_centroids, _MOST_PER_CENTROID * n_centroids
     return min(n_tokens, most, max(math.ceil(share * n_tokens), least))
+
+
+def is_built(folder: str | PathLike[str], embeddings: str | PathLike[str]) -> bool:
+    """Whether a folder holds a whole IVFPQ index of these vectors as they are now."""
+    folder = Path(folder)
+    try:
+        manifest = _read_manifest(folder, "IVFPQ index", "IVFPQ.build")
+        is_whole = (folder / _INDEX).stat().st_size == manifest["size"]
+        return is_whole and bool(manifest["embeddings_sha256"] == _checksum(Path(embeddings) / _MANIFEST))
+    except (StorageError, OSError):
+        return False
 
 
 # Search

@@ -16,6 +16,7 @@ A run that was killed goes on when it is called again: what is finished is skipp
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,18 +25,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.bm25 import BM25
-from colbert_core.collection import Collection, open_collection, read_run, split_by_hash, write_run
+from colbert_core.collection import (
+    Collection,
+    checksum_files,
+    import_extra,
+    open_collection,
+    read_run,
+    split_by_hash,
+    write_run,
+)
 from colbert_core.embeddings import encode_queries
-from colbert_core.evaluation import evaluate, nanocolbert_table, run_of, search_engine
-from colbert_core.ivfpq import IVFPQ, EncodedCollection, encode_collection
+from colbert_core.evaluation import check_measures, evaluate, nanocolbert_table, run_of, search_engine
+from colbert_core.ivfpq import IVFPQ, EncodedCollection, encode_collection, is_built
 from colbert_core.mining import mine
-from colbert_core.train import Example, read_examples, read_id_triples, train, write_examples
+from colbert_core.search import check_count
+from colbert_core.train import ColBERT, Example, configured, read_examples, read_id_triples, train, write_examples
+from colbert_core.train.folder import locked
+from colbert_core.train.presets import chosen_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from os import PathLike
 
     from colbert_core.collection import Qrels, Run
+    from colbert_core.train import TrainConfig
     from colbert_core.types import TokenEncoder
 
 MEASURES = ("nDCG@10", "MRR@10", "Recall@50", "Recall@200", "Recall@1000", "Success@5")
@@ -46,6 +59,10 @@ TRIPLES = "triples.train.small.tsv"
 _DEPTH = 1000
 # Every passage is scored beside IVFPQ, to show what that loses, up to so many vectors: a quarter of a second for each query.
 _EXACT_UP_TO = 5_000_000
+# Scores of that in memory: 128 MB.
+_SCORES_AT_A_TIME = 2**25
+# Bytes of a vector in IVFPQ, as nanoColBERT has them, or as many fewer as it takes to divide dim; and bits of a code.
+_MOST_PARTS, _MOST_BITS = 16, 8
 
 
 @dataclass(frozen=True)
@@ -94,42 +111,61 @@ def run_pipeline(
         settings: of the training, in place of the preset's: the attributes of ``TrainConfig``, such as ``steps``.
 
     Raises:
-        ValueError: the collection lacks something or its files disagree, or ``out`` holds a run of other arguments.
+        ValueError: an argument is out of range, the collection lacks something or its files disagree, or ``out`` holds a run
+            of other arguments or data, which has got further than to check them.
+        TypeError: there is no such setting.
         FileExistsError: ``out`` holds something else.
+        BlockingIOError: another run is at work in ``out``.
+        CheckpointError: the base cannot be loaded.
         MissingExtraError: a library for training or evaluation is not installed.
     """
-    collection, out = open_collection(data), Path(out)
+    collection, out, triples = open_collection(data), Path(out), Path(data) / TRIPLES
     held_out = split or held_out_split(collection)
+    own = triples if triples.is_file() else None
+    config = configured(preset, settings)
+    chosen_loss(config, scored=False)  # of what is mined, and of MS MARCO's triples
+    check_count(n_negatives, "n_negatives")
+    train_qrels, qrels = _divided(collection, held_out, are_mined=own is None)
+    queries = {name: text for name, text in collection.queries(held_out).items() if name in qrels}
+    if not (out / "training" / "model").exists():
+        _check_parts(base, config)
     about = {
-        "data": {name: list(checksum) for name, checksum in collection.checksums().items()},
+        "data": _checksums(collection, own),
         "preset": preset,
         "base": None if base is None else str(base),
         "split": held_out,
         "n_negatives": n_negatives,
         "settings": settings,
     }
-    steps = _Steps(out, json.loads(json.dumps(about)), say)
-    with steps.step("check") as step:
-        if step is not None:
-            collection.check(held_out)
-            step["passages"] = collection.n_passages
-    qrels = _positive_only(collection.qrels(held_out))
-    train_qrels, qrels = _divided(collection, held_out, qrels)
-    queries = {name: text for name, text in collection.queries(held_out).items() if name in qrels}
-
-    triples, mined = Path(data) / TRIPLES, out / "examples.jsonl"
-    if not triples.is_file():
-        with steps.step("mine") as step:
+    with locked(out):
+        steps = _Steps(out, json.loads(json.dumps(about)), say)
+        with steps.step("check") as step:
             if step is not None:
-                examples = mine_with_bm25(
-                    collection, train_qrels, n_negatives, triples=preset == "colbertv1", progress=progress
-                )
-                step["examples"] = write_examples(examples, mined)
-    with steps.step("train") as step:
-        if step is not None:
-            examples = own_triples(collection, triples) if triples.is_file() else read_examples(mined)
-            result = train(examples, base, out=out / "training", preset=preset, progress=progress, **settings)
-            step |= {"steps": result.last_step, "loss": round(result.loss, 4)}
+                collection.check(*sorted({held_out, *({"train"} & {*collection.splits} if own is None else ())}))
+                step["passages"] = collection.n_passages
+        if own is None:
+            with steps.step("mine") as step:
+                if step is not None:
+                    mined = mine_with_bm25(
+                        collection, train_qrels, n_negatives, triples=preset == "colbertv1", progress=progress
+                    )
+                    step["examples"] = write_examples(mined, out / "examples.jsonl")
+        with steps.step("train") as step:
+            if step is not None:
+                examples = read_examples(out / "examples.jsonl") if own is None else own_triples(collection, own)
+                result = train(examples, base, out=out / "training", preset=preset, progress=progress, **settings)
+                step |= {"steps": result.last_step, "loss": round(result.loss, 4)}
+        _retrieve(collection, queries, out, steps, progress)
+        runs = sorted((out / "runs").glob("*.trec"))
+        scores = {file.stem: evaluate(read_run(file), qrels, MEASURES).means for file in runs}
+        report = _report(collection, steps, scores, len(qrels))
+        (out / "report.md").write_text(report, encoding="utf-8")
+    say(report)
+    return PipelineResult(out / "training" / "model", scores, steps.seconds, out / "report.md")
+
+
+def _retrieve(collection: Collection, queries: Mapping[str, str], out: Path, steps: _Steps, progress: bool | None) -> None:
+    """From the trained model to a run of each system."""
     model = out / "training" / "model"
     encoder: TokenEncoder | None = None
     with steps.step("encode") as step:
@@ -141,7 +177,7 @@ def run_pipeline(
             step["vectors"] = encoded.n_tokens
     with steps.step("index") as step:
         if step is not None:
-            IVFPQ.build(out / "embeddings", out / "ivfpq", progress=progress)
+            _index(out / "embeddings", out / "ivfpq", progress)
     with steps.step("retrieve") as step:
         if step is not None:
             encoder = encoder or _loaded(model)
@@ -155,11 +191,18 @@ def run_pipeline(
             encoded = EncodedCollection.open(out / "embeddings")
             if encoded.n_tokens <= _EXACT_UP_TO:
                 _keep(out, "exact", _exact_run(encoded, encoder or _loaded(model), queries))
-    scores = {file.stem: evaluate(read_run(file), qrels, MEASURES).means for file in sorted((out / "runs").glob("*.trec"))}
-    report = _report(collection, steps, scores, len(qrels))
-    (out / "report.md").write_text(report, encoding="utf-8")
-    say(report)
-    return PipelineResult(model, scores, steps.seconds, out / "report.md")
+
+
+def _index(embeddings: Path, folder: Path, progress: bool | None) -> None:
+    """Build the index, unless a run that ended before it could say so has."""
+    if is_built(folder, embeddings):
+        return
+    if folder.exists():
+        shutil.rmtree(folder)  # of other vectors, or damaged
+    encoded = EncodedCollection.open(embeddings)
+    m = max(n for n in range(1, _MOST_PARTS + 1) if encoded.dim % n == 0)
+    # As many codes as there are vectors to learn them from, at most.
+    IVFPQ.build(embeddings, folder, m=m, nbits=min(_MOST_BITS, encoded.n_tokens.bit_length() - 1), progress=progress)
 
 
 class _Steps:
@@ -169,17 +212,14 @@ class _Steps:
         self._file, self._say = out / "run.json", say
         if self._file.is_file():
             known = json.loads(self._file.read_text(encoding="utf-8"))
-            for name, value in about.items():
-                if known["run"].get(name) != value:
-                    raise ValueError(
-                        f"{out} holds a run with {name}={known['run'].get(name)!r:.200}, but {value!r:.200} is asked for; "
-                        "choose another folder."
-                    )
             self.finished: dict[str, dict[str, Any]] = known["steps"]
+            if other := _difference(known["run"], about):
+                if self.finished.keys() - {"check"} or (out / "training" / "config.json").exists():
+                    raise ValueError(f"{out} holds a run with {other} is asked for; choose another folder.")
+                self.finished = {}
         else:
-            if out.exists() and any(out.iterdir()):
+            if any(file.name != f".{self._file.name}" for file in out.iterdir()):  # begun by a run that was killed at once
                 raise FileExistsError(f"{out} holds something that is no run; name a folder that is new or empty.")
-            out.mkdir(parents=True, exist_ok=True)
             self.finished = {}
         self._about = about
         self._write()
@@ -227,6 +267,38 @@ class _Step:
             self._steps.finish(self._name, {"seconds": round(time.perf_counter() - self._begun, 1), **self._figures})
 
 
+def _difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
+    """The first thing in which two runs differ, in words."""
+    old, new = (
+        {f"{name}/{key}" if key else name: one for name, value in run.items() for key, one in _entries(value)}
+        for run in (there, here)
+    )
+    differing = (name for name in {**old, **new} if old.get(name) != new.get(name))
+    return next((f"{name}={old.get(name)!r:.100}, but {new.get(name)!r:.100}" for name in differing), None)
+
+
+def _entries(value: Any) -> Iterable[tuple[str, Any]]:
+    return value.items() if isinstance(value, dict) else [("", value)]
+
+
+def _check_parts(base: str | PathLike[str] | None, config: TrainConfig) -> None:
+    """What training begins with and evaluation ends with is there."""
+    import_extra("accelerate", "Training", "'accelerate>=1.0'")
+    import_extra("bm25s", "BM25", "bm25s PyStemmer")
+    check_measures(MEASURES)
+    ColBERT.from_pretrained(base, config)
+
+
+def _checksums(collection: Collection, triples: Path | None) -> dict[str, list[Any]]:
+    """Size and SHA-256 of all files that the run reads.
+
+    Of the triples as well, although MS MARCO's are 27 GB: they are read in a minute or two and trained on for days, and unlike
+    their content the time they were written changes with every copy.
+    """
+    checksums = collection.checksums() | ({} if triples is None else {TRIPLES: checksum_files([triples])[str(triples)]})
+    return {name: list(checksum) for name, checksum in checksums.items()}
+
+
 def held_out_split(collection: Collection) -> str:
     """The split to score on: the first of test, dev, dev.small and validation, or the only one that is not "train".
 
@@ -240,15 +312,24 @@ def held_out_split(collection: Collection) -> str:
     return found[0] if found else others[0]
 
 
-def _positive_only(qrels: Qrels) -> Qrels:
-    """The judged queries that have an answer: the others can have no score but 0."""
-    return {query: grades for query, grades in qrels.items() if any(grade > 0 for grade in grades.values())}
+def _answered(collection: Collection, split: str) -> Qrels:
+    """The judged queries that have an answer: the others can have no score but 0.
+
+    Raises:
+        ValueError: there are none.
+    """
+    judged = collection.qrels(split)
+    qrels = {query: grades for query, grades in judged.items() if any(grade > 0 for grade in grades.values())}
+    if not qrels:
+        raise ValueError(f"Split {split!r} of {collection.name} has no query with a positive judgement; choose another split.")
+    return qrels
 
 
-def _divided(collection: Collection, held_out: str, qrels: Qrels) -> tuple[Qrels, Qrels]:
-    """Judgements to train on, and to score on."""
+def _divided(collection: Collection, held_out: str, *, are_mined: bool) -> tuple[Qrels, Qrels]:
+    """Judgements to mine from, and to score on."""
+    qrels = _answered(collection, held_out)
     if "train" in collection.splits and held_out != "train":
-        train_qrels = _positive_only(collection.qrels("train"))
+        train_qrels = _answered(collection, "train") if are_mined else {}
         return {query: grades for query, grades in train_qrels.items() if query not in qrels}, qrels
     training, kept = split_by_hash(qrels)
     return {query: qrels[query] for query in training}, {query: qrels[query] for query in kept}
@@ -283,7 +364,7 @@ def mine_with_bm25(
 
 def own_triples(collection: Collection, path: Path) -> Iterator[Example]:
     """The triples that come with MS MARCO, of texts or of ids."""
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         first = next(lines, "").split("\t")
     if all(part.strip().isdecimal() for part in first):
         passages = {passage.id: passage.text for passage in collection.passages()}
@@ -305,10 +386,14 @@ def _keep(out: Path, name: str, run: Run) -> None:
 def _exact_run(encoded: EncodedCollection, encoder: TokenEncoder, queries: Mapping[str, str]) -> Run:
     """Every passage scored over its own vectors."""
     rows = np.arange(len(encoded), dtype=np.int64)
+    names, matrices = list(queries), encode_queries(encoder, list(queries.values()))
+    at_a_time = max(1, _SCORES_AT_A_TIME // len(encoded))
     run = {}
-    for query, scores in zip(queries, encoded.score_many(encode_queries(encoder, list(queries.values())), rows), strict=True):
-        best = np.argsort(-scores, kind="stable")[:_DEPTH]
-        run[query] = dict(zip(encoded.ids_of(best.tolist()), scores[best].tolist(), strict=True))
+    for first in range(0, len(names), at_a_time):
+        some = slice(first, first + at_a_time)
+        for query, scores in zip(names[some], encoded.score_many(matrices[some], rows), strict=True):
+            best = np.argsort(-scores, kind="stable")[:_DEPTH]
+            run[query] = dict(zip(encoded.ids_of(best.tolist()), scores[best].tolist(), strict=True))
     return run
 
 

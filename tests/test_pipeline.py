@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from conftest import WORDS, write_stanford
 
-from colbert_core import Encoder
+from colbert_core import CheckpointError, Encoder, MissingExtraError
 from colbert_core.collection import open_collection, read_run
-from colbert_core.pipeline import run_pipeline
-from colbert_core.train import read_examples
+from colbert_core.pipeline import own_triples, run_pipeline
+from colbert_core.train import Example, read_examples
+from colbert_core.train.folder import locked
 from langchain_colbert import ColBERTRetriever
 from llama_index_colbert import ColBERTRetriever as LlamaIndexRetriever
 
@@ -143,6 +144,140 @@ def test_bad_collections_are_named_before_anything_is_trained(base, tmp_path):
     (data / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n")
     with pytest.raises(ValueError, match="has no judgements"):
         run_pipeline(data, tmp_path / "other", base=base, progress=False)
+
+
+def append(file, line):
+    with file.open("a") as lines:
+        lines.write(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"), [("q999\tp1\t1\n", "judges the query 'q999'"), ("q19\tnowhere\t1\n", "judges the passage 'nowhere'")]
+)
+def test_a_bad_judgement_of_the_training_queries_is_named_and_may_be_corrected(base, tmp_path, line, problem):
+    data = write_collection(tmp_path / "data", train=True)
+    good = (data / "qrels" / "train.tsv").read_text()
+    append(data / "qrels" / "train.tsv", line)
+    with pytest.raises(ValueError, match=rf"train\.tsv, line 14 {problem}"):
+        run_pipeline(data, tmp_path / "run", base=base, progress=False, **TINY)
+    (data / "qrels" / "train.tsv").write_text(good)
+    assert run_pipeline(data, tmp_path / "run", base=base, progress=False, **TINY).scores
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "problem"),
+    [
+        ({"split": "tset"}, ValueError, "has no split 'tset'; it has test, train"),
+        ({"loss": "pair-wise"}, ValueError, "loss must be one of pairwise"),
+        ({"loss": "distillation"}, ValueError, "learns from a teacher's scores"),
+        ({"negatives": 0}, ValueError, "nothing to compare a positive with"),
+        ({"lr": 1e-5}, TypeError, "There is no setting 'lr'"),
+        ({"n_negatives": 0}, ValueError, "n_negatives must be at least 1, got 0"),
+        ({"base": "/nowhere/base"}, CheckpointError, "/nowhere/base"),
+    ],
+)
+def test_a_bad_argument_is_an_error_before_anything_is_written(collection, base, tmp_path, arguments, error, problem):
+    with pytest.raises(error, match=problem):
+        run_pipeline(collection, tmp_path / "run", **{"base": base, "progress": False, **TINY, **arguments})
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluation_that_is_not_installed_is_an_error_before_anything_is_written(collection, base, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ir_measures", None)
+    with pytest.raises(MissingExtraError, match="pip install ir-measures"):
+        run_pipeline(collection, tmp_path / "run", base=base, progress=False, **TINY)
+    assert not (tmp_path / "run").exists()
+
+
+def test_arguments_may_change_while_nothing_but_the_collection_is_checked(collection, base, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("colbert_core.pipeline.mine_with_bm25", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_pipeline(collection, tmp_path / "run", base=base, n_negatives=9, progress=False, **TINY)
+    assert list(json.loads((tmp_path / "run" / "run.json").read_text())["steps"]) == ["check"]
+    run_pipeline(collection, tmp_path / "run", base=base, n_negatives=2, progress=False, **TINY)
+    assert len(list(read_examples(tmp_path / "run" / "examples.jsonl"))) == 24
+    with pytest.raises(ValueError, match="holds a run with settings/steps=3, but 4 is asked for"):
+        run_pipeline(collection, tmp_path / "run", base=base, n_negatives=2, progress=False, **TINY | {"steps": 4})
+
+
+def test_an_index_is_kept_when_the_run_died_before_it_said_that_it_was_built(collection, base, tmp_path, monkeypatch):
+    import colbert_core.pipeline as module
+
+    finish, build, built = module._Steps.finish, module.IVFPQ.build, []
+
+    def full(self, name, step):
+        if name == "index":
+            raise OSError(28, "No space left on device")
+        finish(self, name, step)
+
+    monkeypatch.setattr(module.IVFPQ, "build", lambda *arguments, **settings: built.append(1) or build(*arguments, **settings))
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(module._Steps, "finish", full)
+            with pytest.raises(OSError, match="No space left"):
+                run_pipeline(collection, tmp_path / "run", base=base, progress=False, **TINY)
+    assert len(built) == 1
+    manifest = tmp_path / "run" / "ivfpq" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"embeddings_sha256": "', '"embeddings_sha256": "0'))
+    assert run_pipeline(collection, tmp_path / "run", base=base, progress=False, **TINY).scores
+    assert len(built) == 2  # that was of other vectors
+
+
+def test_other_triples_are_another_run(collection, base, tmp_path):
+    data = write_collection(tmp_path / "data", train=True)
+    (data / "qrels" / "train.tsv").write_text("q8\tnowhere\t1\n")  # not looked at where triples are
+    triples = data / "triples.train.small.tsv"
+    triples.write_text("".join(f"the cat {letter}\tdog {letter}\tcat\n" for letter in "abcdefgh"))
+    first = run_pipeline(data, tmp_path / "run", base=base, progress=False, **TINY)
+    assert "mine" not in first.seconds
+    assert run_pipeline(data, tmp_path / "run", base=base, progress=False, **TINY) == first
+    triples.write_text("".join(f"the mat {letter}\tdog {letter}\tcat\n" for letter in "abcdefgh"))
+    with pytest.raises(ValueError, match=r"holds a run with data/triples\.train\.small\.tsv=\[160, "):
+        run_pipeline(data, tmp_path / "run", base=base, progress=False, **TINY)
+
+
+def test_any_dim_and_any_number_of_vectors_can_be_indexed(tmp_path):
+    base = write_stanford(tmp_path / "base", dim=15)
+    data = write_collection(tmp_path / "data")
+    kept = (data / "corpus.jsonl").read_text().splitlines(keepends=True)[:6]
+    (data / "corpus.jsonl").write_text("".join(kept))  # fewer than 256 vectors
+    (data / "qrels" / "test.tsv").write_text("".join(f"q{n}\tp{n}\t1\n" for n in range(6)))
+    (data / "triples.train.small.tsv").write_text("".join(f"the cat {letter}\tdog {letter}\tcat\n" for letter in "abcdefgh"))
+    result = run_pipeline(data, tmp_path / "run", base=base, progress=False, **TINY)
+    manifest = json.loads((tmp_path / "run" / "ivfpq" / "manifest.json").read_text())
+    assert (manifest["settings"]["m"], manifest["settings"]["nbits"]) == (15, 6)
+    assert result.scores["IVFPQ"] == pytest.approx(result.scores["exact"])
+
+
+def test_one_pipeline_at_a_time_is_at_work_in_a_folder(collection, base, tmp_path):
+    with locked(tmp_path / "run"), pytest.raises(BlockingIOError, match="Another run is at work in"):
+        run_pipeline(collection, tmp_path / "run", base=base, progress=False, **TINY)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_triples_of_ids_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "collection.tsv").write_text("0\tcat\n1\tdog\n")
+    (tmp_path / "queries.train.tsv").write_text("7\twhat purrs\n")
+    (tmp_path / "triples.train.small.tsv").write_bytes(b"\xef\xbb\xbf7\t0\t1\n")
+    found = list(own_triples(open_collection(tmp_path), tmp_path / "triples.train.small.tsv"))
+    assert found == [Example("what purrs", "cat", ("dog",))]
+
+
+def test_scoring_every_passage_takes_few_queries_at_a_time(finished, monkeypatch):
+    import colbert_core.pipeline as module
+
+    result, _, out = finished
+    encoded, at_a_time = module.EncodedCollection.open(out / "embeddings"), []
+    encoder, queries = Encoder.from_pretrained(result.model), {f"q{n}": f"the {word}" for n, word in enumerate(NAMES[:7])}
+    together = module._exact_run(encoded, encoder, queries)
+    score = module.EncodedCollection.score_many
+    monkeypatch.setattr(
+        module.EncodedCollection, "score_many", lambda self, some, rows: at_a_time.append(len(some)) or score(self, some, rows)
+    )
+    monkeypatch.setattr(module, "_SCORES_AT_A_TIME", 3 * len(encoded))
+    assert module._exact_run(encoded, encoder, queries) == together
+    assert at_a_time == [3, 3, 1]
 
 
 # The command line

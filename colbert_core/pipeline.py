@@ -125,6 +125,7 @@ def run_pipeline(
     config = configured(preset, settings)
     chosen_loss(config, scored=False)  # of what is mined, and of MS MARCO's triples
     check_count(n_negatives, "n_negatives")
+    judged = {held_out} if own or "train" not in collection.splits else {held_out, "train"}
     train_qrels, qrels = _divided(collection, held_out, are_mined=own is None)
     queries = {name: text for name, text in collection.queries(held_out).items() if name in qrels}
     if not (out / "training" / "model").exists():
@@ -141,7 +142,7 @@ def run_pipeline(
         steps = _Steps(out, json.loads(json.dumps(about)), say)
         with steps.step("check") as step:
             if step is not None:
-                collection.check(*sorted({held_out, *({"train"} & {*collection.splits} if own is None else ())}))
+                collection.check(*judged)
                 step["passages"] = collection.n_passages
         if own is None:
             with steps.step("mine") as step:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+# The package beside these tests, wherever another one is installed.
+PATH = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parent.parent)))
 STEPS = 30
 N_KILLS = 3
 
@@ -25,7 +27,7 @@ def main(base, out):
 
 
 def begin(base, out):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PATH}
     return subprocess.Popen([sys.executable, __file__, str(base), str(out)], env=environment, cwd=Path(__file__).parent.parent)
 
 

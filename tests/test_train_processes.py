@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+# The package beside these tests, wherever another one is installed.
+PATH = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parent.parent)))
+
 
 def main(base, out, settings):
     from test_train import EXAMPLES, TINY
@@ -23,7 +26,7 @@ def main(base, out, settings):
 
 def finish(n_processes, *arguments):
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"] if n_processes > 1 else []
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "PYTHONPATH": PATH}
     command = [sys.executable, *launcher, __file__, *map(str, arguments)]
     subprocess.run(command, env=environment, cwd=Path(__file__).parent.parent, check=True, timeout=300)
 

@@ -251,5 +251,7 @@ def _is_of_word(character: str) -> bool:
 
 
 def _label(text: str, span: tuple[int, int]) -> str:
+    if span[0] == span[1]:
+        return "·"  # the model's own token
     piece = text[slice(*span)].replace("$", r"\$")
     return piece if len(piece) <= 20 else f"{piece[:19]}…"

@@ -30,7 +30,7 @@ from colbert_core.maxsim import maxsim
 from colbert_core.rerank import Reranker
 from colbert_core.search import SearchConfig
 from colbert_core.threads import get_num_threads, set_num_threads
-from colbert_core.types import Hit, Passage, TokenEmbeddings, TokenEncoder
+from colbert_core.types import Hit, Passage, PassageIndex, TokenEmbeddings, TokenEncoder
 
 if TYPE_CHECKING:
     from colbert_core.checkpoint import EncoderConfig
@@ -57,6 +57,7 @@ __all__ = [
     "MissingExtraError",
     "PartialAddError",
     "Passage",
+    "PassageIndex",
     "ReadOnlyIndexError",
     "Reranker",
     "SearchConfig",

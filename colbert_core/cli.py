@@ -12,6 +12,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from colbert_core.cluster import Plan, Rates, ShardedIndex, build, is_cluster, measured_rates, plan
 from colbert_core.documents import SUFFIXES, TEXTS, find_files, read_collection, read_file, read_text
 from colbert_core.errors import ColBERTError, MissingExtraError, PartialAddError
 from colbert_core.evidence import as_page
@@ -59,6 +60,17 @@ encoded again. RAGatouille keeps the texts; for the others name the collection t
 _EXPLAIN = """\
 Show the passages that a search finds with the words that match the query: in colour on a terminal (brackets elsewhere), or as
 an HTML page that needs nothing else. With --id it shows those passages, found or not.
+"""
+
+_CLUSTER_BUILD = f"""\
+Make a sharded index of files with the machines of a Ray cluster: {", ".join(SUFFIXES)}, in a folder or an object storage such
+as s3://bucket/folder. Called again after an interruption it goes on with the shards that are missing. `colbert search` and
+`add`, `delete` and `stats` take the folder like any other index.
+"""
+
+_PLAN = """\
+Print what a collection needs on one machine and on several: bytes on disk and in memory, hours to build, milliseconds of a
+search. The rates are those of one machine that was measured; --measure takes half a minute to measure this one.
 """
 
 _VERIFY = """\
@@ -191,10 +203,42 @@ def _add_index_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     compact = command("compact", _compact, "put an index into one piece and give room back", with_json, quiet)
     compact.add_argument("index", type=Path)
 
+    _add_cluster_commands(commands, with_json)
+
     import_ = command("import", _import, "make an index of another library's", common, about=_IMPORT)
     import_.add_argument("old", type=Path, metavar="OLD", help="its folder")
     import_.add_argument("--out", required=True, type=Path, metavar="INDEX", help="the folder to make")
     import_.add_argument("--collection", type=Path, metavar="FILE", help="its texts by number, .tsv or .jsonl")
+
+
+def _add_cluster_commands(commands: Any, with_json: argparse.ArgumentParser) -> None:
+    about = "work on several machines"
+    group = _command(
+        commands.add_parser("cluster", help=about, description=about).add_subparsers(required=True, metavar="COMMAND")
+    )
+    made = group("build", _cluster_build, "make a sharded index of files", about=_CLUSTER_BUILD)
+    made.add_argument("source", metavar="SOURCE", help="a file or folder, or its address in an object storage")
+    made.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to make, which every node sees")
+    made.add_argument("--shards", required=True, type=int, metavar="N", help="parts; at least as many as workers")
+    made.add_argument("--model", help="checkpoint folder that every node sees, or hub name (default: the model in the box)")
+    made.add_argument("--nbits", type=int, help="bits per component: 1, 2, 4, 8, or 32 for uncompressed (default: 4)")
+    made.add_argument("--address", help="of the Ray cluster, host:port (default: the one at hand, or this machine)")
+    made.add_argument("--workers", type=int, metavar="N", help="that encode (default: as many as there is room for)")
+    made.add_argument("--cpus", type=float, default=1, metavar="N", help="cores of each worker (default: 1)")
+    made.add_argument("--gpus", type=float, default=0, metavar="N", help="GPUs of each worker, such as 0.5 (default: 0)")
+    made.add_argument("--json", action="store_true", help="print JSON for programs")
+    made.add_argument("--quiet", action="store_true", help="show no progress bars")
+
+    planned = _command(commands)("plan", _plan, "say what a collection will need", with_json, about=_PLAN)
+    planned.add_argument("--passages", required=True, type=float, metavar="N", help="such as 8.8e6")
+    planned.add_argument("--tokens-per-passage", required=True, type=float, metavar="N", help="vectors of one, such as 68")
+    planned.add_argument("--nbits", type=int, default=4, help="bits per component (default: 4)")
+    planned.add_argument("--dim", type=int, default=128, help="components of a vector (default: 128)")
+    planned.add_argument(
+        "--nodes", type=int, action="append", metavar="N", help="machines (may be repeated; default: 1, 2, 4, 8)"
+    )
+    planned.add_argument("--cores", type=int, default=8, metavar="N", help="of each machine (default: 8)")
+    planned.add_argument("--measure", action="store_true", help="measure the rates of this machine first")
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
@@ -347,14 +391,14 @@ def _delete(options: argparse.Namespace) -> int:
     where = _where(options)
     if (where is None) == (not options.ids):
         raise ValueError("Name the passages by their ids, or by --where; one of them.")
-    with Index.open(options.index) as index:
+    with _opened_with(options.index) as index:
         gone = index.delete(options.ids) if where is None else index.delete_where(where)
     print(json.dumps({"deleted": gone}) if options.json else f"{gone} passages deleted.")
     return 0
 
 
 def _stats(options: argparse.Namespace) -> int:
-    with Index.open(options.index) as index:
+    with _opened_with(options.index) as index:
         about = _as_dict(index.stats())
     print(json.dumps(about) if options.json else "\n".join(f"{name.replace('_', ' '):16} {about[name]}" for name in about))
     return 0
@@ -396,8 +440,84 @@ def _import(options: argparse.Namespace) -> int:
     return 0
 
 
-def _opened(options: argparse.Namespace) -> Index:
-    return Index.open(options.index, _named_encoder(options))
+def _cluster_build(options: argparse.Namespace) -> int:
+    settings = build(
+        options.source,
+        options.out,
+        shards=options.shards,
+        encoder=options.model,
+        nbits=options.nbits,
+        address=options.address,
+        workers=options.workers,
+        num_cpus=options.cpus,
+        num_gpus=options.gpus,
+        progress=False if options.quiet else None,
+    )
+    if options.json:
+        print(json.dumps({"passages": settings.passages, "shards": settings.shards, "out": str(options.out)}))
+    else:
+        print(f"{settings.passages} passages in {settings.shards} shards in {options.out}.")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    rates = Rates()
+    if options.measure:
+        from colbert_core.encoder import Encoder
+
+        rates = measured_rates(Encoder.from_pretrained(), [passage.text for passage in _demo_passages()])
+    plans = [
+        plan(
+            options.passages,
+            options.tokens_per_passage,
+            dim=options.dim,
+            nbits=options.nbits,
+            nodes=nodes,
+            cores=options.cores,
+            rates=rates,
+        )
+        for nodes in options.nodes or (1, 2, 4, 8)
+    ]
+    if options.json:
+        print(json.dumps({"rates": asdict(rates), "plans": [asdict(one) for one in plans]}))
+        return 0
+    first = plans[0]
+    print(
+        f"{first.passages:,} passages, {first.tokens:,} tokens, dim {options.dim}, {first.nbits} bits, "
+        f"{first.centroids:,} centroids: {first.vector_bytes / first.tokens:.1f} bytes a token.\n"
+    )
+    head = ("nodes", "shards", "disk GB", "memory GB", "of each node", "build h", "search ms")
+    print("  ".join(f"{name:>12}" for name in head))
+    for one in plans:
+        print("  ".join(f"{cell:>12}" for cell in _cells(one)))
+    print(
+        f"\nNodes of {first.cores} cores; a core encodes {rates.encode:,.0f} tokens a second. Rates "
+        f"{'measured here' if options.measure else 'of the machine in the docs; --measure takes those of this one'}."
+    )
+    return 0
+
+
+def _cells(one: Plan) -> tuple[str, ...]:
+    disk, memory = one.disk_bytes / 1e9, one.memory_bytes / 1e9
+    each = memory / one.nodes
+    return (
+        f"{one.nodes}",
+        f"{one.shards}",
+        f"{disk:,.1f}",
+        f"{memory:,.1f}",
+        f"{each:,.1f}",
+        f"{one.build_hours:,.1f}",
+        f"{one.latency_ms:,.0f}",
+    )
+
+
+def _opened(options: argparse.Namespace) -> Index | ShardedIndex:
+    return _opened_with(options.index, _named_encoder(options))
+
+
+def _opened_with(path: Path, encoder: Encoder | None = None) -> Index | ShardedIndex:
+    """The index in a folder, in one piece or in shards."""
+    return ShardedIndex.open(path, encoder) if is_cluster(path) else Index.open(path, encoder)
 
 
 def _named_encoder(options: argparse.Namespace) -> Encoder | None:

@@ -101,6 +101,12 @@ def token_ends(embeddings: TokenEmbeddings) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(embeddings.doclens, dtype=np.int64)])
 
 
+def embeddings_of(embeddings: TokenEmbeddings, owners: Sequence[int]) -> TokenEmbeddings:
+    """Those of some of the texts, one after the other in the order given."""
+    ends = token_ends(embeddings)
+    return _packed([of_owner(embeddings, owner, ends) for owner in owners], embeddings.vectors.shape[1])
+
+
 def of_owner(embeddings: TokenEmbeddings, owner: int, ends: NDArray[np.int64]) -> TokenEmbeddings:
     """The embeddings of one text; ``ends`` are ``token_ends`` of them all."""
     first, last = np.searchsorted(embeddings.owners, [owner, owner + 1]).tolist()

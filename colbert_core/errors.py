@@ -16,8 +16,13 @@ Wrong arguments are plain ``TypeError`` and ``ValueError``. What can go wrong ou
     │   ├── ReadOnlyIndexError           the index can be searched but not changed here (also a PermissionError)
     │   └── IndexWriteError              the disk is full or failed; the index is as before (also an OSError)
     ├── PartialAddError                  an add of several batches failed after some of them were in
+    ├── ClusterError                     machines that work together do not fit together
+    │   ├── ClusterUnreachableError      nothing answers at this address (also a ConnectionError)
+    │   └── ShardUnavailableError        no replica of a shard answered in time (also a TimeoutError)
     └── MissingExtraError                an optional package is not installed (also an ImportError)
 """
+
+from __future__ import annotations
 
 
 class ColBERTError(Exception):
@@ -82,6 +87,32 @@ class PartialAddError(ColBERTError):
     def __init__(self, message: str, added: list[str]) -> None:
         super().__init__(message)
         self.added = added
+
+    def __reduce__(self) -> tuple[type[PartialAddError], tuple[str, list[str]]]:
+        return type(self), (str(self), self.added)
+
+
+class ClusterError(ColBERTError):
+    """The machines of a Ray cluster do not fit together, or cannot do what was asked."""
+
+
+class ClusterUnreachableError(ClusterError, ConnectionError):
+    """No Ray cluster, or no storage, answers at this address."""
+
+
+class ShardUnavailableError(ClusterError, TimeoutError):
+    """Every replica of a shard is down, or did not answer in time.
+
+    Attributes:
+        shards: which ones, by number.
+    """
+
+    def __init__(self, message: str, shards: list[int]) -> None:
+        super().__init__(message)
+        self.shards = shards
+
+    def __reduce__(self) -> tuple[type[ShardUnavailableError], tuple[str, list[int]]]:
+        return type(self), (str(self), self.shards)
 
 
 class MissingExtraError(ColBERTError, ImportError):

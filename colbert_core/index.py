@@ -219,6 +219,7 @@ class Index:
         overwrite: bool = False,
         timeout: float = _TIMEOUT,
         device: str | None = None,
+        codec: ResidualCodec | None = None,
     ) -> Index:
         """Make an empty index.
 
@@ -231,10 +232,13 @@ class Index:
             overwrite: empty the index that is at ``path`` already, in one step; anything else there is left alone.
             timeout: seconds that a writer waits for another one.
             device: where searches score, such as "cuda"; None for the CPU. A GPU scores every passage, so it needs no config.
+            codec: compress with this one from the first passage on, and never with another, as the parts of one collection
+                do; its bits are those of ``nbits``. None fits one to the collection once it is large enough.
 
         Raises:
             IndexExistsError: there is something at ``path``.
-            ValueError: ``dim`` or ``nbits`` is out of range, the encoder has another dim, or there is no such device.
+            ValueError: ``dim`` or ``nbits`` is out of range, the encoder or the codec has another dim, or there is no such
+                device.
         """
         _check_device(device)
         loaded = None
@@ -242,9 +246,18 @@ class Index:
             from colbert_core.encoder import as_encoder  # here, so that importing the package does not import torch
 
             loaded = as_encoder(encoder)
+        if codec is not None:
+            nbits = codec.nbits if nbits is None else nbits
         about = {**_about_vectors(path, loaded, dim, nbits), **about_encoder(loaded)}
+        if codec is not None and (codec.dim, codec.nbits) != (about["dim"], about["nbits"]):
+            raise ValueError(
+                f"The codec is for dim {codec.dim} and {codec.nbits} bits, the index for dim {about['dim']} and "
+                f"{about['nbits'] or 32} bits; give one codec and encoder that belong together."
+            )
         index = cls(Store.create(_as_path(path), about, overwrite=overwrite, timeout=_checked_timeout(timeout)), loaded)
         index._device = device
+        if codec is not None:
+            index._take_codec(codec, None)
         return index
 
     @classmethod
@@ -334,14 +347,27 @@ class Index:
         return cls.open(folder, loaded)
 
     def _take_over(self, foreign: ForeignIndex, progress: bool | None) -> None:
-        codec_arrays = {name: [array] for name, array in foreign.codec.to_arrays().items()}
-        with self._store.write() as writer:
-            file = writer.put("codec", 0, codec_arrays)
-            writer.commit(Changes(about={"codec_tokens": foreign.n_tokens}, files=[file]))
+        self._take_codec(foreign.codec, foreign.n_tokens)
         with progress_bar("Importing", len(foreign), "passage", progress) as bar:
             for batch in foreign.batches():
                 self._commit(batch.passages, _dumped(batch.passages), batch.windows, [])
                 bar.update(len(batch.passages))
+
+    def _take_codec(self, codec: ResidualCodec, n_tokens: int | None) -> None:
+        with self._store.write() as writer:
+            file = writer.put("codec", 0, {name: [array] for name, array in codec.to_arrays().items()})
+            writer.commit(Changes(about={"codec_tokens": n_tokens}, files=[file]))
+
+    @property
+    def codec_id(self) -> str | None:
+        """SHA-256 of the codec, hexadecimal; None while the index is uncompressed. Equal codecs have equal ids."""
+        file = self._read(self._state).codec_file
+        return None if file is None else file.sha256
+
+    @property
+    def made_with(self) -> Provenance:
+        """Where the vectors come from."""
+        return self._made_with
 
     @property
     def encoder(self) -> TokenEncoder:
@@ -403,14 +429,14 @@ class Index:
         total = len(passages) if isinstance(passages, (list, tuple)) else None
         if total is not None or isinstance(passages, Passage):
             passages = check_passages(passages)
-            _check_ids(Counter(passage.id for passage in passages))
+            check_ids(Counter(passage.id for passage in passages))
             _dumped(passages)
         vectors = vectors_for(passages, embeddings, self._dim) if embeddings is not None else None
         # Of vectors without tokens nobody knows which are a model's own.
         n_protected = None if embeddings is None or isinstance(embeddings, TokenEmbeddings) else 0
         added: list[str] = []
         seen: set[str] = set()
-        batches = _batches(passages)
+        batches = batched(passages)
         batch: list[Passage] | None = []
         try:
             batch = next(batches, None)
@@ -418,7 +444,7 @@ class Index:
             with progress_bar("Indexing", total, "passage", progress if following else False) as bar:
                 while batch:
                     ids = [passage.id for passage in batch]
-                    _check_ids(Counter(ids), seen)
+                    check_ids(Counter(ids), seen)
                     metadata = _dumped(batch)
                     if vectors is not None:
                         encoded = vectors(batch)
@@ -457,7 +483,7 @@ class Index:
         Raises:
             TypeError: ``ids`` is one string.
         """
-        wanted = list(dict.fromkeys(_id_list(ids)))
+        wanted = list(dict.fromkeys(id_list(ids)))
         return self._delete(lambda reader: sorted(reader.rows_of(wanted).values()))
 
     def delete_where(self, where: Where) -> int:
@@ -510,7 +536,7 @@ class Index:
         Raises:
             TypeError: ``ids`` is one string.
         """
-        wanted = _id_list(ids)
+        wanted = id_list(ids)
 
         def read(reader: Reader) -> list[Passage | None]:
             with reader.moment():
@@ -530,7 +556,7 @@ class Index:
             TypeError: ``ids`` is one string.
             ValueError: there is no passage with an id.
         """
-        wanted = _id_list(ids)
+        wanted = id_list(ids)
 
         def read(reader: Reader) -> list[NDArray[np.float32]]:
             with reader.moment():
@@ -960,7 +986,7 @@ class Index:
         if not isinstance(passage_id, str):
             return False
         try:
-            (wanted,) = _id_list([passage_id])
+            (wanted,) = id_list([passage_id])
         except ValueError:  # no text, so nobody's id
             return False
         return bool(self._read(lambda reader: reader.rows_of([wanted])))
@@ -1126,9 +1152,10 @@ class Index:
         state, about = self._read(lambda reader: (self._state(reader), reader.about()))
         n_tokens, codec = state.live_tokens(), state.snapshot.codec
         n_centroids = count_centroids(n_tokens)
+        is_given = codec is not None and about["codec_tokens"] is None
         is_full = codec is not None and len(codec.centroids) + n_centroids > MOST_CENTROIDS
-        least = first if codec is None else max(_GROWTH * about["codec_tokens"], 1)
-        if self._nbits is None or n_tokens < least or is_full:
+        least = first if codec is None or is_given else max(_GROWTH * about["codec_tokens"], 1)
+        if self._nbits is None or n_tokens < least or is_full or is_given:
             return
         sample = sampled(state.snapshot, sample_size(n_centroids))
         new = ResidualCodec.fit(sample, n_centroids, self._nbits) if codec is None else codec.extended(sample, n_centroids)
@@ -1153,7 +1180,7 @@ class Index:
 def _restriction(where: Where | None, ids: Iterable[str] | None) -> Callable[[Reader], NDArray[np.int64]] | None:
     """The rows that a filter and ids allow, for a reader; None if there is neither."""
     condition = None if where is None else _compiled(where)
-    wanted = None if ids is None else list(dict.fromkeys(_id_list(ids)))
+    wanted = None if ids is None else list(dict.fromkeys(id_list(ids)))
     if condition is None and wanted is None:
         return None
 
@@ -1190,7 +1217,7 @@ def _is_true(answer: object) -> bool:
     return bool(answer)
 
 
-def _batches(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
+def batched(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
     """Passages as many at a time as one commit takes; metadata are copied, so that nobody changes them meanwhile."""
     batch: list[Passage] = []
     characters = 0
@@ -1209,7 +1236,16 @@ def _dumped(passages: Iterable[Passage]) -> list[str]:
     return [dump_metadata(passage.metadata, f"Metadata of passage {passage.id!r}") for passage in passages]
 
 
-def _check_ids(counts: Counter[str], before: set[str] | frozenset[str] = frozenset()) -> None:
+def check_ids(counts: Counter[str], before: set[str] | frozenset[str] = frozenset()) -> None:
+    """Whether every id stands once in a call.
+
+    Args:
+        counts: of the ids at hand.
+        before: ids that came earlier.
+
+    Raises:
+        ValueError: one stands twice.
+    """
     repeated = [passage_id for passage_id, count in counts.items() if count > 1 or passage_id in before]
     if repeated:
         raise ValueError(
@@ -1218,7 +1254,12 @@ def _check_ids(counts: Counter[str], before: set[str] | frozenset[str] = frozens
         )
 
 
-def _id_list(ids: Iterable[str]) -> list[str]:
+def id_list(ids: Iterable[str]) -> list[str]:
+    """The ids as a list, if they are ids.
+
+    Raises:
+        TypeError: they are one string, or something else than strings.
+    """
     if isinstance(ids, str):
         raise TypeError(f"ids must be a list of strings, got one str; write [{ids!r}].")
     try:

@@ -59,6 +59,12 @@ class Provenance:
         """The encoder's name, for a reader."""
         return "vectors from elsewhere" if self.name is None else repr(self.name)
 
+    def agrees_with(self, other: Provenance) -> bool:
+        """Whether the vectors of two indexes come from the same model, in whatever precision."""
+        if self.probe is None or other.probe is None:
+            return (self.name, self.dim, self.probe is None) == (other.name, other.dim, other.probe is None)
+        return self.probe.shape == other.probe.shape and float((self.probe * other.probe).sum(axis=1).min()) >= _SAME
+
     def check(self, encoder: TokenEncoder) -> None:
         """Whether an encoder makes the vectors that are in the index.
 

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from colbert_core.evidence import Evidence
+
+    Where = Mapping[str, Any] | Callable[["Passage"], bool]
 
 
 def check_text(text: object, subject: str) -> str:
@@ -147,3 +149,43 @@ class TokenEncoder(Protocol):
 
     def encode_passages(self, texts: Sequence[str], *, progress: bool | None = None) -> TokenEmbeddings:
         """The packed token vectors of all texts."""
+
+
+@runtime_checkable
+class PassageIndex(Protocol):
+    """What a retriever needs of an index: an ``Index``, or a ``colbert_core.cluster.ShardedIndex`` on several machines."""
+
+    @property
+    def encoder_name(self) -> str | None:
+        """Name of the encoder the index was made with."""
+
+    def add(self, passages: Iterable[Passage]) -> list[str]:
+        """Add passages, replacing those whose id is known."""
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete passages by id."""
+
+    def delete_where(self, where: Where) -> int:
+        """Delete the passages that a filter matches."""
+
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        ids: Iterable[str] | None = None,
+        min_relevance: float | None = None,
+    ) -> list[Hit]:
+        """The passages that match a query best."""
+
+    def search_mean(
+        self,
+        queries: Iterable[str],
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        ids: Iterable[str] | None = None,
+        min_relevance: float | None = None,
+    ) -> list[Hit]:
+        """The passages that match several queries best on average."""

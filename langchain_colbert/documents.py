@@ -11,7 +11,7 @@ from langchain_core.documents import Document
 from colbert_core import Passage
 
 if TYPE_CHECKING:
-    from colbert_core import Index
+    from colbert_core import PassageIndex
 
 Filter = Mapping[str, Any] | Callable[[Document], bool]
 """``{"year": {"$gte": 2020}}`` by the operators of ``colbert_core.filters``, or a function of a document."""
@@ -38,7 +38,7 @@ def to_documents(
     ]
 
 
-def add_documents(index: Index, documents: Iterable[Document], ids: Sequence[str | None] | None = None) -> list[str]:
+def add_documents(index: PassageIndex, documents: Iterable[Document], ids: Sequence[str | None] | None = None) -> list[str]:
     """Add documents, replacing those whose id is known, and return their ids in order.
 
     Args:
@@ -63,7 +63,7 @@ def add_documents(index: Index, documents: Iterable[Document], ids: Sequence[str
     )
 
 
-def delete_documents(index: Index, ids: Iterable[str] | None, filter: Filter | None) -> None:
+def delete_documents(index: PassageIndex, ids: Iterable[str] | None, filter: Filter | None) -> None:
     """Delete by ids or by a filter; unknown ids are no error.
 
     Raises:

@@ -10,7 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field, field_validator
 
-from colbert_core import Hit, Index, TokenEncoder
+from colbert_core import Hit, Index, PassageIndex, TokenEncoder
 from langchain_colbert.documents import Filter, add_documents, delete_documents, to_document, to_documents, to_where
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class ColBERTRetriever(BaseRetriever):
         the package encodes.
 
     Key init args:
-        index: what is searched, a ``colbert_core.Index``; ``from_texts``, ``from_documents`` and ``from_index`` make or open
-            one.
+        index: what is searched, a ``colbert_core.Index`` or ``colbert_core.cluster.ShardedIndex``; ``from_texts``,
+            ``from_documents`` and ``from_index`` make or open an ``Index``.
         k: documents to return, 4 by default.
         filter: only documents whose metadata match, ``{"year": {"$gte": 2020}}``; or a function of a document.
         score_threshold: least relevance, from 0 to 1.
@@ -92,7 +92,7 @@ class ColBERTRetriever(BaseRetriever):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", validate_assignment=True)
 
-    index: Index = Field(exclude=True)
+    index: PassageIndex = Field(exclude=True)
     """What is searched; it may be shared with other retrievers."""
     k: int = Field(default=4, ge=1)
     """Documents to return; ``invoke(query, k=...)`` overrides it for one call."""

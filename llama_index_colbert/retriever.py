@@ -12,7 +12,7 @@ from llama_index.core.indices.base import BaseIndex
 from llama_index.core.ingestion import run_transformations
 from llama_index_instrumentation import get_dispatcher
 
-from colbert_core import Index, TokenEncoder
+from colbert_core import Index, PassageIndex, TokenEncoder
 from llama_index_colbert import saved
 from llama_index_colbert.filters import to_where
 from llama_index_colbert.nodes import to_nodes_with_score, to_passage, without_objects
@@ -48,7 +48,7 @@ class ColBERTRetriever(BaseRetriever):
 
     def __init__(
         self,
-        index: Index,
+        index: PassageIndex,
         similarity_top_k: int = 2,
         filters: MetadataFilters | None = None,
         node_ids: Sequence[str] | None = None,
@@ -73,7 +73,7 @@ class ColBERTRetriever(BaseRetriever):
             ValueError: similarity_top_k is below 1.
         """
         super().__init__(**kwargs)
-        if not isinstance(index, Index):
+        if not isinstance(index, PassageIndex):
             raise TypeError(
                 f"index must be an Index of colbert_core, got {type(index).__name__}; from_defaults takes other things."
             )
@@ -99,7 +99,7 @@ class ColBERTRetriever(BaseRetriever):
     @classmethod
     def from_defaults(
         cls,
-        index: Index | BaseIndex[Any] | None = None,
+        index: PassageIndex | BaseIndex[Any] | None = None,
         nodes: Sequence[BaseNode] | None = None,
         docstore: BaseDocumentStore | None = None,
         similarity_top_k: int = 2,
@@ -125,8 +125,8 @@ class ColBERTRetriever(BaseRetriever):
         if len(given) != 1:
             raise ValueError(f"Pass exactly one of index, nodes and docstore, got {' and '.join(given) or 'none of them'}.")
         for holder in (index, getattr(index, "vector_store", None)):  # a ColBERTIndex, or an index over a ColBERTVectorStore
-            index = found if isinstance(found := getattr(holder, "index", None), Index) else index
-        if isinstance(index, Index):
+            index = found if isinstance(found := getattr(holder, "index", None), PassageIndex) else index
+        if isinstance(index, PassageIndex):
             if model is not None:
                 raise ValueError(f"The index has its own model, so model={model!r:.80} would not be used; leave it out.")
             return cls(index, similarity_top_k, **kwargs)
@@ -215,7 +215,10 @@ class ColBERTRetriever(BaseRetriever):
 
         Raises:
             FileExistsError: ``colbert.idx`` is there and was not written by ``persist``.
+            TypeError: the index is in shards on several machines; it is on disk already.
         """
+        if not isinstance(self.index, Index):
+            raise TypeError(f"persist writes an Index, got {self.index!r}; it is on disk already, and stays where it is.")
         saved.save(self.index, path)
 
     def add_nodes(self, nodes: Sequence[BaseNode]) -> list[str]:

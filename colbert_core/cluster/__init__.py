@@ -1,0 +1,12 @@
+"""One collection on several machines: built and searched by Ray in shards, each an ordinary index folder.
+
+``plan`` says when that is worth while, ``build`` makes the shards, ``ShardedIndex`` searches them like one ``Index``. Ray is
+imported by what needs it; planning does not.
+"""
+
+from colbert_core.cluster.building import build
+from colbert_core.cluster.layout import is_cluster
+from colbert_core.cluster.planning import Plan, Rates, measured_rates, plan
+from colbert_core.cluster.serving import PartialHits, ShardedIndex
+
+__all__ = ["PartialHits", "Plan", "Rates", "ShardedIndex", "build", "is_cluster", "measured_rates", "plan"]

@@ -1,0 +1,417 @@
+"""Build a sharded index: files are read and encoded by the machines of a Ray cluster.
+
+A shard is the unit of work, of failure and of resumption: one worker encodes its passages, in the order of the files, and puts
+the finished index folder in place. So what a shard holds depends on neither the number of workers nor on what went wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import json
+import logging
+import math
+import shutil
+import tempfile
+import uuid
+from collections import Counter
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colbert_core.arrays import dump_arrays, load_arrays
+from colbert_core.cluster.layout import Layout, Settings, hashed, is_cluster, shard_of, write_whole
+from colbert_core.cluster.nodes import check_version, connect, load_ray, own_error, share, version
+from colbert_core.codec import NBITS, ResidualCodec, count_centroids, sample_size
+from colbert_core.documents import SUFFIXES, find_files, read_file
+from colbert_core.errors import ClusterUnreachableError, IndexExistsError, PartialAddError
+from colbert_core.filters import dump_metadata
+from colbert_core.index import Index
+from colbert_core.progress import progress_bar
+from colbert_core.search import check_count
+from colbert_core.store import made_aside
+from colbert_core.threads import set_num_threads
+from colbert_core.types import Passage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from colbert_core.types import TokenEncoder
+
+    Model = str | PathLike[str] | TokenEncoder | None
+
+# Each has a file open while its passages are staged.
+_MOST_SHARDS = 512
+# Passages that may be sampled for the codec; of 16 tokens each they are as many vectors as it takes at most.
+_MOST_SAMPLED = 2**16
+# Of these the first tell how long passages are.
+_FIRST_SAMPLED = 2**10
+# Sampled passages that a worker encodes at a time.
+_PIECE = 2**8
+_SEED = 12345
+
+
+def build(
+    source: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    shards: int,
+    encoder: Model = None,
+    nbits: int | None = None,
+    address: str | None = None,
+    workers: int | None = None,
+    num_cpus: float = 1,
+    num_gpus: float = 0,
+    timeout: float = 300.0,
+    progress: bool | None = None,
+) -> Settings:
+    """Make a sharded index of files; called again after an interruption, it goes on with the shards that are missing.
+
+    Ray Data reads the files, each a task, as ``colbert index`` reads them. A passage belongs to a shard by a hash of its id.
+    One codec is fitted to a sample that is the same whatever reads it. Then each shard is encoded and written by one worker;
+    one that dies, with its node or alone, costs the shard it was at, which another worker begins again.
+
+    Args:
+        source: a file or folder, Parquet, JSON lines, tab-separated values, text or Markdown; or its address in an object
+            storage, "s3://bucket/folder", as pyarrow takes it.
+        out: the folder to make, under a path that every node sees.
+        shards: how many parts, from 1 to 512; at least as many as there are workers, or some have nothing to do.
+        encoder: a checkpoint's name or folder that every node sees, or a loaded encoder that can be pickled; None for the
+            model in the box.
+        nbits: bits per component of a compressed vector, 1, 2, 4 or 8, or 32 to keep vectors as they are; None for 4.
+        address: of the Ray cluster; None for the one at hand, or else this machine alone.
+        workers: that encode, each with a model of its own; None for as many as there is room for.
+        num_cpus: cores that each of them takes.
+        num_gpus: GPUs that each of them takes; two may share one with 0.5.
+        timeout: seconds to wait for the cluster to answer, and for a worker to be there.
+        progress: show bars; None shows them on a terminal once a second has passed.
+
+    Returns:
+        What was built, as ``cluster.json`` keeps it.
+
+    Raises:
+        ValueError: an argument is out of range, there is nothing to read, a file is not what its name says, an id stands
+            twice, or ``out`` was begun with other arguments.
+        IndexExistsError: ``out`` holds something else.
+        ClusterUnreachableError: the cluster or the object storage does not answer.
+        ClusterError: nodes have different versions, or there is no room for a worker.
+        MissingExtraError: Ray is not installed.
+    """
+    if check_count(shards, "shards", "shards") > _MOST_SHARDS:
+        raise ValueError(f"shards must be at most {_MOST_SHARDS}, got {shards}; a shard may well hold a million passages.")
+    nbits = 4 if nbits is None else nbits
+    if isinstance(nbits, bool) or nbits not in (*NBITS, 32):
+        raise ValueError(f"nbits must be 1, 2, 4, 8, or 32 for uncompressed vectors, got {nbits!r}.")
+    if workers is not None:
+        check_count(workers, "workers", "workers")
+    load_ray("ray.data")
+    if isinstance(encoder, str | PathLike) and Path(encoder).exists():
+        encoder = str(Path(encoder).absolute())  # a worker has another working folder
+    layout = Layout(Path(out).absolute())
+    files = find_sources(source)
+    wanted = Settings(shards, nbits, _model_name(encoder), {name: size for _, name, size in files})
+    settings = _begun(layout, wanted)
+    missing = layout.missing(shards)
+    if not missing and settings.passages is not None:
+        return settings
+    ray = connect(address, timeout)
+    counts = _stage(ray, layout, files, shards, encoder, progress)
+    n_passages = sum(counts)
+    if not n_passages:
+        raise ValueError(f"{source} holds no passages; there is nothing to index.")
+    if missing:
+        n_workers = min(workers or _room(ray, num_cpus, num_gpus), len(missing))
+        arguments = (layout.folder, nbits, encoder, version(), num_cpus)
+        with _workers(ray, n_workers, arguments, num_cpus=num_cpus, num_gpus=num_gpus) as pool:
+            if nbits != 32 and not layout.codec.is_file():
+                codec = _fitted(ray, pool, layout, n_passages, nbits, timeout)
+                write_whole(layout.codec, b"".join(dump_arrays({name: [array] for name, array in codec.to_arrays().items()})))
+            with progress_bar("Building shards", sum(counts[shard] for shard in missing), "passage", progress) as bar:
+                for place, _ in share(ray, pool, "build", missing, timeout=timeout):
+                    bar.update(counts[missing[place]])
+        _clear_away(layout)
+    settings = replace(settings, passages=n_passages)
+    layout.write(settings)
+    shutil.rmtree(layout.staged, ignore_errors=True)
+    return settings
+
+
+class Worker:
+    """Encodes, with one model; a Ray actor."""
+
+    def __init__(self, folder: Path, nbits: int, encoder: Model, of_driver: str, num_cpus: float) -> None:
+        check_version(of_driver, version(), load_ray().util.get_node_ip_address())
+        from colbert_core.encoder import as_encoder  # here, because it imports torch
+
+        set_num_threads(max(1, int(num_cpus)))
+        self._layout, self._nbits = Layout(folder), nbits
+        self._encoder = as_encoder(encoder)
+
+    def about(self) -> None:
+        """Answers once it is there."""
+
+    def encode(self, texts: list[str]) -> NDArray[np.float32]:
+        """The vectors of some texts. *Shape:* (n_tokens, dim), float32."""
+        return self._encoder.encode_passages(texts, progress=False).check(len(texts), self._encoder.dim).vectors
+
+    def build(self, shard: int) -> None:
+        """Write the index of a shard, which is there once it is whole."""
+        layout = self._layout
+        codec = None if self._nbits == 32 else _load_codec(layout)
+        with (
+            contextlib.suppress(IndexExistsError),  # somebody who was taken for dead has finished it
+            made_aside(layout.shard(shard)) as aside,
+            Index.create(aside, self._encoder, nbits=self._nbits, codec=codec) as index,
+        ):
+            try:
+                index.add(_staged_passages(layout, shard), refit=False, progress=False)
+            except PartialAddError as error:  # nothing of this index will be left
+                raise error.__cause__ or error from None
+
+
+@contextlib.contextmanager
+def _workers(ray: Any, n: int, arguments: tuple[Any, ...], **resources: float) -> Iterator[list[Any]]:
+    """So many actors, for a while. One that dies is started again, but what it was at is ours to hand on."""
+    remote = ray.remote(Worker).options(max_restarts=-1, max_task_retries=0, scheduling_strategy="SPREAD", **resources)
+    pool = [remote.remote(*arguments) for _ in range(n)]
+    try:
+        yield pool
+    finally:
+        for worker in pool:
+            ray.kill(worker)
+
+
+def find_sources(source: str | PathLike[str]) -> list[tuple[str, str, int]]:
+    """The files to read: where each lies, what it is called, and its bytes; in the order of their names.
+
+    Raises:
+        ValueError: there is nothing that can be read.
+        ClusterUnreachableError: the storage does not answer.
+    """
+    if "://" not in str(source):
+        path = Path(source).absolute()
+        found = find_files(path)
+        return [
+            (str(file), file.name if file == path else file.relative_to(path).as_posix(), file.stat().st_size) for file in found
+        ]
+    from pyarrow import fs  # comes with ray[data]
+
+    address = str(source).rstrip("/")
+    try:
+        storage, inner = fs.FileSystem.from_uri(address)
+        about = storage.get_file_info(inner)
+        entries = (
+            storage.get_file_info(fs.FileSelector(inner, recursive=True)) if about.type == fs.FileType.Directory else [about]
+        )
+    except OSError as error:
+        raise ClusterUnreachableError(
+            f"{source} cannot be read ({error!s:.300}); is it there, and may this machine?"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{source} is no address that pyarrow knows ({error!s:.300}).") from None
+    files = [entry for entry in entries if entry.type == fs.FileType.File and f".{entry.extension.lower()}" in SUFFIXES]
+    if not files:
+        raise ValueError(f"{source} holds no {', '.join(SUFFIXES)} file.")
+    root = inner if about.type == fs.FileType.Directory else inner.rpartition("/")[0]
+    placed = [(entry, entry.path.removeprefix(root).lstrip("/")) for entry in files]
+    return sorted(
+        ((address if entry.path == inner else f"{address}/{name}", name, entry.size) for entry, name in placed),
+        key=lambda one: one[1],
+    )
+
+
+def _begun(layout: Layout, wanted: Settings) -> Settings:
+    """What the folder was begun with, which is what is wanted now; begins it if need be."""
+    if is_cluster(layout.folder):
+        known = layout.read()
+        for name in ("shards", "nbits", "model", "files"):
+            before, now = getattr(known, name), getattr(wanted, name)
+            if before != now:
+                raise ValueError(
+                    f"{layout.folder} was begun with {name}={before!r:.200}, but {now!r:.200} is asked for; "
+                    "choose another folder, or remove this one."
+                )
+        return known
+    if layout.folder.exists() and (not layout.folder.is_dir() or any(layout.folder.iterdir())):
+        raise IndexExistsError(f"{layout.folder} holds something that is no sharded index; name a folder that is new or empty.")
+    layout.folder.mkdir(parents=True, exist_ok=True)
+    layout.write(wanted)
+    return wanted
+
+
+def _model_name(encoder: Model) -> str:
+    if encoder is None or isinstance(encoder, str):
+        return encoder or "default"
+    return str(getattr(encoder, "name", encoder))
+
+
+def _room(ray: Any, num_cpus: float, num_gpus: float) -> int:
+    """How many workers the cluster has room for, at least 1."""
+    amounts = ray.cluster_resources()
+    wanted = {"CPU": num_cpus, "GPU": num_gpus}
+    return max(1, min((int(amounts.get(name, 0) / each) for name, each in wanted.items() if each), default=1))
+
+
+# Reading
+
+
+def _stage(
+    ray: Any, layout: Layout, files: list[tuple[str, str, int]], shards: int, encoder: Model, progress: bool | None
+) -> list[int]:
+    """Have every file read and its passages laid down by shard; how many passages each shard gets."""
+    data = load_ray("ray.data")
+    tasks = [
+        {"number": number, "location": location, "name": name}
+        for number, (location, name, _) in enumerate(files)
+        if not (layout.staged / f"{number:06}").is_dir()
+    ]
+    layout.staged.mkdir(exist_ok=True)
+    if tasks:
+        arguments = {"staged": layout.staged, "shards": shards, "encoder": encoder}
+        dataset = data.from_items(tasks, override_num_blocks=len(tasks)).map(_stage_file, fn_kwargs=arguments)
+        with progress_bar("Reading", len(tasks), "file", progress) as bar, _quietly(data):
+            try:
+                for _ in dataset.iter_rows():
+                    bar.update()
+            except Exception as error:
+                raise own_error(ray, error) from None
+    counts = Counter[int]()
+    for number in range(len(files)):
+        about = json.loads((layout.staged / f"{number:06}" / "counts.json").read_text(encoding="utf-8"))
+        counts.update({int(shard): count for shard, count in about.items()})
+    return [counts[shard] for shard in range(shards)]
+
+
+@contextlib.contextmanager
+def _quietly(data: Any) -> Iterator[None]:
+    """Without what Ray Data shows of its progress, which would stand between ours."""
+    context, log = data.DataContext.get_current(), logging.getLogger("ray.data")
+    before = context.enable_progress_bars, log.level
+    context.enable_progress_bars = False
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = before[0]
+        log.setLevel(before[1])
+
+
+def _stage_file(task: Mapping[str, Any], *, staged: Path, shards: int, encoder: Model) -> dict[str, Any]:
+    """Read one file, in a task of Ray Data. What it leaves is there whole, and the same each time."""
+    from colbert_core.encoder import as_encoder  # here, because it imports torch
+
+    split = getattr(as_encoder(encoder), "split", lambda text, name: [Passage(name, text)])
+    counts: Counter[int] = Counter()
+    target = staged / f"{task['number']:06}"
+    work = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    work.mkdir()
+    try:
+        with contextlib.ExitStack() as stack:
+            path = stack.enter_context(_fetched(task["location"]))
+            outputs: dict[int, Any] = {}
+
+            def lines() -> Iterator[tuple[int, str]]:
+                for passage in _named_in_errors(read_file(path, task["name"], split), path, task["location"]):
+                    metadata = json.loads(dump_metadata(passage.metadata, f"Metadata of passage {passage.id!r}"))
+                    line = json.dumps([passage.id, passage.text, metadata])
+                    shard = shard_of(passage.id, shards)
+                    if shard not in outputs:
+                        outputs[shard] = stack.enter_context((work / f"{shard:04}.jsonl").open("w", encoding="utf-8"))
+                    outputs[shard].write(f"{line}\n")
+                    counts[shard] += 1
+                    yield hashed(passage.id), line
+
+            sample = heapq.nsmallest(_MOST_SAMPLED, lines())
+        (work / "sample.jsonl").write_text("".join(f"{line}\n" for _, line in sample), encoding="utf-8")
+        (work / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
+        if not target.is_dir():  # or somebody who was taken for dead has left the same
+            work.rename(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return {"number": task["number"]}
+
+
+def _named_in_errors(passages: Iterator[Passage], path: Path, location: str) -> Iterator[Passage]:
+    """The passages; an error tells of the file in the storage instead of its copy here."""
+    try:
+        yield from passages
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(path), location)) from None
+
+
+@contextlib.contextmanager
+def _fetched(location: str) -> Iterator[Path]:
+    """A file as one on this machine."""
+    if "://" not in location:
+        yield Path(location)
+        return
+    from pyarrow import fs
+
+    with tempfile.TemporaryDirectory(prefix="colbert-") as folder:
+        path = Path(folder) / location.rpartition("/")[2]
+        try:
+            storage, inner = fs.FileSystem.from_uri(location)
+            with storage.open_input_stream(inner) as stream, path.open("wb") as copy:
+                shutil.copyfileobj(stream, copy, 2**20)
+        except OSError as error:
+            raise ClusterUnreachableError(f"{location} cannot be read ({error!s:.300}).") from error
+        yield path
+
+
+def _staged_passages(layout: Layout, shard: int) -> Iterator[Passage]:
+    """The passages of a shard, in the order of the files."""
+    for folder in sorted(layout.staged.glob("[0-9]*")):
+        path = folder / f"{shard:04}.jsonl"
+        if path.is_file():
+            yield from (passage for _, passage in _read_staged(path))
+
+
+def _read_staged(path: Path) -> Iterator[tuple[int, Passage]]:
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            passage_id, text, metadata = json.loads(line)
+            yield hashed(passage_id), Passage(passage_id, text, metadata)
+
+
+# The codec
+
+
+def _fitted(ray: Any, pool: list[Any], layout: Layout, n_passages: int, nbits: int, timeout: float) -> ResidualCodec:
+    """A codec for the whole collection, from passages whose ids have the smallest hashes: a sample without a preference."""
+    samples = heapq.merge(
+        *(_read_staged(path) for path in sorted(layout.staged.glob("[0-9]*/sample.jsonl"))), key=lambda entry: entry[0]
+    )
+    texts = [passage.text for _, (_, passage) in zip(range(_MOST_SAMPLED), samples, strict=False)]
+
+    def encoded(some: list[str]) -> list[NDArray[np.float32]]:
+        pieces = [some[start : start + _PIECE] for start in range(0, len(some), _PIECE)]
+        found = dict(share(ray, pool, "encode", pieces, timeout=timeout))
+        return [found[place] for place in range(len(pieces))]
+
+    vectors = encoded(texts[:_FIRST_SAMPLED])
+    n_tokens = sum(map(len, vectors))
+    per_passage = n_tokens / min(len(texts), _FIRST_SAMPLED)
+    n_centroids = count_centroids(round(per_passage * n_passages))
+    more = math.ceil(sample_size(n_centroids) / per_passage) - _FIRST_SAMPLED
+    if more > 0:
+        vectors += encoded(texts[_FIRST_SAMPLED : _FIRST_SAMPLED + more])
+    sample = np.concatenate(vectors)
+    wanted = min(sample_size(n_centroids), len(sample))
+    chosen = np.sort(np.random.default_rng(_SEED).choice(len(sample), wanted, replace=False))
+    return ResidualCodec.fit(sample[chosen], min(n_centroids, len(chosen)), nbits)
+
+
+def _load_codec(layout: Layout) -> ResidualCodec:
+    return ResidualCodec.from_arrays(load_arrays(np.frombuffer(layout.codec.read_bytes(), np.uint8)))
+
+
+def _clear_away(layout: Layout) -> None:
+    """What workers that were killed have left half done."""
+    for pattern in (".shard-*", "staged/.*"):
+        for path in layout.folder.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,125 @@
+"""What lies where in the folder of a sharded index, and which shard a passage belongs to.
+
+::
+
+    DIR/
+      cluster.json           how many shards, of what, by which model; written first and last
+      codec.safetensors      the codec that all shards share, unless their vectors are kept as they are
+      shard-0000 ...         ordinary index folders; each is there once it is whole
+      staged/                passages on their way to their shards, while it is being built
+
+Every machine has to see the folder under the same path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from colbert_core.errors import DamagedIndexError, IndexNotFoundError, UnsupportedIndexError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FORMAT = 1
+NAME = "cluster.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What ``cluster.json`` says.
+
+    Attributes:
+        shards: how many there are.
+        nbits: bits per component, 32 for vectors that are kept as they are.
+        model: what was asked to encode.
+        files: names of what was read, with their sizes in bytes.
+        passages: that were built in; None until all are.
+    """
+
+    shards: int
+    nbits: int
+    model: str
+    files: Mapping[str, int] = field(default_factory=dict)
+    passages: int | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names in the folder of a sharded index."""
+
+    folder: Path
+
+    @property
+    def codec(self) -> Path:
+        """The codec's file."""
+        return self.folder / "codec.safetensors"
+
+    @property
+    def staged(self) -> Path:
+        """Where passages wait for their shards to be built."""
+        return self.folder / "staged"
+
+    def shard(self, number: int) -> Path:
+        """The folder of a shard."""
+        return self.folder / f"shard-{number:04}"
+
+    def missing(self, n_shards: int) -> list[int]:
+        """The shards that are not there yet."""
+        return [number for number in range(n_shards) if not self.shard(number).is_dir()]
+
+    def read(self) -> Settings:
+        """What ``cluster.json`` says.
+
+        Raises:
+            IndexNotFoundError: there is none.
+            UnsupportedIndexError: a newer version wrote it.
+            DamagedIndexError: it cannot be understood.
+        """
+        path = self.folder / NAME
+        if not path.is_file():
+            raise IndexNotFoundError(f"{self.folder} holds no sharded index: there is no {NAME} in it.")
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            version = content.pop("format")
+            if isinstance(version, int) and version > FORMAT:
+                raise UnsupportedIndexError(f"{path} has format {version}, and this version reads up to {FORMAT}; update it.")
+            settings = Settings(**content)
+            if isinstance(settings.shards, bool) or not isinstance(settings.shards, int) or settings.shards < 1:
+                raise ValueError(f"it names {settings.shards!r} shards")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedIndexError(f"{path} is damaged ({error!r:.200}); restore it from a copy.") from None
+        return settings
+
+    def write(self, settings: Settings) -> None:
+        """Replace ``cluster.json``; a reader sees the old one or the new one, whole."""
+        write_whole(self.folder / NAME, json.dumps({"format": FORMAT, **asdict(settings)}, indent=1).encode())
+
+
+def is_cluster(folder: Path) -> bool:
+    """Whether this is the folder of a sharded index, finished or not."""
+    return (folder / NAME).is_file()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all."""
+    work = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        work.write_bytes(content)
+        work.replace(path)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def hashed(passage_id: str) -> int:
+    """64 bits that are the same for this id on every machine and in every run."""
+    return int.from_bytes(hashlib.blake2b(passage_id.encode(), digest_size=8).digest(), "big")
+
+
+def shard_of(passage_id: str, n_shards: int) -> int:
+    """The shard that a passage belongs to."""
+    return hashed(passage_id) % n_shards

@@ -1,0 +1,187 @@
+"""Ray as the rest of this package sees it: connected, of one version, and with work handed on when a worker is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import socket
+from collections import Counter, deque
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from colbert_core.errors import ClusterError, ClusterUnreachableError, MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# How often something is tried that costs a worker its life: by then it is the work, and not the worker.
+_TRIES = 5
+# What an HTTP/2 client says first, and an empty SETTINGS frame; every server answers with its own (RFC 9113, section 3.4).
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+def load_ray(part: str = "ray") -> Any:
+    """Ray, or a part of it such as "ray.data".
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module(part)
+    except ImportError as error:
+        raise MissingExtraError(f"Work on several machines needs Ray ({error}): pip install 'ray[data]>=2.10'") from error
+
+
+def connect(address: str | None, timeout: float) -> Any:
+    """Ray, connected to a cluster; it stays so until ``ray.shutdown()`` or the end of the process.
+
+    Args:
+        address: "host:port", "ray://host:port" or "auto"; None for the cluster that this process is part of or connected to
+            already, else Ray on this machine alone, which is started.
+        timeout: seconds that an address may take to answer.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        ClusterUnreachableError: nothing answers at the address.
+    """
+    ray = load_ray()
+    if address is not None and ":" in address:
+        _check_answers(address, timeout)  # Ray tries for two minutes, and then ends the process
+    if ray.is_initialized():
+        return ray
+    alone = {"include_dashboard": False} if address is None else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **alone)
+    except (OSError, ValueError, RuntimeError, SystemExit) as error:
+        raise ClusterUnreachableError(
+            f"No Ray cluster could be used at {address or 'this machine'!r}: {error!s:.300} Start one with `ray start --head`, "
+            "and give the address it prints."
+        ) from error
+    return ray
+
+
+def _check_answers(address: str, timeout: float) -> None:
+    host, _, port = address.rpartition("://")[2].strip("/").rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f'An address of a cluster is "host:port" or "ray://host:port", got {address!r}.')
+    advice = "Is Ray running there (`ray status`), and may this machine reach it?"
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout) as connection:
+            connection.settimeout(timeout)
+            with contextlib.suppress(ConnectionError):  # somebody is there, and wants TLS say; let Ray talk to it
+                connection.sendall(_HELLO)
+                connection.recv(9)
+    except TimeoutError:
+        raise ClusterUnreachableError(f"Nothing at {address} answered within {timeout:g} s. {advice}") from None
+    except OSError as error:
+        raise ClusterUnreachableError(f"No Ray cluster can be reached at {address} ({error}). {advice}") from None
+
+
+def version() -> str:
+    """Of this package on this machine."""
+    return metadata.version("colbert-retrievers")
+
+
+def check_version(here: str, there: str, node: str) -> None:
+    """Whether two machines have the same version of this package.
+
+    Raises:
+        ClusterError: they have not.
+    """
+    if here != there:
+        raise ClusterError(
+            f"Node {node} has colbert-retrievers {there}, and this process has {here}; install the same version on all nodes."
+        )
+
+
+def lost_errors(ray: Any) -> tuple[type[Exception], ...]:
+    """What Ray raises when a worker, its node or what it returned is gone."""
+    of_ray = ray.exceptions
+    return (
+        of_ray.RayActorError,
+        of_ray.NodeDiedError,
+        of_ray.WorkerCrashedError,
+        of_ray.ObjectLostError,
+        of_ray.OutOfMemoryError,
+    )
+
+
+def answer(ray: Any, reference: Any) -> Any:
+    """What a worker returned; what it raised is raised here as it was there."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise own_error(ray, error) from None
+
+
+def own_error(ray: Any, error: BaseException) -> BaseException:
+    """The error that Ray's own errors are wrapped around."""
+    wrappers = (ray.exceptions.RayTaskError, ray.exceptions.UserCodeException)
+    while isinstance(error, wrappers):
+        inner = getattr(error, "cause", None) or error.__cause__
+        if not isinstance(inner, BaseException) or inner is error:
+            break
+        error = inner
+    return error
+
+
+def share(ray: Any, workers: Sequence[Any], method: str, items: Sequence[Any], *, timeout: float) -> Iterator[tuple[int, Any]]:
+    """Have each item done by a worker that is free; what a lost worker had goes to another one.
+
+    Args:
+        ray: connected.
+        workers: actors that Ray starts again when they die, with a method ``about`` that takes nothing.
+        method: of the workers, takes an item.
+        items: to do.
+        timeout: seconds to wait when there is no worker at all.
+
+    Yields:
+        The place of each item in ``items`` with what the method returned for it, as they are done.
+
+    Raises:
+        ClusterError: no worker could be started, or one item was the end of several of them.
+    """
+    waiting, tries = deque(range(len(items))), Counter[int]()
+    idle: list[Any] = []
+    # The first answer of a worker says that it is there. Ray holds the question back until it is, also for one that died.
+    busy: dict[Any, tuple[Any, int | None]] = {_asked(worker): (worker, None) for worker in workers}
+    left = len(items)
+    while left:
+        while waiting and idle:
+            worker, number = idle.pop(), waiting.popleft()
+            busy[getattr(worker, method).remote(items[number])] = (worker, number)
+        at_work = any(number is not None for _, number in busy.values())
+        done, _ = ray.wait(list(busy), num_returns=1, timeout=None if at_work else timeout)
+        if not done:
+            raise ClusterError(
+                f"None of {len(workers)} workers was there within {timeout:g} s; the cluster has "
+                f"{_resources(ray.cluster_resources())}, of which {_resources(ray.available_resources())} are free."
+            )
+        worker, held = busy.pop(done[0])
+        try:
+            result = answer(ray, done[0])
+        except lost_errors(ray) as error:
+            if held is None:  # it could not even be started
+                if not busy and not idle:
+                    raise ClusterError(f"No worker could be started: {error!s:.1000}") from error
+                continue
+            tries[held] += 1
+            if tries[held] == _TRIES:
+                raise ClusterError(
+                    f"The work on {items[held]!r:.100} was the end of {_TRIES} workers, of the last one so: {error!s:.1000}"
+                ) from error
+            waiting.appendleft(held)
+            busy[_asked(worker)] = (worker, None)
+            continue
+        idle.append(worker)
+        if held is not None:
+            left -= 1
+            yield held, result
+
+
+def _asked(worker: Any) -> Any:
+    return worker.about.options(max_task_retries=-1).remote()
+
+
+def _resources(amounts: dict[str, float]) -> str:
+    return f"{amounts.get('CPU', 0):g} CPUs and {amounts.get('GPU', 0):g} GPUs"

@@ -1,0 +1,232 @@
+"""What a collection will need: bytes, hours and milliseconds, on one machine or several. Needs neither Ray nor a collection."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from colbert_core.codec import NBITS, ResidualCodec, count_centroids, row_bytes, sample_size
+from colbert_core.index import Index
+from colbert_core.search import check_count
+from colbert_core.threads import get_num_threads, set_num_threads
+from colbert_core.types import Passage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from colbert_core.types import TokenEncoder
+
+# Bytes of a compressed token beside its residual: its code and its length 2 each, and 2.7 in the inverted lists. With a codec
+# of 8,192 centroids, 2.7 million tokens of 26,000 passages took 71.5 bytes each at 4 bits and dim 128.
+_CODE_AND_LENGTH = 4
+_LISTS = 2.7
+# Bytes of a window's row, span and length, and of a passage in SQLite beside its text.
+_WINDOW = 20
+_PASSAGE = 150
+_TEXT = 5.0  # bytes of a token's text; MS MARCO's passages have 4.9
+# Python, NumPy, Numba's kernels and Ray's worker.
+_PROCESS = 300e6
+_QUERY_VECTORS = 32
+_LARGEST_SHARD = 1e6  # passages, from where on a search takes longer than is pleasant
+_K_MEANS_PASSES = 4
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast one core of a machine is.
+
+    The defaults were measured on an x86-64 with AVX-512 VNNI, the model in the box in float32, dim 128, 4 bits: building 26,000
+    and 104,000 Wikipedia passages of 104 tokens, searching those and copies of them up to a million (``benchmarks/encode.py``,
+    ``benchmarks/build.py`` and ``benchmarks/scale.py``). ``scatter`` is an allowance for Ray, and not measured.
+
+    Attributes:
+        encode: tokens of passages that the model encodes, a second.
+        compress: seconds to compress and write a token, whatever the number of centroids.
+        per_centroid: seconds for each centroid that a token is compared with.
+        search: milliseconds of a search that are there whatever the size of the collection.
+        per_million: milliseconds more for each million passages.
+        scatter: milliseconds to ask several shards and to merge what they found.
+    """
+
+    encode: float = 4900
+    compress: float = 3.8e-6
+    per_centroid: float = 0.53e-9
+    search: float = 3.0
+    per_million: float = 18.0
+    scatter: float = 2.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a collection needs.
+
+    Attributes:
+        passages: in the collection.
+        tokens: in all of them.
+        nbits: bits per component of a vector.
+        nodes: machines.
+        cores: of each.
+        shards: parts, the same number on each machine.
+        centroids: of the codec that they share; 0 for vectors that are kept as they are.
+        vector_bytes: of codec, codes, residuals and lists, or the vectors themselves; searches want them in memory.
+        disk_bytes: the same, with texts.
+        memory_bytes: ``vector_bytes`` and a process for each shard.
+        build_hours: to encode, compress and write everything with all cores.
+        latency_ms: of one query of 32 vectors, its encoding included, on idle machines.
+    """
+
+    passages: int
+    tokens: int
+    nbits: int
+    nodes: int
+    cores: int
+    shards: int
+    centroids: int
+    vector_bytes: float
+    disk_bytes: float
+    memory_bytes: float
+    build_hours: float
+    latency_ms: float
+
+
+def plan(
+    passages: float,
+    tokens_per_passage: float,
+    *,
+    dim: int = 128,
+    nbits: int = 4,
+    nodes: int = 1,
+    cores: int = 8,
+    shards: int | None = None,
+    rates: Rates | None = None,
+) -> Plan:
+    """Say what a collection will need.
+
+    Args:
+        passages: how many, at least 1; 8.8e6 is understood.
+        tokens_per_passage: vectors that the model makes of one, at least 1; MS MARCO's have 68.
+        dim: components of a vector.
+        nbits: bits per component, 1, 2, 4, 8, or 32 for vectors that are kept as they are.
+        nodes: machines that share it.
+        cores: of each machine.
+        shards: parts; None for as many as keep each at a million passages, if there are cores for them, on every node the same.
+        rates: of the machines; None for those of the machine that this was measured on.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    if not 1 <= passages <= 1e12 or not 1 <= tokens_per_passage <= 1e6:
+        raise ValueError(f"A plan is for 1 to 1e12 passages of 1 to 1e6 tokens, got {passages:g} of {tokens_per_passage:g}.")
+    if nbits not in (*NBITS, 32):
+        raise ValueError(f"nbits must be 1, 2, 4, 8, or 32 for uncompressed vectors, got {nbits!r}.")
+    for name, value in {"dim": dim, "nodes": nodes, "cores": cores, "shards": 1 if shards is None else shards}.items():
+        check_count(value, name, name)
+    rates = rates or Rates()
+    n_passages, tokens = round(passages), round(passages * tokens_per_passage)
+    if shards is None:
+        shards = nodes * min(cores, math.ceil(n_passages / nodes / _LARGEST_SHARD))
+    if nbits == 32:
+        centroids, vector_bytes = 0, float(tokens * dim * 4)
+    else:
+        centroids = count_centroids(tokens)
+        per_token = row_bytes(dim, nbits) + _CODE_AND_LENGTH + _LISTS
+        vector_bytes = tokens * per_token + shards * centroids * dim * 2
+    vector_bytes += n_passages * _WINDOW
+    seconds = tokens / rates.encode + tokens * (rates.compress + rates.per_centroid * centroids)
+    k_means = _K_MEANS_PASSES * sample_size(centroids) * centroids * rates.per_centroid  # by one machine
+    in_turn = math.ceil(shards / nodes / cores)
+    search = in_turn * (rates.search + rates.per_million * n_passages / shards / 1e6)
+    return Plan(
+        passages=n_passages,
+        tokens=tokens,
+        nbits=nbits,
+        nodes=nodes,
+        cores=cores,
+        shards=shards,
+        centroids=centroids,
+        vector_bytes=vector_bytes,
+        disk_bytes=vector_bytes + n_passages * _PASSAGE + tokens * _TEXT,
+        memory_bytes=vector_bytes + shards * _PROCESS,
+        build_hours=(seconds / nodes + k_means) / cores / 3600,
+        latency_ms=1000 * _QUERY_VECTORS / rates.encode + search + (rates.scatter if shards > 1 else 0),
+    )
+
+
+def measured_rates(encoder: TokenEncoder, texts: Sequence[str], *, n_passages: int = 2**14) -> Rates:
+    """The rates of one core of this machine, which should have nothing else to do; half a minute.
+
+    How a search grows with the collection is not measured but scaled, with the same factor as a search of a small one.
+
+    Args:
+        encoder: what will encode.
+        texts: passages such as those to come, a hundred or so.
+        n_passages: random ones of 24 vectors each, in the index that is searched.
+    """
+    threads = get_num_threads()
+    set_num_threads(1)
+    try:
+        encoder.encode_passages(texts[:4], progress=False)  # what happens once should not count
+        seconds = _seconds(lambda: encoder.encode_passages(texts, progress=False))
+        encode = len(encoder.encode_passages(texts, progress=False).vectors) / seconds
+        compress, per_centroid = _compression(encoder.dim)
+        search = _search(encoder.dim, n_passages)
+    finally:
+        set_num_threads(threads)
+    usual = Rates()
+    at_hand = usual.search + usual.per_million * n_passages / 1e6
+    factor = search / at_hand
+    return replace(
+        usual,
+        encode=encode,
+        compress=compress,
+        per_centroid=per_centroid,
+        search=usual.search * factor,
+        per_million=usual.per_million * factor,
+    )
+
+
+def _compression(dim: int) -> tuple[float, float]:
+    """Seconds for a token, and more for each centroid: a line through two codecs."""
+    vectors = _random(2**13, dim, seed=0)
+    few, many = 2**11, 2**14
+    times = []
+    for n_centroids in (few, many):
+        codec = ResidualCodec(_random(n_centroids, dim, seed=1), np.linspace(-0.2, 0.2, 16, dtype=np.float32))
+        codec.compress(vectors[:64])  # compiles what it needs
+        times.append(_seconds(lambda codec=codec: codec.compress(vectors)) / len(vectors))  # type: ignore[misc]
+    per_centroid = max(times[1] - times[0], 0.0) / (many - few)
+    return max(times[0] - few * per_centroid, 0.0), per_centroid
+
+
+def _search(dim: int, n_passages: int) -> float:
+    """Milliseconds of a search for 10 of many random passages."""
+    per_passage = 24
+    vectors = _random(n_passages * per_passage, dim, seed=2).reshape(n_passages, per_passage, dim)
+    with tempfile.TemporaryDirectory(prefix="colbert-") as folder, Index.create(Path(folder) / "index", dim=dim) as index:
+        passages = [Passage(str(number), "") for number in range(n_passages)]
+        index.add(passages, embeddings=list(vectors), progress=False)
+        index.compact(progress=False)
+        queries = [np.resize(vectors[number], (_QUERY_VECTORS, dim)) for number in range(21)]
+        index.search(queries.pop())
+        return 1000 * float(np.median([_seconds(lambda query=query: index.search(query)) for query in queries]))  # type: ignore[misc]
+
+
+def _random(n: int, dim: int, seed: int) -> NDArray[np.float32]:
+    """Random directions. *Shape:* (n, dim), float32."""
+    vectors = np.random.default_rng(seed).standard_normal((n, dim), np.float32)
+    unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

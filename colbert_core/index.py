@@ -32,7 +32,7 @@ from colbert_core.explain import best_window, check_similarity, evidence_of, que
 from colbert_core.filters import compile_where, dump_metadata
 from colbert_core.pooling import check_factor, pool_embeddings
 from colbert_core.progress import progress_bar
-from colbert_core.provenance import Provenance, about_encoder
+from colbert_core.provenance import Provenance, about_encoder, loaded_encoder
 from colbert_core.search import (
     Part,
     Ranked,
@@ -241,11 +241,7 @@ class Index:
                 device.
         """
         _check_device(device)
-        loaded = None
-        if encoder is not None or dim is None:
-            from colbert_core.encoder import as_encoder  # here, so that importing the package does not import torch
-
-            loaded = as_encoder(encoder)
+        loaded = loaded_encoder(encoder) if encoder is not None or dim is None else None
         if codec is not None:
             nbits = codec.nbits if nbits is None else nbits
         about = {**_about_vectors(path, loaded, dim, nbits), **about_encoder(loaded)}
@@ -288,11 +284,7 @@ class Index:
         _check_device(device)
         store = Store.open(Path(path), timeout=_checked_timeout(timeout))
         try:
-            loaded = None
-            if encoder is not None:
-                from colbert_core.encoder import as_encoder
-
-                loaded = as_encoder(encoder)
+            loaded = None if encoder is None else loaded_encoder(encoder)
             index = cls(store, loaded)
             index._device = device
             index._read(index._state)  # a file that cannot be used is found now, not by the first search
@@ -325,9 +317,7 @@ class Index:
         """
         loaded = None
         if encoder is not None:
-            from colbert_core.encoder import as_encoder
-
-            loaded = as_encoder(encoder)
+            loaded = loaded_encoder(encoder)
             if loaded.dim != foreign.codec.dim:
                 raise EncoderMismatchError(
                     f"The {foreign.kind} index holds vectors of dim {foreign.codec.dim}, but the encoder "

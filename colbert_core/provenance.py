@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from colbert_core.errors import CheckpointError, DamagedIndexError, EncoderMismatchError
+from colbert_core.types import TokenEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-    from colbert_core.types import TokenEncoder
 
 # Encoded when an index is made and when an encoder is brought to it. The same model in another precision gives at least .9988.
 _PROBE = "The same words, encoded again, tell one model from another."
@@ -120,6 +120,15 @@ class Provenance:
             ) from error
         self.check(encoder)
         return encoder
+
+
+def loaded_encoder(encoder: str | PathLike[str] | TokenEncoder | None) -> TokenEncoder:
+    """An encoder by name, or the one in the box for None; one that is loaded already as it is, without importing torch."""
+    if not isinstance(encoder, str | PathLike | None) and isinstance(encoder, TokenEncoder):
+        return encoder
+    from colbert_core.encoder import as_encoder
+
+    return as_encoder(encoder)
 
 
 def about_encoder(encoder: TokenEncoder | None, named: str | None = None) -> dict[str, Any]:

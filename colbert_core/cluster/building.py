@@ -31,6 +31,7 @@ from colbert_core.errors import ClusterUnreachableError, IndexExistsError, Parti
 from colbert_core.filters import dump_metadata
 from colbert_core.index import Index
 from colbert_core.progress import progress_bar
+from colbert_core.provenance import loaded_encoder
 from colbert_core.search import check_count
 from colbert_core.store import made_aside
 from colbert_core.threads import set_num_threads
@@ -145,15 +146,22 @@ class Worker:
     """Encodes, with one model; a Ray actor."""
 
     def __init__(self, folder: Path, nbits: int, encoder: Model, of_driver: str, num_cpus: float) -> None:
-        check_version(of_driver, version(), load_ray().util.get_node_ip_address())
-        from colbert_core.encoder import as_encoder  # here, because it imports torch
+        self._layout, self._nbits, self._of_driver, self._num_cpus = Layout(folder), nbits, of_driver, num_cpus
+        self._given = encoder
+        self._loaded: TokenEncoder | None = None
 
-        set_num_threads(max(1, int(num_cpus)))
-        self._layout, self._nbits = Layout(folder), nbits
-        self._encoder = as_encoder(encoder)
+    @property
+    def _encoder(self) -> TokenEncoder:
+        """The model. Not loaded with the actor: what is wrong with it would come out as the actor's death."""
+        if self._loaded is None:
+            check_version(self._of_driver, version(), load_ray().util.get_node_ip_address())
+            set_num_threads(max(1, int(self._num_cpus)))
+            self._loaded = loaded_encoder(self._given)
+        return self._loaded
 
-    def about(self) -> None:
-        """Answers once it is there."""
+    def about(self) -> str:
+        """The model's name, once it is loaded."""
+        return _model_name(self._encoder)
 
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
         """The vectors of some texts. *Shape:* (n_tokens, dim), float32."""
@@ -303,9 +311,7 @@ def _quietly(data: Any) -> Iterator[None]:
 
 def _stage_file(task: Mapping[str, Any], *, staged: Path, shards: int, encoder: Model) -> dict[str, Any]:
     """Read one file, in a task of Ray Data. What it leaves is there whole, and the same each time."""
-    from colbert_core.encoder import as_encoder  # here, because it imports torch
-
-    split = getattr(as_encoder(encoder), "split", lambda text, name: [Passage(name, text)])
+    split = getattr(loaded_encoder(encoder), "split", lambda text, name: [Passage(name, text)])
     counts: Counter[int] = Counter()
     target = staged / f"{task['number']:06}"
     work = target.with_name(f".{target.name}.{uuid.uuid4().hex}")

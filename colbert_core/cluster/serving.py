@@ -30,6 +30,7 @@ from colbert_core.filters import compile_where, dump_metadata
 from colbert_core.index import Index, IndexStats, batched, check_ids, id_list
 from colbert_core.pooling import check_factor, pool_embeddings
 from colbert_core.progress import progress_bar
+from colbert_core.provenance import loaded_encoder
 from colbert_core.search import check_count, check_passages, check_relevance
 from colbert_core.types import Hit, TokenEmbeddings
 
@@ -254,11 +255,7 @@ class ShardedIndex:
                 f"{layout.folder} lacks {len(missing)} of its {n_shards} shards ({_listed(missing)}); build it again with the "
                 "same arguments, which makes those that are missing."
             )
-        loaded = None
-        if encoder is not None:
-            from colbert_core.encoder import as_encoder  # here, because it imports torch
-
-            loaded = as_encoder(encoder)
+        loaded = None if encoder is None else loaded_encoder(encoder)
         ray = connect(address, timeout)
         remote = ray.remote(_Shard).options(
             num_cpus=num_cpus,
@@ -594,8 +591,8 @@ class ShardedIndex:
         reason = next((f" Shard {shard}: {error!s:.1000}" for shard, error in missing.items() if error), "")
         return ShardUnavailableError(
             f"{len(missing)} of the {len(self._replicas)} shards of {self._layout.folder} did not answer within "
-            f"{self._timeout:g} s ({_listed(missing)}). `ray status` shows which nodes are down; replicas=2 keeps searches going "
-            f"meanwhile, and allow_partial=True searches the other shards.{reason}",
+            f"{self._timeout:g} s ({_listed(missing)}). `ray status` shows which nodes are down; replicas=2 keeps searches "
+            f"going meanwhile, and allow_partial=True searches the other shards.{reason}",
             sorted(missing),
         )
 

@@ -11,6 +11,7 @@ import heapq
 import json
 import logging
 import math
+import pickle
 import shutil
 import tempfile
 import uuid
@@ -24,10 +25,10 @@ import numpy as np
 
 from colbert_core.arrays import dump_arrays, load_arrays
 from colbert_core.cluster.layout import Layout, Settings, hashed, is_cluster, shard_of, write_whole
-from colbert_core.cluster.nodes import check_version, connect, load_ray, own_error, share, version
+from colbert_core.cluster.nodes import check_version, connect, load_ray, share, version
 from colbert_core.codec import NBITS, ResidualCodec, count_centroids, sample_size
 from colbert_core.documents import SUFFIXES, find_files, read_file
-from colbert_core.errors import ClusterUnreachableError, IndexExistsError, PartialAddError
+from colbert_core.errors import ClusterUnreachableError, ColBERTError, IndexExistsError, PartialAddError
 from colbert_core.filters import dump_metadata
 from colbert_core.index import Index
 from colbert_core.progress import progress_bar
@@ -121,7 +122,7 @@ def build(
     if not missing and settings.passages is not None:
         return settings
     ray = connect(address, timeout)
-    counts = _stage(ray, layout, files, shards, encoder, progress)
+    counts = _stage(layout, files, shards, encoder, progress)
     n_passages = sum(counts)
     if not n_passages:
         raise ValueError(f"{source} holds no passages; there is nothing to index.")
@@ -268,9 +269,7 @@ def _room(ray: Any, num_cpus: float, num_gpus: float) -> int:
 # Reading
 
 
-def _stage(
-    ray: Any, layout: Layout, files: list[tuple[str, str, int]], shards: int, encoder: Model, progress: bool | None
-) -> list[int]:
+def _stage(layout: Layout, files: list[tuple[str, str, int]], shards: int, encoder: Model, progress: bool | None) -> list[int]:
     """Have every file read and its passages laid down by shard; how many passages each shard gets."""
     data = load_ray("ray.data")
     tasks = [
@@ -280,14 +279,13 @@ def _stage(
     ]
     layout.staged.mkdir(exist_ok=True)
     if tasks:
-        arguments = {"staged": layout.staged, "shards": shards, "encoder": encoder}
+        arguments = {"staged": layout.staged, "shards": shards, "encoder": encoder, "of_driver": version()}
         dataset = data.from_items(tasks, override_num_blocks=len(tasks)).map(_stage_file, fn_kwargs=arguments)
         with progress_bar("Reading", len(tasks), "file", progress) as bar, _quietly(data):
-            try:
-                for _ in dataset.iter_rows():
-                    bar.update()
-            except Exception as error:
-                raise own_error(ray, error) from None
+            for row in dataset.iter_rows():
+                if row["error"]:
+                    raise pickle.loads(row["error"])  # noqa: S301  (of our own task, by way of Ray)
+                bar.update()
     counts = Counter[int]()
     for number in range(len(files)):
         about = json.loads((layout.staged / f"{number:06}" / "counts.json").read_text(encoding="utf-8"))
@@ -309,19 +307,29 @@ def _quietly(data: Any) -> Iterator[None]:
         log.setLevel(before[1])
 
 
-def _stage_file(task: Mapping[str, Any], *, staged: Path, shards: int, encoder: Model) -> dict[str, Any]:
-    """Read one file, in a task of Ray Data. What it leaves is there whole, and the same each time."""
-    split = getattr(loaded_encoder(encoder), "split", lambda text, name: [Passage(name, text)])
-    counts: Counter[int] = Counter()
+def _stage_file(task: Mapping[str, Any], *, encoder: Model, of_driver: str, **arguments: Any) -> dict[str, bytes]:
+    """Read one file, in a task of Ray Data; what is wrong with it comes back as it is, which Ray Data would make text of."""
+    try:
+        check_version(of_driver, version(), load_ray().util.get_node_ip_address())
+        split = getattr(loaded_encoder(encoder), "split", lambda text, name: [Passage(name, text)])
+        _stage_passages(task, split, **arguments)
+    except (ColBERTError, ValueError, TypeError, OSError) as error:
+        return {"error": pickle.dumps(error)}
+    return {"error": b""}
+
+
+def _stage_passages(task: Mapping[str, Any], split: Any, *, staged: Path, shards: int) -> None:
+    """Lay down the passages of a file by shard, with a sample and their counts; there whole, and the same each time."""
     target = staged / f"{task['number']:06}"
     work = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    counts = Counter[int]()
     work.mkdir()
     try:
         with contextlib.ExitStack() as stack:
             path = stack.enter_context(_fetched(task["location"]))
             outputs: dict[int, Any] = {}
 
-            def lines() -> Iterator[tuple[int, str]]:
+            def written() -> Iterator[tuple[int, str]]:
                 for passage in _named_in_errors(read_file(path, task["name"], split), path, task["location"]):
                     metadata = json.loads(dump_metadata(passage.metadata, f"Metadata of passage {passage.id!r}"))
                     line = json.dumps([passage.id, passage.text, metadata])
@@ -332,14 +340,13 @@ def _stage_file(task: Mapping[str, Any], *, staged: Path, shards: int, encoder: 
                     counts[shard] += 1
                     yield hashed(passage.id), line
 
-            sample = heapq.nsmallest(_MOST_SAMPLED, lines())
+            sample = heapq.nsmallest(_MOST_SAMPLED, written())
         (work / "sample.jsonl").write_text("".join(f"{line}\n" for _, line in sample), encoding="utf-8")
         (work / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
         if not target.is_dir():  # or somebody who was taken for dead has left the same
             work.rename(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return {"number": task["number"]}
 
 
 def _named_in_errors(passages: Iterator[Passage], path: Path, location: str) -> Iterator[Passage]:

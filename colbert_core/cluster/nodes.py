@@ -111,18 +111,8 @@ def answer(ray: Any, reference: Any) -> Any:
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        raise own_error(ray, error) from None
-
-
-def own_error(ray: Any, error: BaseException) -> BaseException:
-    """The error that Ray's own errors are wrapped around."""
-    wrappers = (ray.exceptions.RayTaskError, ray.exceptions.UserCodeException)
-    while isinstance(error, wrappers):
-        inner = getattr(error, "cause", None) or error.__cause__
-        if not isinstance(inner, BaseException) or inner is error:
-            break
-        error = inner
-    return error
+        cause = error.cause
+        raise (cause if isinstance(cause, Exception) else error) from None
 
 
 def share(ray: Any, workers: Sequence[Any], method: str, items: Sequence[Any], *, timeout: float) -> Iterator[tuple[int, Any]]:

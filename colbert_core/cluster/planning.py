@@ -61,7 +61,7 @@ class Rates:
     per_centroid: float = 0.53e-9
     search: float = 3.0
     per_million: float = 18.0
-    scatter: float = 2.0
+    scatter: float = 3.0
 
 
 @dataclass(frozen=True)

@@ -456,7 +456,8 @@ def _cluster_build(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"passages": settings.passages, "shards": settings.shards, "out": str(options.out)}))
     else:
-        print(f"{settings.passages} passages in {settings.shards} shards in {options.out}.")
+        shards = "1 shard" if settings.shards == 1 else f"{settings.shards} shards"
+        print(f"{settings.passages} passages in {shards} in {options.out}.")
     return 0
 
 

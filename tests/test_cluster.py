@@ -444,7 +444,7 @@ def test_searches_can_be_awaited_side_by_side(served):
 
 
 def test_a_pickled_index_opens_the_folder_again(built):
-    with ShardedIndex.open(built[2], timeout=30) as index, pickle.loads(pickle.dumps(index)) as copy:
+    with ShardedIndex.open(built[1], timeout=30) as index, pickle.loads(pickle.dumps(index)) as copy:
         assert copy._settings == index._settings
         assert copy.get(["id3"]) == index.get(["id3"])
     with pytest.raises(ValueError, match="closed"):
@@ -455,9 +455,9 @@ def test_a_pickled_index_opens_the_folder_again(built):
 def test_the_commands_build_and_search_shards(nodes_of, run, source, stanford_folder, tmp_path):
     out = str(tmp_path / "out")
     options = ("--model", str(stanford_folder), "--quiet")
-    code, printed, error = run("cluster", "build", str(source), "--out", out, "--shards", "2", "--workers", "1", *options)
+    code, printed, error = run("cluster", "build", str(source), "--out", out, "--shards", "1", "--workers", "1", *options)
     assert (code, error) == (0, "")
-    assert printed == f"240 passages in 2 shards in {out}.\n"
+    assert printed == f"240 passages in 1 shard in {out}.\n"
     code, printed, _ = run("search", out, "the cat", "-k", "3", "--where", '{"year": 2004}', "--json")
     hits = [json.loads(line) for line in printed.splitlines()]
     assert code == 0
@@ -567,7 +567,7 @@ def test_shards_of_different_models_or_codecs_are_refused(built, tmp_path):
         with pytest.raises(error, match=words):
             ShardedIndex.open(folder, WordEncoder())
     with pytest.raises(EncoderMismatchError, match="gives other vectors"):
-        ShardedIndex.open(built[2], Other())
+        ShardedIndex.open(built[1], Other())
 
 
 def test_nodes_of_another_version_are_refused(nodes_of, built, source, tmp_path, monkeypatch):
@@ -715,7 +715,7 @@ def test_a_node_that_is_killed_while_building_loses_no_shard(nodes_of, built, so
 
 
 def test_a_node_that_is_killed_while_searching_changes_no_result(nodes_of, built):
-    with ShardedIndex.open(built[5], WordEncoder(), num_cpus=0.2, replicas=2) as index:
+    with ShardedIndex.open(built[2], WordEncoder(), num_cpus=0.4, replicas=2) as index:
         expected = index.search(QUERIES[0], 20, exact=True)
         homes = {
             ray.get(actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()))

@@ -70,7 +70,7 @@ as s3://bucket/folder. Called again after an interruption it goes on with the sh
 
 _PLAN = """\
 Print what a collection needs on one machine and on several: bytes on disk and in memory, hours to build, milliseconds of a
-search. The rates are those of one machine that was measured; --measure takes half a minute to measure this one.
+search. The rates are those of one machine that was measured; --measure measures this one first, in some ten seconds.
 """
 
 _VERIFY = """\

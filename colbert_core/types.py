@@ -176,8 +176,9 @@ class PassageIndex(Protocol):
         where: Where | None = None,
         ids: Iterable[str] | None = None,
         min_relevance: float | None = None,
+        evidence: bool = False,
     ) -> list[Hit]:
-        """The passages that match a query best."""
+        """The passages that match a query best, on request with the evidence."""
 
     def search_mean(
         self,
@@ -189,3 +190,6 @@ class PassageIndex(Protocol):
         min_relevance: float | None = None,
     ) -> list[Hit]:
         """The passages that match several queries best on average."""
+
+    def explain(self, query: str, passage: Hit) -> Evidence:
+        """Which words of a passage answer which words of a query."""

@@ -26,11 +26,13 @@ from colbert_core.errors import (
     ShardUnavailableError,
     StorageError,
 )
+from colbert_core.evidence import MIN_SIMILARITY, Evidence
 from colbert_core.filters import compile_where, dump_metadata
 from colbert_core.index import Index, IndexStats, batched, check_ids, id_list
 from colbert_core.pooling import check_factor, pool_embeddings
 from colbert_core.progress import progress_bar
 from colbert_core.provenance import loaded_encoder
+from colbert_core.rerank import Reranker
 from colbert_core.search import check_count, check_passages, check_relevance
 from colbert_core.types import Hit, TokenEmbeddings
 
@@ -331,6 +333,7 @@ class ShardedIndex:
         min_relevance: float | None = None,
         config: SearchConfig | None = None,
         exact: bool = False,
+        evidence: bool = False,
     ) -> list[Hit]:
         """Find the passages that match a query best; as ``Index.search``.
 
@@ -342,12 +345,14 @@ class ShardedIndex:
             min_relevance: least relevance of a hit, from 0 to 1.
             config: how much each shard looks at; None chooses by k.
             exact: score every passage.
+            evidence: give each hit the ``evidence`` of its window; the hits are encoded anew for it, here.
 
         Raises:
             ShardUnavailableError: a shard is down; not with ``allow_partial``.
             TypeError, ValueError, EncoderMismatchError, DamagedIndexError: as ``Index.search``.
         """
-        return self.search_many([query], k, where=where, ids=ids, min_relevance=min_relevance, config=config, exact=exact)[0]
+        restrict: dict[str, Any] = {"where": where, "ids": ids, "min_relevance": min_relevance, "config": config}
+        return self.search_many([query], k, exact=exact, evidence=evidence, **restrict)[0]
 
     async def asearch(self, query: Query, k: int = 10, **options: Any) -> list[Hit]:
         """``search`` with the same options, while the event loop goes on."""
@@ -363,13 +368,38 @@ class ShardedIndex:
         min_relevance: float | None = None,
         config: SearchConfig | None = None,
         exact: bool = False,
+        evidence: bool = False,
     ) -> list[list[Hit]]:
         """``search`` for several queries, which go to the shards together."""
+        queries = queries if isinstance(queries, str | np.ndarray) else list(queries)
+        if evidence and (bare := [query for query in queries if not isinstance(query, str)]):
+            raise TypeError(f"evidence needs the words of each query, got a {type(bare[0]).__name__}; search by text for it.")
         options = {"where": where, "min_relevance": min_relevance, "config": config, "exact": exact}
         matrices, found, missing = self._found("search_many", queries, k, ids, options)
-        return [
+        all_hits = [
             self._merged([best[place] for best in found], k, lambda hit: hit.score, missing) for place in range(len(matrices))
         ]
+        for query, hits in zip(queries, all_hits, strict=True):
+            if evidence:
+                ranked = Reranker(self.encoder).rank(str(query), [hit.passage for hit in hits], evidence=True, progress=False)
+                explained = {one.passage.id: one.evidence for one in ranked}
+                hits[:] = [replace(hit, evidence=explained[hit.passage.id]) for hit in hits]
+        return all_hits
+
+    def explain(self, query: str, passage: str | Passage | Hit, *, min_similarity: float = MIN_SIMILARITY) -> Evidence:
+        """Show which words of a passage answer which words of a query; as ``Index.explain``, but it is encoded anew, here.
+
+        Raises:
+            ValueError: there is no passage with this id, or as ``Reranker.explain``.
+            ShardUnavailableError: the shard of the passage is down.
+        """
+        passage = passage.passage if isinstance(passage, Hit) else passage
+        if isinstance(passage, str):
+            (found,) = self.get([passage])
+            if found is None:
+                raise ValueError(f"There is no passage with the id {passage!r} in {self!r}.")
+            passage = found
+        return Reranker(self.encoder).explain(query, passage, min_similarity=min_similarity)
 
     def search_mean(
         self,

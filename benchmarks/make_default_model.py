@@ -1,4 +1,4 @@
-"""Make the model in the box: all-MiniLM-L6-v2, a projection of its token vectors fitted by PCA, stored as int8.
+"""Make what the model in the box starts from: all-MiniLM-L6-v2, a projection of its token vectors by PCA, stored as int8.
 
     python benchmarks/make_default_model.py SOURCE TEXTS OUT [--dim 128] [--passages 10000]
 

@@ -71,7 +71,8 @@ class ColBERTContextCompressor(ModelCompressor):
         ```
 
     Documents keep their order, id and metadata; those of which nothing is left are left out. Sentences keep their order, and
-    " … " stands for what is left out between two. ``metadata["excerpt_spans"]`` has the characters of the original text.
+    " … " stands for what is left out between two. ``metadata["excerpt_spans"]`` has the characters of the original text, in
+    which a retriever's ``metadata["evidence"]`` counts as well.
     """
 
     keep_ratio: float | None = Field(default=None, gt=0, le=1)

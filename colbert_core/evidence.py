@@ -124,15 +124,19 @@ class Evidence:
             for start, end, places in merged
         )
 
-    @cached_property
+    @property
     def unmatched(self) -> tuple[str, ...]:
         """Words of the query none of whose tokens has a match of ``min_similarity``, in their order."""
+        return tuple(self.query[start:end] for start, end in self._unmatched_spans)
+
+    @cached_property
+    def _unmatched_spans(self) -> tuple[tuple[int, int], ...]:
         best: dict[tuple[int, int], float] = {}
         for match in self.matches:
             if _has_letters(self.query, match.query_span):
                 word = _whole_word(self.query, match.query_span, (0, len(self.query)))
                 best[word] = max(best.get(word, -1.0), match.similarity)
-        return tuple(self.query[start:end] for (start, end), value in sorted(best.items()) if value < self.min_similarity)
+        return tuple(word for word, value in sorted(best.items()) if value < self.min_similarity)
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold: score, relevance, window, highlights and unmatched words."""
@@ -209,10 +213,9 @@ class Evidence:
     def _query_pieces(self) -> list[tuple[str, bool]]:
         """The query in pieces, each with whether nothing matches it."""
         pieces, at = [], 0
-        for word in self.unmatched:
-            start = self.query.index(word, at)
-            pieces += [(self.query[at:start], False), (word, True)]
-            at = start + len(word)
+        for start, end in self._unmatched_spans:
+            pieces += [(self.query[at:start], False), (self.query[start:end], True)]
+            at = end
         return [*pieces, (self.query[at:], False)]
 
 

@@ -297,6 +297,12 @@ def test_html_marks_the_spans_and_crosses_out_what_was_not_found():
     assert re.search(r"<s [^>]*>yodel</s>", found.to_html())
 
 
+def test_a_word_is_crossed_out_where_it_stands_and_not_inside_another():
+    found = Reranker(SpanEncoder()).explain("winning in winning", Passage("x", "winning"))
+    assert found.unmatched == ("in",)
+    assert re.search(r">winning <s [^>]*>in</s> winning<", found.to_html())
+
+
 def test_html_loads_nothing():
     found = Reranker(SpanEncoder()).explain("dogs", Passage("x", "dogs"))
     page = as_page([found, found], "dogs & <more>")

@@ -242,7 +242,7 @@ def test_inspect_shows_the_recipe_of_each_kind(run, capsys, tmp_path, kind):
 def test_inspect_without_a_name_shows_the_model_in_the_box(run):
     code, out, _ = run("inspect")
     assert code == 0
-    assert out.startswith("Encoder('default', stanford, untrained)")
+    assert out.startswith("Encoder('default', stanford)\n")
     assert "[CLS] what animation studio did mi ##ya ##zaki found ? [SEP]" in out
 
 

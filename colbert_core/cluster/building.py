@@ -6,12 +6,12 @@ the finished index folder in place. So what a shard holds depends on neither the
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import heapq
 import json
 import logging
 import math
-import pickle
 import shutil
 import tempfile
 import uuid
@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from colbert_core import errors
 from colbert_core.arrays import dump_arrays, load_arrays
 from colbert_core.cluster.layout import Layout, Settings, hashed, is_cluster, shard_of, write_whole
 from colbert_core.cluster.nodes import check_version, connect, load_ray, share, version
 from colbert_core.codec import NBITS, ResidualCodec, count_centroids, sample_size
 from colbert_core.documents import SUFFIXES, find_files, read_file
-from colbert_core.errors import ClusterUnreachableError, ColBERTError, IndexExistsError, PartialAddError
+from colbert_core.errors import ClusterError, ClusterUnreachableError, ColBERTError, IndexExistsError, PartialAddError
 from colbert_core.filters import dump_metadata
 from colbert_core.index import Index
 from colbert_core.progress import progress_bar
@@ -284,7 +285,7 @@ def _stage(layout: Layout, files: list[tuple[str, str, int]], shards: int, encod
         with progress_bar("Reading", len(tasks), "file", progress) as bar, _quietly(data):
             for row in dataset.iter_rows():
                 if row["error"]:
-                    raise pickle.loads(row["error"])  # noqa: S301  (of our own task, by way of Ray)
+                    raise _error(row["kind"], row["error"])
                 bar.update()
     counts = Counter[int]()
     for number in range(len(files)):
@@ -307,15 +308,25 @@ def _quietly(data: Any) -> Iterator[None]:
         log.setLevel(before[1])
 
 
-def _stage_file(task: Mapping[str, Any], *, encoder: Model, of_driver: str, **arguments: Any) -> dict[str, bytes]:
-    """Read one file, in a task of Ray Data; what is wrong with it comes back as it is, which Ray Data would make text of."""
+def _stage_file(task: Mapping[str, Any], *, encoder: Model, of_driver: str, **arguments: Any) -> dict[str, str]:
+    """Read one file, in a task of Ray Data; what is wrong with it comes back by name, which Ray Data would wrap in its own."""
     try:
         check_version(of_driver, version(), load_ray().util.get_node_ip_address())
         split = getattr(loaded_encoder(encoder), "split", lambda text, name: [Passage(name, text)])
         _stage_passages(task, split, **arguments)
     except (ColBERTError, ValueError, TypeError, OSError) as error:
-        return {"error": pickle.dumps(error)}
-    return {"error": b""}
+        return {"kind": type(error).__name__, "error": str(error)}
+    return {"kind": "", "error": ""}
+
+
+def _error(kind: str, message: str) -> Exception:
+    """The error of this name, of this package or Python's own; a ``ClusterError`` where it takes more than a message."""
+    made: Any = getattr(errors, kind, None) or getattr(builtins, kind, ClusterError)
+    try:
+        error: Exception = made(message)
+        return error
+    except TypeError:  # such as UnicodeDecodeError
+        return ClusterError(f"{kind}: {message}")
 
 
 def _stage_passages(task: Mapping[str, Any], split: Any, *, staged: Path, shards: int) -> None:

@@ -139,6 +139,7 @@ def _add_training_options(parser: argparse.ArgumentParser, preset: str = "colber
         ("accumulation", int, "batches for each step"),
         ("chunk-size", int, "texts at a time, with cached gradients: memory no longer limits the batch"),
         ("learning-rate", float, None),
+        ("head-learning-rate", float, "of the projection, where it should learn faster than the rest"),
         ("schedule", str, "constant, linear, cosine"),
         ("warmup-steps", int, None),
         ("query-length", int, "tokens"),
@@ -152,8 +153,8 @@ def _add_training_options(parser: argparse.ArgumentParser, preset: str = "colber
         names = ("--max-steps", "--steps") if name == "steps" else (f"--{name}",)
         parser.add_argument(*names, dest=name.replace("-", "_"), type=kind, help=text or "in place of the preset's")
     parser.set_defaults(settings=("loss", "steps", "epochs", "batch_size", "accumulation", "chunk_size", "learning_rate",
-        "schedule", "warmup_steps", "query_length", "passage_length", "dim", "precision", "checkpoint_every", "patience",
-        "seed"))  # fmt: skip
+        "head_learning_rate", "schedule", "warmup_steps", "query_length", "passage_length", "dim", "precision",
+        "checkpoint_every", "patience", "seed"))  # fmt: skip
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

@@ -385,6 +385,7 @@ def test_settings_are_checked_and_presets_are_those_of_the_papers():
     for setting, value in {
         "loss": "triplet", "similarity": "dot", "batch_size": 0, "steps": 2.5, "learning_rate": -1, "clip": math.inf,
         "schedule": "step", "precision": "int8", "weight_decay": 1, "seed": -1, "patience": 0, "negatives": True,
+        "head_learning_rate": 0,
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=f"{setting} must be .*{value!r}"):
             configured("colbertv1", {setting: value})
@@ -413,6 +414,24 @@ def test_the_learning_rate_warms_up_and_falls(base, tmp_path):
     rates = [entry["learning_rate"] for entry in entries(tmp_path / "run") if "loss" in entry]
     np.testing.assert_allclose(rates[:3], [0, 1.5e-3, 3e-3])
     np.testing.assert_allclose(np.diff(rates[2:]), -3e-3 / 18)
+
+
+def test_the_head_learns_at_its_own_rate(base, tmp_path):
+    settings = TINY | {"learning_rate": 1e-5, "warmup_steps": 0, "schedule": "constant"}
+    before = ColBERT.from_pretrained(base, TrainConfig(query_length=10, passage_length=12, dim=16)).state_dict()
+    train(EXAMPLES, base, out=tmp_path / "own", steps=3, head_learning_rate=1e-2, **settings)
+    after = weights(tmp_path / "own" / "checkpoints" / "step-3")
+    moved = {name: (tensor - before[name]).abs().max().item() for name, tensor in after.items()}
+    head = [name for name in moved if name.startswith("head.")]
+    assert len(head) == 1
+    assert 1e-2 < moved.pop(head[0]) < 4e-2  # Adam's step is about as long as its rate
+    assert 0 < max(moved.values()) < 4e-5
+
+
+def test_a_head_without_a_rate_of_its_own_learns_at_that_of_the_rest(base, tmp_path):
+    train(EXAMPLES, base, out=tmp_path / "same", steps=3, **TINY)
+    train(EXAMPLES, base, out=tmp_path / "given", steps=3, head_learning_rate=TINY["learning_rate"], **TINY)
+    assert losses(tmp_path / "same") == losses(tmp_path / "given")
 
 
 def test_without_accelerate_the_error_names_the_pip_line(base, tmp_path, monkeypatch):

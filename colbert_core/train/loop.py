@@ -251,10 +251,15 @@ def _optimizer(model: ColBERT, config: TrainConfig, schedule: Plan) -> tuple[tor
     """AdamW, and its learning rate over the steps."""
     import transformers  # here, since it takes a second
 
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]  # biases and norms do not decay
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, eps=config.epsilon)
+    rates = [(model.backbone, config.learning_rate), (model.head, config.head_learning_rate or config.learning_rate)]
+    groups: list[dict[str, Any]] = []
+    for part, rate in rates:
+        parameters = [] if part is None else list(part.parameters())
+        decaying = [parameter for parameter in parameters if parameter.ndim > 1]
+        others = [parameter for parameter in parameters if parameter.ndim < 2]  # biases and norms do not decay
+        groups += [{"params": decaying, "lr": rate, "weight_decay": config.weight_decay}]
+        groups += [{"params": others, "lr": rate, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], eps=config.epsilon)
     learning_rate: Any = transformers.get_scheduler(
         "constant_with_warmup" if config.schedule == "constant" else config.schedule,
         optimizer,

@@ -46,6 +46,8 @@ class TrainConfig:
         steps: most steps; fewer if the epochs have no more.
         epochs: how often each example is seen at most.
         learning_rate: of AdamW, the highest.
+        head_learning_rate: the same for the head, which a model that never learned late interaction gets new; None for
+            that of the rest.
         weight_decay: of AdamW, for matrices.
         epsilon: of AdamW.
         clip: longest gradient; None for any.
@@ -71,6 +73,7 @@ class TrainConfig:
     steps: int = 400_000
     epochs: int = 1
     learning_rate: float = 1e-5
+    head_learning_rate: float | None = None
     weight_decay: float = 0.0
     epsilon: float = 1e-8
     clip: float | None = 2.0
@@ -93,7 +96,8 @@ class TrainConfig:
             _check_count(name, getattr(self, name), least=1, optional=name in ("chunk_size", "patience"))
         for name in ("negatives", "warmup_steps", "seed"):
             _check_count(name, getattr(self, name), least=0, optional=False)
-        for name in ("learning_rate", "temperature", "epsilon", *(() if self.clip is None else ("clip",))):
+        optional = [name for name in ("clip", "head_learning_rate") if getattr(self, name) is not None]
+        for name in ("learning_rate", "temperature", "epsilon", *optional):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and 0 < value < math.inf):
                 raise ValueError(f"{name} must be a number above 0, got {value!r}.")

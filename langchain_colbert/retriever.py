@@ -61,7 +61,7 @@ class ColBERTRetriever(BaseRetriever):
         ```text
         cats Cats purr when they are content.
         1 0.7 cats
-        2 0.5 dogs
+        2 0.4 dogs
         ```
 
         ``await retriever.ainvoke(...)`` takes the same arguments, and so do ``batch``, ``bind`` and ``with_config``.

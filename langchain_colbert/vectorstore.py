@@ -128,7 +128,7 @@ class ColBERTVectorStore(VectorStore):
         ```
 
         ```text
-        cats 2
+        cats 1
         2
         ```
 

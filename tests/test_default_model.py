@@ -24,6 +24,14 @@ def test_its_vectors_have_128_components_and_length_one(default_encoder):
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
+def test_a_passage_has_the_same_vectors_alone_and_beside_longer_ones(default_encoder):
+    """Its last layer looks at all tokens of a text, and at none of what fills up a batch."""
+    texts = ["Cats purr.", "Rust is a systems language, " * 10, "The river flows to the sea."]
+    together = default_encoder.encode_passages(texts).vectors
+    alone = np.concatenate([default_encoder.encode_passages([text]).vectors for text in texts])
+    np.testing.assert_allclose(together, alone, atol=2e-2)  # bfloat16 where that is faster
+
+
 def test_it_loads_by_its_folder_as_without_a_name(default_encoder):
     by_folder = Encoder.from_pretrained(DEFAULT_MODEL, device="cpu")
     assert by_folder.config == default_encoder.config

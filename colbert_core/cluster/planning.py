@@ -60,7 +60,7 @@ class Rates:
         scatter: milliseconds to ask several shards and to merge what they found.
     """
 
-    encode: float = 4900
+    encode: float = 4350
     compress: float = 2.1e-6
     per_centroid: float = 0.53e-9
     search: float = 3.0

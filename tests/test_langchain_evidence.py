@@ -79,7 +79,8 @@ def test_documents_keep_their_order(default_encoder, documents):
     assert [one.id for one in everything.compress_documents(documents[::-1], "cats")] == ["rust", "cats"]
 
 
-async def test_it_works_in_a_chain_behind_a_retriever_and_a_reranker(default_encoder, documents, compressor):
+async def test_it_works_in_a_chain_behind_a_retriever_and_a_reranker(default_encoder, documents):
+    compressor = ColBERTContextCompressor(model=default_encoder, max_tokens=10)  # one sentence
     plain = [Document(document.page_content, id=document.id) for document in documents]
     base = ColBERTRetriever.from_documents(plain, model=default_encoder, k=2)
     reranker = ColBERTRerank(model=default_encoder, top_n=1)
@@ -92,6 +93,7 @@ async def test_it_works_in_a_chain_behind_a_retriever_and_a_reranker(default_enc
     answer = chain.invoke("Why do cats purr?")
     assert "They purr when they are content." in answer
     assert "farms" not in answer
+    assert "mammals" not in answer
     assert await chain.ainvoke("Why do cats purr?") == answer
 
 

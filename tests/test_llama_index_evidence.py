@@ -76,7 +76,8 @@ def test_only_the_sentences_that_matter_stay(postprocessor):
     assert "excerpt_spans" not in given[0].node.metadata
 
 
-async def test_in_a_query_engine_the_llm_reads_what_is_left(default_encoder, postprocessor):
+async def test_in_a_query_engine_the_llm_reads_what_is_left(default_encoder):
+    postprocessor = ColBERTSentencePostprocessor(model=default_encoder, max_tokens=10)  # one sentence
     retriever = ColBERTRetriever.from_nodes(nodes(), similarity_top_k=2, model=default_encoder)
     engine = RetrieverQueryEngine.from_args(
         retriever, llm=MockLLM(), node_postprocessors=[postprocessor], response_mode="compact"
@@ -84,6 +85,7 @@ async def test_in_a_query_engine_the_llm_reads_what_is_left(default_encoder, pos
     answer = str(engine.query("Why do cats purr?"))
     assert "They purr when they are content." in answer
     assert "farms" not in answer
+    assert "mammals" not in answer
     assert str(await engine.aquery("Why do cats purr?")) == answer
 
 

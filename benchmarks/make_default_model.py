@@ -48,7 +48,7 @@ RECIPE = {
 
 
 def sample_texts(folder, n_passages, seed=0):
-    """The same number of passages from each file, drawn with a fixed seed."""
+    """The same number of passages from each file, or all it has, drawn with a fixed seed."""
     files = sorted(folder.glob("*.jsonl.xz"))
     rng = random.Random(seed)
     for file in files:

@@ -251,10 +251,13 @@ def main():
     start, examples, dev = out / "start", out / "examples.jsonl", out / "dev.json"
     if not start.exists():
         script = Path(__file__).with_name("make_default_model.py")
-        subprocess.run([sys.executable, script, options.source, options.train, start], check=True)
-        config = json.loads((start / "config.json").read_text(encoding="utf-8"))
+        unfinished = out / "start-unfinished"  # of an earlier call that was interrupted, too
+        shutil.rmtree(unfinished, ignore_errors=True)
+        subprocess.run([sys.executable, script, options.source, options.train, unfinished], check=True)
+        config = json.loads((unfinished / "config.json").read_text(encoding="utf-8"))
         config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # a student of scores needs no noise
-        (start / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (unfinished / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        unfinished.rename(start)
     if not dev.exists():
         make_examples(start / "wide", options.train, examples, dev)
     held_back = json.loads(dev.read_text(encoding="utf-8"))

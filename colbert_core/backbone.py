@@ -123,7 +123,8 @@ def as_device(device: str | None) -> torch.device:
         torch.empty(0, device=found)
     # torch reports an unknown kind as RuntimeError and one it was not built for as AssertionError.
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(f"device={device!r} is not to be had ({error}); the best one present is {_best_device()!r}.") from None
+        why = str(error).partition("\n")[0]  # behind it CUDA tells how to debug kernels
+        raise ValueError(f"device={device!r} is not to be had ({why}); the best one present is {_best_device()!r}.") from None
     return found
 
 

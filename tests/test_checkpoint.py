@@ -495,6 +495,15 @@ def test_a_device_that_is_not_there_is_refused_and_the_best_named(stanford_folde
         Encoder.from_pretrained(stanford_folder, device=device)
 
 
+def test_of_a_long_message_about_a_device_the_first_line_is_told(stanford_folder, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("CUDA error: invalid device ordinal\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1\n")
+
+    monkeypatch.setattr(torch, "empty", refuse)
+    with pytest.raises(ValueError, match=r"'cuda:1' is not to be had \(CUDA error: invalid device ordinal\); the best one"):
+        Encoder.from_pretrained(stanford_folder, device="cuda:1")
+
+
 @pytest.mark.parametrize("length", ["32", 32.5])
 def test_a_length_that_is_no_whole_number_is_refused(stanford_folder, length):
     with pytest.raises(TypeError, match="query_length must be a whole number of tokens"):

@@ -60,7 +60,7 @@ class ColBERTRetriever(BaseRetriever):
 
         ```text
         cats Cats purr when they are content.
-        1 0.6 cats
+        1 0.7 cats
         2 0.4 dogs
         ```
 

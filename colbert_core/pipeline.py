@@ -90,6 +90,7 @@ def run_pipeline(
     base: str | PathLike[str] | None = None,
     split: str | None = None,
     n_negatives: int = 4,
+    trust_remote_code: bool = False,
     say: Callable[[str], object] = lambda _: None,
     progress: bool | None = None,
     **settings: Any,
@@ -106,6 +107,7 @@ def run_pipeline(
         base: what to begin with; None for the model in the box.
         split: to score on; None for the first of test, dev, dev.small and validation.
         n_negatives: mined for each judged pair: as many triples with "colbertv1", as many in one example with "colbertv2".
+        trust_remote_code: run code that comes with the base.
         say: is told, in a line, what each step came to.
         progress: show bars; None shows them on a terminal once a second has passed.
         settings: of the training, in place of the preset's: the attributes of ``TrainConfig``, such as ``steps``.
@@ -129,7 +131,7 @@ def run_pipeline(
     train_qrels, qrels = _divided(collection, held_out, are_mined=own is None)
     queries = {name: text for name, text in collection.queries(held_out).items() if name in qrels}
     if not (out / "training" / "model").exists():
-        _check_parts(base, config)
+        _check_parts(base, config, trust_remote_code=trust_remote_code)
     about = {
         "data": _checksums(collection, own),
         "preset": preset,
@@ -154,9 +156,17 @@ def run_pipeline(
         with steps.step("train") as step:
             if step is not None:
                 examples = read_examples(out / "examples.jsonl") if own is None else own_triples(collection, own)
-                result = train(examples, base, out=out / "training", preset=preset, progress=progress, **settings)
+                result = train(
+                    examples,
+                    base,
+                    out=out / "training",
+                    preset=preset,
+                    trust_remote_code=trust_remote_code,
+                    progress=progress,
+                    **settings,
+                )
                 step |= {"steps": result.last_step, "loss": round(result.loss, 4)}
-        _retrieve(collection, queries, out, steps, progress)
+        _retrieve(collection, queries, out, steps, trust_remote_code=trust_remote_code, progress=progress)
         runs = sorted((out / "runs").glob("*.trec"))
         scores = {file.stem: evaluate(read_run(file), qrels, MEASURES).means for file in runs}
         report = _report(collection, steps, scores, len(qrels))
@@ -165,13 +175,26 @@ def run_pipeline(
     return PipelineResult(out / "training" / "model", scores, steps.seconds, out / "report.md")
 
 
-def _retrieve(collection: Collection, queries: Mapping[str, str], out: Path, steps: _Steps, progress: bool | None) -> None:
+def _retrieve(
+    collection: Collection,
+    queries: Mapping[str, str],
+    out: Path,
+    steps: _Steps,
+    *,
+    trust_remote_code: bool,
+    progress: bool | None,
+) -> None:
     """From the trained model to a run of each system."""
-    model = out / "training" / "model"
+
+    def loaded() -> TokenEncoder:
+        from colbert_core.encoder import Encoder  # here, so that importing this does not import torch
+
+        return Encoder.from_pretrained(out / "training" / "model", trust_remote_code=trust_remote_code)
+
     encoder: TokenEncoder | None = None
     with steps.step("encode") as step:
         if step is not None:
-            encoder = _loaded(model)
+            encoder = loaded()
             encoded = encode_collection(
                 collection.passages(), encoder, out / "embeddings", n_passages=collection.n_passages, progress=progress
             )
@@ -181,7 +204,7 @@ def _retrieve(collection: Collection, queries: Mapping[str, str], out: Path, ste
             _index(out / "embeddings", out / "ivfpq", progress)
     with steps.step("retrieve") as step:
         if step is not None:
-            encoder = encoder or _loaded(model)
+            encoder = encoder or loaded()
             searched = run_of(search_engine(IVFPQ.open(out / "ivfpq", encoder), _DEPTH), queries, progress=progress)
             _keep(out, "IVFPQ", searched.run)
             step |= {"queries": len(queries), "median_ms": round(searched.median_ms, 1)}
@@ -191,7 +214,7 @@ def _retrieve(collection: Collection, queries: Mapping[str, str], out: Path, ste
             _keep(out, "BM25", run_of(lambda texts: bm25.search_many(texts, _DEPTH), queries, progress=progress).run)
             encoded = EncodedCollection.open(out / "embeddings")
             if encoded.n_tokens <= _EXACT_UP_TO:
-                _keep(out, "exact", _exact_run(encoded, encoder or _loaded(model), queries))
+                _keep(out, "exact", _exact_run(encoded, encoder or loaded(), queries))
 
 
 def _index(embeddings: Path, folder: Path, progress: bool | None) -> None:
@@ -282,12 +305,12 @@ def _entries(value: Any) -> Iterable[tuple[str, Any]]:
     return value.items() if isinstance(value, dict) else [("", value)]
 
 
-def _check_parts(base: str | PathLike[str] | None, config: TrainConfig) -> None:
+def _check_parts(base: str | PathLike[str] | None, config: TrainConfig, *, trust_remote_code: bool) -> None:
     """What training begins with and evaluation ends with is there."""
     import_extra("accelerate", "Training", "'accelerate>=1.0'")
     import_extra("bm25s", "BM25", "bm25s PyStemmer")
     check_measures(MEASURES)
-    ColBERT.from_pretrained(base, config)
+    ColBERT.from_pretrained(base, config, trust_remote_code=trust_remote_code)
 
 
 def _checksums(collection: Collection, triples: Path | None) -> dict[str, list[Any]]:
@@ -371,12 +394,6 @@ def own_triples(collection: Collection, path: Path) -> Iterator[Example]:
         passages = {passage.id: passage.text for passage in collection.passages()}
         return read_id_triples(path, collection.queries("train"), passages)
     return read_examples(path)
-
-
-def _loaded(model: Path) -> TokenEncoder:
-    from colbert_core.encoder import Encoder  # here, so that importing this does not import torch
-
-    return Encoder.from_pretrained(model)
 
 
 def _keep(out: Path, name: str, run: Run) -> None:

@@ -260,6 +260,7 @@ def run_pipeline(options: argparse.Namespace) -> int:
         base=options.base,
         split=options.split,
         n_negatives=options.negatives,
+        trust_remote_code=options.trust_remote_code,
         say=lambda line: print(line, flush=True),
         progress=_bars(options),
         **_settings(options),

@@ -152,6 +152,42 @@ def multi_vector(folder: Path, *, source: Path, **changes: object) -> Path:
     return folder
 
 
+OWN_CODE = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+class TinyConfig(PretrainedConfig):
+    model_type = "tiny-own-code"
+    def __init__(self, vocab_size=200, hidden_size=32, **others):
+        self.vocab_size, self.hidden_size = vocab_size, hidden_size
+        super().__init__(**others)
+
+class TinyModel(PreTrainedModel):
+    config_class = TinyConfig
+    base_model_prefix = "tiny"
+    def __init__(self, config):
+        super().__init__(config)
+        self.words = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        self.post_init()
+    def forward(self, input_ids=None, attention_mask=None, **_):
+        from transformers.modeling_outputs import BaseModelOutput
+        return BaseModelOutput(last_hidden_state=self.words(input_ids))
+"""
+
+
+def own_code(folder: Path) -> Path:
+    """Stanford's format, of a backbone whose code lies in the folder."""
+    stanford(folder)
+    n_tokens = json.loads((folder / "config.json").read_text())["vocab_size"]
+    (folder / "modeling_tiny.py").write_text(OWN_CODE)
+    auto_map = {"AutoConfig": "modeling_tiny.TinyConfig", "AutoModel": "modeling_tiny.TinyModel"}
+    config = {"model_type": "tiny-own-code", "auto_map": auto_map, "architectures": ["HF_ColBERT"], "vocab_size": n_tokens}
+    write_json(folder / "config.json", config | {"hidden_size": HIDDEN})
+    weights = {"tiny.words.weight": matrix(n_tokens, HIDDEN), "linear.weight": matrix(16, HIDDEN)}
+    save(weights, folder / "model.safetensors")
+    return folder
+
+
 def _wordpiece(folder: Path, added: list[str]) -> int:
     write_tokenizer(folder)
     return _with_added(PreTrainedTokenizerFast.from_pretrained(folder), folder, added)

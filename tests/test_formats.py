@@ -729,44 +729,9 @@ def test_pylate_fills_with_the_end_of_sequence_token_where_there_is_no_mask_toke
     assert_parity(rows_of(encoder), sentence_transformers_rows(folder))
 
 
-OWN_CODE = """
-import torch
-from transformers import PretrainedConfig, PreTrainedModel
-
-class TinyConfig(PretrainedConfig):
-    model_type = "tiny-own-code"
-    def __init__(self, vocab_size=200, hidden_size=32, **others):
-        self.vocab_size, self.hidden_size = vocab_size, hidden_size
-        super().__init__(**others)
-
-class TinyModel(PreTrainedModel):
-    config_class = TinyConfig
-    base_model_prefix = "tiny"
-    def __init__(self, config):
-        super().__init__(config)
-        self.words = torch.nn.Embedding(config.vocab_size, config.hidden_size)
-        self.post_init()
-    def forward(self, input_ids=None, attention_mask=None, **_):
-        from transformers.modeling_outputs import BaseModelOutput
-        return BaseModelOutput(last_hidden_state=self.words(input_ids))
-"""
-
-
-def own_code_folder(folder):
-    checkpoints.stanford(folder)
-    n_tokens = json.loads((folder / "config.json").read_text())["vocab_size"]
-    (folder / "modeling_tiny.py").write_text(OWN_CODE)
-    auto_map = {"AutoConfig": "modeling_tiny.TinyConfig", "AutoModel": "modeling_tiny.TinyModel"}
-    config = {"model_type": "tiny-own-code", "auto_map": auto_map, "architectures": ["HF_ColBERT"], "vocab_size": n_tokens}
-    checkpoints.write_json(folder / "config.json", config | {"hidden_size": HIDDEN})
-    weights = {"tiny.words.weight": checkpoints.matrix(n_tokens, HIDDEN), "linear.weight": checkpoints.matrix(16, HIDDEN)}
-    checkpoints.save(weights, folder / "model.safetensors")
-    return folder
-
-
 def test_a_checkpoint_with_its_own_code_needs_trust_and_runs_with_it(tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    folder = own_code_folder(tmp_path / "model")
+    folder = checkpoints.own_code(tmp_path / "model")
     with pytest.raises(CheckpointError, match=r"auto_map: modeling_tiny.TinyModel.* pass trust_remote_code=True"):
         load(folder)
     encoder = load(folder, trust_remote_code=True)

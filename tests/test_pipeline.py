@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+import checkpoints
 import numpy as np
 import pytest
 from conftest import WORDS, write_stanford
@@ -290,6 +291,20 @@ def test_the_pipeline_command_prints_steps_and_tables(run, collection, base, tmp
     )
     assert (code, err) == (0, "")
     assert out.startswith("check ")
+    assert "MRR@10" in out
+
+
+def test_the_pipeline_trains_a_base_with_its_own_code_if_it_is_trusted(run, collection, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    base = checkpoints.own_code(tmp_path / "base")
+    command = ("pipeline", str(collection), "--out", str(tmp_path / "run"), "--base", str(base), "--quiet")
+    command += ("--max-steps", "2", "--batch-size", "4", "--query-length", "12", "--passage-length", "20")
+    code, _, err = run(*command)
+    assert code == 1
+    assert "pass trust_remote_code=True" in err
+    assert not (tmp_path / "run").exists()
+    code, out, err = run(*command, "--trust-remote-code")
+    assert (code, err) == (0, "")
     assert "MRR@10" in out
 
 

@@ -72,7 +72,8 @@ class Provenance:
             EncoderMismatchError: it does not.
         """
         made_with = self.encoder if self.name is None else f"the encoder {self.name!r}"
-        given = f"the encoder {getattr(encoder, 'name', encoder)!r:.200}"
+        name = getattr(encoder, "name", encoder)
+        given = "what has that name now" if name == self.name else f"the encoder {name!r:.200}"
         if encoder.dim != self.dim:
             raise EncoderMismatchError(
                 f"{self.index} was made with {made_with}, of dim {self.dim}, but {given} has dim {encoder.dim}; "

@@ -73,7 +73,7 @@ class Provenance:
         """
         made_with = self.encoder if self.name is None else f"the encoder {self.name!r}"
         name = getattr(encoder, "name", encoder)
-        given = "what has that name now" if name == self.name else f"the encoder {name!r:.200}"
+        given = "what has that name now" if name == self.name is not None else f"the encoder {name!r:.200}"
         if encoder.dim != self.dim:
             raise EncoderMismatchError(
                 f"{self.index} was made with {made_with}, of dim {self.dim}, but {given} has dim {encoder.dim}; "

@@ -343,6 +343,13 @@ def test_a_model_folder_whose_content_has_changed_is_noticed(path, tmp_path, sta
         index.search("cat")
 
 
+def test_an_encoder_without_a_name_is_not_taken_for_the_one_of_an_index_without_one(path, words):
+    Index.create(path, dim=5).close()
+    words.name = None
+    with pytest.raises(EncoderMismatchError, match="made with vectors from elsewhere, of dim 5, but the encoder None has dim"):
+        Index.open(path, words)
+
+
 def test_an_encoder_without_a_name_to_load_it_by_has_to_be_passed(path, words):
     Index.create(path, words).close()
     with Index.open(path) as index:

@@ -121,7 +121,7 @@ class ColBERTVectorStore(VectorStore):
     Use as Retriever:
         ```python
         store.add_texts(["Cats purr when they are content.", "Sparrows sing at dawn."], ids=["cats", "sparrows"])
-        retriever = store.as_retriever(k=1, score_threshold=0.3)
+        retriever = store.as_retriever(k=1, score_threshold=0.45)
         print(retriever.invoke("happy pets")[0].id, len(retriever.invoke("happy pets", k=2)))
         diverse = store.as_retriever(search_type="mmr", search_kwargs={"k": 2, "lambda_mult": 0.3})
         print(len(diverse.invoke("happy pets")))

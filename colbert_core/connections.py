@@ -124,6 +124,8 @@ class Connections:
             self._finish()
             if self.path is None:
                 return
+            if connection is self._writing_with:  # before anyone can take it, or the next write would close it under them
+                self._writing_with = None
             if not self.closed and connection.reusable:
                 self._idle.append(connection)
                 return

@@ -968,6 +968,45 @@ def test_ctrl_c_at_any_moment_leaves_no_lock_behind(path):
     )
 
 
+def test_ctrl_c_at_each_line_of_the_connections_leaves_them_to_readers_and_to_the_next_write(path):
+    out = in_a_process(
+        """
+        import linecache
+        from colbert_core import connections
+        index = Index.create(sys.argv[1], dim=4, timeout=0.5)
+        pool = index._store.connections
+        def interrupt_at(line):
+            def trace(frame, event, _):
+                nonlocal line
+                if frame.f_code.co_filename == connections.__file__:
+                    line -= event == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip().startswith("with ")
+                    if not line and event == "line":
+                        raise KeyboardInterrupt
+                    return trace
+            return trace
+        n = 0
+        while True:
+            n += 1
+            try:
+                sys.settrace(interrupt_at(n))
+                index.add([Passage("x", "text")], embeddings=[np.ones((1, 4))])
+                sys.settrace(None)
+                break  # there are not so many lines
+            except KeyboardInterrupt as error:
+                sys.settrace(None)
+                kept = error
+            with pool.used() as reader:  # the one that was given back last, of the interrupted write
+                index.add([Passage("after", "text")], embeddings=[np.ones((1, 4))])
+                assert reader.execute("SELECT 1").fetchone() == (1,)
+            assert len(index) in (1, 2)
+            index.delete(["x"])
+        print(n)
+        """,
+        path,
+    )
+    assert int(out) > 100
+
+
 def test_an_index_that_was_removed_and_made_again_is_noticed(path):
     def make():
         index = Index.create(path, dim=2)

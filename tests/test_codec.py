@@ -110,6 +110,18 @@ def test_the_code_is_the_nearest_centroid():
     assert codes.tolist() == np.argmax(vectors @ codec.centroids.T, axis=1).tolist()
 
 
+@pytest.mark.parametrize(("nbits", "least"), [(1, 0.3), (2, 0.75), (4, 0.95), (8, 0.99)])
+@pytest.mark.parametrize("dim", [8, 48, 128])
+def test_a_codec_of_vectors_that_are_all_alike_can_tell_others_that_come_later(nbits, least, dim):
+    rng = np.random.default_rng(dim)
+    alike, *others = rng.normal(size=(201, dim)).astype(np.float32)
+    alike, others = alike / np.linalg.norm(alike), np.stack(others) / np.linalg.norm(others, axis=1, keepdims=True)
+    codec = ResidualCodec.fit(np.tile(alike, (100, 1)), 1, nbits)
+    assert np.einsum("nd,nd->n", codec.decompress(*codec.compress(others)), others).mean() > least
+    (back,) = codec.decompress(*codec.compress(alike[None]))
+    assert back @ alike > max(least, 0.8)
+
+
 def test_the_same_sample_gives_the_same_codec_and_the_same_bytes():
     vectors = clustered(np.random.default_rng(3), 3000, 16)
     first, second = (ResidualCodec.fit(vectors, 64, 4) for _ in range(2))

@@ -159,3 +159,13 @@ TestCompressed = Compressed.TestCase
 for case in (TestInMemory, TestOnDisk, TestCompressed):
     case.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
 del case  # pytest would run it once more
+
+
+def test_a_passage_unlike_those_an_index_was_compressed_with_keeps_its_vectors():
+    machine = Compressed()
+    machine.add(passages={"id0": ("", 0), "id2": ("red " * 5, 0)})
+    machine.add(passages={"id0": ("red " * 5, 0), "id1": ("red " * 20, 0)})
+    assert machine.index.stats().centroids > 0
+    machine.add(passages={"id0": ("", 0)})
+    machine.keeps_the_vectors(some=["id0"])
+    machine.teardown()

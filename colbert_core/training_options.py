@@ -145,6 +145,7 @@ def _add_training_options(parser: argparse.ArgumentParser, preset: str = "colber
         ("query-length", int, "tokens"),
         ("passage-length", int, "tokens"),
         ("dim", int, "of the vectors, where the base has no projection"),
+        ("vector-noise", float, "added to passage vectors, for indexes of few bits; .02 is as much as 2 bits"),
         ("precision", str, "no, bf16, fp16"),
         ("checkpoint-every", int, "steps"),
         ("patience", int, "evaluations without a better one before training stops"),
@@ -153,8 +154,8 @@ def _add_training_options(parser: argparse.ArgumentParser, preset: str = "colber
         names = ("--max-steps", "--steps") if name == "steps" else (f"--{name}",)
         parser.add_argument(*names, dest=name.replace("-", "_"), type=kind, help=text or "in place of the preset's")
     parser.set_defaults(settings=("loss", "steps", "epochs", "batch_size", "accumulation", "chunk_size", "learning_rate",
-        "head_learning_rate", "schedule", "warmup_steps", "query_length", "passage_length", "dim", "precision",
-        "checkpoint_every", "patience", "seed"))  # fmt: skip
+        "head_learning_rate", "schedule", "warmup_steps", "query_length", "passage_length", "dim", "vector_noise",
+        "precision", "checkpoint_every", "patience", "seed"))  # fmt: skip
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

@@ -259,6 +259,20 @@ def test_chunks_and_accumulation_learn_the_same_as_one_batch(similarity, base_wi
     np.testing.assert_allclose(losses(tmp_path / "parts"), losses(tmp_path / "plain"), rtol=1e-3)
 
 
+def test_noise_of_the_vectors_is_drawn_from_the_seed_and_is_the_same_in_chunks(base_without_dropout, tmp_path):
+    settings = {"steps": 3, **TINY}
+    noisy = settings | {"vector_noise": 0.1}
+    train(EXAMPLES, base_without_dropout, out=tmp_path / "none", **settings)
+    train(EXAMPLES, base_without_dropout, out=tmp_path / "one", **noisy)
+    train(EXAMPLES, base_without_dropout, out=tmp_path / "same", **noisy)
+    train(EXAMPLES, base_without_dropout, out=tmp_path / "chunks", **noisy, chunk_size=3)
+    train(EXAMPLES, base_without_dropout, out=tmp_path / "other", **noisy | {"seed": 1})
+    assert losses(tmp_path / "one") == losses(tmp_path / "same")
+    np.testing.assert_allclose(losses(tmp_path / "chunks"), losses(tmp_path / "one"), rtol=1e-3)
+    assert losses(tmp_path / "one") != losses(tmp_path / "none")
+    assert losses(tmp_path / "one") != losses(tmp_path / "other")
+
+
 def test_bfloat16_learns_and_leaves_float32_weights(base_without_dropout, tmp_path):
     result = train(EXAMPLES, base_without_dropout, out=tmp_path / "run", steps=120, precision="bf16", **TINY)
     found = losses(tmp_path / "run")
@@ -384,7 +398,7 @@ def test_settings_are_checked_and_presets_are_those_of_the_papers():
         configured("colbertv1", {"lr": 1e-5})
     for setting, value in {
         "loss": "triplet", "similarity": "dot", "batch_size": 0, "steps": 2.5, "learning_rate": -1, "clip": math.inf,
-        "schedule": "step", "precision": "int8", "weight_decay": 1, "seed": -1, "patience": 0, "negatives": True,
+        "schedule": "step", "precision": "int8", "weight_decay": 1, "vector_noise": -0.1, "seed": -1, "patience": 0, "negatives": True,
         "head_learning_rate": 0,
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=f"{setting} must be .*{value!r}"):

@@ -10,7 +10,7 @@ import torch
 
 from colbert_core import maxsim
 from colbert_core.train.gradients import add_gradients, random_state, set_random_state
-from colbert_core.train.losses import cross_entropy, distillation, maxsim_scores
+from colbert_core.train.losses import cross_entropy, distillation, maxsim_scores, with_noise
 
 
 def unit(*angles):
@@ -54,6 +54,25 @@ def test_masked_query_vectors_add_nothing():
     for similarity, expected in (("cosine", 1.0), ("l2", 0.0)):
         scores = maxsim_scores(query, torch.tensor([[True, False]]), passages, everything(passages), similarity)
         torch.testing.assert_close(scores, torch.tensor([[expected]]))
+
+
+def test_noise_turns_unit_vectors_by_as_much_as_it_says_and_leaves_them_unit():
+    torch.manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(500, 4, 128), dim=-1)
+    moved = with_noise(vectors, 0.02)
+    torch.testing.assert_close(moved.norm(dim=-1), torch.ones(500, 4))
+    # 127 components across, each of standard deviation .02: the tangent of the angle is .02 sqrt(127) = .225.
+    cosines = (moved * vectors).sum(-1)
+    assert cosines.mean().item() == pytest.approx(1 / math.sqrt(1 + 0.02**2 * 127), abs=1e-3)
+    torch.testing.assert_close(with_noise(vectors, 0.0), vectors)
+
+
+def test_the_gradient_passes_through_noise():
+    vectors = unit(0, 90).requires_grad_()
+    with_noise(vectors, 0.1)[0, 1].backward()
+    assert vectors.grad is not None
+    assert vectors.grad[0, 1] > 0.5
+    assert not vectors.grad[1].any()
 
 
 def test_scores_are_those_of_the_engine():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from colbert_core.train.losses import cross_entropy, distillation, maxsim_scores
+from colbert_core.train.losses import cross_entropy, distillation, maxsim_scores, with_noise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +63,8 @@ class Batch:
 
         ``share`` is this batch's part of a step.
         """
+        if config.vector_noise:
+            passages = with_noise(passages, config.vector_noise)
         scores = maxsim_scores(queries, self.query_mask, passages, self.passage_mask, config.similarity) / config.temperature
         total = scores.new_zeros(())
         if "distillation" in loss:

@@ -7,7 +7,7 @@ their padding.
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import log_softmax, softmax
+from torch.nn.functional import log_softmax, normalize, softmax
 
 SIMILARITIES = ("cosine", "l2")
 
@@ -49,6 +49,22 @@ def maxsim_scores(
         best = 2 * best - 2 if similarity == "l2" else best
         rows.append(best.masked_fill(~mask[:, None], 0).sum(0))
     return torch.stack(rows)
+
+
+def with_noise(vectors: torch.Tensor, deviation: float) -> torch.Tensor:
+    """Unit vectors moved at random, as compressing them moves them, with the gradient of the move.
+
+    Noise stands in for the rounding, which has no gradient (Défossez et al., "Differentiable model compression via pseudo
+    quantization noise", TMLR 2022, arXiv 2104.09987, there of weights).
+
+    Args:
+        vectors: *Shape:* (…, dim), float32, unit vectors.
+        deviation: standard deviation of the normal noise of each component, 0 or more.
+
+    Returns:
+        *Shape:* as ``vectors``, unit vectors. It draws from torch's generator of the vectors' device.
+    """
+    return normalize(vectors + deviation * torch.randn_like(vectors), dim=-1)
 
 
 def cross_entropy(scores: torch.Tensor, positives: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:

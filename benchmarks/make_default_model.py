@@ -30,7 +30,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from colbert_core import Encoder
-from colbert_core.checkpoint import quantize_rows
+from colbert_core.checkpoint import quantize_weights
 
 SOURCE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SHARE = 0.6  # of 0, 0.3, 0.6, 1, 1.5 and 2.5 the best over SciFact, Cranfield and CosQA
@@ -138,7 +138,7 @@ def main():
     projection = fitted_projection(moment, options.dim)
 
     weights = {f"bert.{name}": tensor for name, tensor in load_file(options.out / "wide" / "model.safetensors").items()}
-    stored = quantize_rows(weights | {"linear.weight": projection})
+    stored = quantize_weights(weights | {"linear.weight": projection})
     save_file(stored, options.out / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((options.out / "wide" / "config.json").read_text(encoding="utf-8"))
     config = {key: value for key, value in config.items() if not key.startswith("_")} | {"architectures": ["HF_ColBERT"]}

@@ -43,7 +43,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from colbert_core import Encoder, Index, Passage
 from colbert_core.bm25 import BM25
-from colbert_core.checkpoint import quantize_rows
+from colbert_core.checkpoint import quantize_weights
 from colbert_core.train import ColBERT, Example, configured, read_examples, train, write_examples
 
 TEACHER_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
@@ -304,7 +304,7 @@ def finished(start, end, source, out):
         weights[f"bert.encoder.layer.{last_layer}.attention.output.dense.{kind}"] *= KEPT_MEAN
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(start, out, ignore=shutil.ignore_patterns("wide"))
-    save_file(quantize_rows(weights), out / "model.safetensors", metadata={"format": "pt"})
+    save_file(quantize_weights(weights), out / "model.safetensors", metadata={"format": "pt"})
     recipe = json.loads((start / "artifact.metadata").read_text(encoding="utf-8"))
     recipe |= {"doc_maxlen": WINDOW, "trained": True}
     (out / "artifact.metadata").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ nanoColBERT                 architecture ``ColBERT``                            
 untrained                   any other encoder                                       yes
 ==========================  =====================================================  =====  =======
 
-Weights may be stored as int8 with a float32 ``<name>.scale`` for each row, which quarters their size.
+Weights may be stored as int8 with a float32 ``<name>.scale`` for each 32 columns of a row, in 28 % of their size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from colbert_core.checkpoint import modules, nanocolbert, stanford
 from colbert_core.checkpoint.config import Checkpoint, Dense, EncoderConfig
-from colbert_core.checkpoint.files import quantize_rows, read_json
+from colbert_core.checkpoint.files import quantize_weights, read_json
 from colbert_core.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ __all__ = [
     "EncoderConfig",
     "download_named",
     "find_checkpoint",
-    "quantize_rows",
+    "quantize_weights",
     "read_checkpoint",
     "write_checkpoint",
 ]

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import torch
 
 _SCALE = ".scale"
+# Columns that share a scale. BERT has a few columns of large weights: with one scale for whole rows, rounding turned the
+# vectors of the model in the box by .25 on average, more than a 2-bit index, and nDCG@10 on DL19 fell from .652 to .641.
+# Over 64 columns it turns them by .035, over 32 by .021; bfloat16 by itself by .010.
+_GROUP = 32
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -156,10 +160,11 @@ def load_tensors(file: Path) -> dict[str, Any]:
     return content
 
 
-def quantize_rows(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Store every matrix as int8 with one float32 scale per row; vectors stay as they are.
+def quantize_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Store every matrix as int8 with one float32 scale for each 32 columns of a row; vectors stay as they are.
 
-    A row's largest component becomes 127, so the error of a component is at most 1/254 of it.
+    The largest of 32 components becomes 127, so the error of a component is at most 1/254 of it. A matrix of shape (rows,
+    columns) has scales of shape (rows, columns / 32, rounded up).
     """
     import torch
 
@@ -168,14 +173,20 @@ def quantize_rows(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if tensor.ndim != 2:
             stored[name] = tensor.float().contiguous()
             continue
-        scale = tensor.float().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127  # (rows, 1)
-        stored[name] = (tensor.float() / scale).round().to(torch.int8).contiguous()
-        stored[name + _SCALE] = scale.squeeze(1)
+        groups = torch.split(tensor.float().abs(), _GROUP, dim=1)
+        scale = torch.stack([group.amax(dim=1) for group in groups], dim=1).clamp(min=1e-12) / 127
+        stored[name] = (tensor.float() / _by_column(scale, tensor)).round().to(torch.int8).contiguous()
+        stored[name + _SCALE] = scale
     return stored
 
 
+def _by_column(scale: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """A scale for each component of ``matrix``, (rows, columns)."""
+    return scale.repeat_interleave(_GROUP, dim=1)[:, : matrix.shape[1]]
+
+
 def _dequantized(stored: dict[str, torch.Tensor], folder: Path) -> dict[str, torch.Tensor]:
-    """The inverse of ``quantize_rows``; tensors that are not int8 pass through."""
+    """The inverse of ``quantize_weights``; tensors that are not int8 pass through."""
     import torch
 
     weights: dict[str, torch.Tensor] = {}
@@ -184,12 +195,13 @@ def _dequantized(stored: dict[str, torch.Tensor], folder: Path) -> dict[str, tor
             continue
         if tensor.dtype == torch.int8:
             scale = stored.get(name + _SCALE)
-            if scale is None or scale.shape != tensor.shape[:1]:
+            expected = (tensor.shape[0], -(-tensor.shape[1] // _GROUP))
+            if scale is None or scale.shape != expected:
                 raise CheckpointError(
                     f"{folder}: int8 tensor {name} of shape {tuple(tensor.shape)} needs {name}{_SCALE} of shape "
-                    f"{tuple(tensor.shape[:1])}, found {None if scale is None else tuple(scale.shape)}."
+                    f"{expected}, found {None if scale is None else tuple(scale.shape)}."
                 )
-            tensor = tensor.float() * scale.unsqueeze(1)
+            tensor = tensor.float() * _by_column(scale, tensor)
         weights[name] = tensor
     return weights
 

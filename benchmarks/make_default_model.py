@@ -3,8 +3,9 @@
     python benchmarks/make_default_model.py SOURCE TRAIN OUT [--dim 128] [--passages 10000]
 
 SOURCE is a folder with the original all-MiniLM-L6-v2 (its sha256 is checked), TRAIN a folder of *.jsonl.xz with "positive" (or
-"text"), OUT a folder that will hold a checkpoint in the Stanford ColBERT layout, and in OUT/wide the same without the
-projection. The result depends on nothing else: the sample is the same for the same texts, and the encoder runs in float32.
+"text"), OUT a folder that will hold a checkpoint in the Stanford ColBERT layout, in OUT/wide the same without the projection,
+and in OUT/rounded the same with weights rounded to 255 steps a row. The result depends on nothing else: the sample is the same
+for the same texts, and the encoder runs in float32.
 
 The source was trained for the mean of its token vectors, of which its single tokens know little. The seventh layer gives them a
 share of it: its attention is uniform (queries and keys are small random numbers, so that training can make it something
@@ -118,6 +119,12 @@ def fitted_projection(moment, dim):
     return torch.from_numpy(rows.astype(np.float32))
 
 
+def rounded_rows(matrix):
+    """``matrix`` in 255 steps, the same for a whole row: BERT has a few columns of large weights, so small ones move far."""
+    scale = matrix.float().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
+    return (matrix.float() / scale).round() * scale
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
@@ -138,8 +145,8 @@ def main():
     projection = fitted_projection(moment, options.dim)
 
     weights = {f"bert.{name}": tensor for name, tensor in load_file(options.out / "wide" / "model.safetensors").items()}
-    stored = quantize_weights(weights | {"linear.weight": projection})
-    save_file(stored, options.out / "model.safetensors", metadata={"format": "pt"})
+    weights["linear.weight"] = projection
+    save_file(quantize_weights(weights), options.out / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((options.out / "wide" / "config.json").read_text(encoding="utf-8"))
     config = {key: value for key, value in config.items() if not key.startswith("_")} | {"architectures": ["HF_ColBERT"]}
     (options.out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -147,6 +154,10 @@ def main():
     (options.out / "artifact.metadata").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(options.source / name, options.out / name)
+    rounded = options.out / "rounded"
+    shutil.copytree(options.out, rounded, ignore=shutil.ignore_patterns("wide", "model.safetensors"))
+    stored = {name: rounded_rows(tensor) if tensor.ndim == 2 else tensor.float() for name, tensor in weights.items()}
+    save_file(stored, rounded / "model.safetensors", metadata={"format": "pt"})
     size = sum(file.stat().st_size for file in options.out.iterdir() if file.is_file())
     print(f"{options.out}: {size / 1e6:.1f} MB")
 

@@ -122,7 +122,7 @@ def fitted_projection(moment, dim):
 def rounded_rows(matrix):
     """``matrix`` in 255 steps, the same for a whole row: BERT has a few columns of large weights, so small ones move far."""
     scale = matrix.float().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
-    return (matrix.float() / scale).round() * scale
+    return ((matrix.float() / scale).round() * scale).contiguous()
 
 
 def main():

@@ -21,7 +21,7 @@ vectors, and BM25. Their scores are standardised over the candidates of a query 
 knows what the others miss, and a student that learns from their sum does not forget what it started with. A candidate that the
 teachers rank above the positive is taken for a false negative.
 
-Two CPU cores need 95 minutes, 31 of them for each student. The teachers' token vectors take 9 GB of memory. A GPU is
+Two CPU cores need 100 minutes, 35 of them for each student. The teachers' token vectors take 9 GB of memory. A GPU is
 used where there is one.
 """
 

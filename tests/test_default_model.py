@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 
 import numpy as np
@@ -16,6 +17,11 @@ def test_it_is_under_thirty_megabytes_with_its_card_licence_and_notice():
     names = {path.name for path in DEFAULT_MODEL.iterdir()}
     assert {"model.safetensors", "config.json", "tokenizer.json", "artifact.metadata", "README.md", "NOTICE"} <= names
     assert sum(path.stat().st_size for path in DEFAULT_MODEL.iterdir()) <= 30_000_000
+
+
+def test_its_card_names_the_sha256_of_its_weights():
+    digest = hashlib.sha256((DEFAULT_MODEL / "model.safetensors").read_bytes()).hexdigest()
+    assert digest in (DEFAULT_MODEL / "README.md").read_text(encoding="utf-8")
 
 
 def test_its_vectors_have_128_components_and_length_one(default_encoder):

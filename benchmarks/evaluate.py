@@ -47,6 +47,7 @@ def evaluate(folder, encoder, first, pool_factor, all_nbits):
         index = Index.create(None, dim=encoder.dim, nbits=nbits)
         index.add(passages, embeddings=embeddings, pool_factor=pool_factor)
         index.compact()
+        stats = index.stats()
         start = time.perf_counter()
         found = index.search_many(matrices, k=10)
         searched = time.perf_counter() - start
@@ -55,7 +56,7 @@ def evaluate(folder, encoder, first, pool_factor, all_nbits):
         print(
             f"{folder.name:16} {len(corpus):>7} passages {len(queries):>5} queries  "
             f"{'exact' if nbits is None else f'{nbits} bits'}: nDCG@10 {ndcg:.4f}  "
-            f"{index.stats().tokens:>9} vectors in {index.stats().windows:>7} windows  "
+            f"{stats.tokens:>9} vectors of {stats.bytes_per_token:5.1f} bytes in {stats.windows:>7} windows  "
             f"encoding {encoded:6.1f} s  search {1000 * searched / len(queries):6.1f} ms/query",
             flush=True,
         )

@@ -5,7 +5,7 @@
     python benchmarks/encode.py PASSAGES --model OUT/96
 
 TRAIN is a folder with *.jsonl.xz with "positive" (or "text"), of which it samples passages. The first command writes OUT/96 and
-so on; the others measure one. The moments are those of make_default_model.py, of the model's vectors in place of its source's.
+so on; the others measure one. The PCA is that of make_default_model.py, of the model's vectors in place of its source's.
 """
 
 import argparse
@@ -13,8 +13,7 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
-from make_default_model import POOLED, fitted_projection, sample_texts, second_moments
+from make_default_model import fitted_projection, sample_texts, second_moment
 from safetensors.torch import save_file
 
 from colbert_core import Encoder
@@ -35,15 +34,19 @@ def main():
 
     model = options.model
     encoder = Encoder.from_pretrained(str(model), dtype="float32")
-    tokens, pooled = second_moments(encoder, list(sample_texts(options.train, options.passages)))
-    moment = tokens / np.trace(tokens) + POOLED * pooled / np.trace(pooled)
+    too_many = [dim for dim in options.dims if not 0 < dim < encoder.dim]
+    if too_many:
+        parser.error(f"--dims {too_many[0]}: {model} has {encoder.dim} dimensions; name fewer, and at least 1")
+    if options.out.exists():
+        parser.error(f"{options.out} exists; name a new folder")
     weights = read_weights(model)
+    recipe = json.loads((model / "artifact.metadata").read_text(encoding="utf-8"))
+    moment = second_moment(encoder, list(sample_texts(options.train, options.passages)))
     for dim in options.dims:
         out = options.out / str(dim)
         shutil.copytree(model, out)
         fewer = weights | {"linear.weight": fitted_projection(moment, dim) @ weights["linear.weight"]}
         save_file(quantize_weights(fewer), out / "model.safetensors", metadata={"format": "pt"})
-        recipe = json.loads((model / "artifact.metadata").read_text(encoding="utf-8"))
         (out / "artifact.metadata").write_text(json.dumps(recipe | {"dim": dim}, indent=2) + "\n", encoding="utf-8")
 
 

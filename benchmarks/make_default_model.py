@@ -92,8 +92,8 @@ def with_seventh_layer(source, out, seed=0):
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
 
 
-def second_moments(encoder, texts, at_a_time=500):
-    """The mean outer products, (hidden, hidden) float64, of token vectors and of the texts' centred unit means of them."""
+def second_moment(encoder, texts, at_a_time=500):
+    """Mean outer products of token vectors and, weighted by POOLED, of texts' centred unit means: (dim, dim) float64."""
     total, count, means = np.zeros((encoder.dim, encoder.dim)), 0, []
     for first in range(0, len(texts), at_a_time):
         embeddings = encoder.encode_passages(texts[first : first + at_a_time], progress=False)
@@ -107,7 +107,8 @@ def second_moments(encoder, texts, at_a_time=500):
     pooled = np.concatenate(means)
     pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
     pooled -= pooled.mean(axis=0)
-    return total / count, (pooled.T @ pooled).astype(np.float64) / len(pooled)
+    tokens, means = total / count, (pooled.T @ pooled).astype(np.float64) / len(pooled)
+    return tokens / np.trace(tokens) + POOLED * means / np.trace(means)
 
 
 def fitted_projection(moment, dim):
@@ -140,8 +141,7 @@ def main():
     options.out.mkdir(parents=True)
     with_seventh_layer(options.source, options.out / "wide")
     encoder = Encoder.from_pretrained(str(options.out / "wide"), dtype="float32", passage_length=RECIPE["doc_maxlen"])
-    tokens, pooled = second_moments(encoder, list(sample_texts(options.train, options.passages)))
-    moment = tokens / np.trace(tokens) + POOLED * pooled / np.trace(pooled)
+    moment = second_moment(encoder, list(sample_texts(options.train, options.passages)))
     projection = fitted_projection(moment, options.dim)
 
     weights = {f"bert.{name}": tensor for name, tensor in load_file(options.out / "wide" / "model.safetensors").items()}

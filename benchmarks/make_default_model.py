@@ -107,8 +107,8 @@ def second_moment(encoder, texts, at_a_time=500):
     pooled = np.concatenate(means)
     pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
     pooled -= pooled.mean(axis=0)
-    tokens, means = total / count, (pooled.T @ pooled).astype(np.float64) / len(pooled)
-    return tokens / np.trace(tokens) + POOLED * means / np.trace(means)
+    of_tokens, of_texts = total / count, (pooled.T @ pooled).astype(np.float64) / len(pooled)
+    return of_tokens / np.trace(of_tokens) + POOLED * of_texts / np.trace(of_texts)
 
 
 def fitted_projection(moment, dim):

@@ -18,7 +18,7 @@ import torch
 from embed import as_float32, load
 
 from colbert_core import Index, Passage, set_num_threads
-from colbert_core.codec import ResidualCodec, nearest_centroids, sample_size
+from colbert_core.vectors.codec import ResidualCodec, nearest_centroids, sample_size
 
 
 def cpu(work):

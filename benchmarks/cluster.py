@@ -20,7 +20,7 @@ import ray
 from colbert_core import Index, Passage, TokenEmbeddings, set_num_threads
 from colbert_core.cluster import ShardedIndex
 from colbert_core.cluster.layout import Layout, Settings, shard_of
-from colbert_core.embeddings import embeddings_of
+from colbert_core.vectors.embeddings import embeddings_of
 
 
 def random_collection(n_passages, n_queries, *, dim=128, per_passage=64):

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from colbert_core import Encoder, Index, Passage, set_num_threads
-from colbert_core.embeddings import of_owner, token_ends
-from colbert_core.excerpts import excerpts, fitted
-from colbert_core.splitter import sentences
+from colbert_core.search.excerpts import excerpts, fitted
+from colbert_core.text.splitter import sentences
+from colbert_core.vectors.embeddings import of_owner, token_ends
 
 
 def read_jsonl(path):

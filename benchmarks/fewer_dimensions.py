@@ -17,8 +17,8 @@ from make_default_model import fitted_projection, sample_texts, second_moment
 from safetensors.torch import save_file
 
 from colbert_core import Encoder
-from colbert_core.checkpoint import DEFAULT_MODEL, quantize_weights
-from colbert_core.checkpoint.files import read_weights
+from colbert_core.model.checkpoint import DEFAULT_MODEL, quantize_weights
+from colbert_core.model.checkpoint.files import read_weights
 
 
 def main():

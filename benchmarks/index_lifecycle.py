@@ -27,7 +27,7 @@ FRESH = """
 import sys, time
 import numpy as np
 from colbert_core import Index
-import sqlite3, colbert_core.index
+import sqlite3, colbert_core.index.index
 query = np.load(sys.argv[2])
 start = time.perf_counter()
 index = Index.open(sys.argv[1])

@@ -31,7 +31,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from colbert_core import Encoder
-from colbert_core.checkpoint import quantize_weights
+from colbert_core.model.checkpoint import quantize_weights
 
 SOURCE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SHARE = 0.6  # of 0, 0.3, 0.6, 1, 1.5 and 2.5 the best over SciFact, Cranfield and CosQA

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from colbert_core import Index, Passage
-from colbert_core.evidence import as_page
+from colbert_core.evidence.evidence import as_page
 
 QUESTIONS = ("What animation studio did Miyazaki found?", "Why does my phone battery die so fast in winter?")
 

@@ -19,9 +19,10 @@ import numpy as np
 from embed import SHARD, as_float32, load_shard, shards
 
 from colbert_core import Index, Passage, set_num_threads
-from colbert_core.ivf import InvertedLists
-from colbert_core.search import Part, Snapshot, search
-from colbert_core.segment import Segment
+from colbert_core.search.ranking import search
+from colbert_core.vectors.inverted_lists import InvertedLists
+from colbert_core.vectors.segment import Segment
+from colbert_core.vectors.snapshot import Part, Snapshot
 
 
 def measured(snapshot, queries, k):

@@ -19,7 +19,7 @@ import torch
 from embed import as_float32, load
 
 from colbert_core import Index, Passage, SearchConfig, set_num_threads
-from colbert_core.search import search
+from colbert_core.search.ranking import search
 
 # nprobe, n_candidates, n_exact
 GRID = {

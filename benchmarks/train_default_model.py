@@ -44,8 +44,8 @@ from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from colbert_core import Encoder, Index, Passage
-from colbert_core.bm25 import BM25
-from colbert_core.checkpoint import quantize_weights
+from colbert_core.evaluation.bm25 import BM25
+from colbert_core.model.checkpoint import quantize_weights
 from colbert_core.train import ColBERT, Example, configured, read_examples, train, write_examples
 
 TEACHER_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"

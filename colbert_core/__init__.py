@@ -22,19 +22,21 @@ from colbert_core.errors import (
     UnsupportedCheckpointError,
     UnsupportedIndexError,
 )
-from colbert_core.evidence import Evidence
-from colbert_core.excerpts import Excerpt
-from colbert_core.foreign import ForeignIndex, read_foreign_index
-from colbert_core.index import Index, IndexStats, Tuning, Verification
-from colbert_core.maxsim import maxsim
+from colbert_core.evidence.evidence import Evidence
+from colbert_core.index.foreign import ForeignIndex, read_foreign_index
+from colbert_core.index.index import Index
+from colbert_core.index.reports import IndexStats, Tuning, Verification
+from colbert_core.moved import install as _install_moved_names
 from colbert_core.rerank import Reranker
-from colbert_core.search import SearchConfig
+from colbert_core.search.config import SearchConfig
+from colbert_core.search.excerpts import Excerpt
 from colbert_core.threads import get_num_threads, set_num_threads
 from colbert_core.types import Hit, Passage, PassageIndex, TokenEmbeddings, TokenEncoder
+from colbert_core.vectors.maxsim import maxsim
 
 if TYPE_CHECKING:
-    from colbert_core.checkpoint import EncoderConfig
-    from colbert_core.encoder import Encoder
+    from colbert_core.model.checkpoint import EncoderConfig
+    from colbert_core.model.encoder import Encoder
 
 __all__ = [
     "CheckpointError",
@@ -74,11 +76,13 @@ __all__ = [
     "set_num_threads",
 ]
 
+_install_moved_names()
+
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first asked for (PEP 562)."""
     if name in ("Encoder", "EncoderConfig"):
-        from colbert_core import encoder
+        from colbert_core.model import encoder
 
         return getattr(encoder, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

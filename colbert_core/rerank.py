@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.embeddings import encode_queries, of_owner, token_ends
-from colbert_core.evidence import MIN_SIMILARITY, Evidence
-from colbert_core.excerpts import Excerpt, excerpts
-from colbert_core.explain import best_window, check_similarity, evidence_of, query_spans
-from colbert_core.search import as_snapshot, check_count, check_passages, check_relevance, check_share, search, to_hits
+from colbert_core.checks import check_count, check_passages, check_relevance, check_share, check_similarity
+from colbert_core.evidence.evidence import MIN_SIMILARITY, Evidence
+from colbert_core.search.excerpts import Excerpt, excerpts
+from colbert_core.search.explain import best_window, evidence_of, query_spans
+from colbert_core.search.hits import to_hits
+from colbert_core.search.ranking import search
+from colbert_core.vectors.embeddings import encode_queries, of_owner, token_ends
+from colbert_core.vectors.snapshot import as_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,7 +38,7 @@ class Reranker:
             encoder: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
             device: where an encoder given by name runs; None for the best device present.
         """
-        from colbert_core.encoder import as_encoder  # here, so that importing the package does not import torch
+        from colbert_core.model.encoder import as_encoder  # here, so that importing the package does not import torch
 
         self.encoder = as_encoder(encoder, device=device)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from colbert_core.evidence import Evidence
+    from colbert_core.evidence.evidence import Evidence
 
     Where = Mapping[str, Any] | Callable[["Passage"], bool]
 

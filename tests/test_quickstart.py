@@ -12,7 +12,8 @@ import bm25s
 import pytest
 import Stemmer
 
-from colbert_core import Encoder, Index, cli
+from colbert_core import Encoder, Index
+from colbert_core.cli import main as cli
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,12 @@ import threading
 import numpy as np
 import pytest
 import torch
-from test_codec import clustered, unit
-from test_compressed import collection
+from builders.vectors import clustered, collection, unit
 
 import colbert_core
 from colbert_core import Index, get_num_threads, set_num_threads, threads
-from colbert_core.codec import ResidualCodec
 from colbert_core.threads import spread
+from colbert_core.vectors.codec import ResidualCodec
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,6 @@ imported by what needs it; planning does not.
 from colbert_core.cluster.building import build
 from colbert_core.cluster.layout import is_cluster
 from colbert_core.cluster.planning import Plan, Rates, measured_rates, plan
-from colbert_core.cluster.serving import PartialHits, ShardedIndex
+from colbert_core.cluster.sharded import PartialHits, ShardedIndex
 
 __all__ = ["PartialHits", "Plan", "Rates", "ShardedIndex", "build", "is_cluster", "measured_rates", "plan"]

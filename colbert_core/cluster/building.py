@@ -24,20 +24,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core import errors
-from colbert_core.arrays import dump_arrays, load_arrays
+from colbert_core.checks import check_count
 from colbert_core.cluster.layout import Layout, Settings, hashed, is_cluster, shard_of, write_whole
 from colbert_core.cluster.nodes import check_version, connect, load_ray, share, version
-from colbert_core.codec import NBITS, ResidualCodec, count_centroids, sample_size
-from colbert_core.documents import SUFFIXES, find_files, read_file
 from colbert_core.errors import ClusterError, ClusterUnreachableError, ColBERTError, IndexExistsError, PartialAddError
-from colbert_core.filters import dump_metadata
-from colbert_core.index import Index
+from colbert_core.index.index import Index
+from colbert_core.model.fingerprint import loaded_encoder
 from colbert_core.progress import progress_bar
-from colbert_core.provenance import loaded_encoder
-from colbert_core.search import check_count
-from colbert_core.store import made_aside
+from colbert_core.storage.arrays import dump_arrays, load_arrays
+from colbert_core.storage.filters import dump_metadata
+from colbert_core.storage.store import made_aside
+from colbert_core.text.documents import SUFFIXES, find_files, read_file
 from colbert_core.threads import set_num_threads
 from colbert_core.types import Passage
+from colbert_core.vectors.codec import NBITS, ResidualCodec, count_centroids, sample_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

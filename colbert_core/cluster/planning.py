@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from colbert_core.codec import NBITS, ResidualCodec, count_centroids, row_bytes, sample_size
-from colbert_core.index import Index
-from colbert_core.search import check_count
+from colbert_core.checks import check_count
+from colbert_core.index.index import Index
 from colbert_core.threads import get_num_threads, set_num_threads
 from colbert_core.types import Passage
+from colbert_core.vectors.codec import NBITS, ResidualCodec, count_centroids, row_bytes, sample_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

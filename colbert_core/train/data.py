@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from colbert_core.recipe import ModelInput, Recipe
+    from colbert_core.model.inputs import InputBuilder, ModelInput
     from colbert_core.train.examples import Example
     from colbert_core.train.model import ColBERT
 
@@ -145,7 +145,7 @@ class Examples:
         Raises:
             ValueError: they were not.
         """
-        mine, its = self.manifest["tokens"], _tokens_of(model.recipe)
+        mine, its = self.manifest["tokens"], _tokens_of(model.inputs)
         differing = [setting for setting in its if mine.get(setting) != its[setting]]
         if differing:
             told = "; ".join(f"{setting}: {mine.get(setting)!r:.40} there, {its[setting]!r:.40} here" for setting in differing)
@@ -182,7 +182,7 @@ def prepare(
         OSError: the disk is full or failed; nothing is left behind.
     """
     folder = Path(folder).expanduser().absolute()
-    known = _tokens_of(model.recipe)
+    known = _tokens_of(model.inputs)
     files = {str(source): _file_digest(Path(source)) for source in sources}
     there = _present(folder)
     if there is not None and files and (there.manifest["sources"], there.manifest["tokens"]) == (files, known):
@@ -191,7 +191,7 @@ def prepare(
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        arrays, counts = _written(examples, model.recipe, work, progress)
+        arrays, counts = _written(examples, model.inputs, work, progress)
         if not counts["examples"]:
             raise ValueError(f"There are no examples to prepare for {folder}; give at least one.")
         manifest = {
@@ -298,7 +298,7 @@ class _TextsWriter:
 
 
 def _written(
-    examples: Iterable[Example], recipe: Recipe, folder: Path, progress: bool | None
+    examples: Iterable[Example], recipe: InputBuilder, folder: Path, progress: bool | None
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """Write the arrays; what the manifest says of each, and the counts."""
     ids_type: type[np.generic] = np.uint16 if recipe.tokenizer.size <= 2**16 else np.int32
@@ -351,7 +351,7 @@ def _present(folder: Path) -> Examples | None:
     return None
 
 
-def _tokens_of(recipe: Recipe) -> dict[str, Any]:
+def _tokens_of(recipe: InputBuilder) -> dict[str, Any]:
     """What decides the token ids: the vocabulary and part of the recipe, in plain values."""
     tokenizer = recipe.tokenizer
     settings = {name: value for name, value in asdict(recipe.config).items() if name in _TOKEN_SETTINGS}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tqdm import tqdm
 
-    from colbert_core.encoder import Encoder
+    from colbert_core.model.encoder import Encoder
     from colbert_core.train.examples import Example
     from colbert_core.train.presets import Plan, TrainConfig
 
@@ -137,7 +137,7 @@ def _run(
     done = folder.restore(accelerator)
     if config.trackers:
         accelerator.init_trackers("colbert", config={name: str(value) for name, value in asdict(config).items()})
-    batches = Batches(examples, most_negatives=config.negatives, pad_id=model.recipe.tokenizer.pad_id)
+    batches = Batches(examples, most_negatives=config.negatives, pad_id=model.inputs.tokenizer.pad_id)
     size = config.batch_size * config.accumulation * accelerator.num_processes
     order = example_numbers(len(examples), size, config.seed, first=done)
 
@@ -309,7 +309,7 @@ def _not_finite(
     folder: RunFolder,
 ) -> str:
     """What to say of a step that diverged."""
-    tokens = model.recipe.tokenizer.tokens_of(examples.queries.ids(int(examples.query_numbers[numbers[0, 0]])).tolist())
+    tokens = model.inputs.tokenizer.tokens_of(examples.queries.ids(int(examples.query_numbers[numbers[0, 0]])).tolist())
     return (
         f"Step {step} has the loss {loss.item()} and a gradient of length {norm.item()}, from the examples "
         f"{numbers.flatten().tolist()} of {examples.folder} (the first asks {' '.join(tokens)!r:.200}). The checkpoints in "

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from colbert_core.backbone import Head, build_backbone, build_head, most_tokens
-from colbert_core.checkpoint import DEFAULT_MODEL, Dense, download_named, find_checkpoint, read_checkpoint
-from colbert_core.encoder import Encoder
 from colbert_core.errors import UnsupportedCheckpointError
-from colbert_core.recipe import Recipe
-from colbert_core.tokenizer import Tokenizer
+from colbert_core.model.backbone import Head, build_backbone, build_head, most_tokens
+from colbert_core.model.checkpoint import DEFAULT_MODEL, Dense, download_named, find_checkpoint, read_checkpoint
+from colbert_core.model.encoder import Encoder
+from colbert_core.model.inputs import InputBuilder
+from colbert_core.model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from colbert_core.checkpoint import EncoderConfig
+    from colbert_core.model.checkpoint import EncoderConfig
     from colbert_core.train.presets import TrainConfig
 
 # The markers of Stanford's checkpoints, and what is put before texts where a vocabulary has no such tokens.
@@ -46,7 +46,7 @@ class ColBERT(torch.nn.Module):
         """
         super().__init__()
         self.name = name
-        self.recipe = Recipe(config, tokenizer, most_tokens=most_tokens(backbone), name=name)
+        self.inputs = InputBuilder(config, tokenizer, most_tokens=most_tokens(backbone), name=name)
         self.backbone: Any = backbone  # transformers' models have no annotations
         self.head = head
 
@@ -80,11 +80,11 @@ class ColBERT(torch.nn.Module):
         with download_named(source):
             checkpoint = read_checkpoint(source, chosen=("query_length", "passage_length"), local_files_only=local_files_only)
             tokenizer = Tokenizer.from_folder(
-                checkpoint.folder, lowercase=checkpoint.recipe.lowercase, trust_remote_code=trust_remote_code
+                checkpoint.folder, lowercase=checkpoint.config.lowercase, trust_remote_code=trust_remote_code
             )
         backbone: Any = build_backbone(checkpoint, trust_remote_code=trust_remote_code)
         layers = checkpoint.head
-        recipe = checkpoint.recipe
+        recipe = checkpoint.config
         if recipe.format == "untrained":
             recipe = _new_recipe(recipe, tokenizer)
             layers = (_random_layer(backbone.config.hidden_size, config.dim, config.seed),)
@@ -117,7 +117,7 @@ class ColBERT(torch.nn.Module):
         backbone = copy.deepcopy(self.backbone).eval().requires_grad_(requires_grad=False)
         head = None if self.head is None else copy.deepcopy(self.head).eval().requires_grad_(requires_grad=False)
         backbone.config.architectures = [type(backbone).__name__]
-        return Encoder(backbone, head, self.recipe.tokenizer, self.recipe.config, name=f"{self.name} in training")
+        return Encoder(backbone, head, self.inputs.tokenizer, self.inputs.config, name=f"{self.name} in training")
 
     def save(self, path: str | PathLike[str]) -> str:
         """Write the model as a checkpoint, in Stanford's format if that can hold its recipe, else sentence-transformers'.

@@ -1,0 +1,1 @@
+"""ColBERT as it was first published: encode a collection, IVFPQ, mining, and the whole pipeline."""

@@ -1,0 +1,429 @@
+"""The token vectors of a collection on disk, a shard at a time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sized
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colbert_core.checks import check_count, check_passages
+from colbert_core.errors import (
+    DamagedIndexError,
+    EncoderMismatchError,
+    IndexExistsError,
+    IndexNotFoundError,
+    UnsupportedIndexError,
+)
+from colbert_core.model.fingerprint import EncoderFingerprint, about_encoder
+from colbert_core.progress import progress_bar
+from colbert_core.storage.durable import disk_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from os import PathLike
+
+    from numpy.typing import NDArray
+
+    from colbert_core.types import Passage, TokenEncoder
+from colbert_core.storage.durable import sha256_of, write_json, write_npy
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+# What a shard's files hold; each is a plain .npy.
+_PARTS = ("vectors", "doclens", "owners", "ids", "id_ends")
+
+# Passages in a shard, which is what an interruption costs at most: 350 shards of 450 MB for MS MARCO's passages at dim 128.
+_SHARD_PASSAGES = 25_000
+# Characters that the encoder is given at a time: about 60,000 tokens, 30 MB of float32 at dim 128.
+_BATCH_CHARACTERS = 2**18
+# Vectors scored at a time.
+_SCORED_AT_A_TIME = 2**16
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedCollection:
+    """The token vectors of a collection, on disk and mapped into memory as they are needed. ``encode_collection`` makes it.
+
+    Attributes:
+        folder: where it is.
+        dim: components of a vector.
+        encoder_name: of the encoder that made the vectors.
+        shards: for each shard *Shape:* (n_tokens, dim), float16, memory-mapped, unit rows, in the order they were written.
+        doclens: *Shape:* (n_windows,), int32, vectors in each window, at least 1.
+        owners: *Shape:* (n_windows,), int64, ascending, the row of each window's passage; rows count from 0.
+        fingerprint: which encoder made them, and how to load it.
+    """
+
+    folder: Path
+    dim: int
+    encoder_name: str
+    shards: tuple[NDArray[np.float16], ...]
+    doclens: NDArray[np.int32]
+    owners: NDArray[np.int64]
+    fingerprint: EncoderFingerprint
+    _ids: NDArray[np.uint8]
+    _id_ends: NDArray[np.int64]
+    _shard_rows: NDArray[np.int64]  # the first row of each shard, and the number of rows behind
+    _window_starts: NDArray[np.int64]  # the first token of each window, and the number of tokens behind
+    _row_starts: NDArray[np.int64]  # the first window of each row, and the number of windows behind
+
+    @classmethod
+    def open(cls, folder: str | PathLike[str]) -> EncodedCollection:
+        """Open what ``encode_collection`` has finished.
+
+        Raises:
+            IndexNotFoundError: there are no encoded passages in the folder, or not all of them.
+            DamagedIndexError: a file is missing or of another size than was written.
+            UnsupportedIndexError: a newer version of this package wrote them.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder, "encoded collection", "encode_collection")
+        if not manifest["complete"]:
+            raise IndexNotFoundError(
+                f"The encoding of {folder} was interrupted after {len(manifest['shards'])} shards; "
+                "call encode_collection with the same passages and encoder to go on."
+            )
+        return cls._from_manifest(folder, manifest)
+
+    @classmethod
+    def _from_manifest(cls, folder: Path, manifest: dict[str, Any]) -> EncodedCollection:
+        dim, shards = manifest["dim"], manifest["shards"]
+        arrays: dict[str, list[NDArray[Any]]] = {part: [] for part in _PARTS}
+        for shard in shards:
+            if problem := _missing(folder, shard):
+                raise DamagedIndexError(f"{problem}; restore it from a copy, or call encode_collection again.")
+            for part in _PARTS:
+                loaded = np.load(folder / _name(shard["number"], part), mmap_mode="r" if part == "vectors" else None)
+                arrays[part].append(np.asarray(loaded))
+        n_rows = [shard["passages"] for shard in shards]
+        shard_rows = np.concatenate([[0], np.cumsum(n_rows, dtype=np.int64)])
+        id_bytes = np.concatenate([[0], np.cumsum([len(part) for part in arrays["ids"]], dtype=np.int64)])
+        doclens: NDArray[np.int32] = np.concatenate(arrays["doclens"])
+        owners = np.concatenate([part + first for part, first in zip(arrays["owners"], shard_rows[:-1], strict=True)])
+        return cls(
+            folder,
+            dim,
+            manifest["encoder"]["name"],
+            tuple(arrays["vectors"]),
+            doclens,
+            owners,
+            _fingerprint(folder, manifest),
+            np.concatenate(arrays["ids"]),
+            np.concatenate([part + first for part, first in zip(arrays["id_ends"], id_bytes[:-1], strict=True)]),
+            shard_rows,
+            np.concatenate([[0], np.cumsum(doclens, dtype=np.int64)]),
+            np.searchsorted(owners, np.arange(shard_rows[-1] + 1)),
+        )
+
+    def __len__(self) -> int:
+        """Passages."""
+        return int(self._shard_rows[-1])
+
+    @property
+    def n_tokens(self) -> int:
+        """Vectors."""
+        return int(self._window_starts[-1])
+
+    def ids_of(self, rows: Iterable[int]) -> list[str]:
+        """The ids of the passages of these rows."""
+        ends = self._id_ends
+        return [self._ids[(ends[row - 1] if row else 0) : ends[row]].tobytes().decode() for row in rows]
+
+    def windows_of(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The window of each token. *Shape:* (n,) to (n,), int64."""
+        return np.searchsorted(self._window_starts, tokens, side="right") - 1
+
+    def score(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """MaxSim of passages over their own vectors, in float32; of a passage with several windows that of the best.
+
+        Args:
+            query: *Shape:* (n_q, dim), float32, unit rows.
+            rows: *Shape:* (n,), int64, ascending, which passages.
+
+        Returns:
+            *Shape:* (n,), float32.
+        """
+        scores: NDArray[np.float32] = self.score_many([query], rows)[0]
+        return scores
+
+    def score_many(self, queries: Sequence[NDArray[np.float32]], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """``score`` for several queries, for which every vector is read once. *Shape:* (n_queries, n), float32."""
+        scores = np.empty((len(queries), len(rows)), np.float32)
+        sizes = self._token_starts(rows + 1) - self._token_starts(rows)
+        at_a_time = (np.cumsum(sizes) - sizes) // _SCORED_AT_A_TIME
+        edges = [0, *(np.flatnonzero(np.diff(at_a_time)) + 1).tolist(), len(rows)]
+        for first, last in pairwise(edges):
+            scores[:, first:last] = self._scored(queries, rows[first:last])
+        return scores
+
+    def verify(self, *, progress: bool | None = None) -> list[str]:
+        """Read every file; what differs from what was written, in words. None if all is well."""
+        manifest = read_manifest(self.folder, "encoded collection", "encode_collection")
+        problems = []
+        with progress_bar("Verifying", len(manifest["shards"]), "shard", progress) as bar:
+            for shard in manifest["shards"]:
+                for name, known in shard["files"].items():
+                    path = self.folder / name
+                    if not path.is_file() or sha256_of(path) != known["sha256"]:
+                        problems.append(f"{path} is missing or not what was written")
+                bar.update()
+        return problems
+
+    def _token_starts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._window_starts[self._row_starts[rows]]
+
+    def _scored(self, queries: Sequence[NDArray[np.float32]], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        from colbert_core.kernels import float_blocks, instruction_set, scoring
+
+        if not len(rows):
+            return np.empty((len(queries), 0), np.float32)
+        numbers = np.searchsorted(self._shard_rows, rows, side="right") - 1
+        firsts = self._token_starts(self._shard_rows[numbers])
+        starts, ends = self._token_starts(rows) - firsts, self._token_starts(rows + 1) - firsts
+        spans = zip(numbers.tolist(), starts.tolist(), ends.tolist(), strict=True)
+        vectors = np.concatenate([self.shards[number][start:end] for number, start, end in spans]).astype(np.float32)
+        n_windows = self._row_starts[rows + 1] - self._row_starts[rows]
+        windows = _ranges(self._row_starts[rows], n_windows)
+        offsets = np.concatenate([[0], np.cumsum(self.doclens[windows], dtype=np.int64)])
+        firsts_of = np.cumsum(n_windows) - n_windows
+        scores = np.empty(len(windows), np.float32)
+        best = np.empty((len(queries), len(rows)), np.float32)
+        # By the compiled loop, in which a score does not depend on what is scored beside it: equal passages tie.
+        numbers = np.arange(len(windows), dtype=np.int32)
+        for place, query in enumerate(queries):
+            scoring.score_floats(instruction_set(), vectors, offsets, numbers, float_blocks(query), scores)
+            best[place] = np.maximum.reduceat(scores, firsts_of)
+        return best
+
+
+def encode_collection(
+    passages: Iterable[Passage],
+    encoder: TokenEncoder,
+    folder: str | PathLike[str],
+    *,
+    shard_passages: int = _SHARD_PASSAGES,
+    n_passages: int | None = None,
+    progress: bool | None = None,
+) -> EncodedCollection:
+    """Write the vectors of passages as float16, a shard at a time, in bounded memory.
+
+    What is interrupted goes on where it was when it is called again with the same passages, encoder and ``shard_passages``:
+    a finished shard is kept. A shard is ``00000.vectors.npy`` and so on, plain NumPy files; ``manifest.json`` says in which
+    order they belong together, with sizes and SHA-256. Texts are not kept. One process at a time may write to a folder.
+
+    Args:
+        passages: read once, as a stream; their ids must differ.
+        encoder: makes the vectors.
+        folder: new, empty, or the one of an earlier call.
+        shard_passages: passages in a shard, at least 1.
+        n_passages: how many there are, for the bar; None where it is not known, or they are a list.
+        progress: show a bar; None shows it on a terminal once a second has passed.
+
+    Raises:
+        ValueError: there are no passages, an id comes twice, or the folder has other passages or shards of another size.
+        EncoderMismatchError: the folder has the vectors of another encoder.
+        IndexExistsError: there is something else in the folder.
+        IndexWriteError: the disk is full or failed.
+    """
+    folder = Path(folder)
+    check_count(shard_passages, "shard_passages")
+    manifest = _begun(folder, encoder, shard_passages)
+    known: list[dict[str, Any]] = manifest["shards"]
+    total = len(passages) if n_passages is None and isinstance(passages, Sized) else n_passages
+    source, seen, number = iter(passages), np.empty(0, np.uint64), 0
+    with progress_bar("Encoding", total, "passage", progress) as bar:
+        while shard := check_passages(islice(source, shard_passages)):
+            seen = _with_ids(seen, shard)
+            content = _content(shard)
+            if number < len(known) and known[number]["content"] != content:
+                raise ValueError(
+                    f"Shard {number} of {folder} holds other passages than passages {number * shard_passages} and following "
+                    "that were given; encode these into another folder, or give the passages that are there."
+                )
+            if number < len(known) and _missing(folder, known[number]) is None:
+                bar.update(len(shard))
+            else:
+                if manifest["complete"]:  # no longer, until all shards are there
+                    manifest["complete"] = False
+                    write_json(folder / MANIFEST, manifest)
+                about = {**_write_shard(folder, number, shard, encoder, bar.update), "content": content}
+                known[number : number + 1] = [about]
+                write_json(folder / MANIFEST, manifest)
+            number += 1
+    if not number:
+        raise ValueError(f"There are no passages to encode into {folder}; give at least one.")
+    if number < len(known):
+        raise ValueError(
+            f"{folder} holds {len(known)} shards, but the passages given end after {number}; "
+            "encode these into another folder, or give all passages that are there."
+        )
+    if not manifest["complete"]:
+        manifest["complete"] = True
+        write_json(folder / MANIFEST, manifest)
+    return EncodedCollection._from_manifest(folder, manifest)
+
+
+def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``range(start, start + length)`` of each, one after the other."""
+    before = np.cumsum(lengths) - lengths
+    found: NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
+    return found
+
+
+# Shards
+
+
+def _begun(folder: Path, encoder: TokenEncoder, shard_passages: int) -> dict[str, Any]:
+    """The manifest of the folder as an earlier call left it, or a new one."""
+    if (folder / MANIFEST).exists():
+        manifest = read_manifest(folder, "encoded collection", "encode_collection")
+        _fingerprint(folder, manifest).check(encoder)
+        name = _encoder_name(encoder)
+        if manifest["encoder"]["name"] != name:
+            raise EncoderMismatchError(
+                f"{folder} holds vectors of the encoder {manifest['encoder']['name']!r}, not of {name!r}; "
+                "choose another folder, or go on with the one it was begun with."
+            )
+        if manifest["shard_passages"] != shard_passages:
+            raise ValueError(
+                f"{folder} has shards of {manifest['shard_passages']} passages, not of {shard_passages}; "
+                f"go on with shard_passages={manifest['shard_passages']}, or choose another folder."
+            )
+        return manifest
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise IndexExistsError(f"There is something else at {folder} already; choose a folder that is new or empty.")
+    about = about_encoder(encoder)
+    manifest = {
+        "format": FORMAT,
+        "encoder": json.loads(about["encoder"]),
+        "probe": base64.b64encode(about["probe"]).decode(),
+        "dim": int(encoder.dim),
+        "shard_passages": shard_passages,
+        "complete": False,
+        "shards": [],
+    }
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _encoder_name(encoder: TokenEncoder) -> str:
+    return str(getattr(encoder, "name", type(encoder).__name__))
+
+
+def _fingerprint(folder: Path, manifest: dict[str, Any]) -> EncoderFingerprint:
+    about = {"encoder": json.dumps(manifest["encoder"]), "dim": manifest["dim"], "probe": base64.b64decode(manifest["probe"])}
+    return EncoderFingerprint.from_about(about, f"The encoded collection {folder}")
+
+
+def _with_ids(seen: NDArray[np.uint64], shard: list[Passage]) -> NDArray[np.uint64]:
+    """The hashes of the ids so far and of these, none of which may have been there: 8 bytes for each id, not the id."""
+    hashes = np.array([int.from_bytes(hashlib.sha256(p.id.encode()).digest()[:8]) for p in shard], np.uint64)
+    _, firsts = np.unique(hashes, return_index=True)
+    again = np.isin(hashes, seen)
+    if len(firsts) < len(hashes):
+        again[np.setdiff1d(np.arange(len(hashes)), firsts)] = True
+    if again.any():
+        raise ValueError(f"The id {shard[int(again.argmax())].id!r} comes twice among the passages; give each its own.")
+    return np.concatenate([seen, hashes])
+
+
+def _content(shard: list[Passage]) -> str:
+    hasher = hashlib.sha256()
+    for passage in shard:
+        for part in (passage.id.encode(), passage.text.encode()):
+            hasher.update(len(part).to_bytes(8, "little") + part)
+    return hasher.hexdigest()
+
+
+def _write_shard(folder: Path, number: int, shard: list[Passage], encoder: TokenEncoder, encoded: Any) -> dict[str, Any]:
+    """Encode passages and write their files, each whole or not at all; what the manifest says of them."""
+    doclens, owners, first = [], [], 0
+
+    def batches() -> Iterator[NDArray[np.float16]]:
+        nonlocal first
+        for batch in _batches(shard):
+            embeddings = encoder.encode_passages([passage.text for passage in batch], progress=False)
+            embeddings.check(len(batch), encoder.dim)
+            doclens.append(embeddings.doclens)
+            owners.append(embeddings.owners + np.int32(first))
+            first += len(batch)
+            yield embeddings.vectors.astype(np.float16)
+            encoded(len(batch))
+
+    with disk_errors(folder):
+        write_npy(folder / _name(number, "vectors"), batches(), (encoder.dim,), np.float16)
+        ids = [passage.id.encode() for passage in shard]
+        small = {
+            "doclens": np.concatenate(doclens),
+            "owners": np.concatenate(owners),
+            "ids": np.frombuffer(b"".join(ids), np.uint8),
+            "id_ends": np.cumsum([len(name) for name in ids], dtype=np.int64),
+        }
+        for part, array in small.items():
+            write_npy(folder / _name(number, part), [array], (), array.dtype)
+        paths = {name: folder / name for name in (_name(number, part) for part in _PARTS)}
+        files = {name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for name, path in paths.items()}
+    return {
+        "number": number,
+        "passages": len(shard),
+        "windows": len(small["doclens"]),
+        "tokens": int(small["doclens"].sum()),
+        "files": files,
+    }
+
+
+def _batches(shard: list[Passage]) -> Iterator[list[Passage]]:
+    batch: list[Passage] = []
+    characters = 0
+    for passage in shard:
+        batch.append(passage)
+        characters += len(passage.text)
+        if characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _name(number: int, part: str) -> str:
+    return f"{number:05d}.{part}.npy"
+
+
+def _missing(folder: Path, shard: dict[str, Any]) -> str | None:
+    """Which file of a shard is not there in its full size, in words."""
+    for name, known in shard["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != known["size"]:
+            return f"{path} is missing or cut short, {known['size']} bytes were written"
+    return None
+
+
+def read_manifest(folder: Path, what: str, maker: str) -> dict[str, Any]:
+    """What the folder says of itself.
+
+    Raises:
+        IndexNotFoundError: it says nothing.
+        UnsupportedIndexError: it says so in another way.
+        DamagedIndexError: it cannot be read.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise IndexNotFoundError(f"There is no {what} in {folder}: {MANIFEST} is missing; make one with {maker}.")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        number = manifest["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamagedIndexError(f"{path} is damaged ({error!r}); restore it from a copy.") from None
+    wanted = "shards" if what == "encoded collection" else "embeddings"
+    if number != FORMAT or wanted not in manifest:
+        raise UnsupportedIndexError(f"{path} is of no {what} that this version reads (format {number!r}, not {FORMAT}).")
+    return manifest

@@ -1,0 +1,1 @@
+"""Test sets, measures and the BM25 baseline."""

@@ -1,0 +1,157 @@
+"""BM25, the lexical baseline: bm25s with English stems and stop words. What late interaction should be better than."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colbert_core.errors import DamagedIndexError, IndexExistsError, IndexNotFoundError
+from colbert_core.extras import import_extra
+from colbert_core.progress import progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from os import PathLike
+
+    from colbert_core.types import Passage
+
+_PACKAGES = "bm25s PyStemmer"
+_IDS = "ids.json"
+
+
+class BM25:
+    """Passages by the words that they share with a query (Robertson et al., TREC-3, 1994), as Lucene scores them.
+
+    Words are lower-cased, without English stop words, and cut to their stems by the Snowball stemmer (Porter2).
+
+    Example:
+        >>> bm25 = BM25.build([Passage("a", "Cats purr."), Passage("b", "Rust is a language.")])
+        >>> bm25.search_many(["a purring cat"], k=1)
+        [[('a', 0.36481431126594543)]]
+    """
+
+    def __init__(self, scorer: Any, ids: list[str]) -> None:
+        """``build`` and ``load`` are the doors."""
+        self._scorer = scorer
+        self._ids = ids
+
+    @classmethod
+    def build(cls, passages: Iterable[Passage], *, k1: float = 0.9, b: float = 0.4, progress: bool | None = None) -> BM25:
+        """Count the words of passages.
+
+        Args:
+            passages: read as a stream; their word numbers are kept in memory, not their texts.
+            k1: how much a word's repetition counts, at least 0. The default is Anserini's.
+            b: how much a passage's length counts, from 0 to 1. The default is Anserini's.
+            progress: show a bar; None shows it on a terminal once a second has passed.
+
+        Raises:
+            ValueError: there are no passages, none has a word, an id comes twice, or a setting is out of range.
+            MissingExtraError: bm25s or PyStemmer is not installed.
+        """
+        if k1 < 0 or not 0 <= b <= 1:
+            raise ValueError(f"k1 must be at least 0 and b from 0 to 1, got k1={k1} and b={b}.")
+        bm25s = import_extra("bm25s", "BM25", _PACKAGES)
+        ids: list[str] = []
+        with progress_bar("Counting words", None, "passage", progress) as bar:
+
+            def texts() -> Iterable[str]:
+                for passage in passages:
+                    ids.append(passage.id)
+                    bar.update()
+                    yield passage.text
+
+            words = _words(texts(), return_ids=True)
+        if len(set(ids)) < len(ids):
+            (again, _), *_ = Counter(ids).most_common(1)
+            raise ValueError(f"The id {again!r} comes twice among the passages; give each its own.")
+        if not words.vocab:
+            raise ValueError(f"None of the {len(ids)} passages has a word that is no stop word; give passages with text.")
+        scorer = bm25s.BM25(k1=k1, b=b, method="lucene")
+        scorer.index(words, show_progress=False)
+        return cls(scorer, ids)
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str]) -> BM25:
+        """What ``save`` wrote.
+
+        Raises:
+            IndexNotFoundError: nothing is there.
+            DamagedIndexError: a file is missing or damaged.
+            MissingExtraError: bm25s or PyStemmer is not installed.
+        """
+        bm25s = import_extra("bm25s", "BM25", _PACKAGES)
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise IndexNotFoundError(f"There is no folder {folder}; make a BM25 index with build and save.")
+        try:
+            ids = json.loads((folder / _IDS).read_text(encoding="utf-8"))
+            scorer = bm25s.BM25.load(folder, show_progress=False)
+            if len(ids) != scorer.scores["num_docs"]:
+                raise ValueError(f"{len(ids)} ids for {scorer.scores['num_docs']} passages")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DamagedIndexError(f"{folder} holds no BM25 index, or a damaged one ({error}); build it again.") from error
+        return cls(scorer, ids)
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Write it to a folder, whole or not at all.
+
+        Raises:
+            IndexExistsError: there is something at the folder.
+        """
+        folder = Path(folder)
+        if folder.exists():
+            raise IndexExistsError(f"There is something at {folder} already; choose another path, or remove it.")
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.absolute().parent) as name:
+            work = Path(name) / "new"
+            self._scorer.save(work, show_progress=False)
+            (work / _IDS).write_text(json.dumps(self._ids), encoding="utf-8")
+            work.rename(folder)
+
+    def __len__(self) -> int:
+        """Passages."""
+        return len(self._ids)
+
+    def search_many(self, queries: Sequence[str], k: int = 10) -> list[list[tuple[str, float]]]:
+        """The passages of greatest BM25 for each query.
+
+        Args:
+            queries: texts.
+            k: most passages for each, at least 1.
+
+        Returns:
+            For each query (id, score), best first, equal scores by id; only passages that share a word with the query.
+
+        Raises:
+            TypeError: queries is no list of strings.
+            ValueError: k is below 1.
+        """
+        if isinstance(queries, str) or not all(isinstance(query, str) for query in queries):
+            raise TypeError(f"queries must be a list of strings, got {queries!r:.80}.")
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}.")
+        return [self._best(words, k) for words in _words(queries, return_ids=False)]
+
+    def _best(self, words: list[str], k: int) -> list[tuple[str, float]]:
+        if not any(word in self._scorer.vocab_dict for word in words):
+            return []
+        scores = self._scorer.get_scores(words)  # (n_passages,)
+        least = np.partition(scores, len(scores) - k)[len(scores) - k] if k < len(scores) else 0
+        rows = np.flatnonzero((scores >= least) & (scores > 0))  # all that tie with the k-th as well
+        pairs = zip((self._ids[row] for row in rows.tolist()), scores[rows].tolist(), strict=True)
+        return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:k]
+
+    def __repr__(self) -> str:
+        return f"BM25({len(self)} passages, k1={self._scorer.k1}, b={self._scorer.b})"
+
+
+def _words(texts: Iterable[str], *, return_ids: bool) -> Any:
+    """The stems of each text: with ids as bm25s indexes them, without as it is asked for them."""
+    bm25s, stemmer = (import_extra(module, "BM25", _PACKAGES) for module in ("bm25s", "Stemmer"))
+    return bm25s.tokenize(texts, stopwords="en", stemmer=stemmer.Stemmer("english"), return_ids=return_ids, show_progress=False)

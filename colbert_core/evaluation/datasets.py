@@ -1,0 +1,454 @@
+"""Test collections on disk: passages, queries and judgements of which passage answers which query; and runs.
+
+BEIR folders, MS MARCO folders, and whatever ir-datasets knows. Read as a stream; nothing is kept of the texts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from colbert_core.errors import MissingExtraError
+from colbert_core.types import Passage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from os import PathLike
+
+from colbert_core.evaluation.trec import Judgement, Qrels, collect_qrels, read_judgements
+from colbert_core.extras import import_extra
+from colbert_core.storage.durable import Checksum, checksum_files
+from colbert_core.text.lines import numbered_lines, read_at
+
+_IRDS = "irds:"
+
+
+class Dataset:
+    """Passages, queries and judgements, read from disk each time they are asked for.
+
+    Example:
+        >>> collection = open_dataset("scifact")
+        >>> collection.splits
+        ('test', 'train')
+        >>> collection.queries("test")["1"]
+        '0-dimensional biomaterials show inductive properties.'
+        >>> collection.qrels("test")["1"]
+        {'31715818': 1}
+    """
+
+    def __init__(self, source: _Source) -> None:
+        """``open_dataset`` is the door."""
+        self._source = source
+
+    @property
+    def name(self) -> str:
+        """What ``open_dataset`` was given."""
+        return self._source.name
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The parts that have judgements or queries of their own, such as "dev", "test" and "train", in alphabetical order."""
+        return tuple(sorted(self._source.splits))
+
+    @property
+    def n_passages(self) -> int:
+        """How many there are; they are counted now."""
+        return self._source.count()
+
+    def passages(self) -> Iterator[Passage]:
+        """All passages in their order. The text has the title in front, with a blank between; metadata have the title alone.
+
+        Raises:
+            ValueError: a line is no passage; with the file and the number of the line.
+        """
+        for _, passage in self._source.passages():
+            yield passage
+
+    def get(self, ids: Iterable[str]) -> dict[str, Passage]:
+        """The passages with these ids; all others are passed over.
+
+        Raises:
+            ValueError: one is not in the collection.
+        """
+        wanted = set(ids)
+        found = {passage.id: passage for passage in self.passages() if passage.id in wanted} if wanted else {}
+        if missing := wanted - found.keys():
+            raise ValueError(
+                f"{len(missing)} of {len(wanted)} passages are not in {self.name}, among them {min(missing)!r}; "
+                "is the run or the file of judgements one of this collection?"
+            )
+        return found
+
+    def queries(self, split: str | None = None) -> dict[str, str]:
+        """Texts of queries by id.
+
+        Args:
+            split: one of ``splits``: its own queries, or where it has none, as in BEIR, those with a positive judgement in it.
+                None for all queries.
+
+        Raises:
+            ValueError: there is no such split, it is empty, a line is no query, or a judged query has no text.
+        """
+        if split is None:
+            return self._texts(None)
+        self._check_split(split)
+        if self._source.has_queries(split):
+            return self._texts(split)
+        judged = self.qrels(split)
+        texts = self._texts(None)
+        self._check_queries(split, texts)
+        positive = {query for query, grades in judged.items() if any(grade > 0 for grade in grades.values())}
+        if not positive:
+            raise ValueError(f"Split {split!r} of {self.name} has no query with a positive judgement; choose another split.")
+        return {query: text for query, text in texts.items() if query in positive}
+
+    def qrels(self, split: str) -> Qrels:
+        """Judgements: for each query the grade of each passage that was judged, 0 for not relevant.
+
+        Raises:
+            ValueError: there is no such split, it has no judgements, or a line is none; with the file and the line's number.
+        """
+        self._check_split(split)
+        return collect_qrels(self._source.judgements(split), f"Split {split!r} of {self.name}")
+
+    def check(self, *splits: str) -> None:
+        """Read everything once: ids must differ, and judgements be of passages and queries that are there. Only ids are kept.
+
+        Args:
+            splits: whose judgements; none for all.
+
+        Raises:
+            ValueError: something is wrong; with the file, the number of the line, and the id.
+        """
+        ids: set[str] = set()
+        for place, passage in self._source.passages():
+            if passage.id in ids:
+                raise ValueError(f"{place} has the id {passage.id!r} a second time; give each passage its own.")
+            ids.add(passage.id)
+        if not ids:
+            raise ValueError(f"{self.name} has no passages; is the file complete?")
+        texts = self._texts(None)
+        for one in splits or self.splits:
+            self._check_split(one)
+            if not splits and not self._source.has_qrels(one):
+                continue
+            self.qrels(one)
+            self._check_queries(one, texts)
+            for place, judgement in self._source.judgements(one):
+                if judgement.passage not in ids:
+                    raise ValueError(
+                        f"{place} judges the passage {judgement.passage!r}, which is not in {self._source.corpus}; "
+                        "complete the passages, or remove the judgement."
+                    )
+
+    def checksums(self) -> dict[str, Checksum]:
+        """Size and SHA-256 of each of its files, by name; of what has no files, of the content."""
+        return self._source.checksums()
+
+    def _texts(self, split: str | None) -> dict[str, str]:
+        texts: dict[str, str] = {}
+        for place, query, text in self._source.queries(split):
+            if texts.setdefault(query, text) != text:
+                raise ValueError(
+                    f"{place} has the query {query!r} a second time, with another text; give each query its own id."
+                )
+        if not texts:
+            raise ValueError(f"{self.name if split is None else f'Split {split!r} of {self.name}'} has no queries.")
+        return texts
+
+    def _check_split(self, split: str) -> None:
+        if split not in self._source.splits:
+            raise ValueError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits) or 'none'}.")
+
+    def _check_queries(self, split: str, texts: Mapping[str, str]) -> None:
+        """Every judged query has a text.
+
+        Raises:
+            ValueError: one has not.
+        """
+        for place, judgement in self._source.judgements(split):
+            if judgement.query not in texts:
+                raise ValueError(
+                    f"{place} judges the query {judgement.query!r}, which has no text in {self.name}; "
+                    "complete the queries, or remove the judgement."
+                )
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.name!r}, splits {', '.join(self.splits) or 'none'})"
+
+
+def open_dataset(path: str | PathLike[str]) -> Dataset:
+    """Open a collection.
+
+    Args:
+        path: a BEIR folder (``corpus.jsonl``, ``queries.jsonl``, ``qrels/test.tsv`` and so on, with or without a header); an MS
+            MARCO folder (``collection.tsv``, ``queries.train.tsv``, ``qrels.train.tsv`` and so on, of 3 or 4 columns); or the
+            name of a data set that ir-datasets knows, as "irds:beir/scifact", which it downloads.
+
+    Raises:
+        ValueError: the folder is neither, or ir-datasets knows no such name or cannot get it.
+        MissingExtraError: the name needs ir-datasets, which is not installed.
+    """
+    if isinstance(path, str) and path.startswith(_IRDS):
+        return Dataset(_IrDatasets.load(path))
+    folder = Path(path)
+    if (folder / "corpus.jsonl").is_file():
+        queries = folder / "queries.jsonl"
+        qrels = {file.stem: file for file in sorted((folder / "qrels").glob("*.tsv"))}
+        return Dataset(_Files(folder, folder / "corpus.jsonl", {None: queries}, qrels))
+    if (folder / "collection.tsv").is_file():
+        by_split: dict[str | None, Path] = {
+            file.name[len("queries.") : -4]: file for file in sorted(folder.glob("queries.*.tsv"))
+        }
+        if (folder / "queries.tsv").is_file():
+            by_split[None] = folder / "queries.tsv"
+        qrels = {file.name[len("qrels.") : -4]: file for file in sorted(folder.glob("qrels.*.tsv"))}
+        return Dataset(_Files(folder, folder / "collection.tsv", by_split, qrels))
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}; a name for ir-datasets begins with {_IRDS!r}.")
+    raise ValueError(
+        f"{folder} is no collection: it holds neither corpus.jsonl (BEIR) nor collection.tsv (MS MARCO), but "
+        f"{', '.join(sorted(entry.name for entry in folder.iterdir())[:5]) or 'nothing'}."
+    )
+
+
+def split_by_hash(query_ids: Iterable[str], share: float = 0.2) -> tuple[list[str], list[str]]:
+    """Divide queries into two parts that depend on nothing but the ids: the same ids in any order are divided alike.
+
+    For collections without judgements to train on. The ids with the smallest SHA-256 are held out.
+
+    Args:
+        query_ids: at least 2, all different.
+        share: of the ids to hold out, above 0 and below 1; at least one id is on each side.
+
+    Returns:
+        The ids to train on and those held out, each in the order given.
+
+    Raises:
+        ValueError: there are fewer than 2 ids, one comes twice, or the share is out of range.
+    """
+    ids = list(query_ids)
+    if len(set(ids)) != len(ids) or len(ids) < 2:
+        raise ValueError(f"At least 2 different ids can be divided, got {len(ids)} of which {len(set(ids))} differ.")
+    if not 0 < share < 1:
+        raise ValueError(f"share must be above 0 and below 1, got {share}.")
+    n = min(max(round(share * len(ids)), 1), len(ids) - 1)
+    held_out = set(sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:n])
+    return [name for name in ids if name not in held_out], [name for name in ids if name in held_out]
+
+
+class _Source(Protocol):
+    """Where a collection's parts come from, each with its place for messages."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def corpus(self) -> str: ...
+    @property
+    def splits(self) -> set[str]: ...
+    def has_queries(self, split: str) -> bool: ...
+    def has_qrels(self, split: str) -> bool: ...
+    def count(self) -> int: ...
+    def passages(self) -> Iterator[tuple[str, Passage]]: ...
+    def queries(self, split: str | None) -> Iterator[tuple[str, str, str]]: ...
+    def judgements(self, split: str) -> Iterator[tuple[str, Judgement]]: ...
+    def checksums(self) -> dict[str, Checksum]: ...
+
+
+@dataclass(frozen=True)
+class _Files:
+    """A folder of BEIR's or MS MARCO's files; a file of queries belongs to a split, or to None, which is all of them."""
+
+    folder: Path
+    corpus_file: Path
+    query_files: dict[str | None, Path]
+    qrels_files: dict[str, Path]
+
+    @property
+    def name(self) -> str:
+        return str(self.folder)
+
+    @property
+    def corpus(self) -> str:
+        return str(self.corpus_file)
+
+    @property
+    def splits(self) -> set[str]:
+        return {split for split in (*self.query_files, *self.qrels_files) if split is not None}
+
+    def has_queries(self, split: str) -> bool:
+        return split in self.query_files
+
+    def has_qrels(self, split: str) -> bool:
+        return split in self.qrels_files
+
+    def count(self) -> int:
+        return sum(1 for _ in numbered_lines(self.corpus_file))
+
+    def passages(self) -> Iterator[tuple[str, Passage]]:
+        read = _json_passage if self.corpus_file.suffix == ".jsonl" else _tab_separated_passage
+        for place, line in numbered_lines(self.corpus_file):
+            yield place, read_at(place, read, line)
+
+    def queries(self, split: str | None) -> Iterator[tuple[str, str, str]]:
+        for path in self.query_files.values() if split is None else [self.query_files[split]]:
+            if not path.is_file():
+                raise ValueError(f"There is no {path}, so {self.name} has no queries; put the file there.")
+            read = _json_query if path.suffix == ".jsonl" else _tab_separated_query
+            for place, line in numbered_lines(path):
+                query, text = read_at(place, read, line)
+                if not text.strip():
+                    raise ValueError(f"{place} has a query {query!r} without text; remove it, or complete it.")
+                yield place, query, text
+
+    def judgements(self, split: str) -> Iterator[tuple[str, Judgement]]:
+        if split not in self.qrels_files:
+            raise ValueError(
+                f"Split {split!r} of {self.name} has queries but no judgements; those with judgements are "
+                f"{', '.join(self.qrels_files) or 'none'}."
+            )
+        return read_judgements(self.qrels_files[split])
+
+    def checksums(self) -> dict[str, Checksum]:
+        files = [self.corpus_file, *self.query_files.values(), *self.qrels_files.values()]
+        sums = checksum_files(file for file in files if file.is_file())
+        return {str(Path(name).relative_to(self.folder)): value for name, value in sums.items()}
+
+
+@dataclass(frozen=True)
+class _IrDatasets:
+    """A data set of ir-datasets; its splits are the data sets below it that have judgements, such as "test"."""
+
+    name: str
+    whole: Any
+    parts: dict[str, Any]
+
+    @classmethod
+    def load(cls, name: str) -> _IrDatasets:
+        ir_datasets = import_extra("ir_datasets", f"Opening {name}", "ir-datasets")
+        inner = name.removeprefix(_IRDS)
+        try:
+            whole = ir_datasets.load(inner)
+        except KeyError:
+            raise ValueError(f"ir-datasets knows no data set {inner!r}; see https://ir-datasets.com for its names.") from None
+        if not whole.has_docs():
+            raise ValueError(f"The data set {inner!r} has no passages; choose one that has.")
+        below = [other for other in ir_datasets.registry if other.startswith(f"{inner}/")]
+        parts = {other.removeprefix(f"{inner}/"): ir_datasets.load(other) for other in below}
+        if whole.has_qrels():
+            parts = {inner.rsplit("/", 1)[-1]: whole}
+        return cls(name, whole, {split: part for split, part in parts.items() if part.has_qrels()})
+
+    @property
+    def corpus(self) -> str:
+        return self.name
+
+    @property
+    def splits(self) -> set[str]:
+        return set(self.parts)
+
+    def has_queries(self, split: str) -> bool:
+        return bool(self.parts[split].has_queries())
+
+    def has_qrels(self, split: str) -> bool:
+        return split in self.parts
+
+    def count(self) -> int:
+        with self._fetched():
+            return int(self.whole.docs_count() or sum(1 for _ in self.whole.docs_iter()))
+
+    def passages(self) -> Iterator[tuple[str, Passage]]:
+        for number, doc in enumerate(self._read("docs", self.whole), 1):
+            place, title = f"{self.name}, passage {number}", getattr(doc, "title", None)
+            text = doc.text if hasattr(doc, "text") else doc.default_text()
+            yield place, read_at(place, lambda record: _passage(*record), (doc.doc_id, text, title))
+
+    def queries(self, split: str | None) -> Iterator[tuple[str, str, str]]:
+        with_queries = (
+            [self.whole] if self.whole.has_queries() else [part for part in self.parts.values() if part.has_queries()]
+        )
+        for part in with_queries if split is None else [self.parts[split]]:
+            for number, query in enumerate(self._read("queries", part), 1):
+                yield f"{self.name}, query {number}", query.query_id, getattr(query, "text", None) or query.default_text()
+
+    def judgements(self, split: str) -> Iterator[tuple[str, Judgement]]:
+        for number, qrel in enumerate(self._read("qrels", self.parts[split]), 1):
+            yield f"{self.name}/{split}, judgement {number}", Judgement(qrel.query_id, qrel.doc_id, int(qrel.relevance))
+
+    def checksums(self) -> dict[str, Checksum]:
+        parts: dict[str, Iterable[tuple[Any, ...]]] = {
+            "passages": ((passage.id, passage.text) for _, passage in self.passages()),
+            "queries": (query[1:] for query in self.queries(None)),
+            **{f"qrels/{split}": (judgement for _, judgement in self.judgements(split)) for split in sorted(self.parts)},
+        }
+        sums = {}
+        for part, records in parts.items():
+            hasher, size = hashlib.sha256(), 0
+            for record in records:
+                line = json.dumps(record).encode() + b"\n"
+                hasher.update(line)
+                size += len(line)
+            sums[part] = Checksum(size, hasher.hexdigest())
+        return sums
+
+    def _read(self, kind: str, dataset: Any) -> Iterator[Any]:
+        with self._fetched():
+            yield from getattr(dataset, f"{kind}_iter")()
+
+    @contextlib.contextmanager
+    def _fetched(self) -> Iterator[None]:
+        """ir-datasets downloads what it has not when it is first read."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # no network, a mirror that is gone, a licence that must be accepted first
+            raise ValueError(
+                f"ir-datasets cannot get {self.name} ({error}); check the network, or put the files into ir-datasets' folder."
+            ) from error
+        except ImportError as error:  # some data sets need more packages, which the message names
+            raise MissingExtraError(f"Reading {self.name} needs another package: {error}") from error
+
+
+def _passage(name: str, text: str, title: object) -> Passage:
+    if title is None or title == "":
+        return Passage(name, text)
+    return Passage(name, f"{title} {text}".strip(), {"title": title})
+
+
+def _json_record(line: str) -> tuple[str, str, object]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is no JSON: {error}") from None
+    if not isinstance(record, dict) or "text" not in record or "_id" not in record:
+        keys = ", ".join(record) if isinstance(record, dict) else type(record).__name__
+        raise ValueError(f'it has no "_id" and "text", but {keys or "nothing"}')
+    return str(record["_id"]), record["text"], record.get("title")
+
+
+def _json_passage(line: str) -> Passage:
+    return _passage(*_json_record(line))
+
+
+def _json_query(line: str) -> tuple[str, str]:
+    name, text, _ = _json_record(line)
+    if not isinstance(text, str):
+        raise ValueError(f"its text must be a str, got {type(text).__name__}")
+    return name, text
+
+
+def _tab_separated_passage(line: str) -> Passage:
+    name, *columns = line.split("\t")
+    if not 1 <= len(columns) <= 2:
+        raise ValueError(f"it has {1 + len(columns)} columns where id and text, and perhaps title, belong")
+    return _passage(name, columns[0], columns[1] if len(columns) > 1 else None)
+
+
+def _tab_separated_query(line: str) -> tuple[str, str]:
+    columns = line.split("\t")
+    if len(columns) != 2:
+        raise ValueError(f"it has {len(columns)} columns where id and text belong")
+    return columns[0], columns[1]

@@ -1,0 +1,260 @@
+"""Why a passage was found: which of its words answer which words of the query. Values that show themselves."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from colbert_core.errors import MissingExtraError
+from colbert_core.evidence import highlight
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+MIN_SIMILARITY = 0.5
+
+_DENSE = (("\u0e00", "\u0eff"), ("\u1000", "\u109f"), ("\u1780", "\u17ff"))
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A token of the query and the token of the passage that is most like it.
+
+    Attributes:
+        query_span: characters of the query, half-open; empty for the model's own tokens, such as [CLS] and [MASK].
+        span: characters of the passage, half-open; empty where the best is one of the model's own tokens.
+        similarity: their cosine, from -1 to 1. The similarities of all tokens add up to the score.
+    """
+
+    query_span: tuple[int, int]
+    span: tuple[int, int]
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Highlight:
+    """Words of the passage that match words of the query.
+
+    Attributes:
+        start: first character in the passage.
+        end: the character behind the last.
+        weight: above 0 to 1, how much it stands out from the rest of the passage; 1 for the strongest of a passage.
+        similarity: the highest cosine of a match in it.
+        terms: the words of the query that it matches, in their order.
+    """
+
+    start: int
+    end: int
+    weight: float
+    similarity: float
+    terms: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The best window of a passage, token by token against a query.
+
+    A notebook shows it as the passage with its evidence marked.
+
+    Attributes:
+        query: the query.
+        passage_id: of the passage.
+        text: the whole passage; spans count its characters.
+        window: (start, end) of the window that scored highest; nothing outside it is evidence.
+        matches: one for each query vector, in their order.
+        token_spans: *Shape:* (n, 2), int32, the characters of each of the window's vectors; empty for the model's own tokens.
+        similarities: *Shape:* (n_q, n), float32, the cosine of every query vector and every vector of the window.
+        min_similarity: cosine from which a match counts, from -1 to 1.
+    """
+
+    query: str
+    passage_id: str
+    text: str = field(repr=False)
+    window: tuple[int, int]
+    matches: tuple[Match, ...] = field(repr=False)
+    token_spans: NDArray[np.int32] = field(repr=False)
+    similarities: NDArray[np.float32] = field(repr=False)
+    min_similarity: float = MIN_SIMILARITY
+
+    @property
+    def score(self) -> float:
+        """MaxSim of the window: the sum of the matches' similarities, from -n_q to n_q."""
+        return float(sum(match.similarity for match in self.matches))
+
+    @property
+    def relevance(self) -> float:
+        """The score by the number of query vectors, clamped to [0, 1]."""
+        return min(max(self.score / len(self.matches), 0.0), 1.0)
+
+    @cached_property
+    def highlights(self) -> tuple[Highlight, ...]:
+        """Words of the passage with a match of ``min_similarity``, neighbours as one, in the order of the text.
+
+        A match weighs by how much more similar it is than the window's vectors are on average: in a passage on the subject
+        everything is somewhat similar to every query word.
+        """
+        lifts = [match.similarity - float(row.mean()) for match, row in zip(self.matches, self.similarities, strict=True)]
+        found: dict[tuple[int, int], list[int]] = {}
+        for place, match in enumerate(self.matches):
+            has_letters = _has_letters(self.query, match.query_span) and _has_letters(self.text, match.span)
+            if has_letters and match.similarity >= self.min_similarity and lifts[place] > 0:
+                found.setdefault(_whole_word(self.text, match.span, self.window), []).append(place)
+        merged: list[tuple[int, int, list[int]]] = []
+        for (start, end), places in sorted(found.items()):
+            if merged and self.text[merged[-1][1] : start].strip() == "" and start - merged[-1][1] < 2:
+                before = merged.pop()
+                merged.append((before[0], max(end, before[1]), before[2] + places))
+            else:
+                merged.append((start, end, places))
+        greatest = max((lifts[place] for places in found.values() for place in places), default=1.0)
+        return tuple(
+            Highlight(
+                start,
+                end,
+                weight=max(lifts[place] for place in places) / greatest,
+                similarity=max(self.matches[place].similarity for place in places),
+                terms=tuple(dict.fromkeys(self._term_of(place) for place in sorted(places))),
+            )
+            for start, end, places in merged
+        )
+
+    @property
+    def unmatched(self) -> tuple[str, ...]:
+        """Words of the query none of whose tokens has a match of ``min_similarity``, in their order."""
+        return tuple(self.query[start:end] for start, end in self._unmatched_spans)
+
+    @cached_property
+    def _unmatched_spans(self) -> tuple[tuple[int, int], ...]:
+        best: dict[tuple[int, int], float] = {}
+        for match in self.matches:
+            if _has_letters(self.query, match.query_span):
+                word = _whole_word(self.query, match.query_span, (0, len(self.query)))
+                best[word] = max(best.get(word, -1.0), match.similarity)
+        return tuple(word for word, value in sorted(best.items()) if value < self.min_similarity)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold: score, relevance, window, highlights and unmatched words."""
+        return {
+            "score": self.score,
+            "relevance": self.relevance,
+            "window": list(self.window),
+            "highlights": [
+                {
+                    "start": one.start,
+                    "end": one.end,
+                    "text": self.text[one.start : one.end],
+                    "weight": round(one.weight, 4),
+                    "similarity": round(one.similarity, 4),
+                    "terms": list(one.terms),
+                }
+                for one in self.highlights
+            ],
+            "unmatched": list(self.unmatched),
+        }
+
+    def to_html(self) -> str:
+        """One HTML element: the query, its unmatched words crossed out, and the window with its evidence marked.
+
+        It is self-contained and loads nothing; texts are escaped.
+        """
+        caption = f"{self.passage_id} · relevance {self.relevance:.3f}"
+        return highlight.as_html(self._query_pieces(), self.text, self._marks(), self.window, caption)
+
+    def to_terminal(self, *, color: bool = True) -> str:
+        """The window on one line, its evidence in colour, or between square brackets."""
+        return highlight.as_terminal(self.text, self._marks(), self.window, color=color)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the cosines of all words of the query and of the window as a heat map, the best of each row framed.
+
+        Args:
+            ax: matplotlib axes to draw into; new ones by default.
+
+        Returns:
+            The axes.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        try:
+            from matplotlib import pyplot
+            from matplotlib.patches import Rectangle
+        except ImportError as error:
+            raise MissingExtraError(f"plot needs matplotlib ({error}): pip install matplotlib") from error
+        n_q, n = self.similarities.shape
+        if ax is None:
+            _, ax = pyplot.subplots(figsize=(min(2 + 0.28 * n, 40), 1.2 + 0.32 * n_q), layout="constrained")
+        image = ax.imshow(self.similarities, aspect="auto", cmap="YlOrBr", vmin=0, vmax=1)
+        ax.figure.colorbar(image, ax=ax, label="cosine", fraction=0.03, pad=0.01)
+        ax.set_yticks(range(n_q), [_label(self.query, match.query_span) for match in self.matches])
+        spans = [(int(start), int(end)) for start, end in self.token_spans]
+        ax.set_xticks(range(n), [_label(self.text, span) for span in spans], rotation=90)
+        for row, column in enumerate(self.similarities.argmax(axis=1).tolist()):
+            ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="tab:blue", linewidth=1.5))
+        ax.set_title(f"{self.passage_id}: score {self.score:.2f}", parse_math=False)
+        return ax
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def _term_of(self, place: int) -> str:
+        start, end = _whole_word(self.query, self.matches[place].query_span, (0, len(self.query)))
+        return self.query[start:end]
+
+    def _marks(self) -> list[tuple[int, int, float, str]]:
+        return [(one.start, one.end, one.weight, f"{', '.join(one.terms)}: {one.similarity:.2f}") for one in self.highlights]
+
+    def _query_pieces(self) -> list[tuple[str, bool]]:
+        """The query in pieces, each with whether nothing matches it."""
+        pieces, at = [], 0
+        for start, end in self._unmatched_spans:
+            pieces += [(self.query[at:start], False), (self.query[start:end], True)]
+            at = end
+        return [*pieces, (self.query[at:], False)]
+
+
+def as_page(evidence: Iterable[Evidence], title: str) -> str:
+    """A whole HTML document of the evidence of some passages."""
+    return highlight.page((one.to_html() for one in evidence), title)
+
+
+def _has_letters(text: str, span: tuple[int, int]) -> bool:
+    """Whether there is something to mark; a symbol or emoji is, punctuation and the model's own tokens are not."""
+    return any(character.isalnum() or unicodedata.category(character) in ("So", "Sc", "Sm") for character in text[slice(*span)])
+
+
+def _whole_word(text: str, span: tuple[int, int], within: tuple[int, int]) -> tuple[int, int]:
+    """The word around a piece of it. Scripts without blanks between words keep their pieces."""
+    start, end = span
+    while start > within[0] and _belong_together(text[start - 1], text[start]):
+        start -= 1
+    while end < within[1] and _belong_together(text[end - 1], text[end]):
+        end += 1
+    return start, end
+
+
+def _belong_together(before: str, behind: str) -> bool:
+    if unicodedata.combining(behind) or behind in "\u200d\ufe0f" or before == "\u200d":
+        return True  # an accent, or the parts of one emoji
+    return _is_of_word(before) and _is_of_word(behind)
+
+
+def _is_of_word(character: str) -> bool:
+    if unicodedata.combining(character):
+        return True
+    # Han, kana, Hangul and the like are wide; Thai, Lao, Burmese and Khmer write no blanks either.
+    is_dense = unicodedata.east_asian_width(character) in "WF" or any(a <= character <= b for a, b in _DENSE)
+    return character.isalnum() and not is_dense
+
+
+def _label(text: str, span: tuple[int, int]) -> str:
+    if span[0] == span[1]:
+        return "·"  # the model's own token
+    piece = text[slice(*span)].replace("$", r"\$")
+    return piece if len(piece) <= 20 else f"{piece[:19]}…"

@@ -1,0 +1,324 @@
+"""Indexes that other libraries built, read as they are: Stanford ColBERT's and RAGatouille's, and fast-plaid's.
+
+Both keep a codec, and for each chunk of passages the codes, the packed residuals and the number of tokens of each passage.
+Only plain tensors, arrays and JSON are read; a file that would run code is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colbert_core.errors import DamagedIndexError, IndexNotFoundError, UnsupportedIndexError
+from colbert_core.types import Passage
+from colbert_core.vectors.codec import NBITS, ResidualCodec, pack, row_bytes
+from colbert_core.vectors.segment import Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from os import PathLike
+
+    from numpy.typing import NDArray
+
+# Passages in one commit of the new index.
+_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some passages and their compressed windows, one for each passage that has tokens; rows count from 0."""
+
+    passages: list[Passage]
+    windows: Segment
+
+
+@dataclass(frozen=True)
+class ForeignIndex:
+    """An index of another library.
+
+    Attributes:
+        kind: "Stanford ColBERT", "RAGatouille" or "fast-plaid".
+        codec: its centroids and levels.
+        encoder: the checkpoint it names, if any.
+        n_tokens: vectors in it.
+    """
+
+    kind: str
+    codec: ResidualCodec
+    encoder: str | None
+    n_tokens: int
+    _passages: Sequence[Passage]
+    _doclens: tuple[NDArray[np.int32], ...]
+    _chunk: Callable[[int], tuple[NDArray[Any], NDArray[np.uint8]]]
+
+    def __len__(self) -> int:
+        return len(self._passages)
+
+    def batches(self) -> Iterator[Batch]:
+        """Everything, a few thousand passages at a time. Those without a token, which others keep as deleted, are left out.
+
+        Raises:
+            DamagedIndexError: a file does not hold what it should.
+        """
+        first = 0
+        for number, doclens in enumerate(self._doclens):
+            codes, residuals = self._chunk(number)
+            width = row_bytes(self.codec.dim, self.codec.nbits)
+            if (
+                codes.ndim != 1
+                or codes.dtype.kind not in "iu"
+                or residuals.dtype != np.uint8
+                or residuals.shape[1:] != (width,)
+            ):
+                raise DamagedIndexError(
+                    f"Chunk {number} has codes of {codes.dtype} {codes.shape} and residuals of {residuals.dtype} "
+                    f"{residuals.shape}, where whole numbers and rows of {width} bytes belong."
+                )
+            n_tokens = int(doclens.sum(dtype=np.int64))
+            if len(codes) < n_tokens or len(residuals) < n_tokens:
+                raise DamagedIndexError(
+                    f"Chunk {number} has {n_tokens} tokens but {len(codes)} codes and {len(residuals)} residuals."
+                )
+            ends = np.cumsum(doclens, dtype=np.int64)
+            for start in range(0, len(doclens), _BATCH):
+                some = np.arange(start, min(start + _BATCH, len(doclens)))
+                some = some[doclens[some] > 0]
+                if not len(some):
+                    continue
+                tokens = slice(int(ends[some[0]] - doclens[some[0]]), int(ends[some[-1]]))
+                passages = [self._passages[first + place] for place in some.tolist()]
+                if int(codes[tokens].max()) >= len(self.codec.centroids) or int(codes[tokens].min()) < 0:
+                    raise DamagedIndexError(f"Chunk {number} names a centroid that there is not ({codes[tokens].max()}).")
+                own_codes, own_residuals = codes[tokens].astype(self.codec.code_type), _repacked(residuals[tokens], self.codec)
+                windows = Segment(
+                    rows=np.arange(len(some), dtype=np.int64),
+                    spans=np.array([(0, len(passage.text)) for passage in passages], np.int32),
+                    doclens=doclens[some],
+                    codes=own_codes,
+                    residuals=own_residuals,
+                    lengths=self.codec.inverse_lengths(own_codes, own_residuals),
+                )
+                yield Batch(passages, windows)
+            first += len(doclens)
+
+
+def read_foreign_index(folder: str | PathLike[str], texts: Sequence[str] | None = None) -> ForeignIndex:
+    """Read the index that another library wrote to a folder.
+
+    Args:
+        folder: with ``metadata.json``, and ``centroids.pt`` (Stanford ColBERT, RAGatouille) or ``centroids.npy`` (fast-plaid).
+        texts: of the passages in their order there, for an index that does not hold them; None leaves them empty.
+
+    Returns:
+        What ``Index.convert`` takes. RAGatouille's passages have the ids and metadata of their documents, with "#1", "#2"
+        behind the id where a document has several; others are named by their number, from 0.
+
+    Raises:
+        IndexNotFoundError: there is no such index.
+        UnsupportedIndexError: it is of another kind, or a file in it would run code.
+        DamagedIndexError: a file is missing, or does not hold what it should.
+        ValueError: there are more or fewer texts than passages.
+    """
+    folder = Path(folder)
+    if not (folder / "metadata.json").is_file():
+        raise IndexNotFoundError(f"{folder} holds no index of Stanford ColBERT, RAGatouille or fast-plaid: no metadata.json.")
+    about = _json(folder / "metadata.json", dict)
+    if (folder / "centroids.pt").is_file():
+        return _read_stanford(folder, about, texts)
+    if (folder / "centroids.npy").is_file():
+        return _read_fast_plaid(folder, about, texts)
+    raise UnsupportedIndexError(f"{folder} has neither centroids.pt (Stanford ColBERT) nor centroids.npy (fast-plaid).")
+
+
+def _read_stanford(folder: Path, about: dict[str, Any], texts: Sequence[str] | None) -> ForeignIndex:
+    config = about.get("config")
+    buckets = _torch(folder / "buckets.pt")
+    if not isinstance(buckets, (tuple, list)) or len(buckets) != 2:
+        raise DamagedIndexError(f"{folder / 'buckets.pt'} holds no cutoffs and weights.")
+    codec = _codec(folder, _tensor(folder / "centroids.pt"), _array(folder / "buckets.pt", buckets[1]), about)
+    doclens = _doclens(folder, about)
+    passages = _ragatouille_passages(folder) if (folder / "pid_docid_map.json").is_file() else None
+    kind = "RAGatouille" if passages is not None else "Stanford ColBERT"
+
+    def chunk(number: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        return _tensor(folder / f"{number}.codes.pt"), _tensor(folder / f"{number}.residuals.pt")
+
+    checkpoint = config.get("checkpoint") if isinstance(config, dict) else None
+    encoder = checkpoint if isinstance(checkpoint, str) else None
+    return _assembled(kind, folder, codec, encoder, doclens, chunk, passages if texts is None else None, texts)
+
+
+def _read_fast_plaid(folder: Path, about: dict[str, Any], texts: Sequence[str] | None) -> ForeignIndex:
+    codec = _codec(folder, _npy(folder / "centroids.npy"), _npy(folder / "bucket_weights.npy"), about)
+    doclens = _doclens(folder, about)
+    starts = np.cumsum([0, *(int(some.sum()) for some in doclens)])
+
+    def part(number: int, name: str) -> NDArray[Any]:
+        single = folder / f"{number}.{name}.npy"
+        if single.is_file():
+            return _npy(single)
+        merged = folder / f"merged_{name}.npy"  # since 1.7 the chunks lie in one file, with room behind them
+        if not merged.is_file():
+            raise DamagedIndexError(f"{single} is missing.")
+        return _npy(merged)[starts[number] : starts[number + 1]]
+
+    return _assembled(
+        "fast-plaid",
+        folder,
+        codec,
+        None,
+        doclens,
+        lambda number: (part(number, "codes"), part(number, "residuals")),
+        None,
+        texts,
+    )
+
+
+def _assembled(
+    kind: str,
+    folder: Path,
+    codec: ResidualCodec,
+    encoder: str | None,
+    doclens: tuple[NDArray[np.int32], ...],
+    chunk: Callable[[int], tuple[NDArray[Any], NDArray[np.uint8]]],
+    passages: list[Passage] | None,
+    texts: Sequence[str] | None,
+) -> ForeignIndex:
+    n_passages = sum(map(len, doclens))
+    if passages is None:
+        given = [""] * n_passages if texts is None else list(texts)
+        if len(given) != n_passages:
+            raise ValueError(
+                f"The index {folder} has {n_passages} passages, but there are {len(given)} texts; give those it was made of."
+            )
+        passages = [Passage(str(number), text) for number, text in enumerate(given)]
+    if len(passages) != n_passages:
+        raise DamagedIndexError(f"The index {folder} has {n_passages} passages, but its collection has {len(passages)}.")
+    n_tokens = sum(int(some.sum(dtype=np.int64)) for some in doclens)
+    return ForeignIndex(kind, codec, encoder, n_tokens, passages, doclens, chunk)
+
+
+def _ragatouille_passages(folder: Path) -> list[Passage]:
+    """RAGatouille keeps texts by number, the document of each number, and the metadata of each document."""
+    collection = _json(folder / "collection.json", list)
+    documents = _json(folder / "pid_docid_map.json", dict)
+    metadata_file = folder / "docid_metadata_map.json"
+    has_metadata = metadata_file.is_file() and metadata_file.read_bytes().strip() != b"null"
+    metadata = _json(metadata_file, dict) if has_metadata else {}
+    if not all(isinstance(text, str) for text in collection) or not all(isinstance(known, dict) for known in metadata.values()):
+        raise DamagedIndexError(f"{folder}: collection.json holds something that is no text, or the metadata no object.")
+    names = [str(documents.get(str(number), number)) for number in range(len(collection))]
+    counts, seen = Counter(names), Counter[str]()
+    passages = []
+    for name, text in zip(names, collection, strict=True):
+        known = metadata.get(name, {})
+        if counts[name] == 1:
+            passages.append(Passage(name, text, known))
+            continue
+        seen[name] += 1
+        piece = f"{name}#{seen[name]}"
+        while piece in counts:  # the name of another document
+            piece += "#"
+        passages.append(Passage(piece, text, {**known, "document_id": name}))
+    return passages
+
+
+def _codec(folder: Path, centroids: NDArray[Any], levels: NDArray[Any], about: dict[str, Any]) -> ResidualCodec:
+    try:
+        codec = ResidualCodec.from_arrays({"centroids": _floats(centroids, np.float16), "levels": _floats(levels, np.float32)})
+    except ValueError as error:
+        raise DamagedIndexError(f"The codec of {folder} cannot be used: {error}; residuals have {NBITS} bits.") from None
+    config = about["config"] if isinstance(about.get("config"), dict) else about
+    for name, found in (("nbits", codec.nbits), ("dim", codec.dim)):
+        if config.get(name, found) != found:
+            raise DamagedIndexError(f"The index {folder} says that its {name} is {config[name]!r}, but its codec has {found}.")
+    return codec
+
+
+def _floats(array: NDArray[Any], kind: Any) -> NDArray[Any]:
+    if array.dtype.kind != "f":
+        raise ValueError(f"it holds {array.dtype} where floating numbers belong")
+    return array.astype(kind)
+
+
+def _repacked(residuals: NDArray[np.uint8], codec: ResidualCodec) -> NDArray[np.uint8]:
+    """Theirs: for each component its bits, lowest first, filled into bytes from the highest bit down."""
+    nbits, dim = codec.nbits, codec.dim
+    packed = np.empty((len(residuals), row_bytes(dim, nbits)), np.uint8)
+    for start in range(0, len(residuals), 2**16):
+        bits = np.unpackbits(residuals[start : start + 2**16], axis=1)[:, : dim * nbits].reshape(-1, dim, nbits)
+        numbers = (bits << np.arange(nbits, dtype=np.uint8)).sum(axis=2, dtype=np.uint8)
+        packed[start : start + 2**16] = pack(numbers, nbits)
+    return packed
+
+
+def _doclens(folder: Path, about: dict[str, Any]) -> tuple[NDArray[np.int32], ...]:
+    n_chunks = about.get("num_chunks")
+    if not isinstance(n_chunks, int) or n_chunks < 0:
+        raise DamagedIndexError(f"{folder / 'metadata.json'} names no number of chunks (num_chunks is {n_chunks!r}).")
+    doclens = []
+    for number in range(n_chunks):
+        path = folder / f"doclens.{number}.json"
+        counts = _json(path, list)
+        if not all(isinstance(count, int) and 0 <= count < 2**31 for count in counts):
+            raise DamagedIndexError(f"{path} holds something that is no number of tokens.")
+        doclens.append(np.array(counts, np.int32))
+    return tuple(doclens)
+
+
+def _json(path: Path, kind: type) -> Any:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DamagedIndexError(f"{path} is missing.") from None
+    except (ValueError, RecursionError) as error:
+        raise DamagedIndexError(f"{path} is no JSON: {error}") from None
+    if not isinstance(value, kind):
+        raise DamagedIndexError(f"{path} holds a {type(value).__name__} where a {kind.__name__} belongs.")
+    return value
+
+
+def _torch(path: Path) -> Any:
+    import torch  # here, so that opening an index of ours does not import it
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DamagedIndexError(f"{path} is missing.") from None
+    except Exception as error:  # torch raises many kinds, and a refusal is one of them
+        raise UnsupportedIndexError(
+            f"{path} is damaged, or holds more than tensors and is not read for safety: {error}"
+        ) from None
+
+
+def _tensor(path: Path) -> NDArray[Any]:
+    return _array(path, _torch(path))
+
+
+def _array(path: Path, tensor: Any) -> NDArray[Any]:
+    import torch
+
+    if not isinstance(tensor, torch.Tensor):
+        raise DamagedIndexError(f"{path} holds a {type(tensor).__name__} where a tensor belongs.")
+    try:
+        array: NDArray[Any] = tensor.detach().numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, bfloat16
+        raise DamagedIndexError(f"{path} holds a tensor of a kind that was not expected: {error}") from None
+    return array
+
+
+def _npy(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DamagedIndexError(f"{path} is missing.") from None
+    except ValueError as error:
+        raise UnsupportedIndexError(
+            f"{path} is damaged, or holds more than numbers and is not read for safety: {error}"
+        ) from None
+    return array

@@ -1,0 +1,1 @@
+"""ColBERT checkpoints: how they are read, and how texts become token vectors."""

@@ -1,0 +1,147 @@
+"""The torch modules of a checkpoint: the transformers model with its weights in it, and the head behind it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from colbert_core.errors import CheckpointError, UnsupportedCheckpointError
+
+if TYPE_CHECKING:
+    from colbert_core.model.checkpoint import Checkpoint, Dense
+
+
+class Head(torch.nn.Module):
+    """Hidden states to vectors: the layers of a checkpoint, one after the other."""
+
+    def __init__(self, layers: tuple[Dense, ...]) -> None:
+        """Take the layers as read, at least one."""
+        super().__init__()
+        self.layers = torch.nn.Sequential(*map(_Layer, layers))
+        self.dim = layers[-1].weight.shape[0]
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """*Shape:* (…, hidden) to (…, dim)."""
+        return cast("torch.Tensor", self.layers(hidden))
+
+    def weights(self) -> tuple[Dense, ...]:
+        """The layers as they are now, float32 on the CPU."""
+        return tuple(cast("_Layer", layer).as_dense() for layer in self.layers)
+
+
+class _Layer(torch.nn.Module):
+    def __init__(self, dense: Dense) -> None:
+        super().__init__()
+        self.dense = dense
+        self.weight = torch.nn.Parameter(dense.weight.float())
+        self.bias = None if dense.bias is None else torch.nn.Parameter(dense.bias.float())
+        self.residual_weight = None if dense.residual_weight is None else torch.nn.Parameter(dense.residual_weight.float())
+        self.activation = getattr(torch.nn, dense.activation)()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.activation(torch.nn.functional.linear(x, self.weight, self.bias))
+        if self.dense.residual:
+            out = out + (x if self.residual_weight is None else torch.nn.functional.linear(x, self.residual_weight))
+        return cast("torch.Tensor", out)
+
+    def as_dense(self) -> Dense:
+        def plain(parameter: torch.nn.Parameter | None) -> torch.Tensor | None:
+            return None if parameter is None else parameter.detach().float().cpu()
+
+        return replace(
+            self.dense,
+            weight=cast("torch.Tensor", plain(self.weight)),
+            bias=plain(self.bias),
+            residual_weight=plain(self.residual_weight),
+        )
+
+
+def build_backbone(checkpoint: Checkpoint, *, trust_remote_code: bool) -> torch.nn.Module:
+    """The transformers model of a checkpoint with its weights in it, on the CPU and in float32.
+
+    Raises:
+        CheckpointError: weights are missing or have other shapes than config.json says, or the checkpoint's own code is
+            needed and ``trust_remote_code`` is off.
+        UnsupportedCheckpointError: config.json describes no encoder that loads here.
+    """
+    import transformers
+
+    auto_model: Any = transformers.AutoModel  # its methods have no annotations
+    folder = checkpoint.folder
+    config: Any = None
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+        _check_kind(checkpoint, config)
+        config.dtype = torch.float32
+        backbone: Any = auto_model.from_config(config, trust_remote_code=trust_remote_code)
+        return _with_weights(backbone, checkpoint)
+    except UnsupportedCheckpointError:
+        raise
+    except (CheckpointError, ValueError, KeyError, TypeError, OSError, ImportError, AttributeError) as error:
+        own_code = _own_code(checkpoint)
+        if own_code and not trust_remote_code:
+            raise CheckpointError(
+                f"{folder} needs code that comes with the checkpoint ({own_code} in config.json), and nothing that comes with "
+                "transformers fits its weights; read that code, and if you trust it pass trust_remote_code=True."
+            ) from error
+        if isinstance(error, CheckpointError):
+            raise
+        raise UnsupportedCheckpointError(f"{folder}/config.json describes no model that loads here: {error}") from error
+
+
+def build_head(layers: tuple[Dense, ...]) -> Head | None:
+    """The head of a checkpoint in float32, None where the hidden states are the vectors."""
+    return Head(layers) if layers else None
+
+
+def most_tokens(backbone: torch.nn.Module) -> int:
+    """The longest sequence a backbone has positions for; without learned positions, what its configuration states.
+
+    RoBERTa and its kin number positions from their padding index + 1, so they read that many fewer tokens than positions.
+    """
+    for name, module in backbone.named_modules():
+        if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, torch.nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    stated: int | None = getattr(backbone.config, "max_position_embeddings", None)
+    return stated or sys.maxsize
+
+
+def _check_kind(checkpoint: Checkpoint, config: Any) -> None:
+    if config.is_encoder_decoder:
+        raise UnsupportedCheckpointError(
+            f"{checkpoint.folder} is a {config.model_type} model, an encoder with a decoder; this version reads encoders only."
+        )
+
+
+def _own_code(checkpoint: Checkpoint) -> str | None:
+    """What config.json says the model's code is, if it comes with the checkpoint."""
+    auto_map = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8")).get("auto_map") or {}
+    found = auto_map.get("AutoModel") or auto_map.get("AutoConfig")
+    return None if found is None else f"auto_map: {found}"
+
+
+def _with_weights(backbone: Any, checkpoint: Checkpoint) -> torch.nn.Module:
+    folder = checkpoint.folder
+    if getattr(backbone, "pooler", None) is not None:
+        backbone.pooler = None  # it serves sentence vectors, and ColBERT checkpoints do not store it
+    prefix = f"{backbone.base_model_prefix}."
+    weights = {name.removeprefix(prefix): tensor for name, tensor in checkpoint.weights.items()}
+    wanted = backbone.state_dict()
+    missing = [name for name in wanted if name not in weights]
+    if missing:
+        raise CheckpointError(
+            f"The weights in {folder} lack {len(missing)} of the {len(wanted)} tensors of its config.json, among them "
+            f"{missing[0]}; the weights and config.json belong to different checkpoints, or a file is missing."
+        )
+    for name, tensor in wanted.items():
+        if tensor.shape != weights[name].shape:
+            raise CheckpointError(
+                f"{folder}: {name} has the shape {tuple(weights[name].shape)} in the weights but {tuple(tensor.shape)} "
+                "by config.json; they belong to different checkpoints."
+            )
+    backbone.load_state_dict({name: weights[name] for name in wanted})
+    return cast("torch.nn.Module", backbone)

@@ -1,0 +1,221 @@
+"""Model folders of every ColBERT library, read and written. Foreign names live in this package only.
+
+==========================  =====================================================  =====  =======
+format                      how it is known                                        read   written
+==========================  =====================================================  =====  =======
+Stanford ColBERT            architecture ``HF_ColBERT`` or ``artifact.metadata``    yes    yes
+Stanford ColBERT, legacy    a ``.dnn`` file                                         yes
+PyLate                      ``modules.json`` with ``pylate`` modules                yes    yes
+sentence-transformers 6     ``modules.json`` with a ``MultiVectorMask``             yes    yes
+nanoColBERT                 architecture ``ColBERT``                                yes
+untrained                   any other encoder                                       yes
+==========================  =====================================================  =====  =======
+
+Weights may be stored as int8 with a float32 ``<name>.scale`` for each 32 columns of a row, in 28 % of their size.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colbert_core.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError
+from colbert_core.model.checkpoint import modules, nanocolbert, stanford
+from colbert_core.model.checkpoint.config import Checkpoint, Dense, EncoderConfig
+from colbert_core.model.checkpoint.files import quantize_weights, read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "WRITABLE",
+    "Checkpoint",
+    "Dense",
+    "EncoderConfig",
+    "download_named",
+    "find_checkpoint",
+    "quantize_weights",
+    "read_checkpoint",
+    "write_checkpoint",
+]
+
+DEFAULT_MODEL = Path(__file__).parents[2] / "default_model"
+
+WRITABLE = ("stanford", "pylate", "sentence-transformers")
+
+# What an encoder reads of a hub repository: not its ONNX, OpenVINO or TensorFlow copies, which can be ten times as much.
+_HUB_FILES = [
+    *("*.json", "*.metadata", "*.txt", "*.model", "*.py", "*.dnn"),
+    *("model*.safetensors", "pytorch_model*.bin", "[0-9]*_*/*.safetensors", "[0-9]*_*/*.bin"),
+]
+
+
+def find_checkpoint(name: str, *, local_files_only: bool = False) -> Path:
+    """Find a checkpoint: a folder or .dnn file as it is, a hub name downloaded or from the hub's cache.
+
+    Raises:
+        CheckpointNotFoundError: there is no such folder, or the hub's files are neither cached nor to be had.
+    """
+    path = Path(name).expanduser()
+    if name and (path.is_dir() or (path.suffix == ".dnn" and path.is_file())):
+        return path
+    if path.is_file():
+        raise CheckpointNotFoundError(f"{path.absolute()} is a file; pass the folder that holds it.")
+    if not name or name.count("/") > 1 or name.startswith((".", "~", "/", "\\")) or path.is_absolute():
+        raise CheckpointNotFoundError(f"There is no checkpoint folder at {path.absolute()}; check the path.")
+
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=local_files_only))
+    # Without a network the hub client raises its own errors, the HTTP library's or OSError, depending on where it fails.
+    except Exception as error:
+        cache = huggingface_hub.constants.HF_HUB_CACHE
+        raise CheckpointNotFoundError(
+            f"Checkpoint {name!r} is no folder here, is not complete in the hub cache {cache}, and could not be fetched "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'}). With a network, run "
+            f"`hf download {name}`; without one, run that where there is, copy the folder it prints, and pass its path. "
+            "Encoder.from_pretrained() without a name needs neither."
+        ) from error
+
+
+@contextmanager
+def download_named(path: Path) -> Iterator[None]:
+    """Tell how to finish the download if a file is missing from a folder of the hub's cache."""
+    try:
+        yield
+    except CheckpointNotFoundError as error:
+        cached = re.search(r"models--([^/\\]+?)--([^/\\]+)[/\\]snapshots", str(path))
+        if cached is None:
+            raise
+        name = "/".join(cached.groups())
+        raise CheckpointNotFoundError(f"{error} It is a download of {name}: run `hf download {name}` to finish it.") from error
+
+
+def read_checkpoint(path: Path, *, chosen: Collection[str] = (), local_files_only: bool = False) -> Checkpoint:
+    """Read a folder or .dnn file in any of the formats above.
+
+    Args:
+        path: what ``find_checkpoint`` found.
+        chosen: lengths that the caller sets, "query_length" or "passage_length": its files may disagree about them.
+        local_files_only: for the backbone that a .dnn file names, if it does not lie beside it.
+
+    Raises:
+        CheckpointNotFoundError: a file is missing; the message says which.
+        UnsupportedCheckpointError: the folder is in a format that this version does not read.
+        CheckpointError: a file is damaged, or the parts do not fit each other.
+    """
+    dnn = path if path.is_file() else _lone_dnn(path)
+    if dnn is not None:
+        return _read_dnn(dnn, local_files_only=local_files_only)
+    return _read_folder(path, chosen)
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, prefix: str, dim: int) -> None:
+    """Write a checkpoint in the format that its recipe names, into a folder that has config.json and the tokenizer already.
+
+    Args:
+        folder: where to.
+        checkpoint: recipe, head and weights; its own folder does not matter.
+        prefix: of the backbone's names in a Stanford checkpoint, "bert" for BERT.
+        dim: components of the vectors.
+
+    Raises:
+        ValueError: the recipe names no format that can be written.
+        UnsupportedCheckpointError: the format cannot hold this model so that its own library reads it as it is meant.
+    """
+    recipe, head = checkpoint.config, checkpoint.head
+    if recipe.format not in WRITABLE:
+        raise ValueError(f"format must be one of {', '.join(WRITABLE)}, got {recipe.format!r}.")
+    is_stanford = recipe.format == "stanford"
+    reasons = stanford.reasons_against(recipe, head) if is_stanford else modules.reasons_against(recipe, recipe.format)
+    if reasons:
+        raise UnsupportedCheckpointError(
+            f"The {recipe.format} format cannot hold this model: {'; '.join(reasons)}. The sentence-transformers format can."
+        )
+    if is_stanford:
+        stanford.write(folder, recipe, head, checkpoint.weights, prefix)
+    else:
+        modules.write(folder, recipe, head, checkpoint.weights, dim)
+
+
+def _lone_dnn(folder: Path) -> Path | None:
+    """The .dnn file of a folder that has no other weights."""
+    files = sorted(folder.glob("*.dnn"))
+    others = [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    return files[0] if len(files) == 1 and not others else None
+
+
+def _read_dnn(file: Path, *, local_files_only: bool) -> Checkpoint:
+    weights, arguments = stanford.read_dnn(file)
+    if (file.parent / "config.json").is_file():
+        folder = file.parent
+    else:
+        base = arguments.text("model", "bert-base-uncased")
+        try:
+            folder = find_checkpoint(base, local_files_only=local_files_only)
+        except CheckpointNotFoundError as error:
+            raise CheckpointNotFoundError(
+                f"{file} is of the backbone {base!r}, whose config.json and tokenizer are needed: put them beside it. {error}"
+            ) from error
+    return stanford.from_dnn(folder, read_json(folder / "config.json"), weights, arguments)
+
+
+def _read_folder(folder: Path, chosen: Collection[str]) -> Checkpoint:
+    backbone = modules.backbone_folder(folder)
+    if not (backbone / "config.json").is_file():
+        found = sorted(entry.name for entry in folder.iterdir())
+        if len(list(folder.glob("*.dnn"))) > 1:
+            raise CheckpointNotFoundError(f"{folder} holds several .dnn files, {', '.join(found)}; pass one of them.")
+        raise CheckpointNotFoundError(
+            f"{folder} is no checkpoint: looked for config.json, {modules.MODULES}, {stanford.METADATA} and *.dnn, and "
+            f"{'it holds only ' + ', '.join(found) if found else 'it is empty'}; pass the folder that holds config.json and "
+            "the weights."
+        )
+    config = read_json(backbone / "config.json")
+    if config.get("model_type") in ("t5", "mt5", "umt5"):
+        raise UnsupportedCheckpointError(
+            f"{folder} is a {config['model_type']} model, an encoder with a decoder, such as XTR; XTR scores by the tokens "
+            "that a first search found and has a recipe of its own, so this version does not read it: use a ColBERT checkpoint."
+        )
+    is_stanford = stanford.recognises(folder, config)
+    if modules.format_of(folder):
+        checkpoint = modules.read(folder)
+        if is_stanford:
+            _check_agreement(folder, checkpoint, chosen)
+        return checkpoint
+    if is_stanford:
+        return stanford.read(folder, config)
+    if nanocolbert.recognises(config):
+        return nanocolbert.read(folder, config)
+    return modules.read_untrained(folder)
+
+
+def _check_agreement(folder: Path, checkpoint: Checkpoint, chosen: Collection[str]) -> None:
+    """A folder with two recipes, such as a converted one, is read only where they say the same."""
+    metadata = stanford.read_metadata(folder).content
+    stated = {
+        "query_length": metadata.get("query_maxlen"),
+        "passage_length": metadata.get("doc_maxlen"),
+        "query_marker": metadata.get("query_token_id"),
+        "passage_marker": metadata.get("doc_token_id"),
+        "augment_queries": metadata.get("query_augmentation", True) if metadata else None,
+        "attend_to_augmentation": metadata.get("attend_to_mask_tokens"),
+        "skip_punctuation": metadata.get("mask_punctuation"),
+        "dim": metadata.get("dim"),
+    }
+    others = modules.stated_recipe(folder)
+    if checkpoint.head:
+        others["dim"] = checkpoint.head[-1].weight.shape[0]
+    for name, other in others.items():
+        mine = stated[name]
+        if mine is None or name in chosen or str(mine).strip() == str(other).strip():
+            continue
+        fix = f" or pass {name}=..." if name.endswith("_length") else ""
+        raise CheckpointError(
+            f"{folder} holds two recipes that disagree about the {name}: {stanford.METADATA} says {mine!r}, "
+            f"{modules.SETTINGS} and the files beside it {other!r}; remove the one that is out of date{fix}."
+        )

@@ -1,0 +1,111 @@
+"""What a checkpoint is once it is read, whatever format it came in: a recipe, the backbone's weights and a head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The recipe of a checkpoint: how text becomes the vectors it was trained for. Read from the checkpoint, not chosen.
+
+    A sequence is ``[CLS] marker prompt text [SEP]``: a marker is one token, put there by its id; a prompt is text, tokenized
+    together with what follows it.
+
+    Attributes:
+        format: where the recipe was read: "stanford", "pylate", "sentence-transformers", "nanocolbert" or "untrained".
+        query_length: tokens of a query, the model's own included; longer queries are cut (with a logged warning).
+        passage_length: tokens of a passage window, the model's own included.
+        query_marker: token put after [CLS] in a query, None for none.
+        passage_marker: the same in a passage.
+        query_prompt: text put before every query.
+        passage_prompt: text put before every passage window.
+        augment_queries: fill queries up with a mask token; the masks' vectors score like any other (query augmentation,
+            ColBERT, SIGIR 2020, section 3.2; query expansion in other libraries).
+        augmentation_token: the token that fills, None for the tokenizer's mask token.
+        augmentation_length: fill up to so many tokens, None for query_length.
+        attend_to_augmentation: let the other tokens attend to those masks.
+        skip_punctuation: drop the vectors of passage tokens that are ASCII punctuation, by Stanford's rule: the first piece
+            that the tokenizer makes of each character.
+        skip_tokens: drop the vectors of these tokens of the vocabulary as well.
+        skip_in_queries: drop both kinds in queries too.
+        lowercase: lower-case texts before the tokenizer sees them.
+        similarity: what the model was trained with: "cosine", "l2", "maxsim" or "meanmaxsim". Over unit vectors all four
+            rank alike, so the engine always scores cosine; this is for the record.
+        pool_factor: the checkpoint's own token pooling: about 1 / pool_factor of a passage's vectors stay. 1 for none.
+        pool_protected: leading vectors of a passage that its pooling leaves alone.
+        trained: False for a model that never learned late interaction.
+    """
+
+    format: str = "stanford"
+    query_length: int = 32
+    passage_length: int = 220
+    query_marker: str | None = None
+    passage_marker: str | None = None
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    augment_queries: bool = False
+    augmentation_token: str | None = None
+    augmentation_length: int | None = None
+    attend_to_augmentation: bool = False
+    skip_punctuation: bool = False
+    skip_tokens: tuple[str, ...] = ()
+    skip_in_queries: bool = False
+    lowercase: bool = False
+    similarity: str = "cosine"
+    pool_factor: float = 1.0
+    pool_protected: int = 1
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class Dense:
+    """One layer of a head: ``activation(x W' + b)``, plus x or a projection of it where there is a residual.
+
+    Attributes:
+        weight: *Shape:* (out, in), floating point.
+        bias: *Shape:* (out,), or None.
+        activation: name of a module of ``torch.nn`` that takes no arguments, such as "Identity" or "GELU".
+        residual: add the layer's input to its output.
+        residual_weight: *Shape:* (out, in), what the input is projected with first; None adds it as it is.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    activation: str = "Identity"
+    residual: bool = False
+    residual_weight: torch.Tensor | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a matrix and nothing else, as ColBERT's projection."""
+        return self.bias is None and self.activation == "Identity" and not self.residual
+
+    def describe(self) -> str:
+        """Such as "384 -> 128, bias, GELU"."""
+        parts = {"bias": self.bias is not None, self.activation: self.activation != "Identity", "residual": self.residual}
+        sizes = f"{self.weight.shape[1]} -> {self.weight.shape[0]}"
+        return ", ".join([sizes, *(name for name, holds in parts.items() if holds)])
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model as read.
+
+    Attributes:
+        folder: where its config.json and tokenizer are.
+        config: how it encodes.
+        weights: the backbone's tensors by name, restored to floating point.
+        head: the layers between hidden states and vectors, in order; none where the hidden states are the vectors.
+    """
+
+    folder: Path
+    config: EncoderConfig
+    weights: dict[str, torch.Tensor]
+    head: tuple[Dense, ...] = ()

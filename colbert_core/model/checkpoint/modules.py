@@ -1,0 +1,463 @@
+"""The formats that list their parts in modules.json: PyLate, sentence-transformers multi-vector, and plain encoders.
+
+Both trained formats are a Transformer and one or several Dense layers over its token vectors. They differ in where the
+recipe stands:
+
+- *PyLate*: all of it in ``config_sentence_transformers.json``. Its prefixes are tokens, put in by their id; "[Q] " with the
+  blank is one token. Words to skip that are no token of the vocabulary are ignored, as in sentence-transformers; PyLate
+  itself then skips every unknown token.
+- *sentence-transformers* (from version 6): lengths and query expansion in the Transformer's own file, skipped tokens in a
+  MultiVectorMask module, prefixes as text in ``prompts``.
+
+A plain folder, whether sentence-transformers or a bare encoder, is read as *untrained* late interaction over its hidden
+states: no ColBERT, but a strong start.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from typing import TYPE_CHECKING, Any
+
+from colbert_core.errors import CheckpointError, UnsupportedCheckpointError
+from colbert_core.model.checkpoint.config import Checkpoint, Dense, EncoderConfig
+from colbert_core.model.checkpoint.files import Fields, parse_json, read_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+SETTINGS = "config_sentence_transformers.json"
+MODULES = "modules.json"
+_TRANSFORMER = "sentence_bert_config.json"
+
+# A length that stands in no file: whatever the backbone reads.
+_NO_LIMIT = 1_000_000
+
+# What transformers wants to find in a safetensors file of torch's.
+_PT = {"format": "pt"}
+
+# The modules that are read, in the only order in which they are.
+_KNOWN = ("Transformer", "Dense", "MultiVectorMask", "Normalize", "HierarchicalTokenPooling")
+
+
+def listed_modules(folder: Path) -> list[dict[str, Any]]:
+    """The entries of modules.json, none where there is no such file.
+
+    Raises:
+        CheckpointError: it holds something else.
+    """
+    file = folder / MODULES
+    entries = parse_json(file) if file.is_file() else []
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("type"), str) and isinstance(entry.get("path", ""), str)
+        for entry in entries
+    ):
+        raise CheckpointError(f"{file} must hold a JSON list of modules, each with a type and a path; copy it again.")
+    return entries
+
+
+def format_of(folder: Path) -> str | None:
+    """Which of the two trained formats a folder is in, "pylate" or "sentence-transformers"; None for neither."""
+    types = [entry["type"] for entry in listed_modules(folder)]
+    settings = Fields.of(folder / SETTINGS)
+    model_type = settings.text("model_type", "")
+    if model_type == "MultiVectorEncoder" or any("MultiVector" in name for name in types):
+        return "sentence-transformers"
+    if model_type == "ColBERT" or "query_prefix" in settings or any(name.startswith("pylate.") for name in types):
+        return "pylate"
+    return None
+
+
+def backbone_folder(folder: Path) -> Path:
+    """Where the Transformer module has its files: the folder itself, in old versions 0_Transformer."""
+    for entry in listed_modules(folder):
+        if _class_of(entry) == "Transformer":
+            return folder / str(entry.get("path", ""))
+    return folder
+
+
+def read(folder: Path) -> Checkpoint:
+    """Read a folder in one of the two trained formats.
+
+    Raises:
+        CheckpointError: a part is missing or does not fit the others.
+        UnsupportedCheckpointError: it has a part that is not read here, such as one for images, or parts in another order.
+    """
+    settings = Fields.of(folder / SETTINGS)
+    parts = _checked_modules(folder)
+    transformer = backbone_folder(folder)
+    is_pylate = format_of(folder) == "pylate"
+    recipe = _pylate_recipe(folder, settings) if is_pylate else _multi_vector_recipe(folder, settings, parts)
+    head = tuple(_read_dense(folder / path) for name, path in parts if name == "Dense")
+    hidden = Fields.of(transformer / "config.json", needed=True).content.get("hidden_size")
+    for number, layer in enumerate(head, 1):
+        if layer.weight.shape[1] != hidden:
+            raise CheckpointError(
+                f"{folder}: Dense layer {number} takes {layer.weight.shape[1]} components but is given {hidden}; "
+                "the modules belong to different checkpoints."
+            )
+        hidden = layer.weight.shape[0]
+    weights = read_weights(transformer)
+    inline = weights.pop("linear.weight", None)
+    if inline is not None and not (len(head) == 1 and head[0].is_plain and inline.equal(head[0].weight)):
+        raise CheckpointError(
+            f"{folder} has two projections that differ: linear.weight {tuple(inline.shape)} among the weights, and "
+            f"{len(head)} Dense layers in {MODULES}; remove the one that is not meant."
+        )
+    return Checkpoint(transformer, recipe, weights, head)
+
+
+def read_untrained(folder: Path) -> Checkpoint:
+    """Late interaction for a model that never learned it: its own tokens and prompts, up to the length it was trained with."""
+    transformer = backbone_folder(folder)
+    settings = _transformer_settings_of(transformer)
+    length = settings.number("max_seq_length", 256)
+    prompts = Fields.of(folder / SETTINGS).section("prompts")
+    weights = read_weights(transformer)
+    if "linear.weight" in weights:
+        stated = Fields.of(transformer / "config.json", needed=True).content.get("architectures")
+        raise UnsupportedCheckpointError(
+            f"{folder} has the projection linear.weight but neither artifact.metadata nor the architecture HF_ColBERT "
+            f"nor {MODULES} (its config.json says {stated}); add the file that holds its recipe."
+        )
+    recipe = EncoderConfig(
+        format="untrained",
+        query_length=length,
+        passage_length=length,
+        query_prompt=prompts.text("query", ""),
+        passage_prompt=prompts.text("document", prompts.text("passage", "")),
+        skip_punctuation=True,
+        lowercase=settings.flag("do_lower_case", False),
+        trained=False,
+    )
+    return Checkpoint(transformer, recipe, weights)
+
+
+def stated_recipe(folder: Path) -> dict[str, Any]:
+    """What a trained folder states itself, by the names of EncoderConfig, to hold against another file's statement."""
+    settings = Fields.of(folder / SETTINGS)
+    transformer = _transformer_settings_of(backbone_folder(folder))
+    expansion, prompts = transformer.section("query_expansion").content, settings.section("prompts").content
+    skipped = settings.content.get("skiplist_words")
+    stated = {
+        "query_length": settings.content.get("query_length")
+        or expansion.get("length")
+        or transformer.content.get("query_length"),
+        "passage_length": settings.content.get("document_length") or transformer.content.get("document_length"),
+        "query_marker": settings.content.get("query_prefix") or prompts.get("query"),
+        "passage_marker": settings.content.get("document_prefix") or prompts.get("document"),
+        "augment_queries": settings.content.get("do_query_expansion"),
+        "attend_to_augmentation": settings.content.get("attend_to_expansion_tokens", expansion.get("attend")),
+        "skip_punctuation": None if skipped is None else bool(skipped),
+    }
+    return {name: value for name, value in stated.items() if value is not None}
+
+
+def reasons_against(recipe: EncoderConfig, format: str) -> list[str]:
+    """What the other library could not read as it is meant; empty where its format can hold the model."""
+    is_pylate = format == "pylate"
+    checks = {
+        "it skips punctuation by a rule, not by tokens": recipe.skip_punctuation,
+        "it skips tokens in queries": is_pylate and recipe.skip_in_queries,
+        "it fills queries with a token of its own": is_pylate and recipe.augmentation_token is not None,
+        "it fills queries up to another length than query_length": is_pylate and recipe.augmentation_length is not None,
+        "it pools tokens": is_pylate and recipe.pool_factor != 1,
+        "it has markers that are no text": not is_pylate and bool(recipe.query_marker or recipe.passage_marker),
+    }
+    return [reason for reason, holds in checks.items() if holds]
+
+
+def write(folder: Path, recipe: EncoderConfig, head: tuple[Dense, ...], weights: dict[str, torch.Tensor], dim: int) -> None:
+    """Write recipe and weights beside the config.json and tokenizer that are there, in the format that the recipe names.
+
+    Args:
+        folder: where config.json is already.
+        recipe: one that ``reasons_against`` has nothing against.
+        head: any layers.
+        weights: the backbone's, by their names in it.
+        dim: components of the vectors; PyLate adds a random layer where it finds none, so it gets an identity.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    is_pylate = recipe.format == "pylate"
+    if is_pylate and not head:
+        head = (Dense(torch.eye(dim)),)
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors", _PT)
+    base = "sentence_transformers.models" if is_pylate else "sentence_transformers.base.modules"
+    types = [("", f"{base}.Transformer" if is_pylate else f"{base}.transformer.Transformer")]
+    for number, layer in enumerate(head, 1):
+        types.append((f"{number}_Dense", "pylate.models.Dense.Dense" if is_pylate else f"{base}.dense.Dense"))
+        _write_dense(folder / types[-1][0], layer, names_its_input=not is_pylate)
+    if is_pylate:
+        transformer: dict[str, Any] = {"max_seq_length": recipe.passage_length, "do_lower_case": recipe.lowercase}
+        _write_json(folder / SETTINGS, _pylate_settings(recipe))
+    else:
+        transformer = _transformer_settings(recipe)
+        _write_json(folder / SETTINGS, _multi_vector_settings(recipe))
+        tasks = ["query", "document"] if recipe.skip_in_queries else ["document"]
+        parts = [
+            ("MultiVectorMask", "multi_vector_mask", {"skiplist_words": list(recipe.skip_tokens), "skiplist_tasks": tasks}),
+            ("Normalize", "normalize", {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}),
+        ]
+        if recipe.pool_factor != 1:
+            pooling = {"pool_factor": recipe.pool_factor, "num_protected_tokens": recipe.pool_protected}
+            parts.append(("HierarchicalTokenPooling", "token_pooling", pooling | {"normalize_embeddings": True}))
+        for name, file, settings in parts:
+            package = base if name == "Normalize" else "sentence_transformers.multi_vector_encoder.modules"
+            types.append((f"{len(types)}_{name}", f"{package}.{file}.{name}"))
+            _write_json(folder / types[-1][0] / "config.json", settings)
+    _write_json(folder / _TRANSFORMER, transformer)
+    entries = [{"idx": i, "name": str(i), "path": path, "type": type_} for i, (path, type_) in enumerate(types)]
+    _write_json(folder / MODULES, entries)
+
+
+def _write_dense(folder: Path, layer: Dense, *, names_its_input: bool) -> None:
+    """A Dense module; PyLate's takes no names of inputs and outputs, they are its token embeddings."""
+    from safetensors.torch import save_file
+
+    tensors = {"linear.weight": layer.weight, "linear.bias": layer.bias, "residual.weight": layer.residual_weight}
+    settings = {
+        "in_features": layer.weight.shape[1],
+        "out_features": layer.weight.shape[0],
+        "bias": layer.bias is not None,
+        "activation_function": f"{_activation_package(layer.activation)}.{layer.activation}",
+        "use_residual": layer.residual,
+    }
+    if names_its_input:
+        settings |= {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
+    _write_json(folder / "config.json", settings)
+    save_file({k: v.contiguous() for k, v in tensors.items() if v is not None}, folder / "model.safetensors", _PT)
+
+
+def _pylate_settings(recipe: EncoderConfig) -> dict[str, Any]:
+    return {
+        "model_type": "ColBERT",
+        "prompts": {"query": recipe.query_prompt, "document": recipe.passage_prompt},
+        "default_prompt_name": None,
+        "similarity_fn_name": "MaxSim",
+        "query_prefix": recipe.query_marker or "",
+        "document_prefix": recipe.passage_marker or "",
+        "query_length": recipe.query_length,
+        "document_length": recipe.passage_length,
+        "attend_to_expansion_tokens": recipe.attend_to_augmentation,
+        "skiplist_words": list(recipe.skip_tokens),
+        "do_query_expansion": recipe.augment_queries,
+        **({} if recipe.trained else {"trained": False}),
+    }
+
+
+def _multi_vector_settings(recipe: EncoderConfig) -> dict[str, Any]:
+    return {
+        "model_type": "MultiVectorEncoder",
+        "prompts": {"query": recipe.query_prompt, "document": recipe.passage_prompt},
+        "default_prompt_name": None,
+        "similarity_fn_name": recipe.similarity if recipe.similarity == "meanmaxsim" else "maxsim",
+        **({} if recipe.trained else {"trained": False}),
+    }
+
+
+def _transformer_settings(recipe: EncoderConfig) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "transformer_task": "feature-extraction",
+        "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+        "module_output_name": "token_embeddings",
+        "do_lower_case": recipe.lowercase,
+        "query_length": recipe.query_length,
+        "document_length": recipe.passage_length,
+    }
+    if recipe.augment_queries:
+        settings["query_expansion"] = {
+            "strategy": "fixed" if recipe.augmentation_length is None else "min",
+            "attend": recipe.attend_to_augmentation,
+            "token": recipe.augmentation_token,
+            "length": recipe.augmentation_length or recipe.query_length,
+        }
+    return settings
+
+
+def _write_json(file: Path, content: Any) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _activation_package(name: str) -> str:
+    import torch
+
+    return str(getattr(torch.nn, name).__module__)
+
+
+def _pylate_recipe(folder: Path, settings: Fields) -> EncoderConfig:
+    """PyLate's own defaults where the file states nothing; prompts named query and document go with the prefixes."""
+    expands = settings.flag("do_query_expansion", True)
+    prefixes = settings.text("query_prefix", "[Q] "), settings.text("document_prefix", "[D] ")
+    prompts = settings.section("prompts")
+    return EncoderConfig(
+        format="pylate",
+        query_length=settings.number("query_length", 32),
+        passage_length=settings.number("document_length", 180),
+        query_marker=prefixes[0] or None,
+        passage_marker=prefixes[1] or None,
+        query_prompt=prompts.text("query", "").removeprefix(prefixes[0]),
+        passage_prompt=prompts.text("document", "").removeprefix(prefixes[1]),
+        augment_queries=expands,
+        attend_to_augmentation=expands and settings.flag("attend_to_expansion_tokens", False),
+        skip_tokens=settings.words("skiplist_words", tuple(string.punctuation)),
+        lowercase=_transformer_settings_of(backbone_folder(folder)).flag("do_lower_case", False),
+        similarity=settings.text("similarity_fn_name", "maxsim").lower(),
+        trained=settings.flag("trained", True),
+    )
+
+
+def _multi_vector_recipe(folder: Path, settings: Fields, parts: list[tuple[str, str]]) -> EncoderConfig:
+    transformer = _transformer_settings_of(backbone_folder(folder))
+    file = transformer.file
+    task = transformer.text("transformer_task", "feature-extraction")
+    output = transformer.section("modality_config").section("text").text("method_output_name", "last_hidden_state")
+    if (task, output) != ("feature-extraction", "last_hidden_state"):
+        raise UnsupportedCheckpointError(
+            f"{file} takes {output!r} of a {task!r} model; this version reads text encoders by their last_hidden_state."
+        )
+    found = {name: Fields.of(folder / path / "config.json", needed=True) for name, path in parts if name in _KNOWN[2:]}
+    expansion = transformer.section("query_expansion")
+    strategy, floor = (expansion.text("strategy", ""), expansion.number("length", 1)) if expansion.content else ("", 0)
+    if expansion.content and (strategy not in ("fixed", "min") or "length" not in expansion):
+        raise CheckpointError(
+            f"{file} has a query_expansion that is neither fixed nor min with a length: {expansion.content}; correct it."
+        )
+    if expansion.content and "MultiVectorMask" not in found:
+        raise UnsupportedCheckpointError(
+            f"{folder} expands queries but has no MultiVectorMask, so their masks would not score."
+        )
+    longest = transformer.number("max_seq_length", _tokenizer_limit(backbone_folder(folder)))
+    query_length = transformer.number("query_length", max(longest, floor) if strategy != "fixed" else floor)
+    if query_length < floor:
+        raise CheckpointError(
+            f"{file} has query_length={query_length} but expands queries to {floor} tokens; correct the one that is wrong."
+        )
+    mask = found.get("MultiVectorMask", Fields({}, folder / MODULES))
+    if mask.content.get("keep_only_token_ids"):
+        raise UnsupportedCheckpointError(
+            f"{folder} keeps only the tokens {mask.content['keep_only_token_ids']} of a document, as models of images do; "
+            "this version reads models of text."
+        )
+    words, tasks = mask.words("skiplist_words", ()), mask.words("skiplist_tasks", ("document",))
+    if words and "document" not in tasks:
+        raise UnsupportedCheckpointError(f"{folder} skips tokens in {list(tasks)} only; this version skips them in documents.")
+    pooling = found.get("HierarchicalTokenPooling", Fields({}, folder / MODULES))
+    if pooling.words("tasks", ("document",)) != ("document",):
+        raise UnsupportedCheckpointError(
+            f"{folder} pools the tokens of {list(pooling.words('tasks', ()))}; this version pools those of documents."
+        )
+    prompts = settings.section("prompts")
+    return EncoderConfig(
+        format="sentence-transformers",
+        query_length=floor if strategy == "fixed" else query_length,
+        passage_length=transformer.number("document_length", longest),
+        query_prompt=prompts.text("query", ""),
+        passage_prompt=prompts.text("document", ""),
+        augment_queries=bool(strategy),
+        augmentation_token=expansion.text("token", "") or None,
+        augmentation_length=floor if strategy == "min" else None,
+        attend_to_augmentation=expansion.flag("attend", False),
+        skip_tokens=words,
+        skip_in_queries="query" in tasks and bool(words),
+        lowercase=transformer.flag("do_lower_case", False),
+        similarity=settings.text("similarity_fn_name", "maxsim").lower(),
+        pool_factor=pooling.ratio("pool_factor", 1.0),
+        pool_protected=int(pooling.content.get("num_protected_tokens", 1)),
+        trained=settings.flag("trained", True),
+    )
+
+
+def _checked_modules(folder: Path) -> list[tuple[str, str]]:
+    """Class and path of each module, if they are such as are read, in the order in which they are.
+
+    PyLate lists a Transformer and Dense layers, and always normalizes; sentence-transformers must say that it does.
+    """
+    parts = [(_class_of(entry), str(entry.get("path", ""))) for entry in listed_modules(folder)]
+    names = [name for name, _ in parts if name != "Dropout"]
+    if "Transformer" not in names:
+        raise CheckpointError(f"{folder / MODULES} lists no Transformer among {names}.")
+    for name in names:
+        if name not in _KNOWN:
+            raise UnsupportedCheckpointError(
+                f"{folder / MODULES} has the module {name}, which is not read; read are {', '.join(_KNOWN)}."
+            )
+    once = [name for name in names if name != "Dense"]
+    if names != sorted(names, key=_KNOWN.index) or len(once) != len(set(once)):
+        raise UnsupportedCheckpointError(
+            f"{folder / MODULES} has its modules in the order {names}; read is {', '.join(_KNOWN)}."
+        )
+    if format_of(folder) == "sentence-transformers":
+        source = [
+            Fields.of(folder / path / "config.json").text("module_input_name", "") for n, path in parts if n == "Normalize"
+        ]
+        if source != ["token_embeddings"]:
+            raise UnsupportedCheckpointError(
+                f"{folder / MODULES} has no Normalize over token_embeddings, so its vectors have lengths of their own; this "
+                "version scores the cosine of unit vectors."
+            )
+    return parts
+
+
+def _read_dense(folder: Path) -> Dense:
+    """One Dense module.
+
+    Raises:
+        CheckpointError: its weights do not fit its config.json.
+        UnsupportedCheckpointError: an activation that is not torch's own, or one over whole sentences.
+    """
+    config = Fields.of(folder / "config.json", needed=True)
+    source = config.text("module_input_name", "token_embeddings")
+    if {source, config.text("module_output_name", source)} != {"token_embeddings"}:
+        raise UnsupportedCheckpointError(
+            f"{config.file} is a layer over {source!r}; a late-interaction head is over token_embeddings."
+        )
+    # sentence-transformers' own default is Tanh; every version of both libraries writes the name.
+    full_name = config.text("activation_function", "torch.nn.modules.activation.Tanh")
+    package, _, activation = full_name.rpartition(".")
+    if not package.startswith("torch.nn") or not _is_activation(activation):
+        raise UnsupportedCheckpointError(f"{config.file} has the activation {full_name}; read are torch.nn's without weights.")
+    has_bias, has_residual = config.flag("bias", True), config.flag("use_residual", False)
+    weights = read_weights(folder)
+    shape = (config.number("out_features", 0), config.number("in_features", 0))
+    expected: dict[str, tuple[int, ...]] = {"linear.weight": shape}
+    if has_bias:
+        expected["linear.bias"] = shape[:1]
+    if has_residual and shape[0] != shape[1]:
+        expected["residual.weight"] = shape
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if found != expected:
+        raise CheckpointError(f"{folder}: by config.json the weights are {expected}, but they are {found}.")
+    return Dense(weights["linear.weight"], weights.get("linear.bias"), activation, has_residual, weights.get("residual.weight"))
+
+
+def _is_activation(name: str) -> bool:
+    """Whether ``torch.nn`` has an activation of this name that can be made without arguments and holds no weights."""
+    import torch
+
+    module = getattr(torch.nn, name, None)
+    if name != "Identity" and getattr(module, "__module__", None) != "torch.nn.modules.activation":
+        return False
+    try:
+        return not list(module().parameters())  # type: ignore[misc]
+    except TypeError:
+        return False
+
+
+def _class_of(entry: dict[str, Any]) -> str:
+    return str(entry["type"]).rpartition(".")[2]
+
+
+def _transformer_settings_of(folder: Path) -> Fields:
+    """The Transformer module's own file; old versions named it after the backbone, as sentence_roberta_config.json."""
+    old = sorted(folder.glob("sentence_*_config.json"))
+    return Fields.of(folder / _TRANSFORMER if (folder / _TRANSFORMER).is_file() or not old else old[0])
+
+
+def _tokenizer_limit(folder: Path) -> int:
+    limit = Fields.of(folder / "tokenizer_config.json").content.get("model_max_length")
+    return int(limit) if isinstance(limit, int | float) and 1 <= limit < _NO_LIMIT else _NO_LIMIT

@@ -1,0 +1,149 @@
+"""Which encoder the vectors of an index come from: kept with it, loaded again, and told from another."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colbert_core.errors import CheckpointError, DamagedIndexError, EncoderMismatchError
+from colbert_core.types import TokenEncoder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+# Encoded when an index is made and when an encoder is brought to it. The same model in another precision gives at least .9988.
+_PROBE = "The same words, encoded again, tell one model from another."
+_SAME = 0.98
+
+
+@dataclass(frozen=True)
+class EncoderFingerprint:
+    """Where vectors come from.
+
+    Attributes:
+        index: whose they are, for messages.
+        dim: components of a vector.
+        name: of the encoder; None for vectors from elsewhere.
+        origin: what loads it again; None if nothing does.
+        probe: *Shape:* (n, dim), float32, its vectors of a known text; None where they are not known.
+    """
+
+    index: str
+    dim: int
+    name: str | None
+    origin: dict[str, Any] | None
+    probe: NDArray[np.float32] | None
+
+    @classmethod
+    def from_about(cls, about: Mapping[str, Any], index: str) -> EncoderFingerprint:
+        """What ``about_encoder`` gave, out of an index.
+
+        Raises:
+            DamagedIndexError: it is something else.
+        """
+        try:
+            encoder = json.loads(about["encoder"]) if about["encoder"] else {"name": None, "origin": None}
+            probe = None if about["probe"] is None else np.frombuffer(about["probe"], np.float32).reshape(-1, about["dim"])
+            return cls(index, int(about["dim"]), encoder["name"], encoder["origin"], probe)
+        except (KeyError, ValueError, TypeError) as error:
+            raise DamagedIndexError(f"{index} is damaged: what it says of its encoder cannot be read ({error!r}).") from None
+
+    @property
+    def encoder(self) -> str:
+        """The encoder's name, for a reader."""
+        return "vectors from elsewhere" if self.name is None else repr(self.name)
+
+    def agrees_with(self, other: EncoderFingerprint) -> bool:
+        """Whether the vectors of two indexes come from the same model, in whatever precision."""
+        if self.probe is None or other.probe is None:
+            return (self.name, self.dim, self.probe is None) == (other.name, other.dim, other.probe is None)
+        return self.probe.shape == other.probe.shape and float((self.probe * other.probe).sum(axis=1).min()) >= _SAME
+
+    def check(self, encoder: TokenEncoder) -> None:
+        """Whether an encoder makes the vectors that are in the index.
+
+        Raises:
+            EncoderMismatchError: it does not.
+        """
+        made_with = self.encoder if self.name is None else f"the encoder {self.name!r}"
+        name = getattr(encoder, "name", encoder)
+        given = "what has that name now" if name == self.name is not None else f"the encoder {name!r:.200}"
+        if encoder.dim != self.dim:
+            raise EncoderMismatchError(
+                f"{self.index} was made with {made_with}, of dim {self.dim}, but {given} has dim {encoder.dim}; "
+                "open it with the one it was made with."
+            )
+        if self.probe is None:
+            return
+        vectors = encoder.encode_passages([_PROBE], progress=False).vectors
+        if vectors.shape != self.probe.shape or float((vectors * self.probe).sum(axis=1).min()) < _SAME:
+            raise EncoderMismatchError(
+                f"{self.index} was made with {made_with}, and {given} gives other vectors for the same text; "
+                "open it with the one it was made with, or make a new index."
+            )
+
+    def load(self) -> TokenEncoder:
+        """The encoder, from where it came.
+
+        Raises:
+            EncoderMismatchError: there was none, it cannot be loaded, or it is another one now.
+            DamagedIndexError: what the index says of it no version of this package wrote.
+        """
+        if self.name is None:
+            raise EncoderMismatchError(
+                f"{self.index} was made for vectors from elsewhere, without an encoder; give vectors in place of texts, "
+                "or open it with the encoder that makes them."
+            )
+        if self.origin is None:
+            raise EncoderMismatchError(
+                f"{self.index} was made with the encoder {self.name!r}, which has no name to load it by; pass it to Index.open."
+            )
+        # A file from elsewhere must not be able to ask for code to be run: only these settings, only of these kinds.
+        none = type(None)
+        kinds = {"name": (str, none), "query_length": (int, none), "passage_length": (int, none), "late_chunking": (bool,)}
+        origin = self.origin
+        if not isinstance(origin, dict) or any(type(value) not in kinds.get(key, ()) for key, value in origin.items()):
+            raise DamagedIndexError(f"{self.index} says of its encoder what no version of this package writes: {origin!r:.200}")
+        from colbert_core.model.encoder import Encoder  # here, so that opening an index does not import torch
+
+        try:
+            encoder = Encoder.from_pretrained(**origin)
+        except CheckpointError as error:
+            raise EncoderMismatchError(
+                f"{self.index} was made with the encoder {self.name!r}, which cannot be loaded; "
+                f"pass it to Index.open. ({error})"
+            ) from error
+        self.check(encoder)
+        return encoder
+
+
+def loaded_encoder(encoder: str | PathLike[str] | TokenEncoder | None) -> TokenEncoder:
+    """An encoder by name, or the one in the box for None; one that is loaded already as it is, without importing torch."""
+    if not isinstance(encoder, str | PathLike | None) and isinstance(encoder, TokenEncoder):
+        return encoder
+    from colbert_core.model.encoder import as_encoder
+
+    return as_encoder(encoder)
+
+
+def about_encoder(encoder: TokenEncoder | None, named: str | None = None) -> dict[str, Any]:
+    """What an index keeps of its encoder: how to load it again, and its vectors of a known text.
+
+    Args:
+        encoder: None for vectors from elsewhere.
+        named: the checkpoint that made those, if it is known.
+    """
+    if encoder is None:
+        about = None if named is None else json.dumps({"name": named, "origin": {"name": named}})
+        return {"encoder": about, "probe": None}
+    probe = encoder.encode_passages([_PROBE], progress=False).check(1, encoder.dim)
+    about = json.dumps(
+        {"name": str(getattr(encoder, "name", type(encoder).__name__)), "origin": getattr(encoder, "origin", None)}
+    )
+    return {"encoder": about, "probe": probe.vectors.tobytes()}

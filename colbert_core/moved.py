@@ -1,0 +1,48 @@
+"""Where modules were before the package was divided into folders: pickles made then name them, and open all the same.
+
+``colbert_core.encoder`` is ``colbert_core.model.encoder`` and so on, imported when it is first asked for under either name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+# What a pickle of an index, encoder, hit, config or report names. ``maxsim`` is a function of the package by now.
+_MOVED = {
+    "bm25": "evaluation.bm25",
+    "checkpoint": "model.checkpoint",
+    "checkpoint.config": "model.checkpoint.config",
+    "cluster.serving": "cluster.sharded",
+    "codec": "vectors.codec",
+    "encoder": "model.encoder",
+    "excerpts": "search.excerpts",
+    "foreign": "index.foreign",
+    "ivfpq": "colbertv1.ivfpq",
+    "provenance": "model.fingerprint",
+}
+
+
+class _Moved(MetaPathFinder, Loader):
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
+        package, _, name = fullname.partition(".")
+        return ModuleSpec(fullname, self) if package == __package__ and name in _MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> None:  # noqa: ARG002
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        new = _MOVED[module.__name__.partition(".")[2]]
+        sys.modules[module.__name__] = importlib.import_module(f"{__package__}.{new}")
+
+
+def install() -> None:
+    """Let the old names be imported, once."""
+    if not any(isinstance(finder, _Moved) for finder in sys.meta_path):
+        sys.meta_path.append(_Moved())

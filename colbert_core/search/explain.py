@@ -1,0 +1,77 @@
+"""Compute the evidence of a window against a query. Vectors and spans in, a value out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colbert_core.evidence.evidence import Evidence, Match
+from colbert_core.vectors.maxsim import maxsim
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder
+
+
+def evidence_of(
+    query: str,
+    query_vectors: NDArray[np.float32],
+    query_spans: NDArray[np.int32],
+    passage: Passage,
+    window: tuple[int, int],
+    vectors: NDArray[np.float32],
+    token_spans: NDArray[np.int32],
+    min_similarity: float,
+) -> Evidence:
+    """Match every query vector with its best vector of a window, the first of equals.
+
+    Args:
+        query: its text.
+        query_vectors: *Shape:* (n_q, dim), float32.
+        query_spans: *Shape:* (n_q, 2), int32, characters of the query.
+        passage: where the window is from.
+        window: its characters, half-open.
+        vectors: *Shape:* (n, dim), float32, n at least 1.
+        token_spans: *Shape:* (n, 2), int32, characters of the passage.
+        min_similarity: cosine from which a match counts.
+    """
+    similarities = query_vectors @ vectors.T  # (n_q, n)
+    best = similarities.argmax(axis=1)
+    matches = tuple(
+        Match((int(asked[0]), int(asked[1])), (int(token_spans[place, 0]), int(token_spans[place, 1])), float(row[place]))
+        for asked, row, place in zip(query_spans, similarities, best.tolist(), strict=True)
+    )
+    return Evidence(query, passage.id, passage.text, window, matches, token_spans, similarities, min_similarity)
+
+
+def query_spans(encoder: TokenEncoder, query: str, n_q: int) -> NDArray[np.int32]:
+    """The characters of each query vector; all empty where an encoder of the user's own cannot say. *Shape:* (n_q, 2)."""
+    spans_of: Any = getattr(encoder, "query_spans", None)
+    spans = np.zeros((n_q, 2), np.int32) if spans_of is None else spans_of(query)
+    return spans if len(spans) == n_q else np.zeros((n_q, 2), np.int32)
+
+
+def spans_of_window(encoder: TokenEncoder, text: str, window: tuple[int, int], n: int) -> NDArray[np.int32] | None:
+    """The characters of a window's ``n`` vectors, without running a model.
+
+    None where the vectors are not one for each token: they were pooled, or the encoder is another one or cannot say.
+    """
+    windows_of: Any = getattr(encoder, "passage_spans", None)
+    for span, token_spans in [] if windows_of is None else windows_of(text):
+        if tuple(span) == tuple(window) and len(token_spans) == n:
+            found: NDArray[np.int32] = token_spans
+            return found
+    return None
+
+
+def best_window(
+    query_vectors: NDArray[np.float32], embeddings: TokenEmbeddings
+) -> tuple[tuple[int, int], NDArray[np.float32], NDArray[np.int32]]:
+    """Of one text's windows the one that scores highest, the first of equals: its span, vectors and token spans."""
+    best = int(maxsim(query_vectors, embeddings.vectors, embeddings.doclens).argmax())
+    start = int(embeddings.doclens[:best].sum())
+    tokens = slice(start, start + int(embeddings.doclens[best]))
+    first, last = embeddings.window_spans[best].tolist()
+    return (first, last), embeddings.vectors[tokens], embeddings.token_spans[tokens]

@@ -1,0 +1,340 @@
+"""Scores of one query against the segments of a snapshot: which windows may be good, how good roughly, and how good exactly.
+
+PLAID (Santhanam et al., CIKM 2022): query vectors probe their nearest centroids, inverted lists give candidate windows, and
+centroids alone rank these roughly. What is left is scored over residuals as bytes, and the best of that in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colbert_core import kernels
+from colbert_core.kernels import QueryBlocks, float_blocks, plain, scoring, scratch
+from colbert_core.threads import spread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from colbert_core.vectors.codec import ResidualCodec
+    from colbert_core.vectors.segment import Segment
+
+# What rounding a query and a window's vectors to bytes may change in a cosine: four times the standard deviation that was
+# measured, .0027. Errors of different query vectors partly cancel out, those of equal ones add up.
+_BYTE_ERROR = 0.011
+# Of windows that tie by their centroids, at most so many times as many as were asked for are scored further.
+_MOST_TIED = 4
+# Up to here the nearest are kept in order as they come; what comes later is rarely among them.
+_FEW_CELLS = 64
+# Windows that a thread scores at a time.
+_WINDOWS_AT_A_TIME = 2**12
+
+
+class KernelScorer:
+    """With the compiled kernels.
+
+    Attributes:
+        margin: what ``roughly`` may be wrong by.
+    """
+
+    def __init__(self, segments: Sequence[Segment], codec: ResidualCodec | None, query: NDArray[np.float32]) -> None:
+        self._segments = segments
+        self._codec = codec
+        self._query = plain(query)
+        self._isa = kernels.instruction_set()
+        # Where nothing else is approximate, errors that add up are provided for; for queries of ColBERT models that is three
+        # times as much.
+        together = 0.0 if codec is not None else float(np.linalg.norm(query.sum(axis=0)))
+        self.margin = _BYTE_ERROR * max(math.sqrt(len(query)), together)
+
+    @cached_property
+    def _blocks(self) -> QueryBlocks:
+        return QueryBlocks.of(self._query, -(-self._query.shape[1] // 16) * 16)
+
+    @cached_property
+    def _floats(self) -> NDArray[np.float32]:
+        return float_blocks(self._query)
+
+    @cached_property
+    def _tables(self) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+        """Cosines of query vectors and centroids at 16 bits and at 8. They lie in this thread's scratch memory."""
+        assert self._codec is not None
+        centroids, blocks = self._codec.rows, self._blocks
+        shape = (len(blocks.bytes), len(centroids.rows), kernels.BLOCK)
+        shorts = scratch.array("shorts", shape, np.int16)
+        bytes_ = scratch.array("bytes", shape, np.uint8)
+        scoring.score_centroids(
+            self._isa, centroids.rows, centroids.scale, blocks.bytes, blocks.scales, blocks.starts, shorts, bytes_
+        )
+        return shorts, bytes_
+
+    def shortlist(
+        self,
+        allowed: Sequence[NDArray[np.bool_]],
+        nprobe: int,
+        n_candidates: int | None,
+        n: int,
+        k: int,
+        open_centroids: NDArray[np.intp] | None,
+    ) -> list[NDArray[np.int32]]:
+        """All windows of the ``n`` passages that score highest by their centroids, of those that the lists lead to.
+
+        Args:
+            allowed: for each segment which windows count.
+            nprobe: centroids of each layer for each query vector.
+            n_candidates: about so many windows, those that are listed at the nearest centroids; None for all.
+            n: passages; equals of the last come as well, but not endlessly many.
+            k: so many passages are found in any case.
+            open_centroids: those that lead to an allowed window; None for all.
+
+        Returns:
+            For each segment the numbers of its windows, ascending.
+        """
+        found = self._candidates(allowed, nprobe, n_candidates, open_centroids)
+        if sum(map(len, found)) < k:
+            found = [np.flatnonzero(live).astype(np.int32) for live in allowed]
+        firsts, heights = self._passages(found)
+        if sum(map(len, firsts)) < k:
+            firsts, heights = self._passages([np.flatnonzero(live).astype(np.int32) for live in allowed])
+        together = heights[0] if len(heights) == 1 else np.concatenate(heights)
+        best = _parted(self._best(together, min(n, len(together))), [len(some) for some in heights])
+        return [
+            self._windows_of(number, some[places], allowed[number])
+            for number, (some, places) in enumerate(zip(firsts, best, strict=True))
+        ]
+
+    def _candidates(
+        self,
+        allowed: Sequence[NDArray[np.bool_]],
+        nprobe: int,
+        n_candidates: int | None,
+        open_centroids: NDArray[np.intp] | None,
+    ) -> list[NDArray[np.int32]]:
+        """The allowed windows that the nearest centroids of the query vectors lead to.
+
+        So many centroids of each layer: older vectors belong to the wider centroids of their time, which the later ones would
+        crowd out.
+        """
+        assert self._codec is not None
+        shorts, _ = self._tables
+        if open_centroids is not None:
+            closed = np.ones(shorts.shape[1], np.bool_)
+            closed[open_centroids] = False
+            shorts[:, closed] = kernels.NOWHERE  # no token of an allowed window is there
+        bounds = list(pairwise([*self._codec.layers, len(self._codec.centroids)]))
+        probed = []
+        for block in range(len(shorts)):
+            n_q = min(self._blocks.n_q - block * kernels.BLOCK, kernels.BLOCK)
+            probed += [_nearest(shorts, block, first, last, n_q, nprobe) for first, last in bounds]
+        if n_candidates is not None:
+            return self._most_listed(probed, allowed, n_candidates)
+        cells = probed[0][0].ravel() if len(probed) == 1 else np.concatenate([some.ravel() for some, _ in probed])
+        return [self._listed(number, cells, live) for number, live in enumerate(allowed)]
+
+    def _listed(self, number: int, cells: NDArray[np.int32], allowed: NDArray[np.bool_]) -> NDArray[np.int32]:
+        offsets, windows = self._lists(number)
+        marked = scratch.array("marked", allowed.shape, np.uint8, zeros=True)
+        found = scratch.array("found", (len(allowed) + 1,), np.int32)
+        return found[: scoring.listed_windows(cells, offsets, windows, allowed.view(np.uint8), marked, found)].copy()
+
+    def _most_listed(
+        self,
+        probed: list[tuple[NDArray[np.int32], NDArray[np.int16]]],
+        allowed: Sequence[NDArray[np.bool_]],
+        n: int,
+    ) -> list[NDArray[np.int32]]:
+        """About ``n`` windows, those that are listed at the nearest centroids."""
+        sizes = [len(live) for live in allowed]
+        total = sum(sizes)
+        sums = scratch.array("sums", (total,), np.int64)
+        sums[:] = 0
+        start = 0
+        for number, size in enumerate(sizes):
+            offsets, windows = self._lists(number)
+            some = slice(start, start + size)
+            for turn, (cells, cosines) in enumerate(probed):
+                scoring.accumulate(cells, cosines, offsets, windows, 1 + turn * kernels.BLOCK, sums[some])
+            if not allowed[number].all():
+                sums[some] *= allowed[number]
+            start += size
+        heights = sums.astype(np.uint32).view(np.int32)  # without the turns
+        chosen = self._best(heights, min(n, total))
+        return _parted(chosen[heights[chosen] > 0], sizes)
+
+    def _passages(self, windows: Sequence[NDArray[np.int32]]) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int32]]]:
+        """The first of each passage's windows, and how high the best of them scores with every token taken for its centroid."""
+        _, bytes_ = self._tables
+        firsts, heights = [], []
+        for number, some in enumerate(windows):
+            segment, scores = self._segments[number], np.empty(len(some), np.int32)
+            scoring.interact(bytes_, self._codes(number), segment.offsets, some, scores)
+            if segment.has_one_window_each:
+                firsts.append(some)
+                heights.append(scores)
+            else:
+                mine, best = np.empty_like(some), np.empty_like(scores)
+                count = scoring.passages_of(some, segment.plain_rows, scores, mine, best)
+                firsts.append(mine[:count])
+                heights.append(best[:count])
+        return firsts, heights
+
+    def _windows_of(self, number: int, firsts: NDArray[np.int32], allowed: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """A passage's best window need not be among the candidates: all of its windows."""
+        segment = self._segments[number]
+        if segment.has_one_window_each:
+            return firsts
+        found = scratch.array("found", (len(allowed) + 1,), np.int32)
+        return found[: scoring.windows_of(firsts, segment.plain_rows, allowed.view(np.uint8), found)].copy()
+
+    def _best(self, scores: NDArray[np.int32], n: int) -> NDArray[np.int32]:
+        """The places of the ``n`` highest scores and of equals of the last, ascending."""
+        if not n:
+            return np.empty(0, np.int32)
+        chosen = scratch.array("chosen", (len(scores),), np.int32)
+        counts = scratch.array("counts", (int(scores.max()) + 1,), np.int32)
+        return chosen[: scoring.best_of(scores, n, min(_MOST_TIED * n, len(scores)), chosen, counts)].copy()
+
+    def roughly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Scores of some windows of a segment over bytes. *Shape:* (n,), float32."""
+        scores = np.empty(len(windows), np.float32)
+        score = self._over_bytes(number) if self._codec is None else self._over_residuals(number)
+
+        def piece(start: int) -> None:
+            some = slice(start, start + _WINDOWS_AT_A_TIME)
+            score(windows[some], scores[some])
+
+        spread(piece, range(0, len(windows), _WINDOWS_AT_A_TIME))
+        return scores
+
+    def _over_bytes(self, number: int) -> Callable[[NDArray[np.int32], NDArray[np.float32]], None]:
+        segment, blocks = self._segments[number], self._blocks
+        rows = segment.byte_rows
+
+        def score(windows: NDArray[np.int32], scores: NDArray[np.float32]) -> None:
+            scoring.score_bytes(
+                self._isa,
+                rows.rows,
+                rows.scale,
+                segment.offsets,
+                windows,
+                blocks.bytes,
+                blocks.scales,
+                blocks.starts,
+                scores,
+            )
+
+        return score
+
+    def _over_residuals(self, number: int) -> Callable[[NDArray[np.int32], NDArray[np.float32]], None]:
+        assert self._codec is not None
+        segment, blocks, codec = self._segments[number], self._blocks, self._codec
+        codes, (shorts, _), (levels, scale) = self._codes(number), self._tables, codec.byte_levels
+        width = blocks.bytes.shape[1] * 4
+
+        def score(windows: NDArray[np.int32], scores: NDArray[np.float32]) -> None:
+            scoring.score_residuals(
+                self._isa,
+                codec.nbits,
+                codes,
+                segment.plain_residuals,
+                segment.plain_lengths,
+                segment.offsets,
+                windows,
+                levels,
+                scale,
+                blocks.bytes,
+                blocks.scales,
+                blocks.starts,
+                shorts,
+                scratch.array("rows", (4, width), np.uint8),
+                scores,
+            )
+
+        return score
+
+    def exactly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Scores of some windows of a segment in float32; each is the same in whatever company. *Shape:* (n,), float32."""
+        segment = self._segments[number]
+        scores = np.empty(len(windows), np.float32)
+        if segment.vectors is not None:
+            vectors = segment.plain_vectors
+
+            def piece(start: int) -> None:
+                some = slice(start, start + _WINDOWS_AT_A_TIME)
+                scoring.score_floats(self._isa, vectors, segment.offsets, windows[some], self._floats, scores[some])
+
+            spread(piece, range(0, len(windows), _WINDOWS_AT_A_TIME))
+            return scores
+        codec, codes = self._codec, self._codes(number)
+        assert codec is not None
+
+        def part(start: int) -> None:
+            some = slice(start, start + _WINDOWS_AT_A_TIME)
+            scoring.score_exactly(
+                self._isa,
+                codec.nbits,
+                codes,
+                segment.plain_residuals,
+                segment.offsets,
+                windows[some],
+                codec.centroids,
+                codec.padded_levels,
+                self._floats,
+                scratch.array("vectors", (segment.longest, codec.dim), np.float32),
+                scores[some],
+            )
+
+        spread(part, range(0, len(windows), _WINDOWS_AT_A_TIME))
+        return scores
+
+    def _codes(self, number: int) -> NDArray[Any]:
+        """The codes of a segment, all of which are centroids'."""
+        segment = self._segments[number]
+        assert self._codec is not None
+        if segment.largest_code >= len(self._codec.centroids):
+            raise IndexError(f"a code is {segment.largest_code}, but there are {len(self._codec.centroids)} centroids")
+        return segment.plain_codes
+
+    def _lists(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        assert self._codec is not None
+        lists = self._segments[number].lists
+        assert lists is not None
+        return lists.by_centroid(len(self._codec.centroids), len(self._segments[number].rows))
+
+
+def _nearest(
+    shorts: NDArray[np.int16], block: int, first: int, last: int, n_q: int, nprobe: int
+) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
+    """For each query vector of a block the nearest centroids and their cosines, nearest first, -1 where there are too few.
+
+    Returns:
+        *Shape:* (32, n) each.
+    """
+    n = min(nprobe, last - first)
+    cells, cosines = np.empty((kernels.BLOCK, n), np.int32), np.empty((kernels.BLOCK, n), np.int16)
+    if n <= _FEW_CELLS:
+        scoring.nearest_cells(shorts, block, first, last, n_q, cells, cosines)
+        return cells, cosines
+    some = shorts[block, first:last].T  # (32, n_centroids)
+    order = np.argsort(-some.astype(np.int32), axis=1, kind="stable")[:, :n]
+    cosines[:] = np.take_along_axis(some, order, axis=1)
+    cells[:] = np.where(cosines == kernels.NOWHERE, -1, first + order)
+    cells[n_q:] = -1
+    return cells, cosines
+
+
+def _parted(places: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
+    """Ascending places in a row of parts as places in each part."""
+    if len(sizes) == 1:
+        return [places]
+    starts = np.cumsum([0, *sizes])
+    bounds = np.searchsorted(places, starts)
+    return [
+        (places[first:last] - start).astype(np.int32) for first, last, start in zip(bounds, bounds[1:], starts, strict=False)
+    ]

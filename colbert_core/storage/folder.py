@@ -1,0 +1,97 @@
+"""What may lie in the folder of an index."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+from typing import TYPE_CHECKING
+
+from colbert_core.errors import (
+    DamagedIndexError,
+    IndexExistsError,
+    IndexNotFoundError,
+    UnsupportedIndexError,
+)
+from colbert_core.storage.database import count_tables
+from colbert_core.storage.durable import disk_errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+DATABASE = "index.sqlite"
+FILES = "files"
+SIDE_FILES = ("-wal", "-shm", "-journal")
+OUR_FILE = re.compile(r"[0-9a-f]{64}|[0-9a-f]{32}\.unfinished")
+# Told apart from other SQLite databases by PRAGMA application_id: "ColB".
+APPLICATION = 0x436F6C42
+
+
+def check_free(folder: Path, *, overwrite: bool) -> None:
+    """Whether an index may be made here.
+
+    Raises:
+        IndexExistsError: it may not.
+    """
+    if not folder.exists() or is_vacant(folder):
+        return
+    if not (_is_ours(folder) and (folder / DATABASE).is_file()):
+        raise IndexExistsError(f"{folder} exists already and holds no index, or more than that; choose another path.")
+    if not overwrite:
+        raise IndexExistsError(
+            f"{folder} is an index already; open it with Index.open, or overwrite it (overwrite=True, --overwrite)."
+        )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds nothing but what an index has there."""
+    databases = (DATABASE, f"{DATABASE}.unfinished")
+    ours = {FILES, *databases, *(f"{name}{end}" for name in databases for end in SIDE_FILES)}
+    if not folder.is_dir() or {entry.name for entry in folder.iterdir()} - ours:
+        return False
+    return all(OUR_FILE.fullmatch(entry.name) for entry in (folder / FILES).glob("*"))
+
+
+def is_vacant(folder: Path) -> bool:
+    """Whether a folder is empty, or the making of an index was cut off there."""
+    if not _is_ours(folder):
+        return False
+    database = folder / DATABASE
+    if not database.exists():
+        return True
+    try:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            return not count_tables(connection)
+    except sqlite3.Error:
+        return False
+
+
+def check_database(folder: Path) -> None:
+    """Whether a folder holds an index, without touching anything: opening a database of something else would change it.
+
+    Raises:
+        IndexNotFoundError: there is none.
+        UnsupportedIndexError: something else is there.
+        DamagedIndexError: the database is no database.
+    """
+    database = folder / DATABASE
+    if not folder.exists():
+        raise IndexNotFoundError(f"There is no index at {folder}; make one with Index.create or `colbert index`.")
+    if not database.is_file():
+        raise IndexNotFoundError(f"{folder} holds no index: there is no {DATABASE} in it.")
+    with disk_errors(database), database.open("rb") as file:
+        header = file.read(100)
+    if not header:
+        raise IndexNotFoundError(f"{folder} holds no index: its making was interrupted. Make it again.")
+    if header[:16] != b"SQLite format 3\0":
+        raise DamagedIndexError(f"{database} is no SQLite database; restore the index from a copy.")
+    log = database.with_name(f"{DATABASE}-wal")
+    has_log = log.exists() and log.stat().st_size > 0
+    # The header is as it was before what the log still holds. See "The SQLite file format", section 1.3.
+    if int.from_bytes(header[68:72], "big") != APPLICATION and not has_log and any(header[28:32]):
+        address = f"{database.absolute().as_uri()}?mode=ro&immutable=1"
+        with disk_errors(database), contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+            has_tables = count_tables(connection)
+        if has_tables:
+            raise UnsupportedIndexError(f"{database} is an SQLite database of something else, not an index.")

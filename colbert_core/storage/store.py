@@ -1,0 +1,333 @@
+"""What an index holds, kept so that nothing is lost: SQLite for everything that changes, files that never change for vectors.
+
+A folder on disk::
+
+    index.sqlite         passages, their metadata in a searchable form, which files belong to the index, a generation counter
+    files/<hash>         arrays (see ``arrays``), named by their content; written and synced before the transaction naming them
+
+A commit is one SQLite transaction, so atomicity, durability, locking between processes and recovery are SQLite's. Small
+arrays lie in SQLite as well. The same code keeps an index in memory, over one connection to a private database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colbert_core.errors import (
+    IndexExistsError,
+    IndexLockedError,
+    IndexNotFoundError,
+    IndexWriteError,
+    StorageError,
+    UnsupportedIndexError,
+)
+from colbert_core.storage.database import Connection, Connections, count_tables, roll_back
+from colbert_core.storage.durable import disk_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+from colbert_core.storage.changes import Changes, StaleRead
+from colbert_core.storage.durable import step, sync, sync_folder, write_synced
+from colbert_core.storage.folder import APPLICATION, DATABASE, FILES, SIDE_FILES, check_database, check_free, is_vacant
+from colbert_core.storage.transaction import Reader, Writer, write_about
+
+FORMAT = 2
+"""Version of the layout; raise it when an older version of this package would misread what is written."""
+# How long overwriting waits for a writer of the index that is there.
+_TIMEOUT = 60.0
+
+_SCHEMA = """
+CREATE TABLE about(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE passages(row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, metadata TEXT NOT NULL);
+CREATE TABLE fields(path TEXT, kind TEXT, value, row INTEGER, PRIMARY KEY (path, kind, value, row)) WITHOUT ROWID;
+CREATE INDEX fields_of_row ON fields(row);
+CREATE TABLE files(
+    name TEXT PRIMARY KEY, kind TEXT NOT NULL, position INTEGER NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL, data BLOB
+);
+CREATE TABLE dead(row INTEGER PRIMARY KEY);
+"""
+
+
+class Store:
+    """The passages and files of one index. Any number of threads and processes may read while one writes."""
+
+    def __init__(self, folder: Path | None, *, timeout: float) -> None:
+        """``create`` and ``open`` are the doors.
+
+        Args:
+            folder: None for memory.
+            timeout: seconds to wait for another writer.
+        """
+        self.folder = None if folder is None else folder.absolute()  # the working folder may change
+        self.connections = Connections(None if self.folder is None else self.folder / DATABASE, timeout)
+        self.memory: dict[str, bytes] = {}  # the files of an index in memory
+
+    @classmethod
+    def create(cls, folder: Path | None, about: Mapping[str, Any], *, overwrite: bool, timeout: float) -> Store:
+        """Make an empty store; on disk it is there, whole, once a single SQLite transaction is.
+
+        Raises:
+            IndexExistsError: there is something at the folder.
+        """
+        store = cls(folder, timeout=timeout)
+        if folder is not None:
+            with disk_errors(folder):
+                if folder.exists() and not is_vacant(folder):
+                    check_free(folder, overwrite=overwrite)
+                    return cls._emptied(folder, about, timeout=timeout)
+                (folder / FILES).mkdir(parents=True, exist_ok=True)
+        try:
+            with store.connections.used(create=True) as connection, disk_errors(folder):
+                connection.execute("BEGIN IMMEDIATE")
+                if count_tables(connection):
+                    raise IndexExistsError(f"{folder} has become an index meanwhile; open it with Index.open.")
+                for statement in _SCHEMA.strip().split(";\n"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id = {APPLICATION}")
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
+                start = {"identity": uuid.uuid4().hex, "generation": 0, "next_row": 1}
+                write_about(connection, {**start, **about})
+                step("schema written")
+                connection.execute("COMMIT")
+                step("created")
+                if folder is not None:
+                    sync_folder(folder)
+                    sync_folder(folder.absolute().parent)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def _emptied(cls, folder: Path, about: Mapping[str, Any], *, timeout: float) -> Store:
+        """The store in this folder, with nothing in it any more; whoever reads it sees the old state or the new."""
+        store = cls._to_overwrite(folder, timeout=timeout)
+        try:
+            with store.write() as writer:
+                unset = dict.fromkeys(writer.about().keys() - about.keys() - {"generation", "next_row"})
+                rows = writer.rows()
+                writer.commit(
+                    Changes(
+                        about={**unset, **about, "identity": uuid.uuid4().hex},
+                        removed=rows,
+                        buried=[*rows, *writer.dead().tolist()],
+                        dropped=[file.name for file in writer.files()],
+                    )
+                )
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def _to_overwrite(cls, folder: Path, *, timeout: float) -> Store:
+        try:
+            return cls.open(folder, timeout=timeout)
+        except IndexLockedError:
+            raise
+        except StorageError as error:
+            raise IndexExistsError(
+                f"{folder} holds no index that can be overwritten ({error}); remove it yourself, or choose another path."
+            ) from error
+
+    @classmethod
+    def open(cls, folder: Path, *, timeout: float) -> Store:
+        """Open the store in a folder, for reading only if the folder cannot be written to.
+
+        Raises:
+            IndexNotFoundError: there is none.
+            DamagedIndexError: one of its files is missing or cut short.
+            UnsupportedIndexError: a newer or much older version wrote it, or something else did.
+        """
+        check_database(folder)
+        store = cls(folder, timeout=timeout)
+        try:
+            with store.connections.used() as connection, disk_errors(folder):
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                if not count_tables(connection):
+                    raise IndexNotFoundError(f"{folder} holds no index: its making was interrupted. Make it again.")
+            if version > FORMAT:
+                raise UnsupportedIndexError(
+                    f"{folder} has format {version}, and this version of colbert-retrievers reads up to {FORMAT}; update it."
+                )
+            if version < FORMAT:
+                raise UnsupportedIndexError(f"{folder} has format {version}, which is no longer read; build the index again.")
+            for _ in range(100):  # a writer may replace files meanwhile
+                with contextlib.suppress(StaleRead), store.read() as reader:
+                    for file in reader.files():
+                        reader.load(file)
+                    break
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def from_bytes(cls, database: bytes, memory: dict[str, bytes], *, timeout: float) -> Store:
+        """What ``to_bytes`` gave, in memory."""
+        store = cls(None, timeout=timeout)
+        with store.connections.used(create=True) as connection:
+            connection.deserialize(database)
+        store.memory = dict(memory)
+        return store
+
+    def to_bytes(self) -> tuple[bytes, dict[str, bytes]]:
+        """A store in memory as values that can be pickled."""
+        with self.read() as reader, reader.moment():
+            return reader.connection.serialize(), {file.name: self.memory[file.name] for file in reader.files()}
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Reader]:
+        """One state of the store, for a moment; whoever holds it keeps SQLite from cleaning up its log."""
+        with self.connections.used() as connection:
+            if self.folder is not None:
+                with disk_errors(self.folder):
+                    connection.execute("BEGIN")
+            yield Reader(self, connection)
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Writer]:
+        """Hold the write lock of the index; commit inside it, once. Without a commit nothing changes.
+
+        Raises:
+            IndexLockedError: another writer holds it for longer than the timeout.
+            ReadOnlyIndexError: the folder cannot be written to.
+        """
+        with self.connections.writing() as connection:
+            writer = Writer(self, connection)
+            try:
+                step("locked")
+                writer.collect()
+                yield writer
+            finally:
+                if self.folder is not None:
+                    roll_back(connection)
+                self._collect_after(connection)
+
+    def _collect_after(self, connection: Connection) -> None:
+        """Remove the files that a commit left behind; what cannot be done now, the next writer will do."""
+        with contextlib.suppress(sqlite3.Error, OSError, StorageError):
+            if self.folder is not None:
+                self.connections.tidy(connection)
+                connection.execute("PRAGMA busy_timeout = 0")
+                connection.execute("BEGIN IMMEDIATE")
+            Writer(self, connection).collect()
+            if self.folder is not None:
+                roll_back(connection)
+            step("collected")
+
+    def copy(self, folder: Path, *, overwrite: bool = False) -> None:
+        """Write the newest state to a new folder, which is an index once this returns and not before.
+
+        Args:
+            folder: new or empty.
+            overwrite: it may be an index, which is replaced in one transaction. Who has it open reads its old state, or is
+                told that it was overwritten, and can no longer write to it.
+
+        Raises:
+            IndexExistsError: there is something at the folder.
+            IndexLockedError: another writer holds the lock of that index for longer than the timeout.
+            StaleRead: a writer replaced a file of an index in memory meanwhile; begin again.
+        """
+        if folder.exists() and not is_vacant(folder):
+            if not overwrite:
+                raise IndexExistsError(f"{folder} exists already; choose another path, or overwrite it (overwrite=True).")
+            check_free(folder, overwrite=True)
+            self._replace(folder)
+            return
+        with self.read() as reader, reader.moment(), disk_errors(folder):
+            (folder / FILES).mkdir(parents=True, exist_ok=True)
+            for file in reader.files():
+                data = reader.bytes_of(file)
+                if data is not None:
+                    write_synced(folder / FILES / file.name, [data.data])
+            sync_folder(folder / FILES)
+            unfinished = folder / f"{DATABASE}.unfinished"
+            for name in (unfinished.name, *(f"{unfinished.name}{end}" for end in SIDE_FILES)):
+                (folder / name).unlink(missing_ok=True)
+            with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as target:
+                reader.connection.backup(target)
+                target.execute("UPDATE about SET value = ? WHERE key = 'identity'", (uuid.uuid4().hex,))
+                target.execute("PRAGMA journal_mode = WAL")
+            with unfinished.open("rb+") as database:
+                sync(database.fileno())
+            unfinished.replace(folder / DATABASE)
+            sync_folder(folder)
+            sync_folder(folder.absolute().parent)
+
+    def _replace(self, folder: Path) -> None:
+        target = Store._to_overwrite(folder, timeout=self.connections.timeout)
+        try:
+            with target.write() as writer, self.read() as reader, reader.moment(), disk_errors(folder):
+                (folder / FILES).mkdir(exist_ok=True)
+                for file in reader.files():
+                    data = reader.bytes_of(file)
+                    if data is not None and not (folder / FILES / file.name).exists():
+                        unfinished = folder / FILES / f"{uuid.uuid4().hex}.unfinished"
+                        write_synced(unfinished, [data.data])
+                        unfinished.replace(folder / FILES / file.name)
+                sync_folder(folder / FILES)
+                writer.take_over(reader)
+        finally:
+            target.close()
+
+    def vacuum(self) -> None:
+        """Give back the room of what was deleted; another time, if somebody else is at work or there is no room for it."""
+        guard = self.connections.only if self.folder is None else contextlib.nullcontext()
+        with (
+            self.connections.used() as connection,
+            guard,
+            contextlib.suppress(IndexLockedError, IndexWriteError),
+            disk_errors(self.folder),
+        ):
+            connection.execute("PRAGMA busy_timeout = 0")
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # or the log keeps as much room as the whole database
+
+    def close(self) -> None:
+        """Let go of everything; see ``Connections.close``."""
+        self.connections.close()
+        self.memory = {}
+
+
+@contextlib.contextmanager
+def made_aside(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A path beside ``folder`` for a new index, which takes that place when the block ends, and is removed if it fails.
+
+    Args:
+        folder: where the index is to be.
+        overwrite: it may take the place of another index, which stays until then.
+
+    Raises:
+        IndexExistsError: there is something at the folder.
+    """
+    check_free(folder, overwrite=overwrite)
+    parent = folder.absolute().parent
+    with disk_errors(folder):
+        parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=parent))
+    try:
+        yield work / "new"
+        check_free(folder, overwrite=overwrite)
+        if folder.exists() and not is_vacant(folder):
+            # Not by renaming: who has the old index open would go on with it, and remove the files of the new one.
+            made = Store.open(work / "new", timeout=_TIMEOUT)
+            try:
+                made.copy(folder, overwrite=True)
+            finally:
+                made.close()
+        else:
+            with disk_errors(folder):
+                if folder.exists():
+                    folder.rename(work / "old")
+                (work / "new").rename(folder)
+                sync_folder(parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Texts before they are encoded: documents read, lines, and where to cut."""

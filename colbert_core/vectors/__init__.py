@@ -1,0 +1,1 @@
+"""Token vectors: MaxSim, packing, pooling, compression and inverted lists."""

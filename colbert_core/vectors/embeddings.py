@@ -1,0 +1,137 @@
+"""Queries as matrices, and vectors that were made elsewhere as if an encoder had just made them."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder
+from colbert_core.vectors.maxsim import unit_vectors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+
+def encode_queries(encoder: TokenEncoder, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+    """The encoder's matrices for these texts, if they can be scored; an encoder of the user's own may be wrong.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    matrices = list(encoder.encode_queries(texts))
+    if len(matrices) != len(texts):
+        raise ValueError(f"The encoder's query vectors cannot be used: {len(texts)} queries gave {len(matrices)} matrices.")
+    for position, matrix in enumerate(matrices):
+        shape = getattr(matrix, "shape", None)
+        if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or not len(matrix) or matrix.shape[1] != encoder.dim:
+            problem = f"must be an array of shape (n, {encoder.dim}) with n >= 1, got {type(matrix).__name__} {shape}"
+        elif matrix.dtype != np.float32 or not np.allclose(np.linalg.norm(matrix, axis=1), 1, atol=1e-2):
+            problem = f"must be float32 with rows of length 1, got {matrix.dtype} and lengths {np.linalg.norm(matrix, axis=1)}"
+        else:
+            continue
+        raise ValueError(f"The encoder's query vectors cannot be used: those of query {position} {problem:.200}.")
+    return matrices
+
+
+def query_matrices(
+    queries: list[str | NDArray[np.float32]], dim: int, encoder: Callable[[], TokenEncoder]
+) -> list[NDArray[np.float32]]:
+    """Texts encoded together, and matrices with their rows scaled to length 1, in the order given.
+
+    Args:
+        queries: texts, or *Shape:* (n_q, dim).
+        dim: components of a vector.
+        encoder: gives the encoder, and is asked only if there is a text.
+
+    Raises:
+        TypeError: a query is neither.
+        ValueError: a matrix is of another dim, or has rows that are zero or not finite.
+    """
+    for position, query in enumerate(queries):
+        if not isinstance(query, str | np.ndarray):
+            raise TypeError(f"Query {position} must be a str or a NumPy array of vectors, got {type(query).__name__}.")
+    texts = [query for query in queries if isinstance(query, str)]
+    encoded = iter(encode_queries(encoder(), texts) if texts else [])
+    return [
+        unit_vectors(query, dim, f"Query {position}") if isinstance(query, np.ndarray) else next(encoded)
+        for position, query in enumerate(queries)
+    ]
+
+
+def vectors_for(
+    passages: Iterable[Passage], embeddings: Iterable[NDArray[np.float32]] | TokenEmbeddings, dim: int
+) -> Callable[[list[Passage]], TokenEmbeddings]:
+    """A function that gives the vectors of the passages that come next; called with none, it sees that none are left over."""
+    total = len(passages) if isinstance(passages, (list, tuple)) else None
+    if isinstance(embeddings, TokenEmbeddings):
+        n_texts = int(embeddings.owners[-1]) + 1 if len(embeddings.owners) else 0
+        ends = token_ends(embeddings)
+        source: Iterator[Any] = (of_owner(embeddings, owner, ends) for owner in range(n_texts))
+        given: int | None = n_texts
+    else:
+        source = iter(embeddings)
+        given = len(embeddings) if isinstance(embeddings, (list, tuple, np.ndarray)) else total
+    if total is not None and given != total:
+        raise ValueError(f"There are {total} passages but embeddings for {given}; give one array for each passage.")
+
+    def following(batch: list[Passage]) -> TokenEmbeddings:
+        arrays = list(islice(source, len(batch) or 1))
+        if len(arrays) != len(batch):
+            fewer = "fewer" if batch else "more"
+            raise ValueError(f"There are {fewer} embeddings than passages; give one array for each passage.")
+        return _packed(
+            [
+                vectors
+                if isinstance(vectors, TokenEmbeddings)
+                else _one_window(passage, unit_vectors(vectors, dim, f"Embeddings of passage {passage.id!r}"))
+                for passage, vectors in zip(batch, arrays, strict=True)
+            ],
+            dim,
+        )
+
+    return following
+
+
+def token_ends(embeddings: TokenEmbeddings) -> NDArray[np.int64]:
+    """Where the tokens of each window end, with a 0 before. *Shape:* (n_windows + 1,)."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(embeddings.doclens, dtype=np.int64)])
+
+
+def embeddings_of(embeddings: TokenEmbeddings, owners: Sequence[int]) -> TokenEmbeddings:
+    """Those of some of the texts, one after the other in the order given."""
+    ends = token_ends(embeddings)
+    return _packed([of_owner(embeddings, owner, ends) for owner in owners], embeddings.vectors.shape[1])
+
+
+def of_owner(embeddings: TokenEmbeddings, owner: int, ends: NDArray[np.int64]) -> TokenEmbeddings:
+    """The embeddings of one text; ``ends`` are ``token_ends`` of them all."""
+    first, last = np.searchsorted(embeddings.owners, [owner, owner + 1]).tolist()
+    windows, tokens = slice(first, last), slice(int(ends[first]), int(ends[last]))
+    return TokenEmbeddings(
+        embeddings.vectors[tokens],
+        embeddings.token_spans[tokens],
+        embeddings.doclens[windows],
+        embeddings.window_spans[windows],
+        np.zeros(last - first, np.int32),
+    )
+
+
+def _one_window(passage: Passage, vectors: NDArray[np.float32]) -> TokenEmbeddings:
+    spans = np.zeros((len(vectors), 2), np.int32)
+    window = np.array([[0, len(passage.text)]], np.int32)
+    return TokenEmbeddings(vectors, spans, np.array([len(vectors)], np.int32), window, np.zeros(1, np.int32))
+
+
+def _packed(each: list[TokenEmbeddings], dim: int) -> TokenEmbeddings:
+    """The embeddings of several texts one after the other."""
+    if not each:
+        empty, counts = np.empty((0, 2), np.int32), np.empty(0, np.int32)
+        return TokenEmbeddings(np.empty((0, dim), np.float32), empty, counts, empty, counts)
+    owners = np.repeat(np.arange(len(each), dtype=np.int32), [len(one.doclens) for one in each])
+    columns = ("vectors", "token_spans", "doclens", "window_spans")
+    packed = {name: np.concatenate([getattr(one, name) for one in each]) for name in columns}
+    return TokenEmbeddings(**packed, owners=owners).check(len(each), dim)

@@ -1,0 +1,236 @@
+"""A part of an index that never changes: windows with their vectors, compressed or not. It may lie in a memory map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from colbert_core.vectors.inverted_lists import InvertedLists
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from colbert_core.kernels import ByteRows
+    from colbert_core.types import TokenEmbeddings
+    from colbert_core.vectors.codec import ResidualCodec
+
+
+# What the kernels take for granted.
+_DTYPES = {
+    "rows": ("<i8",),
+    "spans": ("<i4",),
+    "doclens": ("<i4",),
+    "vectors": ("<f4",),
+    "codes": ("<u2", "<u4"),
+    "residuals": ("|u1",),
+    "lengths": ("<u2",),
+    "list_centroids": ("<u2", "<u4"),
+    "list_offsets": ("<i8",),
+    "list_windows": ("<i4",),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Windows in the order of their passages' rows. Either ``vectors``, or ``codes``, ``residuals`` and ``lists``.
+
+    Attributes:
+        rows: *Shape:* (n_windows,), int64, ascending; each window's passage.
+        spans: *Shape:* (n_windows, 2), int32, characters of the passage, half-open.
+        doclens: *Shape:* (n_windows,), int32, tokens of each window, at least 1.
+        vectors: *Shape:* (n_tokens, dim), float32, unit rows; or None.
+        codes: *Shape:* (n_tokens,), uint16 or uint32; or None.
+        residuals: *Shape:* (n_tokens, width), uint8; or None.
+        lengths: *Shape:* (n_tokens,), uint16, of ``ResidualCodec.inverse_lengths``; or None.
+        lists: of the codes; or None.
+    """
+
+    rows: NDArray[np.int64]
+    spans: NDArray[np.int32]
+    doclens: NDArray[np.int32]
+    vectors: NDArray[np.float32] | None = None
+    codes: NDArray[Any] | None = None
+    residuals: NDArray[np.uint8] | None = None
+    lengths: NDArray[np.uint16] | None = None
+    lists: InvertedLists | None = None
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]], dim: int, codec: ResidualCodec | None) -> Segment:
+        """What ``merged_arrays`` gave, perhaps by way of a file.
+
+        Raises:
+            ValueError: arrays are missing or do not fit together. Only what has a number per window is read.
+        """
+        # A memory map is an array that takes 5 us longer to index; what lies under it stays mapped.
+        arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        for name, array in arrays.items():
+            if array.dtype.str not in _DTYPES.get(name, (array.dtype.str,)):
+                raise ValueError(f"its {name} are {array.dtype}")
+        try:
+            rows, spans, doclens = arrays["rows"], arrays["spans"], arrays["doclens"]
+            if codec is None:
+                segment = cls(rows, spans, doclens, vectors=arrays["vectors"])
+                tokens, shape = arrays["vectors"], (dim,)
+            else:
+                lists = InvertedLists(arrays["list_centroids"], arrays["list_offsets"], arrays["list_windows"])
+                codes, tokens, shape = arrays["codes"], arrays["residuals"], (-(-dim * codec.nbits // 8),)
+                if not len(codes) == len(arrays["lengths"]) == len(tokens) or len(lists.offsets) != len(lists.centroids) + 1:
+                    raise ValueError("its arrays differ in length")
+                segment = cls(rows, spans, doclens, codes=codes, residuals=tokens, lengths=arrays["lengths"], lists=lists)
+        except KeyError as error:
+            raise ValueError(f"it has no array {error}") from None
+        if len(doclens) != len(rows) or spans.shape != (len(rows), 2) or tokens.shape[1:] != shape:
+            raise ValueError("its arrays differ in length")
+        if (rows[1:] < rows[:-1]).any() or (doclens < 1).any() or int(doclens.sum(dtype=np.int64)) != len(tokens):
+            raise ValueError("its windows are damaged")
+        return segment
+
+    @cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """Where the tokens of each window end. *Shape:* (n_windows,)."""
+        return np.cumsum(self.doclens, dtype=np.int64)
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where the tokens of each window begin, and the last ones end. *Shape:* (n_windows + 1,)."""
+        return np.concatenate([np.zeros(1, np.int64), self.ends])
+
+    @cached_property
+    def has_one_window_each(self) -> bool:
+        """Whether no passage has several windows."""
+        return bool((np.diff(self.rows) > 0).all())
+
+    # What the kernels read: views of the same memory, and the largest code, which says whether all are centroids'.
+
+    @cached_property
+    def plain_rows(self) -> NDArray[np.int64]:
+        """``rows`` for the kernels."""
+        return _plain(self.rows)
+
+    @cached_property
+    def plain_codes(self) -> NDArray[Any]:
+        """``codes`` for the kernels."""
+        return _plain(self.codes)
+
+    @cached_property
+    def plain_residuals(self) -> NDArray[np.uint8]:
+        """``residuals`` for the kernels."""
+        return _plain(self.residuals)
+
+    @cached_property
+    def plain_lengths(self) -> NDArray[np.uint16]:
+        """``lengths`` for the kernels."""
+        return _plain(self.lengths)
+
+    @cached_property
+    def plain_vectors(self) -> NDArray[np.float32]:
+        """``vectors`` for the kernels."""
+        return _plain(self.vectors)
+
+    @cached_property
+    def byte_rows(self) -> ByteRows:
+        """``vectors`` as bytes, in memory: a quarter of their size."""
+        from colbert_core.kernels import ByteRows
+
+        return ByteRows.of(self.plain_vectors)
+
+    @cached_property
+    def largest_code(self) -> int:
+        """The largest of the codes, -1 if there is none."""
+        return int(self.plain_codes.max()) if len(self.plain_codes) else -1
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest window."""
+        return int(self.doclens.max()) if len(self.doclens) else 0
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all windows."""
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def tokens_of(self, windows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """The token numbers of these windows, one window after the other."""
+        doclens = self.doclens[windows].astype(np.int64)
+        firsts = self.ends[windows] - doclens
+        shifts = firsts - (np.cumsum(doclens) - doclens)
+        tokens: NDArray[np.int64] = np.arange(int(doclens.sum()), dtype=np.int64) + np.repeat(shifts, doclens)
+        return tokens
+
+    def vectors_of(self, tokens: NDArray[np.int64] | slice, codec: ResidualCodec | None) -> NDArray[np.float32]:
+        """The vectors of these tokens, decompressed if need be. *Shape:* (n, dim), float32.
+
+        Raises:
+            IndexError: a code is no centroid's; the file is damaged.
+        """
+        if self.vectors is not None:
+            return self.vectors[tokens]
+        assert codec is not None and self.codes is not None and self.residuals is not None
+        return codec.decompress(self.codes[tokens], self.residuals[tokens])
+
+    def windows_of(self, rows: NDArray[np.int64]) -> NDArray[np.intp]:
+        """The windows of these passages. *Shape:* (n,), ascending.
+
+        Args:
+            rows: *Shape:* (m,), ascending.
+        """
+        firsts, ends = (np.searchsorted(self.rows, rows, side=side) for side in ("left", "right"))
+        counts = ends - firsts
+        windows: NDArray[np.intp] = np.arange(counts.sum()) + np.repeat(firsts - (np.cumsum(counts) - counts), counts)
+        return windows
+
+    def find(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which windows are of these passages. *Shape:* (n_windows,), bool.
+
+        Args:
+            rows: *Shape:* (m,), ascending.
+        """
+        found = np.zeros(len(self.rows), np.bool_)
+        found[self.windows_of(rows)] = True
+        return found
+
+
+def _plain(array: NDArray[Any] | None) -> NDArray[Any]:
+    from colbert_core.kernels import plain  # here, because a small index needs no kernels
+
+    assert array is not None
+    return plain(array)
+
+
+def as_segment(embeddings: TokenEmbeddings) -> Segment:
+    """Token embeddings as a segment; the rows are their ``owners``."""
+    return Segment(
+        rows=embeddings.owners.astype(np.int64),
+        spans=embeddings.window_spans.astype(np.int32),
+        doclens=embeddings.doclens.astype(np.int32),
+        vectors=embeddings.vectors,
+    )
+
+
+def merged_arrays(parts: Sequence[tuple[Segment, NDArray[np.bool_]]]) -> dict[str, list[NDArray[Any]]]:
+    """The chosen windows of several segments as the arrays of one, each in pieces; all compressed by one codec, or none.
+
+    Args:
+        parts: segments in the order of their rows, each with the windows to take, *Shape:* (n_windows,), bool.
+    """
+    arrays: dict[str, list[NDArray[Any]]] = {"rows": [], "spans": [], "doclens": []}
+    for segment, kept in parts:
+        arrays["rows"].append(segment.rows[kept])
+        arrays["spans"].append(segment.spans[kept])
+        arrays["doclens"].append(segment.doclens[kept])
+        tokens = slice(None) if kept.all() else segment.tokens_of(np.flatnonzero(kept))
+        for name in ("vectors",) if segment.vectors is not None else ("codes", "residuals", "lengths"):
+            arrays.setdefault(name, []).append(getattr(segment, name)[tokens])
+    if "codes" in arrays:
+        widest = np.result_type(*arrays["codes"])  # 16 bits are enough until a codec has more than 65,536 centroids
+        arrays["codes"] = [codes.astype(widest, copy=False) for codes in arrays["codes"]]
+        lists = InvertedLists.build(np.concatenate(arrays["codes"]), np.concatenate(arrays["doclens"]))
+        arrays["list_centroids"] = [lists.centroids]
+        arrays["list_offsets"] = [lists.offsets]
+        arrays["list_windows"] = [lists.windows]
+    return arrays

@@ -1,0 +1,77 @@
+"""What an index holds at one moment: segments, which of their windows are live, and the codec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from colbert_core.vectors.segment import as_segment
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from colbert_core.types import TokenEmbeddings
+    from colbert_core.vectors.codec import ResidualCodec
+    from colbert_core.vectors.segment import Segment
+
+
+@dataclass(frozen=True)
+class Part:
+    """A segment and which of its windows count.
+
+    Attributes:
+        segment: windows.
+        live: *Shape:* (n_windows,), bool, False where the passage was deleted or replaced.
+    """
+
+    segment: Segment
+    live: NDArray[np.bool_]
+
+    @cached_property
+    def n_passages(self) -> int:
+        """Passages that count."""
+        return _count_rows(self.segment.rows[self.live])
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What an index held at one moment. It never changes, so a search needs no lock.
+
+    Attributes:
+        parts: all compressed by ``codec``, or none.
+        codec: None where the vectors are kept as they are.
+    """
+
+    parts: tuple[Part, ...]
+    codec: ResidualCodec | None = None
+
+
+def _count_rows(rows: NDArray[np.int64]) -> int:
+    return int(np.count_nonzero(np.diff(rows))) + 1 if len(rows) else 0
+
+
+def vectors_of(snapshot: Snapshot, row: int, span: tuple[int, int] | None = None) -> NDArray[np.float32]:
+    """The vectors of a live passage, or of its window with this span. *Shape:* (n, dim), float32.
+
+    Raises:
+        KeyError: the snapshot has no such passage.
+        IndexError: a file is damaged.
+    """
+    for part in snapshot.parts:
+        segment = part.segment
+        windows = segment.windows_of(np.array([row]))
+        windows = windows[part.live[windows]]
+        if span is not None:
+            windows = windows[(segment.spans[windows] == span).all(axis=1)][:1]
+        if len(windows):
+            return np.array(segment.vectors_of(segment.tokens_of(windows), snapshot.codec))
+    raise KeyError(row)
+
+
+def as_snapshot(embeddings: TokenEmbeddings) -> Snapshot:
+    """Token embeddings as something to search; the rows are their ``owners``."""
+    segment = as_segment(embeddings)
+    return Snapshot((Part(segment, np.ones(len(segment.rows), np.bool_)),))

@@ -1,0 +1,1 @@
+"""Parts that tests of several folders build: encoders and checkpoints, vectors, and indexes of other libraries."""

@@ -1,0 +1,232 @@
+"""Tiny random checkpoints of every backbone in every format, written by the tests; none holds anyone else's weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from builders.encoders import write_tokenizer
+
+HIDDEN = 32
+TEXT = [
+    "What animation studio did Miyazaki found? Cats purr when they are content, dogs bark.",
+    "The cat sat on a mat; rust is a language of systems: happy pets (and others) purr, bark!",
+]
+
+BACKBONES = ["bert", "electra", "roberta", "xlm-roberta", "deberta-v2", "modernbert"]
+
+
+def write_backbone(folder: Path, kind: str, *, added: list[str] = ()) -> torch.nn.Module:
+    """config.json and a tokenizer with the added tokens in the folder; returns a random model of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    n_tokens = {"bert": _wordpiece, "electra": _wordpiece, "roberta": _byte_level, "modernbert": _byte_level}.get(
+        kind, _unigram
+    )(folder, added)
+    config = transformers.AutoConfig.for_model(
+        kind,
+        vocab_size=n_tokens,
+        hidden_size=HIDDEN,
+        embedding_size=HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=130,
+        initializer_range=0.2,
+        pad_token_id=0,
+        type_vocab_size=0 if kind == "deberta-v2" else 2,
+        **({"relative_attention": True, "pos_att_type": ["p2c", "c2p"]} if kind == "deberta-v2" else {}),
+        **({"global_attn_every_n_layers": 2, "local_attention": 16} if kind == "modernbert" else {}),
+    )
+    torch.manual_seed(0)
+    model = transformers.AutoModel.from_config(config).eval()
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    model.config.save_pretrained(folder)
+    return model
+
+
+def tensors_of(model: torch.nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+
+
+def matrix(*shape: int, seed: int = 1) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return torch.randn(*shape) / 4
+
+
+def save(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def write_json(file: Path, content: object) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def stanford(folder: Path, kind: str = "bert", *, dim: int = 16, **metadata: object) -> Path:
+    model = write_backbone(folder, kind)
+    save(
+        tensors_of(model, model.base_model_prefix + ".") | {"linear.weight": matrix(dim, HIDDEN)}, folder / "model.safetensors"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", config | {"architectures": ["HF_ColBERT"]})
+    markers = {"query_token_id": "[unused0]", "doc_token_id": "[unused1]"}
+    recipe = {"dim": dim, "query_maxlen": 24, "doc_maxlen": 60, "mask_punctuation": True, "attend_to_mask_tokens": False}
+    write_json(folder / "artifact.metadata", markers | recipe | metadata)
+    return folder
+
+
+def dense(folder: Path, n_in: int, n_out: int, *, seed: int = 1, **settings) -> dict:
+    settings = {"bias": False, "activation_function": "torch.nn.modules.linear.Identity", "use_residual": False} | settings
+    tensors = {"linear.weight": matrix(n_out, n_in, seed=seed)}
+    if settings["bias"]:
+        tensors["linear.bias"] = matrix(n_out, seed=seed + 1)
+    if settings["use_residual"] and n_in != n_out:
+        tensors["residual.weight"] = matrix(n_out, n_in, seed=seed + 2)
+    save(tensors, folder / "model.safetensors")
+    write_json(folder / "config.json", {"in_features": n_in, "out_features": n_out, **settings})
+    return {"path": folder.name, "type": "pylate.models.Dense.Dense"}
+
+
+def pylate(folder: Path, kind: str = "bert", *, layers: list[dict] | None = None, added=("[Q] ", "[D] "), **settings) -> Path:
+    """As PyLate saves; layers are (n_in, n_out, settings) of its Dense modules."""
+    model = write_backbone(folder, kind, added=added)
+    save(tensors_of(model), folder / "model.safetensors")
+    modules = [{"path": "", "type": "sentence_transformers.models.Transformer"}]
+    for number, layer in enumerate(layers or [{"n_in": HIDDEN, "n_out": 16}], 1):
+        modules.append(dense(folder / f"{number}_Dense", seed=10 * number, **layer))
+    write_json(folder / "modules.json", [{"idx": i, "name": str(i), **module} for i, module in enumerate(modules)])
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 59, "do_lower_case": False})
+    recipe = {
+        "model_type": "ColBERT",
+        "prompts": {"query": "", "document": ""},
+        "default_prompt_name": None,
+        "similarity_fn_name": "MaxSim",
+        "query_prefix": "[Q] ",
+        "document_prefix": "[D] ",
+        "query_length": 24,
+        "document_length": 60,
+        "attend_to_expansion_tokens": False,
+        "skiplist_words": list("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"),
+        "do_query_expansion": True,
+    }
+    write_json(folder / "config_sentence_transformers.json", recipe | settings)
+    return folder
+
+
+def nanocolbert(folder: Path, *, similarity: str = "l2") -> Path:
+    model = write_backbone(folder, "bert", added=["[Q]", "[D]"])
+    tensors = tensors_of(model, "bert.") | {"linear.weight": matrix(16, HIDDEN), "mask_buffer": torch.arange(33)}
+    save(tensors, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    own = {"architectures": ["ColBERT"], "dim": 16, "mask_punctuation": True, "similarity_metric": similarity}
+    write_json(folder / "config.json", config | own)
+    return folder
+
+
+def dnn(file: Path, *, base: Path, **arguments: object) -> Path:
+    """A legacy file; its backbone's config.json and tokenizer are in the folder ``base``."""
+    model = write_backbone(base, "bert")
+    weights = tensors_of(model, "bert.") | {"linear.weight": matrix(16, HIDDEN)}
+    stated = {"model": str(base), "dim": 16, "query_maxlen": 24, "doc_maxlen": 60, "mask_punctuation": True, "similarity": "l2"}
+    content = {"epoch": 0, "batch": 400, "model_state_dict": weights, "arguments": stated | arguments}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, file)
+    return file
+
+
+def multi_vector(folder: Path, *, source: Path, **changes: object) -> Path:
+    """As sentence-transformers 6 itself saves what it read from ``source``; changes are of its Transformer's settings."""
+    from sentence_transformers import MultiVectorEncoder
+
+    model = MultiVectorEncoder(str(source), device="cpu")
+    for name, value in changes.items():
+        setattr(model[0], name, value)
+    model.save(str(folder), create_model_card=False)
+    return folder
+
+
+OWN_CODE = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+class TinyConfig(PretrainedConfig):
+    model_type = "tiny-own-code"
+    def __init__(self, vocab_size=200, hidden_size=32, **others):
+        self.vocab_size, self.hidden_size = vocab_size, hidden_size
+        super().__init__(**others)
+
+class TinyModel(PreTrainedModel):
+    config_class = TinyConfig
+    base_model_prefix = "tiny"
+    def __init__(self, config):
+        super().__init__(config)
+        self.words = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        self.post_init()
+    def forward(self, input_ids=None, attention_mask=None, **_):
+        from transformers.modeling_outputs import BaseModelOutput
+        return BaseModelOutput(last_hidden_state=self.words(input_ids))
+"""
+
+
+def own_code(folder: Path) -> Path:
+    """Stanford's format, of a backbone whose code lies in the folder."""
+    stanford(folder)
+    n_tokens = json.loads((folder / "config.json").read_text())["vocab_size"]
+    (folder / "modeling_tiny.py").write_text(OWN_CODE)
+    auto_map = {"AutoConfig": "modeling_tiny.TinyConfig", "AutoModel": "modeling_tiny.TinyModel"}
+    config = {"model_type": "tiny-own-code", "auto_map": auto_map, "architectures": ["HF_ColBERT"], "vocab_size": n_tokens}
+    write_json(folder / "config.json", config | {"hidden_size": HIDDEN})
+    weights = {"tiny.words.weight": matrix(n_tokens, HIDDEN), "linear.weight": matrix(16, HIDDEN)}
+    save(weights, folder / "model.safetensors")
+    return folder
+
+
+def _wordpiece(folder: Path, added: list[str]) -> int:
+    write_tokenizer(folder)
+    return _with_added(PreTrainedTokenizerFast.from_pretrained(folder), folder, added)
+
+
+def _byte_level(folder: Path, added: list[str]) -> int:
+    """As RoBERTa and ModernBERT have it: the blank before a word belongs to the word."""
+    backend = Tokenizer(models.BPE(unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    special = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    return _finished(backend, trainer, folder, added)
+
+
+def _unigram(folder: Path, added: list[str]) -> int:
+    """As XLM-R and DeBERTa have it: SentencePiece, whose words begin with a mark for the blank."""
+    backend = Tokenizer(models.Unigram())
+    backend.normalizer = normalizers.NFKC()
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=special, unk_token="[UNK]", show_progress=False)
+    return _finished(backend, trainer, folder, added)
+
+
+def _finished(backend: Tokenizer, trainer, folder: Path, added: list[str]) -> int:
+    backend.train_from_iterator(TEXT, trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    )
+    names = {f"{name.lower()}_token": f"[{name}]" for name in ("UNK", "PAD", "CLS", "SEP", "MASK")}
+    return _with_added(PreTrainedTokenizerFast(tokenizer_object=backend, **names), folder, added)
+
+
+def _with_added(tokenizer, folder: Path, added: list[str]) -> int:
+    tokenizer.add_tokens(list(added))
+    tokenizer.model_max_length = 128
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)

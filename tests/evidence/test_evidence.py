@@ -1,0 +1,378 @@
+"""Evidence: what matched, by hand first, then on real models and any script, and how it is shown."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from builders.encoders import WordEncoder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from colbert_core import Index, Passage, Reranker, TokenEmbeddings
+from colbert_core.evidence.evidence import Evidence, Match, as_page
+
+
+class SpanEncoder(WordEncoder):
+    """Knows the characters of its words, and its first query vector is its own, as [CLS] is."""
+
+    def encode_queries(self, texts):
+        return [np.vstack([self.vector("[CLS]"), matrix]) for matrix in super().encode_queries(texts)]
+
+    def query_spans(self, text):
+        return np.array([(0, 0), *((match.start(), match.end()) for match in re.finditer(r"\S+", text))], np.int32)
+
+
+def evidence(query, text, matches, *, n=8, window=None, rows=None):
+    similarities = np.zeros((len(matches), n), np.float32) if rows is None else np.array(rows, np.float32)
+    made = tuple(Match(*match) for match in matches)
+    return Evidence(query, "p", text, window or (0, len(text)), made, np.zeros((n, 2), np.int32), similarities)
+
+
+# By hand
+
+
+def test_each_query_token_points_to_its_best_passage_token():
+    encoder = SpanEncoder()
+    found = Reranker(encoder).explain("dogs bark", Passage("x", "all dogs and cats bark"))
+    assert found.similarities.shape == (3, 5)
+    assert [match.query_span for match in found.matches] == [(0, 0), (0, 4), (5, 9)]
+    assert found.matches[1].span == (4, 8)
+    assert found.matches[2].span == (18, 22)
+    assert found.matches[1].similarity == pytest.approx(1, abs=1e-5)
+    assert found.score == pytest.approx(float(found.similarities.max(axis=1).sum()), abs=1e-5)
+    assert [(one.start, one.end, one.terms) for one in found.highlights] == [(4, 8, ("dogs",)), (18, 22, ("bark",))]
+    assert found.unmatched == ()
+
+
+def test_words_that_nothing_matches_are_named_in_their_order():
+    found = Reranker(SpanEncoder()).explain("zebras and dogs yodel", Passage("x", "dogs and cats"))
+    assert found.unmatched == ("zebras", "yodel")
+
+
+def test_a_match_weighs_by_how_far_it_stands_out():
+    # The first term is as similar to everything; the second has one token to itself.
+    rows = [[0.8, 0.6, 0.6, 0.6], [0.1, 0.9, 0.1, 0.1]]
+    found = evidence("the fox", "a fox is here", [((0, 3), (0, 1), 0.8), ((4, 7), (2, 5), 0.9)], n=4, rows=rows)
+    (both,) = found.highlights  # neighbours are one
+    assert (both.start, both.end) == (0, 5)
+    assert both.weight == 1
+    assert both.similarity == pytest.approx(0.9)
+    assert both.terms == ("the", "fox")
+    apart = evidence("the fox", "a red fox is", [((0, 3), (0, 1), 0.8), ((4, 7), (6, 9), 0.9)], n=4, rows=rows)
+    assert [one.weight for one in apart.highlights] == pytest.approx([(0.8 - 0.65) / (0.9 - 0.3), 1])
+
+
+def test_a_piece_of_a_word_marks_the_whole_word_on_both_sides():
+    matches = [((0, 3), (4, 8), 0.9), ((3, 7), (8, 12), 0.2)]  # "run|ning" of "out|runn|ings"
+    found = evidence("running", "big outrunnings", matches, rows=[[0.9, 0], [0.2, 0]], n=2)
+    (only,) = found.highlights
+    assert (only.start, only.end, only.terms) == (4, 15, ("running",))
+    assert found.unmatched == ()  # one of its pieces was found
+
+
+def test_the_models_own_tokens_and_punctuation_are_no_evidence():
+    matches = [((0, 0), (0, 3), 1.0), ((0, 3), (5, 5), 1.0), ((3, 4), (3, 4), 1.0)]
+    found = evidence("cat?", "cat?!", matches, rows=np.eye(3), n=3)
+    assert found.highlights == ()
+
+
+def test_matches_below_the_threshold_do_not_count():
+    encoder = SpanEncoder()
+    reranker, passage = Reranker(encoder), Passage("x", "dogs bark")
+    assert reranker.explain("dogs yodel", passage, min_similarity=-1).unmatched == ()
+    strict = reranker.explain("dogs yodel", passage, min_similarity=1)
+    assert strict.min_similarity == 1
+    assert "yodel" in strict.unmatched
+
+
+@pytest.mark.parametrize(
+    ("text", "piece", "word"),
+    [
+        ("日本の首都は東京です", "東", "東"),  # no blanks between words: the piece stays
+        ("한국어 단어", "국", "국"),
+        ("ภาษาไทย", "ษา", "ษา"),
+        ("cafe\u0301s here", "caf", "cafe\u0301s"),  # a combining accent belongs to its letter
+        ("a 👩\u200d🔬 works", "👩", "👩\u200d🔬"),  # one emoji of three characters
+        ("Straßenbahn!", "bahn", "Straßenbahn"),
+        ("naïve", "ve", "naïve"),
+    ],
+)
+def test_words_are_whole_in_any_script(text, piece, word):
+    start = text.index(piece)
+    found = evidence("x", text, [((0, 1), (start, start + len(piece)), 0.9)], rows=[[0.9, 0]], n=2)
+    (only,) = found.highlights
+    assert text[only.start : only.end] == word
+
+
+# With indexes and models
+
+
+@pytest.mark.parametrize("nbits", [None, 4, 2])
+def test_an_index_explains_with_the_vectors_that_it_scored(stanford, nbits):
+    index = Index.create(None, stanford, nbits=nbits)
+    index.add([Passage(str(number), f"the cat sat on a mat and dogs bark {number}") for number in range(300)])
+    index.compact()
+    for hit in index.search("what sound does a cat make", 5, evidence=True):
+        assert hit.evidence.score == pytest.approx(hit.score, abs=2e-4)
+        assert hit.evidence.relevance == pytest.approx(hit.relevance, abs=2e-4)
+        assert hit.evidence.window == hit.span
+        again = index.explain("what sound does a cat make", hit)
+        assert again.to_dict() == hit.evidence.to_dict()
+        assert again.to_dict() == index.explain("what sound does a cat make", hit.passage.id).to_dict()
+
+
+def test_evidence_is_of_the_window_that_won():
+    encoder = SpanEncoder()
+    text = "rust is a language of systems and more " * 3 + "what sound does a cat make at night " + "a b c d e f g h " * 3
+    index = Index.create(None, encoder)
+    index.add([Passage("long", text)])
+    (hit,) = index.search("cat sound", evidence=True)
+    assert hit.text == "what sound does a cat make at night"
+    assert [text[one.start : one.end] for one in hit.evidence.highlights] == ["sound", "cat"]
+    assert hit.evidence.window == hit.span
+    assert Reranker(encoder).rank("cat sound", [hit.passage], evidence=True)[0].evidence.window == hit.span
+
+
+def test_no_model_runs_to_explain_what_was_found(stanford, monkeypatch):
+    index = Index.create(None, stanford)
+    index.add([Passage("a", "the cat sat on a mat")])
+
+    def refuse(*_, **__):
+        raise AssertionError("it was encoded again")
+
+    monkeypatch.setattr(type(stanford), "encode_passages", refuse)
+    assert index.search("cat", evidence=True)[0].evidence.matches
+
+
+def test_pooled_vectors_are_explained_by_all_tokens_of_the_passage(stanford):
+    index = Index.create(None, stanford)
+    index.add([Passage("a", "the cat sat on a mat and dogs bark and purr")], pool_factor=2)
+    found = index.search("cat mat", evidence=True)[0].evidence
+    assert len(found.token_spans) > index.stats().tokens
+    assert len(found.token_spans) == found.similarities.shape[1]
+
+
+def test_an_encoder_of_the_users_own_needs_nothing_more(words):
+    found = Reranker(words).explain("dogs bark", Passage("x", "all dogs bark"))
+    assert [match.span for match in found.matches] == [(4, 8), (9, 13)]
+    assert found.highlights == ()  # it cannot say which words asked
+    index = Index.create(None, words)
+    index.add([Passage("x", "all dogs bark")])
+    assert index.explain("dogs bark", "x").score == pytest.approx(2, abs=1e-5)
+
+
+def test_bad_arguments_are_refused(stanford):
+    index = Index.create(None, stanford)
+    index.add([Passage("a", "the cat")])
+    with pytest.raises(ValueError, match="no passage with the id 'b'"):
+        index.explain("cat", "b")
+    with pytest.raises(ValueError, match="Query 0 is empty"):
+        index.explain("  ", "a")
+    with pytest.raises(TypeError, match="the words of the query"):
+        index.explain(np.ones((1, 16), np.float32), "a")
+    with pytest.raises(TypeError, match="an id, a Passage or a Hit, got 3"):
+        index.explain("cat", 3)
+    with pytest.raises(ValueError, match="from -1 to 1, got 2"):
+        index.explain("cat", "a", min_similarity=2)
+    with pytest.raises(TypeError, match="from -1 to 1, got 'high'"):
+        Reranker(stanford).explain("cat", Passage("a", "the cat"), min_similarity="high")
+    with pytest.raises(TypeError, match="evidence needs the words of each query, got a ndarray"):
+        index.search(np.ones((1, 16), np.float32), evidence=True)
+    with pytest.raises(TypeError, match="not a Passage"):
+        Reranker(stanford).explain("cat", "the cat")
+
+
+def test_a_threshold_drops_hits_and_their_evidence_together(stanford):
+    index = Index.create(None, stanford)
+    index.add([Passage("a", "what sound does a cat make"), Passage("b", "rust is a language")])
+    best = index.search("what sound does a cat make", 1)[0].relevance
+    (hit,) = index.search("what sound does a cat make", min_relevance=best - 1e-4, evidence=True)
+    assert hit.evidence.passage_id == "a"
+    (ranked,) = Reranker(stanford).rank(
+        "what sound does a cat make", index.get(["a", "b"]), min_relevance=best - 1e-3, evidence=True
+    )
+    assert ranked.evidence.passage_id == "a"
+
+
+def test_white_space_around_the_query_shifts_its_spans(stanford):
+    passage = Passage("a", "the cat")
+    plain, padded = (Reranker(stanford).explain(query, passage) for query in ("cat dogs", " \n cat dogs\t"))
+    assert [match.similarity for match in padded.matches] == pytest.approx([match.similarity for match in plain.matches])
+    assert [padded.query[slice(*match.query_span)] for match in padded.matches] == [
+        plain.query[slice(*match.query_span)] for match in plain.matches
+    ]
+    assert padded.unmatched == plain.unmatched
+
+
+@settings(max_examples=40)
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip),
+)
+def test_spans_are_inside_any_text_and_the_marked_text_is_the_text(stanford, text, query):
+    found = Reranker(stanford).explain(query, Passage("x", text), min_similarity=0.1)
+    places = [place for one in found.highlights for place in (one.start, one.end)]
+    assert places == sorted(places)
+    assert all(0 <= one.start < one.end <= len(text) and 0 < one.weight <= 1 for one in found.highlights)
+    assert all(0 <= start <= end <= len(query) for start, end in (match.query_span for match in found.matches))
+    assert all(word in query for word in found.unmatched)
+    json.dumps(found.to_dict())
+    start, end = found.window
+    assert Shown.of(found.to_html()).passage == "… " * (start > 0) + text[start:end] + " …" * (end < len(text))
+    assert Shown.of(found.to_html()).query == query
+    assert "\n" not in found.to_terminal()
+
+
+@settings(max_examples=40)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=80))
+def test_the_spans_of_tokens_are_those_of_encoding(stanford, text):
+    embeddings = stanford.encode_passages([text])
+    windows = stanford.passage_spans(text)
+    assert [span for span, _ in windows] == [tuple(span) for span in embeddings.window_spans.tolist()]
+    np.testing.assert_array_equal(np.concatenate([spans for _, spans in windows]), embeddings.token_spans)
+    if text.strip():
+        assert len(stanford.query_spans(text)) == len(stanford.encode_queries([text])[0])
+
+
+# Shown
+
+
+class Shown(html.parser.HTMLParser):
+    """What a browser would make of the element: the tags, and the texts of query and passage with white space kept."""
+
+    @classmethod
+    def of(cls, content):
+        parser = cls(convert_charrefs=True)
+        parser.tags, parser.marked, parser.texts, parser.open = [], [], [], []
+        parser.feed(content)
+        parser.close()
+        parser.query, parser.passage, parser.caption = parser.texts
+        return parser
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.open.append(tag)
+        if tag == "div" and len(self.open) == 2:
+            self.texts.append("")
+        if tag == "mark":
+            self.marked.append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.texts:
+            self.texts[-1] += data
+        if "mark" in self.open:
+            self.marked[-1] += data
+
+
+HOSTILE = 'dogs <script>alert("x")</script> & <img src=x onerror=alert(1)> bark'
+
+
+def test_html_escapes_what_came_from_outside():
+    found = Reranker(SpanEncoder()).explain('dogs "<b>bark</b>"', Passage('"><script>', HOSTILE))
+    shown = Shown.of(found._repr_html_())
+    assert {tag for tag, _ in shown.tags} <= {"div", "mark", "s"}
+    assert shown.passage.replace(" …", "") == HOSTILE[: found.window[1]]
+    assert shown.query == 'dogs "<b>bark</b>"'
+    assert '"><script>' in shown.caption
+    assert "dogs" in shown.marked
+
+
+def test_html_marks_the_spans_and_crosses_out_what_was_not_found():
+    found = Reranker(SpanEncoder()).explain("dogs yodel", Passage("x", "all dogs bark"))
+    shown = Shown.of(found.to_html())
+    assert shown.marked == ["dogs"]
+    (mark,) = [attributes for tag, attributes in shown.tags if tag == "mark"]
+    assert mark["title"] == "dogs: 1.00"
+    assert re.search(r"rgba\(255,165,0,0\.75\)", mark["style"])  # the strongest
+    assert "color:inherit" in mark["style"]  # readable in light and dark
+    assert re.search(r"<s [^>]*>yodel</s>", found.to_html())
+
+
+def test_a_word_is_crossed_out_where_it_stands_and_not_inside_another():
+    found = Reranker(SpanEncoder()).explain("winning in winning", Passage("x", "winning"))
+    assert found.unmatched == ("in",)
+    assert re.search(r">winning <s [^>]*>in</s> winning<", found.to_html())
+
+
+def test_html_loads_nothing():
+    found = Reranker(SpanEncoder()).explain("dogs", Passage("x", "dogs"))
+    page = as_page([found, found], "dogs & <more>")
+    assert "<title>dogs &amp; &lt;more&gt;</title>" in page
+    assert page.count('class="colbert-evidence"') == 2
+    assert not re.search(r"https?:|<link|<script|url\(|@import|src=", page)
+    assert '<meta name="color-scheme" content="light dark">' in page
+
+
+def test_the_terminal_gets_brackets_or_colours_and_nothing_that_moves_its_cursor():
+    found = Reranker(SpanEncoder()).explain("dogs", Passage("x", "all \x1b[2J dogs\r\nbark"))
+    assert found.to_terminal(color=False) == "all  [2J [dogs]  bark"
+    assert found.to_terminal() == "all  [2J \x1b[30;48;5;214mdogs\x1b[0m  bark"
+
+
+def test_a_window_shows_that_there_is_more_on_both_sides():
+    found = evidence("x", "before dogs after", [((0, 1), (7, 11), 0.9)], window=(7, 11), rows=[[0.9, 0]], n=2)
+    assert found.to_terminal(color=False) == "… [dogs] …"
+
+
+def test_the_heat_map_has_a_row_for_each_query_vector_and_frames_the_best(stanford):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    found = Reranker(stanford).explain("cat $mat$", Passage("x$", "the cat sat on a mat $5"))
+    ax = found.plot()
+    assert ax.get_images()[0].get_array().shape == found.similarities.shape
+    assert len(ax.patches) == len(found.matches)
+    assert [label.get_text() for label in ax.get_yticklabels()][2] == "cat"
+    ax.figure.canvas.draw()  # a "$" starts no formula
+    pyplot.close(ax.figure)
+    figure, mine = pyplot.subplots()
+    assert found.plot(mine) is mine
+    pyplot.close(figure)
+
+
+def test_the_heat_map_without_matplotlib_names_the_pip_line(monkeypatch):
+    import sys
+
+    from colbert_core import MissingExtraError
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match="pip install matplotlib"):
+        evidence("x", "x", [((0, 1), (0, 1), 0.9)], rows=[[0.9, 0]], n=2).plot()
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_a_browser_shows_hostile_passages_as_text(tmp_path):
+    found = Reranker(SpanEncoder()).explain("dogs bark", Passage("x", HOSTILE))
+    page = tmp_path / "page.html"
+    page.write_text(as_page([found], "dogs"), encoding="utf-8")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
+    dom = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    assert "&lt;script&gt;" in dom
+    assert "<script" not in dom
+    assert "<img" not in dom
+    assert dom.count("<mark") == 2
+
+
+def test_embeddings_without_spans_still_have_matches(words):
+    index = Index.create(None, words)
+    text = "all dogs bark"
+    vectors = words.encode_passages([text]).vectors
+    index.add([Passage("x", text)], embeddings=[vectors])
+    found = index.explain("dogs", "x")
+    assert found.matches[0].span == (4, 8)  # encoded again, since nobody said where its vectors are from
+    assert isinstance(words.encode_passages([text]), TokenEmbeddings)

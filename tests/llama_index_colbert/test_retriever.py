@@ -1,0 +1,589 @@
+"""The LlamaIndex adapters, in real query engines with LlamaIndex's own fake model."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from builders.encoders import WordEncoder
+from llama_index.core import MockEmbedding, Settings, StorageContext, SummaryIndex, VectorStoreIndex
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
+from llama_index.core.indices.query.query_transform import HyDEQueryTransform
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.llms import MockLLM
+from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.postprocessor import SimilarityPostprocessor
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.retrievers import TransformRetriever
+from llama_index.core.schema import (
+    Document,
+    IndexNode,
+    MetadataMode,
+    NodeRelationship,
+    NodeWithScore,
+    QueryBundle,
+    RelatedNodeInfo,
+    TextNode,
+    TransformComponent,
+)
+from llama_index.core.storage.docstore import SimpleDocumentStore
+from llama_index.core.vector_stores import SimpleVectorStore
+from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
+from transformers import AutoModel, AutoTokenizer
+
+from colbert_core import Index, IndexNotFoundError, Passage, Reranker
+from langchain_colbert import ColBERTRetriever as LangChainRetriever
+from llama_index_colbert import ColBERTIndex, ColBERTRerank, ColbertRerank, ColBERTRetriever, ColBERTVectorStore
+
+
+@pytest.fixture(autouse=True)
+def fake_llm(monkeypatch):
+    monkeypatch.setattr(Settings, "_llm", MockLLM())
+
+
+def nodes():
+    found = [
+        TextNode(id_="cat", text="the cat sat on the mat", metadata={"page": 1}),
+        TextNode(id_="dog", text="a dog barks at night", metadata={"page": 2}),
+        TextNode(id_="bird", text="a bird sings a song", metadata={"page": 3, "nested": {"a": [1, None]}}),
+        TextNode(id_="fish", text="fish swim in the sea"),
+    ]
+    found[1].relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id="animals.txt")
+    return found
+
+
+@pytest.fixture
+def retriever(words):
+    return ColBERTRetriever.from_nodes(nodes(), similarity_top_k=3, model=words)
+
+
+def ids(found):
+    return [scored.node.node_id for scored in found]
+
+
+# Retriever
+
+
+def test_the_node_that_matches_comes_first_as_it_was_added(retriever):
+    found = retriever.retrieve("dog barks")
+    assert ids(found)[0] == "dog"
+    assert len(found) == 3
+    assert found[0].node == nodes()[1]
+    assert found[0].node.ref_doc_id == "animals.txt"
+    assert retriever.retrieve("bird sings")[0].node == nodes()[2]
+
+
+def test_the_score_is_the_relevance_as_a_plain_number(retriever):
+    found = retriever.retrieve("dog barks")
+    assert type(found[0].score) is float
+    assert found[0].score == pytest.approx(1)
+    assert 0 <= found[-1].score <= found[0].score
+    json.loads(found[0].model_dump_json())
+    kept = SimilarityPostprocessor(similarity_cutoff=0.9).postprocess_nodes(found)
+    assert ids(kept) == ["dog"]
+
+
+async def test_top_k_can_be_set_at_any_time_sync_and_async(retriever):
+    retriever.similarity_top_k = 1
+    assert len(retriever.retrieve("dog")) == len(await retriever.aretrieve("dog")) == 1
+    retriever.similarity_top_k = 99
+    assert len(retriever.retrieve("dog")) == len(await retriever.aretrieve("dog")) == 4
+
+
+async def test_async_finds_the_same_and_leaves_the_event_loop_free(retriever, words, monkeypatch):
+    expected = retriever.retrieve("dog barks")
+    ticked = threading.Event()
+    encode = words.encode_queries
+
+    def encode_when_the_loop_has_ticked(texts):
+        assert ticked.wait(10), "the search held the event loop"
+        return encode(texts)
+
+    monkeypatch.setattr(words, "encode_queries", encode_when_the_loop_has_ticked)
+    search = asyncio.create_task(retriever.aretrieve("dog barks"))
+    await asyncio.sleep(0.01)
+    ticked.set()
+    assert await search == expected
+
+
+def test_white_space_around_the_query_does_not_count(retriever):
+    assert retriever.retrieve("\n dog barks\n") == retriever.retrieve("dog barks")
+
+
+def test_metadata_is_encoded_as_the_node_says(words):
+    shown = TextNode(id_="shown", text="text", metadata={"author": "Miyazaki"})
+    hidden = TextNode(id_="hidden", text="other text", metadata={"author": "Miyazaki"}, excluded_embed_metadata_keys=["author"])
+    found = ColBERTRetriever.from_nodes([hidden, shown], model=words).retrieve("author: Miyazaki")
+    assert ids(found)[0] == "shown"
+    assert found[0].score > found[1].score
+
+
+def test_documents_are_split_into_nodes_that_know_their_source(words):
+    documents = [Document(id_="a.txt", text="The dog barks. " * 40), Document(id_="b.txt", text="The cat purrs.")]
+    splitter = SentenceSplitter(chunk_size=60, chunk_overlap=0)
+    found = ColBERTRetriever.from_documents(documents, 99, model=words, transformations=[splitter]).retrieve("cat purrs.")
+    assert len(found) > 3
+    assert found[0].node.ref_doc_id == "b.txt"
+    assert len(ColBERTRetriever.from_documents(documents, 99, model=words).retrieve("dog")) == 2
+    assert ids(ColBERTRetriever.from_documents(documents, 9, model=words, transformations=[]).retrieve("dog")) == [
+        "a.txt",
+        "b.txt",
+    ]
+
+
+def test_adding_a_known_node_replaces_it_and_inputs_are_not_shared(words):
+    given = nodes()
+    retriever = ColBERTRetriever.from_nodes(given, 99, model=words)
+    for scored in retriever.retrieve("dog"):
+        scored.node.metadata["page"] = "spoilt"
+    assert given == nodes()
+    assert "spoilt" not in str(retriever.retrieve("dog"))
+    assert retriever.add_nodes([TextNode(id_="dog", text="a whale sings")]) == ["dog"]
+    assert ids(retriever.retrieve("whale"))[0] == "dog"
+    assert len(retriever.retrieve("whale")) == 4
+
+
+def test_passages_from_elsewhere_become_text_nodes(words):
+    index = Index.create(None, words)
+    index.add([Passage("x", "dog barks", {"page": 7})])
+    (found,) = ColBERTRetriever(index).retrieve("dog")
+    assert (found.node.node_id, found.node.get_content(), found.node.metadata) == ("x", "dog barks", {"page": 7})
+
+
+def test_several_texts_of_one_query_are_averaged(retriever):
+    """What HyDE sends: a made-up answer and the question."""
+    (cat,) = retriever.index.search("the cat sat", 1)
+    found = retriever.retrieve(QueryBundle("what", custom_embedding_strs=["the cat sat", "dog barks"]))
+    by_id = [
+        {hit.passage.id: hit.relevance for hit in retriever.index.search(text, 9)} for text in ("the cat sat", "dog barks")
+    ]
+    means = {name: (by_id[0][name] + by_id[1][name]) / 2 for name in by_id[0]}
+    assert cat.passage.id in ids(found)
+    assert ids(found) == sorted(means, key=lambda name: -means[name])[:3]
+    assert [scored.score for scored in found] == pytest.approx(sorted(means.values(), reverse=True)[:3])
+    (only,) = ColBERTRetriever(retriever.index, 1).retrieve(QueryBundle("what", custom_embedding_strs=["dog barks"]))
+    assert only.node.node_id == "dog"
+
+
+def test_hyde_searches_with_what_the_llm_wrote(retriever):
+    class Hypothesis(HyDEQueryTransform):
+        def _run(self, query_bundle, metadata):
+            return QueryBundle(query_bundle.query_str, custom_embedding_strs=["a bird sings a song"])
+
+    found = TransformRetriever(retriever, Hypothesis()).retrieve("which animal")
+    assert ids(found)[0] == "bird"
+
+
+def test_the_object_of_an_index_node_takes_its_place(words):
+    target = TextNode(id_="target", text="all about dogs")
+    pointer = IndexNode(text="questions about dogs", index_id="dogs", obj=target)
+    made = ColBERTRetriever.from_nodes([*nodes(), pointer], 1, model=words)
+    added = ColBERTRetriever.from_nodes(nodes(), 1, model=words)
+    added.add_nodes([pointer])
+    mapped = ColBERTRetriever.from_nodes(
+        [IndexNode(text="questions about dogs", index_id="dogs")], 1, model=words, object_map={"dogs": target}
+    )
+    for retriever in (made, added, mapped):
+        assert ids(retriever.retrieve("questions about dogs")) == ["target"]
+    assert pointer.obj is target
+
+
+def test_transformations_do_not_change_the_documents(words):
+    class InPlace(TransformComponent):
+        def __call__(self, nodes, **_):
+            for node in nodes:
+                node.metadata["keyword"] = "added"
+            return nodes
+
+    document = Document(id_="a", text="a dog barks", metadata={"page": 1})
+    (found,) = ColBERTRetriever.from_documents([document], model=words, transformations=[InPlace()]).retrieve("dog")
+    assert found.node.metadata == {"page": 1, "keyword": "added"}
+    assert document.metadata == {"page": 1}
+
+
+def test_one_index_serves_both_frameworks(retriever):
+    assert LangChainRetriever(index=retriever.index).invoke("dog barks")[0].id == "dog"
+
+
+def test_an_empty_collection_finds_nothing(words):
+    assert ColBERTRetriever.from_nodes([], model=words).retrieve("dog") == []
+
+
+def only(key, value, operator="=="):
+    return MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=operator)])
+
+
+async def test_filters_nodes_and_documents_restrict_before_the_best_are_chosen_sync_and_async(words):
+    index = ColBERTRetriever.from_nodes(nodes(), model=words).index
+    for restriction, expected in (
+        ({"filters": only("page", 2, ">=")}, {"dog", "bird"}),
+        ({"filters": only("page", None, "is_empty")}, {"fish"}),
+        ({"node_ids": ["fish", "cat", "nobody"]}, {"fish", "cat"}),
+        ({"node_ids": []}, set()),
+        ({"doc_ids": ["animals.txt"]}, {"dog"}),
+        ({"doc_ids": ["animals.txt", "fish"]}, {"dog", "fish"}),  # a node without a source is its own
+        ({"doc_ids": []}, set()),
+        ({"doc_ids": ["animals.txt"], "node_ids": ["cat"]}, set()),
+        ({"doc_ids": ["animals.txt"], "node_ids": ["dog"], "filters": only("page", 2)}, {"dog"}),
+    ):
+        restricted = ColBERTRetriever(index, 9, **restriction)
+        assert set(ids(restricted.retrieve("the cat sat"))) == expected
+        assert restricted.retrieve("the cat") == await restricted.aretrieve("the cat")
+        several = QueryBundle("the", custom_embedding_strs=["the cat", "a dog"])
+        assert set(ids(restricted.retrieve(several))) == expected
+    later = ColBERTRetriever(index, 9)
+    later.filters = only("page", 3)
+    assert ids(later.retrieve("the cat")) == ["bird"]
+
+
+def stored():
+    """A store of text, as most are: an index over it has an empty docstore."""
+
+    class Store(SimpleVectorStore):
+        stores_text: bool = True
+
+    return StorageContext.from_defaults(vector_store=Store())
+
+
+def test_from_defaults_takes_exactly_one_source(words, retriever):
+    docstore = SimpleDocumentStore()
+    docstore.add_documents(nodes())
+    other = SummaryIndex(nodes())
+    ours = ColBERTIndex(nodes(), model_name=words)
+    for source in (
+        {"index": retriever.index},
+        {"index": ours},
+        {"index": other, "model": words},
+        {"nodes": nodes(), "model": words},
+        {"docstore": docstore, "model": words},
+    ):
+        made = ColBERTRetriever.from_defaults(**source, similarity_top_k=1, filters=only("page", 3))
+        assert ids(made.retrieve("dog barks")) == ["bird"]
+    assert ColBERTRetriever.from_defaults(ours).index is ours.index
+    store = ColBERTVectorStore(index=ours.index)
+    assert ColBERTRetriever.from_defaults(store.as_index()).index is ours.index
+    with pytest.raises(ValueError, match="docstore of the VectorStoreIndex is empty"):
+        ColBERTRetriever.from_defaults(VectorStoreIndex(nodes(), embed_model=MockEmbedding(1), storage_context=stored()))
+    with pytest.raises(ValueError, match="exactly one of index, nodes and docstore, got none"):
+        ColBERTRetriever.from_defaults()
+    with pytest.raises(ValueError, match="got nodes and docstore"):
+        ColBERTRetriever.from_defaults(nodes=[], docstore=docstore)
+    with pytest.raises(ValueError, match="has its own model"):
+        ColBERTRetriever.from_defaults(ours, model=words)
+    with pytest.raises(TypeError, match="got dict"):
+        ColBERTRetriever.from_defaults({"index": 1})
+    with pytest.raises(TypeError, match="got ColBERTIndex; from_defaults"):
+        ColBERTRetriever(ours)
+
+
+def test_it_is_persisted_beside_other_things_and_opened_again(retriever, words, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    retriever.persist(tmp_path)
+    retriever.persist(tmp_path)
+    opened = ColBERTRetriever.from_persist_dir(tmp_path, 3, model=words)
+    assert opened.retrieve("dog barks") == retriever.retrieve("dog barks")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    as_index = ColBERTIndex.load(tmp_path, model_name=words)
+    assert as_index.query("dog barks", 3) == retriever.retrieve("dog barks")
+    with pytest.raises(IndexNotFoundError):
+        ColBERTRetriever.from_persist_dir(tmp_path / "nowhere")
+
+
+def test_empty_texts_among_several_do_not_count(retriever):
+    """An LLM may have had nothing to say."""
+    found = retriever.retrieve(QueryBundle("dog barks", custom_embedding_strs=[" ", "dog barks\n"]))
+    assert found == retriever.retrieve("dog barks")
+
+
+def test_pickled_and_copied_retrievers_find_the_same_and_copies_share_the_model(stanford):
+    retriever = ColBERTRetriever.from_nodes(nodes(), 3, model=stanford, filters=only("page", 1, ">="))
+    copied, pickled = copy.deepcopy(retriever), pickle.loads(pickle.dumps(retriever))
+    assert copied.index.encoder is stanford
+    for other in (copied, pickled):
+        assert other.retrieve("the cat") == retriever.retrieve("the cat")
+
+
+def test_threads_share_a_retriever_while_one_adds(retriever):
+    expected = retriever.retrieve("dog barks")
+    with ThreadPoolExecutor(8) as pool:
+        searches = [pool.submit(retriever.retrieve, "dog barks") for _ in range(40)]
+        adds = [pool.submit(retriever.add_nodes, [TextNode(id_=f"n{i}", text="snow falls")]) for i in range(8)]
+        assert all(search.result()[0] == expected[0] for search in searches)
+        assert [add.result() for add in adds] == [[f"n{i}"] for i in range(8)]
+
+
+def test_mistakes_are_errors(retriever, words):
+    for blank in ("", "  "):
+        with pytest.raises(ValueError, match="is empty"):
+            retriever.retrieve(blank)
+    with pytest.raises(TypeError, match="top_k"):
+        ColBERTRetriever.from_nodes(nodes(), model=words, top_k=3)
+    with pytest.raises(ValueError, match="stand more than once"):
+        ColBERTRetriever.from_nodes([*nodes(), *nodes()], model=words)
+    with pytest.raises(ValueError, match="similarity_top_k must be at least 1 and whole, got 0"):
+        retriever.similarity_top_k = 0
+    with pytest.raises(ValueError, match=r"similarity_top_k must be at least 1 and whole, got 2\.5"):
+        retriever.similarity_top_k = 2.5
+    with pytest.raises(ValueError, match="Node 'odd' cannot be kept as JSON"):
+        retriever.add_nodes([TextNode(id_="odd", text="x", metadata={"object": object()})])
+    with pytest.raises(ValueError, match="similarity_top_k must be at least 1 and whole, got -2"):
+        ColBERTRetriever(retriever.index, similarity_top_k=-2)
+
+
+async def test_in_a_query_engine_with_the_reranker_the_text_reaches_the_llm(retriever, words):
+    engine = RetrieverQueryEngine.from_args(
+        retriever, llm=MockLLM(), node_postprocessors=[ColBERTRerank(model=words, top_n=1)], response_mode="compact"
+    )
+    response = engine.query("what does a dog do at night")
+    assert "a dog barks at night" in str(response)
+    assert "the cat sat" not in str(response)
+    assert ids(response.source_nodes) == ["dog"]
+    assert str(await engine.aquery("what does a dog do at night")) == str(response)
+
+
+# Reranker
+
+
+@pytest.fixture
+def candidates():
+    return [NodeWithScore(node=node, score=0.1 * n) for n, node in enumerate(nodes())]
+
+
+async def test_reranking_puts_the_best_first_sync_and_async(words, candidates):
+    rerank = ColBERTRerank(model=words, top_n=2)
+    found = rerank.postprocess_nodes(candidates, query_str="sings song")
+    assert ids(found)[0] == "bird"
+    assert len(found) == 2
+    assert type(found[0].score) is float
+    assert found[0].score == pytest.approx(1)
+    assert await rerank.apostprocess_nodes(candidates, query_bundle=QueryBundle("sings song")) == found
+
+
+def test_the_callers_nodes_and_scores_stay_as_they_are(words, candidates):
+    before = copy.deepcopy(candidates)
+    found = ColBERTRerank(model=words, keep_retrieval_score=True).postprocess_nodes(candidates, query_str="bird")
+    found[0].node.metadata["page"] = "spoilt"
+    assert candidates == before
+
+
+def test_a_kept_retrieval_score_is_hidden_from_embedding_and_llm_text(words, candidates):
+    (found, *_) = ColBERTRerank(model=words, keep_retrieval_score=True).postprocess_nodes(candidates, query_str="bird sings")
+    assert found.node.metadata["retrieval_score"] == pytest.approx(0.2)
+    for mode in (MetadataMode.EMBED, MetadataMode.LLM):
+        assert "retrieval_score" not in found.node.get_content(mode)
+
+
+class Recorder(BaseEventHandler):
+    seen: list = []
+
+    def handle(self, event, **_):
+        self.seen.append(event)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_start_and_end_events_and_callbacks_come_on_every_path(words, candidates, empty):
+    recorder = Recorder(seen=[])
+    root = get_dispatcher()
+    root.add_event_handler(recorder)
+    debug = LlamaDebugHandler(print_trace_on_end=False)
+    try:
+        rerank = ColBERTRerank(model=words, callback_manager=CallbackManager([debug]))
+        rerank.postprocess_nodes([] if empty else candidates, query_str="bird")
+    finally:
+        root.event_handlers.remove(recorder)
+    start, end = (event for event in recorder.seen if isinstance(event, ReRankStartEvent | ReRankEndEvent))
+    assert (type(start), start.model_name, start.top_n) == (ReRankStartEvent, "words", 5)
+    assert len(end.nodes) == (0 if empty else 4)
+    assert len(debug.get_event_pairs(CBEventType.RERANKING)[0]) == 2
+
+
+def test_rerank_input_is_checked(words, candidates):
+    rerank = ColBERTRerank(model=words)
+    assert rerank.postprocess_nodes([], query_str="dog") == []
+    with pytest.raises(ValueError, match="needs the query"):
+        rerank.postprocess_nodes(candidates)
+    with pytest.raises(ValueError, match="is empty"):
+        rerank.postprocess_nodes(candidates, query_str=" ")
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        ColBERTRerank(top_n=0)
+    with pytest.raises(ValueError, match="topn"):
+        ColBERTRerank(topn=3)
+
+
+def test_a_changed_model_takes_effect(words, candidates):
+    other = WordEncoder(dim=32)
+    rerank = ColBERTRerank(model=words)
+    assert rerank.postprocess_nodes(candidates, query_str="bird")[0].node.node_id == "bird"
+    for changed in (rerank.model_copy(update={"model": other}), rerank):
+        changed.model = other
+        changed.postprocess_nodes(candidates, query_str="bird")
+        assert changed._reranker().encoder is other
+
+
+def test_an_object_behind_an_index_node_is_never_copied(words):
+    node = IndexNode(text="a dog barks", index_id="sub", obj=threading.Lock())
+    (found,) = ColBERTRerank(model=words).postprocess_nodes([NodeWithScore(node=node)], query_str="dog")
+    assert found.node.obj is node.obj
+    assert found.node is not node
+
+
+def test_both_are_what_llama_index_expects_them_to_be():
+    assert issubclass(ColBERTRetriever, BaseRetriever)
+    assert issubclass(ColBERTRerank, BaseNodePostprocessor)
+    assert ColBERTRerank(top_n=3).to_dict()["class_name"] == "ColBERTRerank"
+
+
+def test_a_copied_reranker_works_and_shares_the_model(stanford, candidates):
+    rerank = ColBERTRerank(model=stanford)
+    expected = rerank.postprocess_nodes(candidates, query_str="the cat")
+    copied = copy.deepcopy(rerank)
+    assert copied.model is stanford
+    assert copied.postprocess_nodes(candidates, query_str="the cat") == expected
+
+
+def test_a_pickled_reranker_works_and_one_that_cannot_be_pickled_is_an_error(stanford, candidates):
+    rerank = ColBERTRerank(model=stanford, top_n=2, score_scale="maxsim")
+    expected = rerank.postprocess_nodes(candidates, query_str="the cat")
+    pickled = pickle.loads(pickle.dumps(rerank))
+    assert pickled.postprocess_nodes(candidates, query_str="the cat") == expected
+
+    class Local(WordEncoder):
+        pass
+
+    with pytest.raises((AttributeError, pickle.PicklingError)):  # never the model in the box in its place
+        pickle.dumps(ColBERTRerank(model=Local()))
+
+
+def test_settings_of_a_reranker_go_to_a_dict_and_back(stanford, stanford_folder, candidates, default_encoder):
+    for model in (stanford, stanford_folder, str(stanford_folder)):
+        rerank = ColBERTRerank(model=model, device="cpu", top_n=2, metadata_mode="none", score_threshold=0.1)
+        settings = json.loads(rerank.to_json())
+        assert settings["model"] == str(stanford_folder)
+        again = ColBERTRerank.from_dict(settings)
+        assert again.to_dict() == rerank.to_dict()
+        # A name does not say the dtype: the fixture is float32, what is loaded by name takes the processor's fastest.
+        named = rerank.model_copy(update={"model": str(stanford_folder)})
+        assert ids(again.postprocess_nodes(candidates, query_str="the cat")) == ids(
+            named.postprocess_nodes(candidates, query_str="the cat")
+        )
+    for model in (None, default_encoder):
+        assert ColBERTRerank(model=model).to_dict() == {
+            "model": None,
+            "top_n": 5,
+            "device": None,
+            "keep_retrieval_score": False,
+            "metadata_mode": "embed",
+            "batch_size": 256,
+            "score_threshold": None,
+            "score_scale": "relevance",
+            "class_name": "ColBERTRerank",
+        }
+
+
+def test_scores_do_not_depend_on_the_batch_size(stanford, words):
+    texts = ["the cat sat on a mat", "dogs bark", "what sound does a dog make", "the cat sat on a mat", "rust is a language"]
+    found = [NodeWithScore(node=TextNode(id_=str(n), text=text), score=0.0) for n, text in enumerate(texts)]
+    for model in (stanford, words):
+        whole = ColBERTRerank(model=model, top_n=4).postprocess_nodes(found, query_str="a cat on a mat")
+        for size in (1, 2, 3, 5):
+            batched = ColBERTRerank(model=model, top_n=4, batch_size=size).postprocess_nodes(found, query_str="a cat on a mat")
+            assert ids(batched) == ids(whole)
+            assert [scored.score for scored in batched] == pytest.approx([scored.score for scored in whole], abs=1e-5)
+    assert ids(whole)[:2] == ["0", "3"]  # equal ones as they came
+
+
+def test_a_threshold_and_a_scale_are_those_of_the_core(words, candidates):
+    query, settings = "a bird sings", {"model": words, "metadata_mode": "none"}
+    everything = ColBERTRerank(**settings).postprocess_nodes(candidates, query_str=query)
+    sums = ColBERTRerank(**settings, score_scale="maxsim").postprocess_nodes(candidates, query_str=query)
+    assert ids(sums) == ids(everything)
+    assert sums[0].score == pytest.approx(3)
+    assert everything[0].score == pytest.approx(1)
+    for scale in ("relevance", "maxsim"):
+        best = ColBERTRerank(**settings, score_threshold=0.9, score_scale=scale)
+        assert ids(best.postprocess_nodes(candidates, query_str=query)) == ["bird"]
+    for wrong in ({"score_threshold": 1.5}, {"score_scale": "sum"}, {"batch_size": 0}, {"metadata_mode": "some"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            ColBERTRerank(**wrong)
+
+
+def test_the_metadata_mode_says_what_is_read(words):
+    given = [
+        NodeWithScore(node=TextNode(id_="plain", text="a whale"), score=1),
+        NodeWithScore(node=TextNode(id_="tagged", text="a fish", metadata={"about": "snow"}), score=0),
+    ]
+    query = "about: snow"
+    assert ids(ColBERTRerank(model=words, top_n=1).postprocess_nodes(given, query_str=query)) == ["tagged"]
+    (found, other) = ColBERTRerank(model=words, metadata_mode=MetadataMode.NONE).postprocess_nodes(given, query_str=query)
+    assert max(found.score, other.score) < 0.5
+
+
+def test_retriever_and_reranker_give_the_same_scores(retriever, words):
+    found = retriever.retrieve("dog barks")
+    again = ColBERTRerank(model=words).postprocess_nodes(found, query_str="dog barks")
+    assert ids(again) == ids(found)
+    assert [scored.score for scored in again] == pytest.approx([scored.score for scored in found])
+
+
+def test_the_incumbents_call_is_taken_and_another_tokenizer_is_an_error(stanford_folder, candidates):
+    name = str(stanford_folder)
+    rerank = ColbertRerank(
+        top_n=2, model=name, tokenizer=name, device="cpu", keep_retrieval_score=True, callback_manager=CallbackManager([])
+    )
+    assert ColbertRerank is ColBERTRerank
+    assert ColbertRerank(2, name, name, "cpu", True).to_dict() == rerank.to_dict()
+    found = rerank.postprocess_nodes(candidates, query_str="the cat")
+    assert len(found) == 2
+    assert "retrieval_score" in found[0].node.metadata
+    for wrong in ({"tokenizer": "other"}, {"tokenizer": "other", "model": name}):
+        with pytest.raises(ValueError, match="tokenizer is 'other', but the model"):
+            ColBERTRerank(**wrong)
+
+
+def test_the_device_is_that_of_the_model(stanford_folder, candidates):
+    with pytest.raises(ValueError, match="no-such-device"):
+        ColBERTRerank(model=stanford_folder, device="no-such-device").postprocess_nodes(candidates, query_str="the cat")
+    rerank = ColBERTRerank(model=stanford_folder, device="cpu")
+    rerank.postprocess_nodes(candidates, query_str="the cat")
+    assert str(rerank._reranker().encoder.device) == "cpu"
+
+
+def test_scores_are_those_of_the_core_where_the_incumbents_formula_gives_others(stanford_folder):
+    """The published reranker: hidden states of the backbone alone, without markers, augmentation, projection or sum."""
+    texts = ["the cat sat on a mat", "dogs bark and bark", "rust is a systems language", "what sound does a dog make"]
+    query = "what sound does a cat make"
+    given = [NodeWithScore(node=TextNode(id_=str(n), text=text), score=0.0) for n, text in enumerate(texts)]
+    ours = ColBERTRerank(model=stanford_folder, device="cpu", score_scale="maxsim").postprocess_nodes(given, query_str=query)
+    passages = [Passage(str(n), text) for n, text in enumerate(texts)]
+    hits = Reranker(stanford_folder, device="cpu").rank(query, passages)
+    assert [(scored.node.node_id, scored.score) for scored in ours] == [(hit.passage.id, hit.score) for hit in hits]
+
+    tokenizer, model = AutoTokenizer.from_pretrained(stanford_folder), AutoModel.from_pretrained(stanford_folder)
+    with torch.no_grad():
+        states = [model(**tokenizer(text, return_tensors="pt")).last_hidden_state for text in (query, *texts)]
+    theirs = {
+        str(n): torch.nn.functional.cosine_similarity(states[0].unsqueeze(2), state.unsqueeze(1), dim=-1)
+        .max(dim=2)
+        .values.mean()
+        .item()
+        for n, state in enumerate(states[1:])
+    }
+    assert sorted(theirs, key=lambda name: -theirs[name]) != ids(ours)
+    assert [theirs[hit.passage.id] for hit in hits] != pytest.approx([hit.relevance for hit in hits], abs=0.05)
+
+
+def test_class_hierarchies_are_those_of_llama_index_packages():
+    assert BaseNodePostprocessor.__name__ in [base.__name__ for base in ColBERTRerank.__mro__]
+    assert BaseRetriever.__name__ in [base.__name__ for base in ColBERTRetriever.__mro__]
+    assert ColBERTRerank.class_name() == "ColBERTRerank"
+    assert ColBERTRerank(top_n=10).top_n == 10

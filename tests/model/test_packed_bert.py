@@ -1,0 +1,171 @@
+"""The packed forward pass is the ordinary one for plain BERT, and is used for nothing else."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertModel, ElectraConfig, ElectraModel
+
+from colbert_core import Encoder
+from colbert_core.model.packed_bert import PackedBert, pack
+
+SIZES = {
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+TEXTS = ["the cat sat on a mat", "dogs bark.", "what sound does a cat make?", "", "cats", "the dog sat on a mat", "pets purr"]
+
+
+def bert(*, dtype=torch.bfloat16, seed=0, **settings):
+    torch.manual_seed(seed)
+    model = BertModel(BertConfig(**(SIZES | {"initializer_range": 0.2} | settings)), add_pooling_layer=False)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # they begin as zeros, which would hide one that is left out
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model.to(dtype).eval().requires_grad_(requires_grad=False)
+
+
+needs_packing = pytest.mark.skipif(pack(bert()) is None, reason="this processor or torch has no packed products")
+
+
+@needs_packing
+@torch.inference_mode()
+def test_packed_states_are_those_of_each_sequence_by_itself():
+    model = bert(dtype=torch.float32)
+    lengths, attended = [12, 12, 12, 7, 3, 1], [12, 12, 5, 7, 1, 1]
+    ids = [np.random.default_rng(length).integers(0, 100, length) for length in lengths]
+    found = PackedBert(model)(ids, attended).split(lengths)
+    for one, n, states in zip(ids, attended, found, strict=True):
+        mask = (torch.arange(len(one)) < n).long()[None]
+        expected = model(input_ids=torch.from_numpy(one)[None], attention_mask=mask).last_hidden_state[0]
+        torch.testing.assert_close(states, expected, atol=1e-5, rtol=1e-5)
+
+
+@needs_packing
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_plain_bert_is_packed_whatever_its_sizes(dtype):
+    for settings in ({}, {"num_hidden_layers": 1}, {"num_attention_heads": 1}, {"intermediate_size": 48, "type_vocab_size": 1}):
+        assert pack(bert(dtype=dtype, **settings)) is not None, settings
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dtype": torch.float64},
+        {"dtype": torch.float16},
+        {"hidden_act": "relu"},
+        {"hidden_act": "gelu_new"},
+        {"max_position_embeddings": 2048},
+        {"is_decoder": True},
+        {"is_decoder": True, "add_cross_attention": True},
+    ],
+    ids=str,
+)
+def test_another_kind_of_bert_is_not_packed(settings):
+    assert pack(bert(**settings)) is None
+
+
+def test_other_models_are_not_packed():
+    class Own(BertModel):
+        pass
+
+    torch.manual_seed(0)
+    config = BertConfig(**SIZES)
+    relative = bert()
+    relative.config.position_embedding_type = "relative_key"
+    more = bert()
+    more.encoder.layer[0].output.dense.register_parameter("scale", torch.nn.Parameter(torch.ones(1, dtype=torch.bfloat16)))
+    without_bias = bert()
+    without_bias.encoder.layer[0].output.dense.bias = None
+    for model in (
+        ElectraModel(ElectraConfig(**SIZES)).bfloat16().eval(),
+        Own(config, add_pooling_layer=False).bfloat16().eval(),
+        BertModel(config).bfloat16().eval(),  # with a pooler
+        bert().train(),
+        relative,
+        more,
+        without_bias,
+    ):
+        assert pack(model) is None, type(model)
+
+
+def test_a_model_that_computes_something_else_than_it_says_is_not_packed():
+    model = bert()
+    model.encoder.layer[1].intermediate.intermediate_act_fn = torch.nn.ReLU()
+    assert pack(model) is None
+    model = bert()
+    model.embeddings.register_forward_hook(lambda module, inputs, output: output.flip(-1))
+    assert pack(model) is None
+    model = bert()
+    model.embeddings.word_embeddings.weight[:] = torch.nan
+    assert pack(model) is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mkldnn: not on this processor"), AttributeError("no such operator")])
+def test_without_the_operators_the_ordinary_forward_stays(default_encoder, monkeypatch, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr("colbert_core.model.packed_bert.PackedBert.__init__", fail)
+    encoder = Encoder.from_pretrained(device="cpu", dtype="bfloat16")
+    assert encoder._packed is None
+    assert encoder.encode_passages(["cat"]).vectors.shape == (3, 128)
+
+
+# In an encoder
+
+
+@pytest.fixture(scope="module")
+def rough(stanford_folder):
+    encoder = Encoder.from_pretrained(str(stanford_folder), device="cpu", dtype="bfloat16")
+    if encoder._packed is None:
+        pytest.skip("this processor or torch has no packed products")
+    return encoder
+
+
+def test_a_packed_encoder_is_as_close_to_float32_as_an_ordinary_one(rough, stanford, monkeypatch):
+    exact = np.concatenate([stanford.encode_passages(TEXTS).vectors, *stanford.encode_queries(["cat", "what sound"])])
+
+    def cosines():
+        found = np.concatenate([rough.encode_passages(TEXTS).vectors, *rough.encode_queries(["cat", "what sound"])])
+        return (found * exact).sum(axis=1)
+
+    packed = cosines()
+    monkeypatch.setattr(rough, "_packed", None)
+    ordinary = cosines()
+    assert packed.mean() > 0.995
+    assert 1 - packed.mean() < 2 * (1 - ordinary.mean())
+
+
+def test_packed_batches_give_the_same_as_one_by_one(rough, monkeypatch):
+    together = rough.encode_passages(TEXTS).vectors
+    alone = np.concatenate([rough.encode_passages([text]).vectors for text in TEXTS])
+    assert (together * alone).sum(axis=1).min() > 0.999
+    monkeypatch.setattr("colbert_core.model.encoder._CPU_BATCH_TOKENS", 16)
+    assert (together * rough.encode_passages(TEXTS).vectors).sum(axis=1).min() > 0.999
+    queries = ["cat", "what sound does a cat make", "dogs bark"]  # one length, attended to differently
+    for vectors, query in zip(rough.encode_queries(queries), queries, strict=True):
+        assert (vectors * rough.encode_queries([query])[0]).sum(axis=1).min() > 0.999
+
+
+def test_a_packed_encoder_describes_saves_and_pickles_as_any_other(rough, tmp_path):
+    assert (rough.describe()["dtype"], rough.describe()["device"], rough.dtype) == ("bfloat16", "cpu", torch.bfloat16)
+    rough.save(tmp_path / "saved", format="stanford")
+    saved = Encoder.from_pretrained(tmp_path / "saved", device="cpu", dtype="bfloat16")
+    for again in (saved, pickle.loads(pickle.dumps(rough))):
+        assert again._packed is not None
+        np.testing.assert_array_equal(again.encode_passages(TEXTS).vectors, rough.encode_passages(TEXTS).vectors)
+
+
+@needs_packing
+def test_the_model_in_the_box_is_packed_in_bfloat16():
+    encoder = Encoder.from_pretrained(device="cpu", dtype="bfloat16")
+    assert encoder._packed is not None
+    assert encoder._backbone.config._attn_implementation == "sdpa"  # what it uses on a GPU

@@ -1,0 +1,311 @@
+"""Centroids, residuals, inverted lists, and the bytes they are kept as: by hand, then against the definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from builders.vectors import clustered, unit
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from colbert_core.storage.arrays import dump_arrays, load_arrays
+from colbert_core.vectors.codec import NBITS, ResidualCodec, count_centroids, lloyd_max, pack, row_bytes, sample_size
+from colbert_core.vectors.inverted_lists import InvertedLists
+
+# Packing
+
+
+def test_packing_by_hand():
+    numbers = np.array([[1, 2, 3, 0, 1]], np.uint8)  # two bits each: two bytes, byte j holds j, j + 2, j + 4
+    assert pack(numbers, 2).tolist() == [[1 | 3 << 2 | 1 << 4, 2 | 0 << 2]]
+    assert pack(np.array([[1, 0, 1]], np.uint8), 1).tolist() == [[0b101]]
+    assert pack(np.array([[15, 1, 2]], np.uint8), 4).tolist() == [[15 | 2 << 4, 1]]
+    assert pack(np.array([[200, 7]], np.uint8), 8).tolist() == [[200, 7]]
+
+
+def test_rows_are_padded_to_whole_bytes():
+    assert [row_bytes(48, nbits) for nbits in NBITS] == [6, 12, 24, 48]
+    assert [row_bytes(7, nbits) for nbits in NBITS] == [1, 2, 4, 7]
+
+
+@given(dim=st.integers(1, 70), nbits=st.sampled_from(NBITS), n=st.integers(0, 5), seed=st.integers(0, 99))
+def test_decompressing_gives_the_level_of_every_number(dim, nbits, n, seed):
+    rng = np.random.default_rng(seed)
+    levels = np.sort(rng.standard_normal(2**nbits)).astype(np.float32)
+    codec = ResidualCodec(unit(rng, 3, dim), levels)
+    numbers = rng.integers(2**nbits, size=(n, dim), dtype=np.uint8)
+    codes = rng.integers(3, size=n).astype(np.uint16)
+    expected = codec.centroids[codes] + levels[numbers]
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert codec.decompress(codes, pack(numbers, nbits)) == pytest.approx(expected, abs=1e-5)
+
+
+# Levels
+
+
+def test_levels_of_separate_heaps_are_their_means():
+    values = np.array([-1.1, -0.9, 0.0, 0.2, 2.0, 2.2, 5.0], np.float32)
+    assert lloyd_max(values, 4) == pytest.approx([-1.0, 0.1, 2.1, 5.0])
+
+
+def test_levels_of_equal_values_are_that_value():
+    assert lloyd_max(np.full(9, 0.5, np.float32), 4) == pytest.approx(np.full(4, 0.5))
+
+
+@pytest.mark.parametrize(("nbits", "published"), [(1, 0.3634), (2, 0.1175), (4, 0.009497)])
+def test_levels_have_the_error_that_max_published_for_the_normal_distribution(nbits, published):
+    """Max, "Quantizing for minimum distortion" (1960), table I: mean squared error for 2, 4 and 16 levels."""
+    values = np.random.default_rng(0).standard_normal(400_000).astype(np.float32)
+    levels = lloyd_max(values, 2**nbits)
+    cuts = (levels[1:] + levels[:-1]) / 2
+    error = float(np.mean((values - levels[np.searchsorted(cuts, values)]) ** 2))
+    assert error == pytest.approx(published, rel=0.03)
+
+
+@pytest.mark.parametrize("nbits", NBITS)
+def test_levels_lose_less_than_quantiles(nbits):
+    values = np.random.default_rng(1).laplace(size=50_000).astype(np.float32)
+
+    def error(levels):
+        return np.mean((values - levels[np.abs(values[:, None] - levels[None]).argmin(axis=1)]) ** 2)
+
+    quantiles = np.quantile(values, (np.arange(2**nbits) + 0.5) / 2**nbits)
+    assert error(lloyd_max(values, 2**nbits)) < error(quantiles)
+
+
+# The codec
+
+
+@pytest.mark.parametrize("dim", [1, 7, 48, 96, 128])
+@pytest.mark.parametrize("nbits", NBITS)
+def test_more_bits_are_nearer_at_any_dim(dim, nbits):
+    vectors = clustered(np.random.default_rng(dim), 2000, dim)
+    codec = ResidualCodec.fit(vectors, 64, nbits)
+    codes, residuals = codec.compress(vectors)
+    assert (codes.shape, codes.dtype) == ((2000,), np.uint16)
+    assert (residuals.shape, residuals.dtype) == ((2000, row_bytes(dim, nbits)), np.uint8)
+    decoded = codec.decompress(codes, residuals)
+    assert np.linalg.norm(decoded, axis=1) == pytest.approx(np.ones(2000), abs=1e-5)
+    cosines = np.einsum("nd,nd->n", decoded, vectors)
+    assert cosines.mean() > {1: 0.975, 2: 0.99, 4: 0.999, 8: 0.9999}[nbits]
+
+
+def test_the_code_is_the_nearest_centroid():
+    rng = np.random.default_rng(0)
+    codec = ResidualCodec(unit(rng, 50, 8), np.array([-0.1, 0.1], np.float32))
+    vectors = unit(rng, 300, 8)
+    codes, _ = codec.compress(vectors)
+    assert codes.tolist() == np.argmax(vectors @ codec.centroids.T, axis=1).tolist()
+
+
+@pytest.mark.parametrize(("nbits", "least"), [(1, 0.3), (2, 0.75), (4, 0.95), (8, 0.99)])
+@pytest.mark.parametrize("dim", [8, 48, 128])
+def test_a_codec_of_vectors_that_are_all_alike_can_tell_others_that_come_later(nbits, least, dim):
+    rng = np.random.default_rng(dim)
+    alike, *others = rng.normal(size=(201, dim)).astype(np.float32)
+    alike, others = alike / np.linalg.norm(alike), np.stack(others) / np.linalg.norm(others, axis=1, keepdims=True)
+    codec = ResidualCodec.fit(np.tile(alike, (100, 1)), 1, nbits)
+    assert np.einsum("nd,nd->n", codec.decompress(*codec.compress(others)), others).mean() > least
+    (back,) = codec.decompress(*codec.compress(alike[None]))
+    assert back @ alike > max(least, 0.8)
+
+
+def test_the_same_sample_gives_the_same_codec_and_the_same_bytes():
+    vectors = clustered(np.random.default_rng(3), 3000, 16)
+    first, second = (ResidualCodec.fit(vectors, 64, 4) for _ in range(2))
+    assert first.to_arrays()["centroids"].tobytes() == second.to_arrays()["centroids"].tobytes()
+    assert first.levels.tobytes() == second.levels.tobytes()
+    for one, other in zip(first.compress(vectors), second.compress(vectors), strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+def test_a_codec_is_kept_without_loss():
+    codec = ResidualCodec.fit(clustered(np.random.default_rng(4), 500, 12), 16, 2)
+    again = ResidualCodec.from_arrays(codec.to_arrays())
+    assert again.centroids.tobytes() == codec.centroids.tobytes()
+    assert (again.dim, again.nbits) == (12, 2)
+
+
+def test_an_extended_codec_decodes_what_was_compressed_before_as_it_did():
+    rng = np.random.default_rng(6)
+    before, after = clustered(rng, 400, 12), clustered(rng, 900, 12)
+    codec = ResidualCodec.fit(before, 8, 4)
+    codes, residuals = codec.compress(before)
+    more = codec.extended(after, 64)
+    assert (more.layers, len(more.centroids)) == ((0, 8), 72)
+    assert ResidualCodec.from_arrays(more.to_arrays()).layers == (0, 8)
+    assert more.decompress(codes, residuals).tobytes() == codec.decompress(codes, residuals).tobytes()
+    cosines = [np.einsum("nd,nd->n", each.decompress(*each.compress(after)), after).mean() for each in (codec, more)]
+    assert cosines[1] > cosines[0]
+
+
+def test_centroid_and_residual_that_cancel_out_leave_zeros_and_no_nan():
+    codec = ResidualCodec(np.array([[0.5, -0.5]], np.float32), np.array([-0.5, 0.5], np.float32))
+    assert codec.decompress(np.zeros(1, np.uint16), pack(np.array([[0, 1]], np.uint8), 1)).tolist() == [[0, 0]]
+
+
+def test_more_than_65536_centroids_take_wider_codes():
+    centroids = np.zeros((2**16 + 1, 2), np.float32)
+    centroids[:, 0] = 1
+    centroids[-1] = [0, 1]
+    codec = ResidualCodec(centroids, np.array([-0.1, 0.1], np.float32))
+    codes, _ = codec.compress(np.array([[0, 1]], np.float32))
+    assert (codes.dtype, codes.tolist()) == (np.uint32, [2**16])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"centroids": None},
+        {"levels": None},
+        {"levels": np.zeros(3, np.float32)},
+        {"levels": np.full(4, np.nan, np.float32)},
+        {"centroids": np.full((2, 3), np.inf, np.float16)},
+        {"centroids": np.zeros(3, np.float16)},
+        {"centroids": np.zeros((0, 3), np.float16)},
+        {"layers": np.array([1], np.int32)},
+        {"layers": np.array([0, 2], np.int32)},
+        {"layers": np.array([0, 0], np.int32)},
+        {"layers": np.array([], np.int32)},
+    ],
+    ids=str,
+)
+def test_arrays_of_no_codec_are_refused(change):
+    arrays = {"centroids": np.ones((2, 3), np.float16), "levels": np.zeros(4, np.float32)} | change
+    with pytest.raises(ValueError, match=r"codec|levels|centroid|layers"):
+        ResidualCodec.from_arrays({name: array for name, array in arrays.items() if array is not None})
+
+
+def test_how_many_centroids_there_are():
+    assert [count_centroids(n) for n in (1, 3, 8, 100, 2**17, 2**20, 2 * 10**6, 10**9)] == [
+        1,
+        1,
+        2,
+        16,
+        2048,
+        8192,
+        8192,
+        2**16,
+    ]
+    assert sample_size(2048) == 65_536
+
+
+# Inverted lists
+
+
+def test_lists_by_hand():
+    codes = np.array([5, 2, 5, 2, 2, 9], np.uint16)
+    lists = InvertedLists.build(codes, np.array([3, 1, 2], np.int32))
+    assert lists.centroids.tolist() == [2, 5, 9]
+    assert lists.offsets.tolist() == [0, 3, 4, 5]
+    assert lists.windows.tolist() == [0, 1, 2, 0, 2]
+    offsets, windows = lists.by_centroid(12, 3)
+    assert offsets.tolist() == [0, 0, 0, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5]
+    assert windows.tolist() == [0, 1, 2, 0, 2]
+    assert lists.reaching(np.array([False, False, True])).tolist() == [2, 9]
+
+
+def test_lists_of_nothing_are_empty():
+    lists = InvertedLists.build(np.empty(0, np.uint16), np.empty(0, np.int32))
+    assert lists.by_centroid(2, 0)[0].tolist() == [0, 0, 0]
+    assert lists.reaching(np.zeros(0, np.bool_)).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("centroids", "offsets", "windows"),
+    [
+        ([9], [0, 1], [0]),
+        ([0], [0, 1], [3]),
+        ([0], [0, 1], [-1]),
+        ([0, 1], [0, 2, 1], [0]),
+        ([0], [0, 9], [0]),
+        ([0, 1, 2, 3], [0, 2**63 - 1, -(2**63), -1, 1], [0]),
+    ],
+)
+def test_lists_that_lead_nowhere_are_refused(centroids, offsets, windows):
+    lists = InvertedLists(np.array(centroids, np.uint16), np.array(offsets, np.int64), np.array(windows, np.int32))
+    with pytest.raises(IndexError, match="list"):
+        lists.by_centroid(4, 3)
+
+
+@given(
+    doclens=st.lists(st.integers(1, 6), min_size=1, max_size=12),
+    n_centroids=st.integers(1, 9),
+    seed=st.integers(0, 999),
+)
+def test_lists_hold_the_windows_of_every_centroid(doclens, n_centroids, seed):
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(n_centroids, size=sum(doclens)).astype(np.uint16)
+    owners = np.repeat(np.arange(len(doclens)), doclens)
+    lists = InvertedLists.build(codes, np.array(doclens, np.int32))
+    allowed = rng.random(len(doclens)) < 0.5
+    offsets, windows = lists.by_centroid(n_centroids + 1, len(doclens))
+    for centroid in range(n_centroids + 1):
+        listed = windows[offsets[centroid] : offsets[centroid + 1]]
+        assert listed.tolist() == sorted(set(owners[codes == centroid].tolist()))
+    assert lists.reaching(allowed).tolist() == sorted(set(codes[allowed[owners]].tolist()))
+
+
+# Arrays as bytes
+
+
+ARRAYS = {
+    "b": np.arange(6, dtype=np.uint16).reshape(3, 2),
+    "a": np.arange(3, dtype=np.int64),
+    "d": np.arange(5, dtype=np.uint8),
+    "c": np.ones((2, 2), np.float32),
+    "e": np.empty((0, 4), np.float16),
+    "f": np.arange(3, dtype=np.int32),
+    "g": np.arange(3, dtype=np.uint32),
+}
+
+
+def as_bytes(arrays):
+    return b"".join(dump_arrays({name: [array] for name, array in arrays.items()}))
+
+
+def test_arrays_in_parts_are_the_same_bytes_as_whole_and_safetensors_reads_them():
+    whole = as_bytes(ARRAYS)
+    assert b"".join(dump_arrays({name: [array[:1], array[1:]] for name, array in ARRAYS.items()})) == whole
+    for read in (load_safetensors(whole), load_arrays(np.frombuffer(whole, np.uint8))):
+        assert read.keys() == ARRAYS.keys()
+        for name, array in ARRAYS.items():
+            assert read[name].dtype == array.dtype
+            np.testing.assert_array_equal(read[name], array)
+
+
+def test_what_safetensors_writes_is_read():
+    read = load_arrays(np.frombuffer(save_safetensors(ARRAYS), np.uint8))
+    np.testing.assert_array_equal(read["b"], ARRAYS["b"])
+
+
+def test_arrays_start_at_multiples_of_their_item_size():
+    data = np.frombuffer(as_bytes(ARRAYS), np.uint8)
+    for array in load_arrays(data).values():
+        offset = array.__array_interface__["data"][0] - data.__array_interface__["data"][0]
+        assert not array.size or offset % array.dtype.itemsize == 0
+
+
+def test_bytes_cut_short_anywhere_are_refused():
+    whole = np.frombuffer(as_bytes(ARRAYS), np.uint8)
+    for length in range(len(whole)):
+        with pytest.raises(ValueError, match=r"header is damaged|were written"):
+            load_arrays(whole[:length])
+    with pytest.raises(ValueError, match="were written"):
+        load_arrays(np.append(whole, np.uint8(0)))
+
+
+def test_a_changed_byte_of_the_header_is_refused_or_harmless():
+    whole = np.frombuffer(as_bytes(ARRAYS), np.uint8)
+    header = int.from_bytes(whole[:8].tobytes(), "little") + 8
+    for place in range(header):
+        for flip in (1, 2, 64, 255):
+            changed = whole.copy()
+            changed[place] ^= flip
+            try:
+                arrays = load_arrays(changed)
+            except ValueError:
+                continue
+            assert sum(array.nbytes for array in arrays.values()) == len(whole) - header

@@ -122,6 +122,10 @@ class EncodedCollection:
             np.searchsorted(owners, np.arange(shard_rows[-1] + 1)),
         )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Version 0.1.0 pickled the fingerprint as ``provenance``."""
+        self.__dict__.update({"fingerprint" if name == "provenance" else name: value for name, value in state.items()})
+
     def __len__(self) -> int:
         """Passages."""
         return int(self._shard_rows[-1])

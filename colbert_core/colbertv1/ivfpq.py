@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.checks import check_count
+from colbert_core.colbertv1.encoded import FORMAT, MANIFEST, EncodedCollection, read_manifest
 from colbert_core.errors import (
     DamagedIndexError,
     IndexExistsError,
     StorageError,
 )
+from colbert_core.model.fingerprint import LazyEncoder
 from colbert_core.progress import progress_bar
 from colbert_core.search.ranking import best_windows
-from colbert_core.storage.durable import disk_errors
+from colbert_core.storage.durable import disk_errors, sha256_of, sync_file, write_json
 from colbert_core.threads import get_num_threads, spread
 from colbert_core.vectors.embeddings import query_matrices
 
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from colbert_core.types import TokenEncoder
-from colbert_core.colbertv1.encoded import FORMAT, MANIFEST, EncodedCollection, read_manifest
-from colbert_core.storage.durable import sha256_of, sync_file, write_json
 
 _INDEX = "index.faiss"
 _TRAINED = "trained.faiss"
@@ -67,10 +67,8 @@ class IVFPQ:
     def __init__(self, index: Any, encoded: EncodedCollection, encoder: TokenEncoder | None) -> None:
         """``build`` and ``open`` are the doors."""
         self._index = index
-        self._encoder = encoder
         self.encoded = encoded
-        if encoder is not None:
-            encoded.fingerprint.check(encoder)
+        self._encoder = LazyEncoder(encoded.fingerprint, encoder)
 
     @classmethod
     def build(
@@ -183,14 +181,12 @@ class IVFPQ:
 
     @property
     def encoder(self) -> TokenEncoder:
-        """What encodes queries, loaded now if it has not been.
+        """What encodes queries; loaded at first use where the index was opened without one.
 
         Raises:
             EncoderMismatchError: it cannot be loaded, or is another one now.
         """
-        if self._encoder is None:
-            self._encoder = self.encoded.fingerprint.load()
-        return self._encoder
+        return self._encoder.get()
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -252,6 +248,13 @@ class IVFPQ:
         if isinstance(queries, str | np.ndarray):
             raise TypeError(f"queries must be a list, got one {type(queries).__name__}; write [query].")
         return query_matrices(list(queries), self.encoded.dim, lambda: self.encoder)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled with the encoder, if there is one, and without the lock beside it."""
+        return {**self.__dict__, "_encoder": self._encoder.loaded}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = {**state, "_encoder": LazyEncoder(state["encoded"].fingerprint, state["_encoder"])}
 
     def __repr__(self) -> str:
         return f"IVFPQ({str(self.encoded.folder)!r}, {len(self)} passages, {self._index.nlist} lists)"

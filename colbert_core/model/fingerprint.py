@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,42 @@ class EncoderFingerprint:
             ) from error
         self.check(encoder)
         return encoder
+
+
+class LazyEncoder:
+    """The encoder of an index: the one it was opened with, or the one it was made with, loaded at first use, once.
+
+    Attributes:
+        fingerprint: of the encoder the index was made with.
+        loaded: the encoder, or None as long as nobody has needed it.
+    """
+
+    def __init__(self, fingerprint: EncoderFingerprint, encoder: TokenEncoder | None) -> None:
+        """Check an encoder that is given.
+
+        Raises:
+            EncoderMismatchError: it is not the one the index was made with.
+        """
+        if encoder is not None:
+            fingerprint.check(encoder)
+        self.fingerprint = fingerprint
+        self.loaded = encoder
+        self.renew_lock()
+
+    def get(self) -> TokenEncoder:
+        """Return the encoder, loaded by the first thread that asks while the others wait.
+
+        Raises:
+            EncoderMismatchError: the index holds vectors from elsewhere, or its encoder cannot be loaded or has changed.
+        """
+        with self._lock:
+            if self.loaded is None:
+                self.loaded = self.fingerprint.load()
+            return self.loaded
+
+    def renew_lock(self) -> None:
+        """Call this in a forked process: there the old lock may be held by a thread of the parent, for ever."""
+        self._lock = threading.Lock()
 
 
 def loaded_encoder(encoder: str | PathLike[str] | TokenEncoder | None) -> TokenEncoder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 
 import numpy as np
@@ -460,6 +461,15 @@ def test_an_index_that_was_opened_finds_what_the_built_one_finds(built, words):
     assert opened(folder).search_many(matrices) == index.search_many(matrices)
     assert len(index) == 300
     assert "300 passages, 10 lists" in repr(index)
+
+
+def test_an_index_is_pickled_with_its_vectors_and_the_encoder_it_was_given(built, words):
+    _, folder = built
+    for index in (opened(folder), IVFPQ.open(folder / "index")):
+        copied = pickle.loads(pickle.dumps(index))
+        query = words.encode_queries(["cats purr"])
+        assert copied.search_many(query, 5) == index.search_many(query, 5)
+        assert (copied._encoder.loaded is None) == (index._encoder.loaded is None)
 
 
 def test_index_and_vectors_may_move_together_and_the_vectors_alone_if_they_are_named(tmp_path, words):

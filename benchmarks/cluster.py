@@ -85,7 +85,7 @@ def main():
         one = Index.create(folder / "one", dim=queries.shape[2])
         one.add([Passage(str(i), f"passage {i}") for i in range(n)], embeddings=embeddings, progress=False)
         one.compact(progress=False)
-        codec = one._read(one._state).snapshot.codec
+        codec = one._versions.read(lambda view: view.state).snapshot.codec
         assert codec is not None, "too few passages to compress"
         for shards in options.shards:
             build(folder / str(shards), embeddings, codec, shards)

@@ -28,16 +28,16 @@ from colbert_core.vectors.snapshot import Part, Snapshot
 def measured(snapshot, queries, k):
     """Median and 95th percentile of the milliseconds, and the recall of what scoring everything finds."""
     for query in queries:
-        search(snapshot, query, k, tie=list)  # maps the pages
+        search(snapshot, query, k, sort_keys=list)  # maps the pages
     milliseconds = []
     for query in queries:
         start = time.thread_time()
-        search(snapshot, query, k, tie=list)
+        search(snapshot, query, k, sort_keys=list)
         milliseconds.append(1000 * (time.thread_time() - start))
     shares = []
     for query in queries[:20]:
-        every = set(search(snapshot, query, k, tie=list, exact=True).rows)
-        shares.append(len(every & set(search(snapshot, query, k, tie=list).rows)) / k)
+        every = set(search(snapshot, query, k, sort_keys=list, exact=True).pids)
+        shares.append(len(every & set(search(snapshot, query, k, sort_keys=list).pids)) / k)
     return float(np.median(milliseconds)), float(np.percentile(milliseconds, 95)), float(np.mean(shares))
 
 
@@ -57,7 +57,7 @@ def repeated(snapshot, times):
         codes[some] = np.where(moved, one.codes[random.integers(n, size=len(some))], one.codes[some % n])
         residuals[some] = np.where(changed, one.residuals[(some + 1) % n], one.residuals[some % n])
     doclens = np.tile(one.doclens, times)
-    rows = np.concatenate([one.rows + number * (int(one.rows[-1]) + 1) for number in range(times)])
+    rows = np.concatenate([one.pids + number * (int(one.pids[-1]) + 1) for number in range(times)])
     lists = InvertedLists.build(codes, doclens)
     lengths = np.concatenate(
         [codec.inverse_lengths(codes[i : i + 2**22], residuals[i : i + 2**22]) for i in range(0, len(codes), 2**22)]
@@ -109,7 +109,7 @@ def main():
                 "build_wall_s": round(time.perf_counter() - wall, 1),
                 "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             }
-            snapshot = index._read(index._state).snapshot
+            snapshot = index._versions.read(lambda view: view.state).snapshot
             report(count, snapshot, **more)
             if size == options.sizes[-1]:
                 for times in options.repeat:

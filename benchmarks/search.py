@@ -88,11 +88,11 @@ def batches(index, queries):
 
 def snapshot_of(index):
     """What an index searches, without its texts: brute force and the peers return none either."""
-    return index._read(index._state).snapshot
+    return index._versions.read(lambda view: view.state).snapshot
 
 
 def rows(snapshot, query, k, **how):
-    return search(snapshot, query, k, tie=list, **how).rows
+    return search(snapshot, query, k, sort_keys=list, **how).pids
 
 
 def main():
@@ -120,7 +120,7 @@ def main():
         exact = [rows(vectors, query, 100, exact=True) for query in queries]
         same_codes = [rows(codes, query, 100, exact=True) for query in queries]
         set_num_threads(1)
-        first_row = int(codes.parts[0].segment.rows[0])
+        first_row = int(codes.parts[0].segment.pids[0])
         engines = {("exhaustive int8", k): (lambda query, k=k: rows(vectors, query, k)) for k in (10, 100)}
         for k, grid in GRID.items():
             engines["default", k] = lambda query, k=k: rows(codes, query, k)

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Mapping
-
-    from colbert_core.types import Passage
-
-
+import numbers
+import operator
 from typing import TYPE_CHECKING
 
 from colbert_core.types import Passage, check_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    Where = Mapping[str, Any] | Callable[[Passage], bool]
-
-
-import numbers
-import operator
-from typing import TYPE_CHECKING, Any
-
-from colbert_core.types import Passage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections import Counter
+    from collections.abc import Iterable
 
 
 def check_similarity(value: object) -> float:

@@ -74,13 +74,13 @@ class Reranker:
             return []
         embeddings = self.encoder.encode_passages([passage.text for passage in passages], progress=progress)
         embeddings.check(len(passages), self.encoder.dim)
-        best = search(as_snapshot(embeddings), query_vectors, top_n, tie=list)
-        hits = to_hits([passages[row] for row in best.rows], best, len(query_vectors), min_relevance)
+        best = search(as_snapshot(embeddings), query_vectors, top_n, sort_keys=list)
+        hits = to_hits([passages[row] for row in best.pids], best, len(query_vectors), min_relevance)
         if not evidence:
             return hits
         ends, asked = token_ends(embeddings), query_spans(self.encoder, query, len(query_vectors))
         explained = []
-        for hit, row in zip(hits, best.rows, strict=False):  # a threshold may have dropped the last hits
+        for hit, row in zip(hits, best.pids, strict=False):  # a threshold may have dropped the last hits
             window, vectors, spans = best_window(query_vectors, of_owner(embeddings, row, ends))
             found = evidence_of(query, query_vectors, asked, hit.passage, window, vectors, spans, MIN_SIMILARITY)
             explained.append(replace(hit, evidence=found))

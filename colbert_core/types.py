@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from colbert_core.evidence.evidence import Evidence
 
     Where = Mapping[str, Any] | Callable[["Passage"], bool]
+    Query = str | NDArray[np.float32]
 
 
 def check_text(text: object, subject: str) -> str:

@@ -637,5 +637,3 @@ def _printable(text: str) -> str:
 
 def _silent(*_: object) -> None:
     """What is said to a person when a program listens."""
-
-

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from colbert_core.checks import check_passages
 from colbert_core.storage.filters import dump_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from colbert_core.types import Passage
-
-    Where = Mapping[str, Any] | Callable[[Passage], bool]
 
 # One commit of ``add``: about 60,000 tokens, 30 MB of vectors, ten seconds of encoding on two cores.
 _BATCH_CHARACTERS = 2**18
@@ -35,4 +33,9 @@ def batched(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
 
 
 def dump_all(passages: Iterable[Passage]) -> list[str]:
+    """The metadata of passages as JSON.
+
+    Raises:
+        TypeError, ValueError: a value is nothing that JSON can hold.
+    """
     return [dump_metadata(passage.metadata, f"Metadata of passage {passage.id!r}") for passage in passages]

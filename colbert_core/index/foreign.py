@@ -1,4 +1,4 @@
-"""Indexes that other libraries built, read as they are: Stanford ColBERT's and RAGatouille's, and fast-plaid's.
+"""Read indexes that other libraries built: Stanford ColBERT's, RAGatouille's and fast-plaid's.
 
 Both keep a codec, and for each chunk of passages the codes, the packed residuals and the number of tokens of each passage.
 Only plain tensors, arrays and JSON are read; a file that would run code is refused.
@@ -31,7 +31,7 @@ _BATCH = 4096
 
 @dataclass(frozen=True)
 class Batch:
-    """Some passages and their compressed windows, one for each passage that has tokens; rows count from 0."""
+    """Some passages and their compressed windows, one window for each passage; pids count from 0."""
 
     passages: list[Passage]
     windows: Segment
@@ -44,8 +44,8 @@ class ForeignIndex:
     Attributes:
         kind: "Stanford ColBERT", "RAGatouille" or "fast-plaid".
         codec: its centroids and levels.
-        encoder: the checkpoint it names, if any.
-        n_tokens: vectors in it.
+        encoder: name of the checkpoint that it was made with; None where it names none.
+        n_tokens: number of its vectors.
     """
 
     kind: str
@@ -60,7 +60,7 @@ class ForeignIndex:
         return len(self._passages)
 
     def batches(self) -> Iterator[Batch]:
-        """Everything, a few thousand passages at a time. Those without a token, which others keep as deleted, are left out.
+        """Read everything, a few thousand passages at a time, but no passages without tokens: other libraries delete that way.
 
         Raises:
             DamagedIndexError: a file does not hold what it should.
@@ -86,19 +86,19 @@ class ForeignIndex:
                 )
             ends = np.cumsum(doclens, dtype=np.int64)
             for start in range(0, len(doclens), _BATCH):
-                some = np.arange(start, min(start + _BATCH, len(doclens)))
-                some = some[doclens[some] > 0]
-                if not len(some):
+                places = np.arange(start, min(start + _BATCH, len(doclens)))
+                places = places[doclens[places] > 0]
+                if not len(places):
                     continue
-                tokens = slice(int(ends[some[0]] - doclens[some[0]]), int(ends[some[-1]]))
-                passages = [self._passages[first + place] for place in some.tolist()]
+                tokens = slice(int(ends[places[0]] - doclens[places[0]]), int(ends[places[-1]]))
+                passages = [self._passages[first + place] for place in places.tolist()]
                 if int(codes[tokens].max()) >= len(self.codec.centroids) or int(codes[tokens].min()) < 0:
                     raise DamagedIndexError(f"Chunk {number} names a centroid that there is not ({codes[tokens].max()}).")
-                own_codes, own_residuals = codes[tokens].astype(self.codec.code_type), _repacked(residuals[tokens], self.codec)
+                own_codes, own_residuals = codes[tokens].astype(self.codec.code_type), _repack(residuals[tokens], self.codec)
                 windows = Segment(
-                    rows=np.arange(len(some), dtype=np.int64),
+                    pids=np.arange(len(places), dtype=np.int64),
                     spans=np.array([(0, len(passage.text)) for passage in passages], np.int32),
-                    doclens=doclens[some],
+                    doclens=doclens[places],
                     codes=own_codes,
                     residuals=own_residuals,
                     lengths=self.codec.inverse_lengths(own_codes, own_residuals),
@@ -111,12 +111,12 @@ def read_foreign_index(folder: str | PathLike[str], texts: Sequence[str] | None 
     """Read the index that another library wrote to a folder.
 
     Args:
-        folder: with ``metadata.json``, and ``centroids.pt`` (Stanford ColBERT, RAGatouille) or ``centroids.npy`` (fast-plaid).
-        texts: of the passages in their order there, for an index that does not hold them; None leaves them empty.
+        folder: holds ``metadata.json``, and ``centroids.pt`` (Stanford ColBERT, RAGatouille) or ``centroids.npy`` (fast-plaid).
+        texts: texts of the passages in their order, for an index that does not hold them; None leaves them empty.
 
     Returns:
         What ``Index.convert`` takes. RAGatouille's passages have the ids and metadata of their documents, with "#1", "#2"
-        behind the id where a document has several; others are named by their number, from 0.
+        behind the id where a document has several; other passages are named by their number, from 0.
 
     Raises:
         IndexNotFoundError: there is no such index.
@@ -150,13 +150,13 @@ def _read_stanford(folder: Path, about: dict[str, Any], texts: Sequence[str] | N
 
     checkpoint = config.get("checkpoint") if isinstance(config, dict) else None
     encoder = checkpoint if isinstance(checkpoint, str) else None
-    return _assembled(kind, folder, codec, encoder, doclens, chunk, passages if texts is None else None, texts)
+    return _assemble(kind, folder, codec, encoder, doclens, chunk, passages if texts is None else None, texts)
 
 
 def _read_fast_plaid(folder: Path, about: dict[str, Any], texts: Sequence[str] | None) -> ForeignIndex:
     codec = _codec(folder, _npy(folder / "centroids.npy"), _npy(folder / "bucket_weights.npy"), about)
     doclens = _doclens(folder, about)
-    starts = np.cumsum([0, *(int(some.sum()) for some in doclens)])
+    starts = np.cumsum([0, *(int(chunk.sum()) for chunk in doclens)])
 
     def part(number: int, name: str) -> NDArray[Any]:
         single = folder / f"{number}.{name}.npy"
@@ -167,7 +167,7 @@ def _read_fast_plaid(folder: Path, about: dict[str, Any], texts: Sequence[str] |
             raise DamagedIndexError(f"{single} is missing.")
         return _npy(merged)[starts[number] : starts[number + 1]]
 
-    return _assembled(
+    return _assemble(
         "fast-plaid",
         folder,
         codec,
@@ -179,7 +179,7 @@ def _read_fast_plaid(folder: Path, about: dict[str, Any], texts: Sequence[str] |
     )
 
 
-def _assembled(
+def _assemble(
     kind: str,
     folder: Path,
     codec: ResidualCodec,
@@ -199,12 +199,12 @@ def _assembled(
         passages = [Passage(str(number), text) for number, text in enumerate(given)]
     if len(passages) != n_passages:
         raise DamagedIndexError(f"The index {folder} has {n_passages} passages, but its collection has {len(passages)}.")
-    n_tokens = sum(int(some.sum(dtype=np.int64)) for some in doclens)
+    n_tokens = sum(int(chunk_doclens.sum(dtype=np.int64)) for chunk_doclens in doclens)
     return ForeignIndex(kind, codec, encoder, n_tokens, passages, doclens, chunk)
 
 
 def _ragatouille_passages(folder: Path) -> list[Passage]:
-    """RAGatouille keeps texts by number, the document of each number, and the metadata of each document."""
+    """Read RAGatouille's passages: it keeps texts by number, the document of each number, and metadata by document."""
     collection = _json(folder / "collection.json", list)
     documents = _json(folder / "pid_docid_map.json", dict)
     metadata_file = folder / "docid_metadata_map.json"
@@ -234,9 +234,9 @@ def _codec(folder: Path, centroids: NDArray[Any], levels: NDArray[Any], about: d
     except ValueError as error:
         raise DamagedIndexError(f"The codec of {folder} cannot be used: {error}; residuals have {NBITS} bits.") from None
     config = about["config"] if isinstance(about.get("config"), dict) else about
-    for name, found in (("nbits", codec.nbits), ("dim", codec.dim)):
-        if config.get(name, found) != found:
-            raise DamagedIndexError(f"The index {folder} says that its {name} is {config[name]!r}, but its codec has {found}.")
+    for name, actual in (("nbits", codec.nbits), ("dim", codec.dim)):
+        if config.get(name, actual) != actual:
+            raise DamagedIndexError(f"The index {folder} says that its {name} is {config[name]!r}, but its codec has {actual}.")
     return codec
 
 
@@ -246,8 +246,8 @@ def _floats(array: NDArray[Any], kind: Any) -> NDArray[Any]:
     return array.astype(kind)
 
 
-def _repacked(residuals: NDArray[np.uint8], codec: ResidualCodec) -> NDArray[np.uint8]:
-    """Theirs: for each component its bits, lowest first, filled into bytes from the highest bit down."""
+def _repack(residuals: NDArray[np.uint8], codec: ResidualCodec) -> NDArray[np.uint8]:
+    """Pack residuals our way; theirs have the bits of each component, lowest first, in bytes from the top down."""
     nbits, dim = codec.nbits, codec.dim
     packed = np.empty((len(residuals), row_bytes(dim, nbits)), np.uint8)
     for start in range(0, len(residuals), 2**16):

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from colbert_core.search.config import SearchConfig
-    from colbert_core.types import Passage
-
-    Where = Mapping[str, Any] | Callable[[Passage], bool]
 
 
 @dataclass(frozen=True)
@@ -19,17 +14,17 @@ class IndexStats:
     """Figures of an index.
 
     Attributes:
-        passages: that can be found.
-        windows: of these passages.
-        tokens: vectors of these windows.
+        passages: number of passages that can be found.
+        windows: number of their windows.
+        tokens: number of vectors of these windows.
         dim: components of a vector.
         nbits: bits per component of a compressed vector; None where vectors are kept as they are.
-        centroids: of the codec; 0 while the index is uncompressed.
-        segments: files or rows of vectors.
-        dead_tokens: of deleted and replaced passages, still taking room; ``compact`` clears them away.
-        vector_bytes: codec, codes, residuals and inverted lists, or the vectors themselves.
-        encoder: name of the encoder the index was made with; None for vectors from elsewhere.
-        generation: commits so far.
+        centroids: number of centroids of the codec; 0 while the index is uncompressed.
+        segments: number of segments, in files or in SQLite.
+        dead_tokens: number of vectors of deleted and replaced passages; they take room until ``compact`` clears them away.
+        vector_bytes: size of codec, codes, residuals and inverted lists, or of the vectors themselves.
+        encoder: name of the encoder that the index was made with; None for vectors from elsewhere.
+        generation: number of commits so far.
     """
 
     passages: int
@@ -55,9 +50,9 @@ class Verification:
     """What ``verify`` found.
 
     Attributes:
-        problems: in words; none if the index is sound.
-        recall: part of the 10 best passages of scoring all that a plain search finds; None without passages.
-        queries: how many were sampled for that.
+        problems: what is wrong, in words; empty if the index is sound.
+        recall: part of the 10 truly best passages that a plain search finds, from 0 to 1; None without passages.
+        queries: number of queries that the recall was measured with.
     """
 
     problems: list[str]
@@ -75,10 +70,10 @@ class Tuning:
     """What ``tune`` chose, and what it measured.
 
     Attributes:
-        config: the quickest that finds enough; for ``search(config=...)``.
-        recall: part of the ``k`` best passages of scoring all that it finds.
-        milliseconds: of a search by one thread, the median.
-        tried: for each config that was looked at, its recall and milliseconds.
+        config: the quickest config that finds enough; pass it as ``search(config=...)``.
+        recall: part of the ``k`` truly best passages that it finds, from 0 to 1.
+        milliseconds: median time of a search by one thread.
+        tried: each config that was measured, with its recall and milliseconds.
     """
 
     config: SearchConfig

@@ -1,14 +1,15 @@
-"""Which passages a search may find: filters and ids, compiled for a reader."""
+"""Which passages may be found: filters and ids of users, compiled for a reader."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from colbert_core.checks import id_list
 from colbert_core.storage.filters import compile_where
 
 if TYPE_CHECKING:
@@ -17,42 +18,55 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from colbert_core.storage.transaction import Reader
-    from colbert_core.types import Passage
+    from colbert_core.types import Where
 
-    Where = Mapping[str, Any] | Callable[[Passage], bool]
-from colbert_core.checks import id_list
-
-# What comes from users
+# Passages that a function of the user's sees at a time: their texts are in memory together.
+_AT_A_TIME = 1000
 
 
-def restriction_of(where: Where | None, ids: Iterable[str] | None) -> Callable[[Reader], NDArray[np.int64]] | None:
-    """The rows that a filter and ids allow, for a reader; None if there is neither."""
-    condition = None if where is None else compile_condition(where)
-    wanted = None if ids is None else list(dict.fromkeys(id_list(ids)))
-    if condition is None and wanted is None:
-        return None
+class Restriction:
+    """Which passages may be found: a filter and ids, checked when it is made.
 
-    def rows(reader: Reader) -> NDArray[np.int64]:
-        found = [] if condition is None else [condition(reader)]
-        if wanted is not None:
-            found.append(np.array(sorted(reader.rows_of(wanted).values()), np.int64))
-        return reduce(np.intersect1d, found)
+    Attributes:
+        where: the filter; None for any metadata.
+        ids: the ids; None for all, empty for none.
+    """
 
-    return rows
+    def __init__(self, where: Where | None = None, ids: Iterable[str] | None = None) -> None:
+        """Check and compile.
+
+        Raises:
+            TypeError, ValueError: the filter or the ids are wrong.
+        """
+        self.where = where
+        self.ids = None if ids is None else list(dict.fromkeys(id_list(ids)))
+        self._condition = None if where is None else compile_filter(where)
+
+    def pids(self, reader: Reader) -> NDArray[np.int64] | None:
+        """The passages that a reader may find. *Shape:* (n,), ascending; None for all."""
+        allowed = [] if self._condition is None else [self._condition(reader)]
+        if self.ids is not None:
+            allowed.append(np.array(sorted(reader.rows_of(self.ids).values()), np.int64))
+        return reduce(np.intersect1d, allowed) if allowed else None
 
 
-def compile_condition(where: Where) -> Callable[[Reader], NDArray[np.int64]]:
+def compile_filter(where: Where) -> Callable[[Reader], NDArray[np.int64]]:
+    """Compile a filter of metadata, or a function of a passage, into a function that gives the pids that match, ascending.
+
+    Raises:
+        TypeError, ValueError: the filter is wrong.
+    """
     if isinstance(where, Mapping) or not callable(where):
         condition = compile_where(where)
         return lambda reader: reader.matching(condition)
 
     def matching(reader: Reader) -> NDArray[np.int64]:
-        rows = reader.rows()
-        found = []
-        for start in range(0, len(rows), 1000):
-            some = rows[start : start + 1000]
-            found += [row for row, passage in zip(some, reader.passages(some), strict=True) if _is_true(where(passage))]
-        return np.array(found, np.int64)
+        pids = reader.rows()
+        matches = []
+        for start in range(0, len(pids), _AT_A_TIME):
+            chunk = pids[start : start + _AT_A_TIME]
+            matches += [pid for pid, passage in zip(chunk, reader.passages(chunk), strict=True) if _is_true(where(passage))]
+        return np.array(matches, np.int64)
 
     return matching
 

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class State:
-    """The vectors of one generation, shared by all searches of it. ``files`` go with ``snapshot.parts``."""
+    """The vectors of one generation; all reads of that generation share them.
+
+    Attributes:
+        generation: number of commits before.
+        snapshot: segments, mapped from disk, and the codec.
+        files: where the segments lie; they go with ``snapshot.parts``.
+        codec_file: where the codec lies; None while the index is uncompressed.
+    """
 
     generation: int
     snapshot: Snapshot
@@ -22,10 +29,10 @@ class State:
     codec_file: File | None
 
     def live_tokens(self) -> int:
-        """Tokens of the passages that can be found."""
+        """Number of vectors of the passages that can be found."""
         return sum(count_tokens(part) for part in self.snapshot.parts)
 
 
 def count_tokens(part: Part) -> int:
-    """Tokens of the windows that count."""
+    """Number of vectors of a part's live windows."""
     return int(part.segment.doclens[part.live].sum(dtype=np.int64))

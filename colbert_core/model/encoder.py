@@ -105,7 +105,9 @@ class Encoder:
                 f"{model_config.vocab_size}; the tokenizer files belong to another checkpoint."
             )
         self._hidden: int = model_config.hidden_size
-        self._recipe = InputBuilder(config, tokenizer, most_tokens=most_tokens(backbone), name=name, late_chunking=late_chunking)
+        self._recipe = InputBuilder(
+            config, tokenizer, most_tokens=most_tokens(backbone), name=name, late_chunking=late_chunking
+        )
 
     @classmethod
     def from_pretrained(

@@ -16,10 +16,10 @@ class SearchConfig:
     """How much a search of a compressed index looks at. More of each finds more, and takes longer.
 
     Attributes:
-        nprobe: centroids of each layer whose lists are read for each query vector, at least 1.
-        n_candidates: windows, those listed at the nearest centroids, that are ranked by their centroids; None for all that
-            are listed.
-        n_exact: passages, the best by their centroids, that are scored over their residuals; at least k are in any case.
+        nprobe: number of centroids of each layer whose lists are read for each query vector, at least 1.
+        n_candidates: number of listed windows to rank by their centroids, those at the nearest centroids first; None ranks all
+            that are listed.
+        n_exact: number of passages to score over their residuals, the best by their centroids; at least k are scored.
     """
 
     nprobe: int
@@ -34,15 +34,15 @@ class SearchConfig:
 
 
 def default_config(k: int, n_windows: int = 0, n_q: int = 32) -> SearchConfig:
-    """What finds at least 95 % of the ``k`` passages that scoring all of them with the same codes would find.
+    """Choose a config that finds at least 95 % of the ``k`` passages that exact scoring of the same codes would find.
 
-    Over 26,000 passages .984 of the top 10, and .98 of the top 100; half as much of each finds .95. A collection that grew has
-    fewer centroids to rank by, and needs the rest.
+    Over 26,000 passages it finds .984 of the top 10 and .98 of the top 100; half of each setting finds .95. A collection that
+    grew has fewer centroids to rank by, and needs the rest.
 
     Args:
         k: hits that are wanted.
-        n_windows: of the collection.
-        n_q: vectors of the query.
+        n_windows: number of windows of the collection.
+        n_q: number of query vectors.
     """
     growth = max(1.0, n_windows / 2**15) ** 0.25  # over 104,000 passages as many as over 26,000 find .93 of the top 100
     # A query of few vectors ranks more roughly by centroids: of 43 with 6 to 15, over 14,581 passages, as many find .993 of the
@@ -57,7 +57,7 @@ def ladder_of_configs(k: int, n_windows: int) -> list[SearchConfig]:
 
     Args:
         k: hits that are wanted.
-        n_windows: of the collection.
+        n_windows: number of windows of the collection.
     """
     ladder = []
     for factor in (2, 4, 8, 16, 32, 64, 128, 256):

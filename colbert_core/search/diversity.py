@@ -11,28 +11,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def diversified(relevances: Sequence[float], windows: Sequence[NDArray[np.float32]], k: int, weight: float) -> list[int]:
-    """Which passages to take, by maximal marginal relevance, in the order they are taken.
+def diversify(relevances: Sequence[float], windows: Sequence[NDArray[np.float32]], k: int, weight: float) -> list[int]:
+    """Choose passages by maximal marginal relevance; their places, in the order in which they are chosen.
 
     Carbonell and Goldstein (SIGIR 1998), equation 1, with the mean of MaxSim per vector, both ways, as likeness.
 
     Args:
         relevances: of each passage, from 0 to 1, the greatest first.
-        windows: the vectors of its best window.
-        k: how many to take at most.
-        weight: of relevance, from 0 to 1; the rest is that of being unlike.
+        windows: vectors of the best window of each passage, *Shape:* (n, dim), float32, unit rows.
+        k: most passages to choose.
+        weight: of relevance, from 0 to 1; the rest is the weight of being unlike what is chosen already.
     """
-    left, taken = list(range(len(relevances))), list[int]()
-    likeness = dict.fromkeys(left, -1.0)  # to the most similar one taken; before that, no difference
-    while left and len(taken) < k:
+    left, chosen = list(range(len(relevances))), list[int]()
+    likeness = dict.fromkeys(left, -1.0)  # to the most similar one that is chosen; before that, no difference
+    while left and len(chosen) < k:
         best = max(left, key=lambda place: weight * relevances[place] - (1 - weight) * likeness[place])
         left.remove(best)
-        taken.append(best)
+        chosen.append(best)
         for place in left:
             likeness[place] = max(likeness[place], _likeness(windows[place], windows[best]))
-    return taken
+    return chosen
 
 
-def _likeness(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    cosines = one @ other.T
+def _likeness(window: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    cosines = window @ other.T  # (n, n_other)
     return float(cosines.max(axis=1).mean() + cosines.max(axis=0).mean()) / 2

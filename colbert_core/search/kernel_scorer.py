@@ -37,10 +37,10 @@ _WINDOWS_AT_A_TIME = 2**12
 
 
 class KernelScorer:
-    """With the compiled kernels.
+    """Scores with the compiled kernels.
 
     Attributes:
-        margin: what ``roughly`` may be wrong by.
+        margin: how much ``roughly`` may be wrong by.
     """
 
     def __init__(self, segments: Sequence[Segment], codec: ResidualCodec | None, query: NDArray[np.float32]) -> None:
@@ -63,7 +63,7 @@ class KernelScorer:
 
     @cached_property
     def _tables(self) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-        """Cosines of query vectors and centroids at 16 bits and at 8. They lie in this thread's scratch memory."""
+        """Cosines of query vectors and centroids, at 16 bits and at 8 bits. They lie in this thread's scratch memory."""
         assert self._codec is not None
         centroids, blocks = self._codec.rows, self._blocks
         shape = (len(blocks.bytes), len(centroids.rows), kernels.BLOCK)
@@ -83,30 +83,30 @@ class KernelScorer:
         k: int,
         open_centroids: NDArray[np.intp] | None,
     ) -> list[NDArray[np.int32]]:
-        """All windows of the ``n`` passages that score highest by their centroids, of those that the lists lead to.
+        """Choose the ``n`` passages that score highest by their centroids, of those that the lists lead to; all their windows.
 
         Args:
-            allowed: for each segment which windows count.
-            nprobe: centroids of each layer for each query vector.
-            n_candidates: about so many windows, those that are listed at the nearest centroids; None for all.
-            n: passages; equals of the last come as well, but not endlessly many.
-            k: so many passages are found in any case.
-            open_centroids: those that lead to an allowed window; None for all.
+            allowed: which windows may be found, for each segment *Shape:* (n_windows,), bool.
+            nprobe: number of centroids of each layer to probe for each query vector.
+            n_candidates: about how many listed windows to rank, those at the nearest centroids first; None for all.
+            n: number of passages; some that tie with the last come as well.
+            k: number of passages that are found in any case.
+            open_centroids: centroids whose lists hold an allowed window; None for all.
 
         Returns:
             For each segment the numbers of its windows, ascending.
         """
-        found = self._candidates(allowed, nprobe, n_candidates, open_centroids)
-        if sum(map(len, found)) < k:
-            found = [np.flatnonzero(live).astype(np.int32) for live in allowed]
-        firsts, heights = self._passages(found)
+        candidates = self._candidates(allowed, nprobe, n_candidates, open_centroids)
+        if sum(map(len, candidates)) < k:
+            candidates = [np.flatnonzero(live).astype(np.int32) for live in allowed]
+        firsts, scores = self._passages(candidates)
         if sum(map(len, firsts)) < k:
-            firsts, heights = self._passages([np.flatnonzero(live).astype(np.int32) for live in allowed])
-        together = heights[0] if len(heights) == 1 else np.concatenate(heights)
-        best = _parted(self._best(together, min(n, len(together))), [len(some) for some in heights])
+            firsts, scores = self._passages([np.flatnonzero(live).astype(np.int32) for live in allowed])
+        together = scores[0] if len(scores) == 1 else np.concatenate(scores)
+        best = _divide(self._best(together, min(n, len(together))), [len(of_segment) for of_segment in scores])
         return [
-            self._windows_of(number, some[places], allowed[number])
-            for number, (some, places) in enumerate(zip(firsts, best, strict=True))
+            self._windows_of(number, windows[places], allowed[number])
+            for number, (windows, places) in enumerate(zip(firsts, best, strict=True))
         ]
 
     def _candidates(
@@ -116,10 +116,10 @@ class KernelScorer:
         n_candidates: int | None,
         open_centroids: NDArray[np.intp] | None,
     ) -> list[NDArray[np.int32]]:
-        """The allowed windows that the nearest centroids of the query vectors lead to.
+        """Find the allowed windows that are listed at the nearest centroids of the query vectors.
 
-        So many centroids of each layer: older vectors belong to the wider centroids of their time, which the later ones would
-        crowd out.
+        Each layer of the codec is probed by itself: older vectors belong to the wider centroids of their time, which later
+        centroids would crowd out.
         """
         assert self._codec is not None
         shorts, _ = self._tables
@@ -134,14 +134,14 @@ class KernelScorer:
             probed += [_nearest(shorts, block, first, last, n_q, nprobe) for first, last in bounds]
         if n_candidates is not None:
             return self._most_listed(probed, allowed, n_candidates)
-        cells = probed[0][0].ravel() if len(probed) == 1 else np.concatenate([some.ravel() for some, _ in probed])
+        cells = probed[0][0].ravel() if len(probed) == 1 else np.concatenate([centroids.ravel() for centroids, _ in probed])
         return [self._listed(number, cells, live) for number, live in enumerate(allowed)]
 
     def _listed(self, number: int, cells: NDArray[np.int32], allowed: NDArray[np.bool_]) -> NDArray[np.int32]:
         offsets, windows = self._lists(number)
         marked = scratch.array("marked", allowed.shape, np.uint8, zeros=True)
-        found = scratch.array("found", (len(allowed) + 1,), np.int32)
-        return found[: scoring.listed_windows(cells, offsets, windows, allowed.view(np.uint8), marked, found)].copy()
+        listed = scratch.array("found", (len(allowed) + 1,), np.int32)
+        return listed[: scoring.listed_windows(cells, offsets, windows, allowed.view(np.uint8), marked, listed)].copy()
 
     def _most_listed(
         self,
@@ -149,7 +149,7 @@ class KernelScorer:
         allowed: Sequence[NDArray[np.bool_]],
         n: int,
     ) -> list[NDArray[np.int32]]:
-        """About ``n`` windows, those that are listed at the nearest centroids."""
+        """Find about ``n`` windows, those that are listed at the nearest centroids."""
         sizes = [len(live) for live in allowed]
         total = sum(sizes)
         sums = scratch.array("sums", (total,), np.int64)
@@ -157,43 +157,43 @@ class KernelScorer:
         start = 0
         for number, size in enumerate(sizes):
             offsets, windows = self._lists(number)
-            some = slice(start, start + size)
+            of_segment = sums[start : start + size]
             for turn, (cells, cosines) in enumerate(probed):
-                scoring.accumulate(cells, cosines, offsets, windows, 1 + turn * kernels.BLOCK, sums[some])
+                scoring.accumulate(cells, cosines, offsets, windows, 1 + turn * kernels.BLOCK, of_segment)
             if not allowed[number].all():
-                sums[some] *= allowed[number]
+                of_segment *= allowed[number]
             start += size
-        heights = sums.astype(np.uint32).view(np.int32)  # without the turns
-        chosen = self._best(heights, min(n, total))
-        return _parted(chosen[heights[chosen] > 0], sizes)
+        scores = sums.astype(np.uint32).view(np.int32)  # without the turns
+        chosen = self._best(scores, min(n, total))
+        return _divide(chosen[scores[chosen] > 0], sizes)
 
     def _passages(self, windows: Sequence[NDArray[np.int32]]) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int32]]]:
-        """The first of each passage's windows, and how high the best of them scores with every token taken for its centroid."""
+        """The first window of each passage, and the score of its best window with every token taken for its centroid."""
         _, bytes_ = self._tables
-        firsts, heights = [], []
-        for number, some in enumerate(windows):
-            segment, scores = self._segments[number], np.empty(len(some), np.int32)
-            scoring.interact(bytes_, self._codes(number), segment.offsets, some, scores)
+        all_firsts, all_scores = [], []
+        for number, candidates in enumerate(windows):
+            segment, scores = self._segments[number], np.empty(len(candidates), np.int32)
+            scoring.interact(bytes_, self._codes(number), segment.offsets, candidates, scores)
             if segment.has_one_window_each:
-                firsts.append(some)
-                heights.append(scores)
+                all_firsts.append(candidates)
+                all_scores.append(scores)
             else:
-                mine, best = np.empty_like(some), np.empty_like(scores)
-                count = scoring.passages_of(some, segment.plain_rows, scores, mine, best)
-                firsts.append(mine[:count])
-                heights.append(best[:count])
-        return firsts, heights
+                firsts, best = np.empty_like(candidates), np.empty_like(scores)
+                count = scoring.passages_of(candidates, segment.plain_pids, scores, firsts, best)
+                all_firsts.append(firsts[:count])
+                all_scores.append(best[:count])
+        return all_firsts, all_scores
 
     def _windows_of(self, number: int, firsts: NDArray[np.int32], allowed: NDArray[np.bool_]) -> NDArray[np.int32]:
-        """A passage's best window need not be among the candidates: all of its windows."""
+        """All windows of these passages: the best one need not be among the candidates."""
         segment = self._segments[number]
         if segment.has_one_window_each:
             return firsts
-        found = scratch.array("found", (len(allowed) + 1,), np.int32)
-        return found[: scoring.windows_of(firsts, segment.plain_rows, allowed.view(np.uint8), found)].copy()
+        windows = scratch.array("found", (len(allowed) + 1,), np.int32)
+        return windows[: scoring.windows_of(firsts, segment.plain_pids, allowed.view(np.uint8), windows)].copy()
 
     def _best(self, scores: NDArray[np.int32], n: int) -> NDArray[np.int32]:
-        """The places of the ``n`` highest scores and of equals of the last, ascending."""
+        """The places of the ``n`` highest scores, and of some that tie with the last, ascending."""
         if not n:
             return np.empty(0, np.int32)
         chosen = scratch.array("chosen", (len(scores),), np.int32)
@@ -201,13 +201,13 @@ class KernelScorer:
         return chosen[: scoring.best_of(scores, n, min(_MOST_TIED * n, len(scores)), chosen, counts)].copy()
 
     def roughly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Scores of some windows of a segment over bytes. *Shape:* (n,), float32."""
+        """Score some windows of a segment over bytes. *Shape:* (n,), float32."""
         scores = np.empty(len(windows), np.float32)
         score = self._over_bytes(number) if self._codec is None else self._over_residuals(number)
 
         def piece(start: int) -> None:
-            some = slice(start, start + _WINDOWS_AT_A_TIME)
-            score(windows[some], scores[some])
+            chunk = slice(start, start + _WINDOWS_AT_A_TIME)
+            score(windows[chunk], scores[chunk])
 
         spread(piece, range(0, len(windows), _WINDOWS_AT_A_TIME))
         return scores
@@ -259,15 +259,15 @@ class KernelScorer:
         return score
 
     def exactly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Scores of some windows of a segment in float32; each is the same in whatever company. *Shape:* (n,), float32."""
+        """Score some windows of a segment in float32, each the same whatever is scored beside it. *Shape:* (n,), float32."""
         segment = self._segments[number]
         scores = np.empty(len(windows), np.float32)
         if segment.vectors is not None:
             vectors = segment.plain_vectors
 
             def piece(start: int) -> None:
-                some = slice(start, start + _WINDOWS_AT_A_TIME)
-                scoring.score_floats(self._isa, vectors, segment.offsets, windows[some], self._floats, scores[some])
+                chunk = slice(start, start + _WINDOWS_AT_A_TIME)
+                scoring.score_floats(self._isa, vectors, segment.offsets, windows[chunk], self._floats, scores[chunk])
 
             spread(piece, range(0, len(windows), _WINDOWS_AT_A_TIME))
             return scores
@@ -275,26 +275,30 @@ class KernelScorer:
         assert codec is not None
 
         def part(start: int) -> None:
-            some = slice(start, start + _WINDOWS_AT_A_TIME)
+            chunk = slice(start, start + _WINDOWS_AT_A_TIME)
             scoring.score_exactly(
                 self._isa,
                 codec.nbits,
                 codes,
                 segment.plain_residuals,
                 segment.offsets,
-                windows[some],
+                windows[chunk],
                 codec.centroids,
                 codec.padded_levels,
                 self._floats,
                 scratch.array("vectors", (segment.longest, codec.dim), np.float32),
-                scores[some],
+                scores[chunk],
             )
 
         spread(part, range(0, len(windows), _WINDOWS_AT_A_TIME))
         return scores
 
     def _codes(self, number: int) -> NDArray[Any]:
-        """The codes of a segment, all of which are centroids'."""
+        """The codes of a segment.
+
+        Raises:
+            IndexError: there is no centroid for one.
+        """
         segment = self._segments[number]
         assert self._codec is not None
         if segment.largest_code >= len(self._codec.centroids):
@@ -305,32 +309,32 @@ class KernelScorer:
         assert self._codec is not None
         lists = self._segments[number].lists
         assert lists is not None
-        return lists.by_centroid(len(self._codec.centroids), len(self._segments[number].rows))
+        return lists.by_centroid(len(self._codec.centroids), len(self._segments[number].pids))
 
 
 def _nearest(
     shorts: NDArray[np.int16], block: int, first: int, last: int, n_q: int, nprobe: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
-    """For each query vector of a block the nearest centroids and their cosines, nearest first, -1 where there are too few.
+    """Find the nearest centroids of each query vector of a block, nearest first; -1 where there are too few.
 
     Returns:
-        *Shape:* (32, n) each.
+        The centroids and their cosines, *Shape:* (32, n) each.
     """
     n = min(nprobe, last - first)
     cells, cosines = np.empty((kernels.BLOCK, n), np.int32), np.empty((kernels.BLOCK, n), np.int16)
     if n <= _FEW_CELLS:
         scoring.nearest_cells(shorts, block, first, last, n_q, cells, cosines)
         return cells, cosines
-    some = shorts[block, first:last].T  # (32, n_centroids)
-    order = np.argsort(-some.astype(np.int32), axis=1, kind="stable")[:, :n]
-    cosines[:] = np.take_along_axis(some, order, axis=1)
+    of_layer = shorts[block, first:last].T  # (32, n_centroids)
+    order = np.argsort(-of_layer.astype(np.int32), axis=1, kind="stable")[:, :n]
+    cosines[:] = np.take_along_axis(of_layer, order, axis=1)
     cells[:] = np.where(cosines == kernels.NOWHERE, -1, first + order)
     cells[n_q:] = -1
     return cells, cosines
 
 
-def _parted(places: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
-    """Ascending places in a row of parts as places in each part."""
+def _divide(places: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
+    """Turn ascending places in several segments, one after the other, into places in each of them."""
     if len(sizes) == 1:
         return [places]
     starts = np.cumsum([0, *sizes])

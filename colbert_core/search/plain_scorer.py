@@ -1,4 +1,4 @@
-"""Scores of a small uncompressed collection, by NumPy alone."""
+"""Score a small uncompressed collection by NumPy alone."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _FLOAT_ERROR = 1e-6
 
 
 class PlainScorer:
-    """With NumPy alone, for collections so small that nothing needs to be compiled.
+    """Scores with NumPy, for collections so small that nothing needs to be compiled.
 
-    A matrix product over many windows rounds equal windows differently in their last bits, so it only chooses; what it chose is
-    scored again one by one, in double precision, and equal windows tie.
+    A matrix product over many windows rounds equal windows differently in their last bits, so it only chooses. What it chose is
+    scored again one by one, in double precision, so that equal windows tie.
 
     Attributes:
-        margin: what ``roughly`` may be wrong by.
+        margin: how much ``roughly`` may be wrong by.
     """
 
     def __init__(self, segments: Sequence[Segment], query: NDArray[np.float32]) -> None:
@@ -36,13 +36,13 @@ class PlainScorer:
         self.margin = _FLOAT_ERROR * len(query)
 
     def roughly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Scores of some windows of a segment. *Shape:* (n,), float32."""
+        """Score some windows of a segment. *Shape:* (n,), float32."""
         segment = self._segments[number]
         assert segment.vectors is not None
         return maxsim(self._query, segment.vectors[segment.tokens_of(windows)], segment.doclens[windows])
 
     def exactly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Scores of some windows of a segment, each by itself. *Shape:* (n,), float64."""
+        """Score some windows of a segment, each by itself. *Shape:* (n,), float64."""
         segment, query = self._segments[number], self._query.astype(np.float64)
         assert segment.vectors is not None
         scores = np.empty(len(windows))

@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from colbert_core.search.config import SearchConfig, default_config
+from colbert_core.search.hits import Ranked
+from colbert_core.search.plain_scorer import PlainScorer
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from colbert_core.vectors.inverted_lists import InvertedLists
     from colbert_core.vectors.segment import Segment
     from colbert_core.vectors.snapshot import Part, Snapshot
-from colbert_core.search.config import SearchConfig, default_config
-from colbert_core.search.hits import Ranked
-from colbert_core.search.plain_scorer import PlainScorer
+
+    SortKeys = Callable[[list[int]], Sequence[Any]]
 
 # Uncompressed collections of fewer tokens are scored by NumPy: it takes 2 ms at most, and nothing has to be compiled.
 _SMALL = 2**13
@@ -28,16 +32,20 @@ _WORTH_BYTES = 2**16
 
 
 class Scorer(Protocol):
-    """Scores windows against one query. ``margin`` is what ``roughly`` may be wrong by."""
+    """Scores windows against one query.
+
+    Attributes:
+        margin: how much ``roughly`` may be wrong by.
+    """
 
     margin: float
 
     def roughly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Scores of some windows of segment ``number``. *Shape:* (n,), float32."""
+        """Score some windows of segment ``number``. *Shape:* (n,), float32."""
         ...
 
     def exactly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.floating[Any]]:
-        """The same, and equal windows have equal scores whatever is scored beside them."""
+        """Score them so that equal windows have equal scores, whatever is scored beside them."""
         ...
 
 
@@ -46,25 +54,27 @@ def search(
     query: NDArray[np.float32],
     k: int,
     *,
-    tie: Callable[[list[int]], Sequence[Any]],
-    rows: NDArray[np.int64] | None = None,
+    sort_keys: SortKeys,
+    pids: NDArray[np.int64] | None = None,
     config: SearchConfig | None = None,
     exact: bool = False,
     device: str | None = None,
 ) -> Ranked:
-    """The ``k`` live passages whose best window scores highest; there are fewer only where there are fewer.
+    """Rank the ``k`` live passages whose best window scores highest; there are fewer only where there are fewer.
 
     Args:
         snapshot: what to search.
         query: *Shape:* (n_q, dim), float32, unit rows.
         k: most passages, at least 1.
-        tie: sort keys among equals, for a list of rows.
-        rows: *Shape:* (n,), ascending; only these passages. None for all.
+        sort_keys: gives a sort key for each pid of a list, to order equal scores; an index gives passage ids.
+        pids: *Shape:* (n,), ascending; only these passages. None for all.
         config: how much to look at; None chooses by k and the size of the collection.
         exact: score every passage.
-        device: of PyTorch, such as "cuda", which then scores every passage and needs no config; None for the CPU.
+        device: PyTorch's name of a device, such as "cuda", which then scores every passage and needs no config; None for the
+            CPU.
 
     Raises:
+        TypeError: config is no ``SearchConfig``.
         IndexError: a file is damaged, so that a code or a list leads nowhere.
     """
     if not isinstance(config, SearchConfig | None):
@@ -75,57 +85,47 @@ def search(
     if device is not None:
         from colbert_core.search.torch_scorer import TorchScorer  # here, because it imports torch
 
-        return _rank(parts, TorchScorer(segments, codec, query, device), _all_windows(parts, rows), k, tie)
+        return _rank(parts, TorchScorer(segments, codec, query, device), _all_windows(parts, pids), k, sort_keys)
     if codec is None and n_tokens < _SMALL:
-        return _rank(parts, PlainScorer(segments, query), _all_windows(parts, rows), k, tie)
+        return _rank(parts, PlainScorer(segments, query), _all_windows(parts, pids), k, sort_keys)
     from colbert_core.search.kernel_scorer import KernelScorer  # here, because a small index needs no kernels
 
     scorer = KernelScorer(segments, codec, query)
     if exact or codec is None:
         roughly = not exact and n_tokens >= _WORTH_BYTES
-        return _rank(parts, scorer, _all_windows(parts, rows), k, tie, roughly=roughly)
-    config = config or default_config(k, sum(len(segment.rows) for segment in segments), len(query))
+        return _rank(parts, scorer, _all_windows(parts, pids), k, sort_keys, roughly=roughly)
+    config = config or default_config(k, sum(len(segment.pids) for segment in segments), len(query))
     n_exact = max(config.n_exact, k)
-    n_found = sum(part.n_passages for part in parts) if rows is None else len(rows)
-    if n_found <= n_exact:
-        return _rank(parts, scorer, _all_windows(parts, rows), k, tie)
-    allowed = [part.live if rows is None else part.live & part.segment.find(rows) for part in parts]
-    reaching = None
-    if rows is not None:
-        lists = [_lists(segment).reaching(some) for segment, some in zip(segments, allowed, strict=True)]
-        reaching = np.concatenate(lists).astype(np.intp)
-    windows = scorer.shortlist(allowed, config.nprobe, config.n_candidates, n_exact, k, reaching)
-    return _rank(parts, scorer, windows, k, tie)
+    n_passages = sum(part.n_passages for part in parts) if pids is None else len(pids)
+    if n_passages <= n_exact:
+        return _rank(parts, scorer, _all_windows(parts, pids), k, sort_keys)
+    allowed = [part.live if pids is None else part.live & part.segment.find(pids) for part in parts]
+    open_centroids = None
+    if pids is not None:
+        reaching = [_lists(segment).reaching(windows) for segment, windows in zip(segments, allowed, strict=True)]
+        open_centroids = np.concatenate(reaching).astype(np.intp)
+    windows = scorer.shortlist(allowed, config.nprobe, config.n_candidates, n_exact, k, open_centroids)
+    return _rank(parts, scorer, windows, k, sort_keys)
 
 
-def _all_windows(parts: Sequence[Part], rows: NDArray[np.int64] | None) -> list[NDArray[np.int32]]:
-    """The windows that count, of these passages or all."""
-    if rows is None:
-        return [np.flatnonzero(part.live).astype(np.int32) for part in parts]
-    return [_windows_of(part.segment, rows, part.live) for part in parts]
+def best_windows(
+    scores: NDArray[np.floating[Any]], pids: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]], NDArray[np.intp]]:
+    """Find each passage's best window, the first of equals.
 
+    Args:
+        scores: *Shape:* (n_windows,), float32 or float64.
+        pids: *Shape:* (n_windows,), ascending, each window's passage.
 
-def _windows_of(segment: Segment, rows: NDArray[np.int64], live: NDArray[np.bool_]) -> NDArray[np.int32]:
-    windows = segment.windows_of(rows)
-    return windows[live[windows]].astype(np.int32)
-
-
-def _rows_of(segments: Sequence[Segment], windows: Sequence[NDArray[np.int32]]) -> list[NDArray[np.int64]]:
-    return [segment.rows[some] for segment, some in zip(segments, windows, strict=True)]
-
-
-def _firsts(rows: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Where each passage begins in an ascending row of windows."""
-    return np.flatnonzero(np.concatenate([rows[:1] >= 0, rows[1:] != rows[:-1]]))
-
-
-def _greatest(scores: NDArray[Any], firsts: NDArray[np.intp]) -> NDArray[Any]:
-    return np.maximum.reduceat(scores, firsts) if len(firsts) else scores
-
-
-def _lists(segment: Segment) -> Any:
-    assert segment.lists is not None
-    return segment.lists
+    Returns:
+        *Shape:* (n_passages,) each: the pids, the scores, and the places of the windows in ``scores``.
+    """
+    if len(pids) < 2 or bool((pids[1:] > pids[:-1]).all()):
+        return pids, scores, np.arange(len(pids))
+    # Sorted by pid, then by falling score; the sort is stable, so of equal windows the first comes first.
+    order = np.lexsort((-scores, pids))
+    places = order[_first_windows(pids)]
+    return pids[places], scores[places], places
 
 
 def _rank(
@@ -133,7 +133,7 @@ def _rank(
     scorer: Scorer,
     windows: list[NDArray[np.int32]],
     k: int,
-    tie: Callable[[list[int]], Sequence[Any]],
+    sort_keys: SortKeys,
     *,
     roughly: bool = True,
 ) -> Ranked:
@@ -142,50 +142,65 @@ def _rank(
         return Ranked([], [], [])
     segments = [part.segment for part in parts]
     if roughly:
-        rough = [scorer.roughly(number, some) for number, some in enumerate(windows)]
-        heights = np.concatenate(
-            [_greatest(some, _firsts(rows)) for some, rows in zip(rough, _rows_of(segments, windows), strict=True)]
-        )
-        if k < len(heights):
-            bar = np.partition(heights, len(heights) - k)[len(heights) - k] - scorer.margin
-            windows = [some[scores >= bar] for some, scores in zip(windows, rough, strict=True)]
-    exact = [scorer.exactly(number, some) for number, some in enumerate(windows)]
-    found = [
-        best_windows(scores, rows) for scores, rows in zip(exact, _rows_of(segments, windows), strict=True)
-    ]  # of each part: rows, scores, places
-    rows = np.concatenate([rows for rows, _, _ in found])
-    scores = np.concatenate([scores for _, scores, _ in found])
+        windows = _choose(segments, scorer, windows, k)
+    best = [
+        best_windows(scorer.exactly(number, chosen), segment.pids[chosen])
+        for number, (segment, chosen) in enumerate(zip(segments, windows, strict=True))
+    ]  # of each segment: pids, scores, places in its windows
+    pids = np.concatenate([pids for pids, _, _ in best])
+    scores = np.concatenate([scores for _, scores, _ in best])
     spans = np.concatenate(
-        [segment.spans[some[places]] for segment, some, (_, _, places) in zip(segments, windows, found, strict=True)]
+        [segment.spans[chosen[places]] for segment, chosen, (_, _, places) in zip(segments, windows, best, strict=True)]
     )
-    if k < len(rows):
-        near = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
-        rows, scores, spans = rows[near], scores[near], spans[near]
-    heights = scores.tolist()
-    keys = tie(rows.tolist()) if len(set(heights)) < len(heights) else rows.tolist()
-    order = sorted(range(len(rows)), key=lambda place: (-heights[place], keys[place]))[:k]
+    if k < len(pids):
+        top = np.flatnonzero(scores >= _kth_highest(scores, k))  # with all that tie with the last
+        pids, scores, spans = pids[top], scores[top], spans[top]
+    values = scores.tolist()
+    keys = sort_keys(pids.tolist()) if len(set(values)) < len(values) else pids.tolist()
+    order = sorted(range(len(pids)), key=lambda place: (-values[place], keys[place]))[:k]
     return Ranked(
-        [int(rows[place]) for place in order],
-        [heights[place] for place in order],
+        [int(pids[place]) for place in order],
+        [values[place] for place in order],
         [(int(spans[place][0]), int(spans[place][1])) for place in order],
     )
 
 
-def best_windows(
-    scores: NDArray[np.floating[Any]], rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]], NDArray[np.intp]]:
-    """The score of each passage's best window, and which window that is (the first of equals).
+def _choose(segments: Sequence[Segment], scorer: Scorer, windows: list[NDArray[np.int32]], k: int) -> list[NDArray[np.int32]]:
+    """The windows that may be of the best ``k`` passages, by rough scores and what these may be wrong by."""
+    rough = [scorer.roughly(number, chosen) for number, chosen in enumerate(windows)]
+    passage_scores = np.concatenate(
+        [
+            _greatest(scores, _first_windows(segment.pids[chosen]))
+            for segment, scores, chosen in zip(segments, rough, windows, strict=True)
+        ]
+    )
+    if k >= len(passage_scores):
+        return windows
+    bar = _kth_highest(passage_scores, k) - scorer.margin
+    return [chosen[scores >= bar] for chosen, scores in zip(windows, rough, strict=True)]
 
-    Args:
-        scores: *Shape:* (n_windows,), float32.
-        rows: *Shape:* (n_windows,), ascending, each window's passage.
 
-    Returns:
-        *Shape:* (n_passages,) each: the rows, the scores, and the places of the windows in ``scores``.
-    """
-    if len(rows) < 2 or bool((rows[1:] > rows[:-1]).all()):
-        return rows, scores, np.arange(len(rows))
-    # Sorted by row, then by falling score; the sort is stable, so of equal windows the first comes first.
-    order = np.lexsort((-scores, rows))
-    places = order[_firsts(rows)]
-    return rows[places], scores[places], places
+def _kth_highest(scores: NDArray[Any], k: int) -> Any:
+    return np.partition(scores, len(scores) - k)[len(scores) - k]
+
+
+def _all_windows(parts: Sequence[Part], pids: NDArray[np.int64] | None) -> list[NDArray[np.int32]]:
+    """The live windows, of these passages or all."""
+    if pids is None:
+        return [np.flatnonzero(part.live).astype(np.int32) for part in parts]
+    theirs = [part.segment.windows_of(pids) for part in parts]
+    return [windows[part.live[windows]].astype(np.int32) for part, windows in zip(parts, theirs, strict=True)]
+
+
+def _first_windows(pids: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Where each passage begins among windows in the order of their pids."""
+    return np.flatnonzero(np.concatenate([pids[:1] >= 0, pids[1:] != pids[:-1]]))
+
+
+def _greatest(scores: NDArray[Any], firsts: NDArray[np.intp]) -> NDArray[Any]:
+    return np.maximum.reduceat(scores, firsts) if len(firsts) else scores
+
+
+def _lists(segment: Segment) -> InvertedLists:
+    assert segment.lists is not None
+    return segment.lists

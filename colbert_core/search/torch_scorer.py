@@ -1,4 +1,4 @@
-"""Scores of one query against the segments of a snapshot by PyTorch, on a GPU: it chooses, and the kernels score what it chose.
+"""Score one query against the segments of a snapshot on a GPU: PyTorch chooses, and the kernels score what it chose.
 
 A GPU scores every window sooner than lists could tell which to leave out, so nothing is probed. Importing this imports torch.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Tokens scored at a time: 200 MB of a GPU at 128 components, 4 bits and 32 query vectors.
 _TOKENS_AT_A_TIME = 2**18
-# With more query vectors than this fewer tokens are taken at a time.
+# With more query vectors than this, fewer tokens are taken at a time.
 _USUAL_QUERY = 32
 # Devices that multiply in float16; others in float32.
 _HALVED = frozenset({"cuda"})
@@ -38,7 +38,7 @@ _FLOAT_ROUNDING = 2.0**-24
 
 
 class TorchScorer:
-    """With PyTorch for rough scores, with the compiled kernels for exact ones, which are the same as without a GPU.
+    """Scores with PyTorch roughly, and with the compiled kernels exactly, so that scores are the same as without a GPU.
 
     What a segment holds is moved to the device the first time, and stays there as long as the segment is in use.
 
@@ -56,14 +56,14 @@ class TorchScorer:
         """Move what is not there yet.
 
         Args:
-            segments: all compressed by ``codec``, or none.
+            segments: ``codec`` has compressed all of them, or none.
             codec: None where the vectors are kept as they are.
             query: *Shape:* (n_q, dim), float32, unit rows.
             device: "cuda", "cuda:1"; "cpu" computes the same, to be tested without a GPU.
 
         Raises:
             ValueError: the device is not there, or is of another kind.
-            IndexError: a code is no centroid's; the file is damaged.
+            IndexError: there is no centroid for a code; the file is damaged.
         """
         self._device = resolved_device(device)
         self._segments = segments
@@ -81,7 +81,7 @@ class TorchScorer:
             self._cosines = (tables.centroids.double() @ rows.double().T).float()  # (n_centroids, n_q)
             rows = _as_packed(rows, tables.levels.shape[1])
             self._held = [
-                _segments.get(segment, self._device, lambda some, where: _move_codes(some, tables, where))
+                _segments.get(segment, self._device, lambda moved, where: _move_codes(moved, tables, where))
                 for segment in segments
             ]
         self._query = rows.to(_float_type(self._device)).T.contiguous()  # (width, n_q)
@@ -91,28 +91,28 @@ class TorchScorer:
         self.margin = 2 * n_q * (_ROUNDINGS * rounding * stretch + sums)
 
     def roughly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Scores of some windows of a segment, computed on the device. *Shape:* (n,), float32."""
+        """Score some windows of a segment on the device. *Shape:* (n,), float32."""
         segment, held = self._segments[number], self._held[number]
-        if 2 * len(windows) > len(segment.rows):  # to score the others as well takes less time than to go around them
-            scores = [self._scores(held, some, tokens) for some, tokens in _pieces(segment.doclens, self._query.shape[1])]
-            return self._gathered(scores)[windows]
+        if 2 * len(windows) > len(segment.pids):  # to score the others as well takes less time than to go around them
+            scores = [self._scores(held, piece, tokens) for piece, tokens in _pieces(segment.doclens, self._query.shape[1])]
+            return self._gather(scores)[windows]
         places = torch.from_numpy(windows.astype(np.int64)).to(self._device)
         pieces = _pieces(segment.doclens[windows], self._query.shape[1])
-        return self._gathered([self._scores(held, places[some], tokens) for some, tokens in pieces])
+        return self._gather([self._scores(held, places[piece], tokens) for piece, tokens in pieces])
 
     def exactly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Scores of some windows of a segment by the kernels, each the same in whatever company. *Shape:* (n,), float32."""
+        """Score some windows by the kernels, each the same whatever is scored beside it. *Shape:* (n,), float32."""
         return self._exact.exactly(number, windows)
 
     def _scores(self, held: _Held, windows: slice | torch.Tensor, tokens: slice) -> torch.Tensor:
-        """Scores of some windows, which have these tokens if they follow each other. *Shape:* (n,), float32."""
+        """Score some windows; ``tokens`` are theirs if they follow each other. *Shape:* (n,), float32."""
         doclens, n_tokens = held.doclens[windows], tokens.stop - tokens.start
         owners = torch.repeat_interleave(doclens, output_size=n_tokens)  # (n_tokens,), from 0
-        which: slice | torch.Tensor = tokens
+        chosen: slice | torch.Tensor = tokens
         if isinstance(windows, torch.Tensor):
             shifts = held.starts[windows] - (doclens.cumsum(0) - doclens)
-            which = torch.arange(n_tokens, device=self._device) + shifts[owners]
-        products = self._products(held, which)  # (n_tokens, n_q)
+            chosen = torch.arange(n_tokens, device=self._device) + shifts[owners]
+        products = self._products(held, chosen)  # (n_tokens, n_q)
         best = torch.full((len(doclens), products.shape[1]), -(2**31), dtype=torch.int32, device=self._device)
         best.scatter_reduce_(0, owners[:, None].expand_as(products), _as_ordered(products), "amax")
         return _as_ordered(best).view(torch.float32).sum(dim=1)
@@ -122,11 +122,11 @@ class TorchScorer:
         if held.vectors is not None:
             return (held.vectors[tokens] @ self._query).float()
         assert held.codes is not None and held.residuals is not None and held.inverses is not None
-        residuals = _unpacked(held.residuals[tokens], self._levels).flatten(1)  # (n_tokens, width)
+        residuals = _unpack(held.residuals[tokens], self._levels).flatten(1)  # (n_tokens, width)
         whole = (residuals @ self._query).float()
         return whole.add_(self._cosines.index_select(0, held.codes[tokens])).mul_(held.inverses[tokens, None])
 
-    def _gathered(self, scores: list[torch.Tensor]) -> NDArray[np.float32]:
+    def _gather(self, scores: list[torch.Tensor]) -> NDArray[np.float32]:
         if not scores:
             return np.empty(0, np.float32)
         gathered: NDArray[np.float32] = torch.cat(scores).cpu().numpy()
@@ -140,12 +140,12 @@ class _Held:
     Attributes:
         starts: *Shape:* (n_windows,), int64, where the tokens of each window begin.
         doclens: *Shape:* (n_windows,), int64.
-        stretch: the greatest length of what is multiplied, over the length of its vector.
+        stretch: the greatest ratio of the length of what is multiplied to the length of its vector.
         vectors: *Shape:* (n_tokens, dim), float16 or float32; or None.
         codes: *Shape:* (n_tokens,), int32, since torch does not index by uint16; or None.
         residuals: *Shape:* (n_tokens, packed), uint8; or None.
-        inverses: *Shape:* (n_tokens,), float32, what the sum of centroid and residual is multiplied by to have length 1. Those
-            that the segment keeps end at 2, which a few short vectors exceed; or None.
+        inverses: *Shape:* (n_tokens,), float32, multiplies the sum of centroid and residual to length 1; or None. Those that
+            the segment keeps end at 2, which a few short vectors exceed.
     """
 
     starts: torch.Tensor
@@ -175,14 +175,14 @@ V = TypeVar("V")
 
 
 class _Cache(Generic[K, V]):
-    """What was moved to a device, as long as what it was moved from is in use."""
+    """Keeps what was moved to a device for as long as the original is in use."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: WeakKeyDictionary[K, dict[torch.device, V]] = WeakKeyDictionary()
 
     def get(self, key: K, device: torch.device, move: Callable[[K, torch.device], V]) -> V:
-        """What ``move`` returns, or has returned before. Others wait meanwhile: to move it twice might fill the device."""
+        """Return what ``move`` returns, or returned before. Others wait meanwhile: to move it twice might fill the device."""
         with self._lock:
             held = self._held.setdefault(key, {})
             if device not in held:
@@ -196,70 +196,70 @@ _codecs: _Cache[ResidualCodec, _Tables] = _Cache()
 
 
 def resolved_device(device: str) -> torch.device:
-    """A device that is there, with its number.
+    """Return a device that is there, with its number.
 
     Raises:
-        ValueError: it is not, or is of another kind.
+        ValueError: it is not there, or is of another kind.
     """
-    found = torch.empty(0, device=as_device(device)).device
-    if found.type not in ("cuda", "cpu"):
+    resolved = torch.empty(0, device=as_device(device)).device
+    if resolved.type not in ("cuda", "cpu"):
         raise ValueError(f"device={device!r} is of no use to a search; it must be 'cuda', one of its devices, or 'cpu'.")
-    return found
+    return resolved
 
 
 def _float_type(device: torch.device) -> torch.dtype:
     return torch.float16 if device.type in _HALVED else torch.float32
 
 
-def _moved(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+def _move(array: NDArray[Any], device: torch.device) -> torch.Tensor:
     return torch.from_numpy(plain(array)).to(device)
 
 
 def _move_windows(segment: Segment, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    return _moved(segment.offsets[:-1], device), _moved(segment.doclens.astype(np.int64), device)
+    return _move(segment.offsets[:-1], device), _move(segment.doclens.astype(np.int64), device)
 
 
 def _move_vectors(segment: Segment, device: torch.device) -> _Held:
     assert segment.vectors is not None
     vectors = torch.empty(segment.vectors.shape, dtype=_float_type(device), device=device)
     for start in range(0, len(vectors), _TOKENS_AT_A_TIME):  # the device need not have room for float32 of all
-        some = slice(start, start + _TOKENS_AT_A_TIME)
-        vectors[some] = _moved(segment.plain_vectors[some], device)
+        chunk = slice(start, start + _TOKENS_AT_A_TIME)
+        vectors[chunk] = _move(segment.plain_vectors[chunk], device)
     return _Held(*_move_windows(segment, device), 1.0, vectors=vectors)
 
 
 def _move_codec(codec: ResidualCodec, device: torch.device) -> _Tables:
     shifts = np.arange(0, 8, codec.nbits)
     numbers = np.arange(256)[:, None] >> shifts & (1 << codec.nbits) - 1
-    return _Tables(_moved(codec.centroids, device), _moved(codec.levels[numbers], device))
+    return _Tables(_move(codec.centroids, device), _move(codec.levels[numbers], device))
 
 
 def _move_codes(segment: Segment, tables: _Tables, device: torch.device) -> _Held:
-    codes, residuals = _moved(segment.plain_codes.astype(np.int32), device), _moved(segment.plain_residuals, device)
+    codes, residuals = _move(segment.plain_codes.astype(np.int32), device), _move(segment.plain_residuals, device)
     dim = tables.centroids.shape[1]
     inverses = torch.empty(len(codes), device=device)
     stretch = 0.0
     for start in range(0, len(codes), _TOKENS_AT_A_TIME):
-        some = slice(start, start + _TOKENS_AT_A_TIME)
-        parts = _unpacked(residuals[some], tables.levels).mT.flatten(1)[:, :dim]
-        lengths = torch.linalg.vector_norm(parts + tables.centroids.index_select(0, codes[some]), dim=1)
+        chunk = slice(start, start + _TOKENS_AT_A_TIME)
+        parts = _unpack(residuals[chunk], tables.levels).mT.flatten(1)[:, :dim]
+        lengths = torch.linalg.vector_norm(parts + tables.centroids.index_select(0, codes[chunk]), dim=1)
         # Where centroid and residual cancel out the vector is one of zeros.
-        inverses[some] = torch.where(lengths > 0, 1 / lengths, 0)
-        stretch = max(stretch, float((torch.linalg.vector_norm(parts, dim=1) * inverses[some]).max()))
+        inverses[chunk] = torch.where(lengths > 0, 1 / lengths, 0)
+        stretch = max(stretch, float((torch.linalg.vector_norm(parts, dim=1) * inverses[chunk]).max()))
     return _Held(*_move_windows(segment, device), stretch, codes=codes, residuals=residuals, inverses=inverses)
 
 
-def _unpacked(residuals: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """What residuals stand for, by looking up whole bytes. *Shape:* (n, packed) to (n, packed, 8 / nbits)."""
+def _unpack(residuals: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    """Unpack residuals by looking up whole bytes. *Shape:* (n, packed) to (n, packed, 8 / nbits)."""
     return torch.nn.functional.embedding(residuals.int(), levels)
 
 
 def _as_packed(query: torch.Tensor, slots: int) -> torch.Tensor:
-    """Query vectors with their components in the order of ``_unpacked``, so that residuals need no reordering.
+    """Put the components of query vectors in the order of ``_unpack``, so that residuals need no reordering.
 
     Args:
         query: *Shape:* (n_q, dim).
-        slots: numbers in a byte; number s of byte j is component ``s packed + j``.
+        slots: how many numbers a byte holds; number s of byte j is component ``s packed + j``.
 
     Returns:
         *Shape:* (n_q, packed slots), zeros where bytes have numbers beyond dim.
@@ -270,24 +270,24 @@ def _as_packed(query: torch.Tensor, slots: int) -> torch.Tensor:
 
 
 def _as_ordered(numbers: torch.Tensor) -> torch.Tensor:
-    """Floats as integers in the same order, and back: in memory a GPU finds maxima of integers at once, of floats by retrying.
+    """Turn floats into integers in the same order, and back: a GPU finds maxima of integers at once, of floats by retrying.
 
     Args:
-        numbers: *Shape:* any, float32; or int32, what this returned.
+        numbers: *Shape:* any, float32; or int32, which this function returned.
 
     Returns:
-        int32; of what this returned the bits of the floats.
+        int32; the bits of the floats where it was given its own result.
     """
     bits = numbers.view(torch.int32)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def _pieces(doclens: NDArray[np.int32], n_q: int) -> Iterator[tuple[slice, slice]]:
-    """Windows to score at a time, and their tokens if they follow each other; one window at least.
+    """Cut windows into pieces to score at a time, at least one window each, with their tokens if they follow each other.
 
     Args:
         doclens: *Shape:* (n_windows,).
-        n_q: query vectors.
+        n_q: number of query vectors.
     """
     most = _TOKENS_AT_A_TIME * _USUAL_QUERY // max(n_q, _USUAL_QUERY)
     ends = np.cumsum(doclens, dtype=np.int64)

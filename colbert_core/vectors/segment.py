@@ -1,4 +1,4 @@
-"""A part of an index that never changes: windows with their vectors, compressed or not. It may lie in a memory map."""
+"""A part of an index that never changes: windows and their vectors, compressed or not. It may lie in a memory map."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from colbert_core.vectors.codec import ResidualCodec
 
 
-# What the kernels take for granted.
+# The types that the kernels rely on, by the names of the arrays on disk. "rows" are the pids.
 _DTYPES = {
     "rows": ("<i8",),
     "spans": ("<i4",),
@@ -37,20 +37,20 @@ _DTYPES = {
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Windows in the order of their passages' rows. Either ``vectors``, or ``codes``, ``residuals`` and ``lists``.
+    """Windows in the order of their passages' pids. Either ``vectors``, or ``codes``, ``residuals`` and ``lists``.
 
     Attributes:
-        rows: *Shape:* (n_windows,), int64, ascending; each window's passage.
+        pids: *Shape:* (n_windows,), int64, ascending; each window's passage, by its number inside the index.
         spans: *Shape:* (n_windows, 2), int32, characters of the passage, half-open.
         doclens: *Shape:* (n_windows,), int32, tokens of each window, at least 1.
         vectors: *Shape:* (n_tokens, dim), float32, unit rows; or None.
         codes: *Shape:* (n_tokens,), uint16 or uint32; or None.
         residuals: *Shape:* (n_tokens, width), uint8; or None.
-        lengths: *Shape:* (n_tokens,), uint16, of ``ResidualCodec.inverse_lengths``; or None.
-        lists: of the codes; or None.
+        lengths: *Shape:* (n_tokens,), uint16, what ``ResidualCodec.inverse_lengths`` gives; or None.
+        lists: inverted lists of the codes; or None.
     """
 
-    rows: NDArray[np.int64]
+    pids: NDArray[np.int64]
     spans: NDArray[np.int32]
     doclens: NDArray[np.int32]
     vectors: NDArray[np.float32] | None = None
@@ -61,10 +61,10 @@ class Segment:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]], dim: int, codec: ResidualCodec | None) -> Segment:
-        """What ``merged_arrays`` gave, perhaps by way of a file.
+        """Make a segment of what ``merged_arrays`` gave, perhaps by way of a file.
 
         Raises:
-            ValueError: arrays are missing or do not fit together. Only what has a number per window is read.
+            ValueError: arrays are missing or do not fit together. Only arrays with a number for each window are read.
         """
         # A memory map is an array that takes 5 us longer to index; what lies under it stays mapped.
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
@@ -72,21 +72,21 @@ class Segment:
             if array.dtype.str not in _DTYPES.get(name, (array.dtype.str,)):
                 raise ValueError(f"its {name} are {array.dtype}")
         try:
-            rows, spans, doclens = arrays["rows"], arrays["spans"], arrays["doclens"]
+            pids, spans, doclens = arrays["rows"], arrays["spans"], arrays["doclens"]
             if codec is None:
-                segment = cls(rows, spans, doclens, vectors=arrays["vectors"])
+                segment = cls(pids, spans, doclens, vectors=arrays["vectors"])
                 tokens, shape = arrays["vectors"], (dim,)
             else:
                 lists = InvertedLists(arrays["list_centroids"], arrays["list_offsets"], arrays["list_windows"])
                 codes, tokens, shape = arrays["codes"], arrays["residuals"], (-(-dim * codec.nbits // 8),)
                 if not len(codes) == len(arrays["lengths"]) == len(tokens) or len(lists.offsets) != len(lists.centroids) + 1:
                     raise ValueError("its arrays differ in length")
-                segment = cls(rows, spans, doclens, codes=codes, residuals=tokens, lengths=arrays["lengths"], lists=lists)
+                segment = cls(pids, spans, doclens, codes=codes, residuals=tokens, lengths=arrays["lengths"], lists=lists)
         except KeyError as error:
             raise ValueError(f"it has no array {error}") from None
-        if len(doclens) != len(rows) or spans.shape != (len(rows), 2) or tokens.shape[1:] != shape:
+        if len(doclens) != len(pids) or spans.shape != (len(pids), 2) or tokens.shape[1:] != shape:
             raise ValueError("its arrays differ in length")
-        if (rows[1:] < rows[:-1]).any() or (doclens < 1).any() or int(doclens.sum(dtype=np.int64)) != len(tokens):
+        if (pids[1:] < pids[:-1]).any() or (doclens < 1).any() or int(doclens.sum(dtype=np.int64)) != len(tokens):
             raise ValueError("its windows are damaged")
         return segment
 
@@ -103,14 +103,14 @@ class Segment:
     @cached_property
     def has_one_window_each(self) -> bool:
         """Whether no passage has several windows."""
-        return bool((np.diff(self.rows) > 0).all())
+        return bool((np.diff(self.pids) > 0).all())
 
-    # What the kernels read: views of the same memory, and the largest code, which says whether all are centroids'.
+    # What the kernels read: views of the same memory, and the largest code, which tells whether every code is a centroid's.
 
     @cached_property
-    def plain_rows(self) -> NDArray[np.int64]:
-        """``rows`` for the kernels."""
-        return _plain(self.rows)
+    def plain_pids(self) -> NDArray[np.int64]:
+        """``pids`` for the kernels."""
+        return _plain(self.pids)
 
     @cached_property
     def plain_codes(self) -> NDArray[Any]:
@@ -163,36 +163,36 @@ class Segment:
         return tokens
 
     def vectors_of(self, tokens: NDArray[np.int64] | slice, codec: ResidualCodec | None) -> NDArray[np.float32]:
-        """The vectors of these tokens, decompressed if need be. *Shape:* (n, dim), float32.
+        """The vectors of these tokens, decompressed where they are compressed. *Shape:* (n, dim), float32.
 
         Raises:
-            IndexError: a code is no centroid's; the file is damaged.
+            IndexError: there is no centroid for a code; the file is damaged.
         """
         if self.vectors is not None:
             return self.vectors[tokens]
         assert codec is not None and self.codes is not None and self.residuals is not None
         return codec.decompress(self.codes[tokens], self.residuals[tokens])
 
-    def windows_of(self, rows: NDArray[np.int64]) -> NDArray[np.intp]:
+    def windows_of(self, pids: NDArray[np.int64]) -> NDArray[np.intp]:
         """The windows of these passages. *Shape:* (n,), ascending.
 
         Args:
-            rows: *Shape:* (m,), ascending.
+            pids: *Shape:* (m,), ascending.
         """
-        firsts, ends = (np.searchsorted(self.rows, rows, side=side) for side in ("left", "right"))
+        firsts, ends = (np.searchsorted(self.pids, pids, side=side) for side in ("left", "right"))
         counts = ends - firsts
         windows: NDArray[np.intp] = np.arange(counts.sum()) + np.repeat(firsts - (np.cumsum(counts) - counts), counts)
         return windows
 
-    def find(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def find(self, pids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which windows are of these passages. *Shape:* (n_windows,), bool.
 
         Args:
-            rows: *Shape:* (m,), ascending.
+            pids: *Shape:* (m,), ascending.
         """
-        found = np.zeros(len(self.rows), np.bool_)
-        found[self.windows_of(rows)] = True
-        return found
+        is_theirs = np.zeros(len(self.pids), np.bool_)
+        is_theirs[self.windows_of(pids)] = True
+        return is_theirs
 
 
 def _plain(array: NDArray[Any] | None) -> NDArray[Any]:
@@ -203,9 +203,9 @@ def _plain(array: NDArray[Any] | None) -> NDArray[Any]:
 
 
 def as_segment(embeddings: TokenEmbeddings) -> Segment:
-    """Token embeddings as a segment; the rows are their ``owners``."""
+    """Make a segment of token embeddings; their ``owners`` are the pids."""
     return Segment(
-        rows=embeddings.owners.astype(np.int64),
+        pids=embeddings.owners.astype(np.int64),
         spans=embeddings.window_spans.astype(np.int32),
         doclens=embeddings.doclens.astype(np.int32),
         vectors=embeddings.vectors,
@@ -213,14 +213,16 @@ def as_segment(embeddings: TokenEmbeddings) -> Segment:
 
 
 def merged_arrays(parts: Sequence[tuple[Segment, NDArray[np.bool_]]]) -> dict[str, list[NDArray[Any]]]:
-    """The chosen windows of several segments as the arrays of one, each in pieces; all compressed by one codec, or none.
+    """Merge the chosen windows of several segments into the arrays of one.
+
+    Each array comes in pieces. All segments are compressed by one codec, or none is.
 
     Args:
-        parts: segments in the order of their rows, each with the windows to take, *Shape:* (n_windows,), bool.
+        parts: segments in the order of their pids, each with the windows to take, *Shape:* (n_windows,), bool.
     """
     arrays: dict[str, list[NDArray[Any]]] = {"rows": [], "spans": [], "doclens": []}
     for segment, kept in parts:
-        arrays["rows"].append(segment.rows[kept])
+        arrays["rows"].append(segment.pids[kept])
         arrays["spans"].append(segment.spans[kept])
         arrays["doclens"].append(segment.doclens[kept])
         tokens = slice(None) if kept.all() else segment.tokens_of(np.flatnonzero(kept))

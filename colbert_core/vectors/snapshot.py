@@ -20,20 +20,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """A segment and which of its windows count.
+    """A segment, and which of its windows are live.
 
     Attributes:
-        segment: windows.
-        live: *Shape:* (n_windows,), bool, False where the passage was deleted or replaced.
+        segment: the windows.
+        live: *Shape:* (n_windows,), bool; False where the passage was deleted or replaced.
     """
 
     segment: Segment
     live: NDArray[np.bool_]
 
+    @classmethod
+    def whole(cls, segment: Segment) -> Part:
+        """All windows of a segment."""
+        return cls(segment, np.ones(len(segment.pids), np.bool_))
+
     @cached_property
     def n_passages(self) -> int:
-        """Passages that count."""
-        return _count_rows(self.segment.rows[self.live])
+        """Number of passages with a live window."""
+        pids = self.segment.pids[self.live]
+        return int(np.count_nonzero(np.diff(pids))) + 1 if len(pids) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ class Snapshot:
     """What an index held at one moment. It never changes, so a search needs no lock.
 
     Attributes:
-        parts: all compressed by ``codec``, or none.
+        parts: segments; ``codec`` has compressed all of them, or none.
         codec: None where the vectors are kept as they are.
     """
 
@@ -49,11 +55,7 @@ class Snapshot:
     codec: ResidualCodec | None = None
 
 
-def _count_rows(rows: NDArray[np.int64]) -> int:
-    return int(np.count_nonzero(np.diff(rows))) + 1 if len(rows) else 0
-
-
-def vectors_of(snapshot: Snapshot, row: int, span: tuple[int, int] | None = None) -> NDArray[np.float32]:
+def vectors_of(snapshot: Snapshot, pid: int, span: tuple[int, int] | None = None) -> NDArray[np.float32]:
     """The vectors of a live passage, or of its window with this span. *Shape:* (n, dim), float32.
 
     Raises:
@@ -62,16 +64,15 @@ def vectors_of(snapshot: Snapshot, row: int, span: tuple[int, int] | None = None
     """
     for part in snapshot.parts:
         segment = part.segment
-        windows = segment.windows_of(np.array([row]))
+        windows = segment.windows_of(np.array([pid]))
         windows = windows[part.live[windows]]
         if span is not None:
             windows = windows[(segment.spans[windows] == span).all(axis=1)][:1]
         if len(windows):
             return np.array(segment.vectors_of(segment.tokens_of(windows), snapshot.codec))
-    raise KeyError(row)
+    raise KeyError(pid)
 
 
 def as_snapshot(embeddings: TokenEmbeddings) -> Snapshot:
-    """Token embeddings as something to search; the rows are their ``owners``."""
-    segment = as_segment(embeddings)
-    return Snapshot((Part(segment, np.ones(len(segment.rows), np.bool_)),))
+    """Make a snapshot of token embeddings, to search them; their ``owners`` are the pids."""
+    return Snapshot((Part.whole(as_segment(embeddings)),))

@@ -13,9 +13,9 @@ import sys
 
 import numpy as np
 
-import colbert_core.index.index as index_module
 import colbert_core.storage.transaction as store_module
 from colbert_core import Index, IndexExistsError, Passage
+from colbert_core.index import writing
 
 DIM = 16
 
@@ -45,8 +45,8 @@ def main():
     folder, seed = sys.argv[1], int(sys.argv[2])
     if len(sys.argv) > 3:
         kill_at(sys.argv[3], int(sys.argv[4]) if len(sys.argv) > 4 else 1)
-    index_module._FIRST_FIT = 500  # small, so that the codec is fitted, and fitted again, within seconds
-    index_module._GROWTH = 2
+    writing.FIRST_FIT = 500  # small, so that the codec is fitted, and fitted again, within seconds
+    writing._GROWTH = 2
     store_module._LARGEST_ROW = 2**12  # and files are written as well as rows
     rng = np.random.default_rng(seed)
     say("ready")

@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 
-from builders import checkpoints
 import pytest
+from builders import checkpoints
 from builders.encoders import write_untrained
 
 from colbert_core.cli import main as cli

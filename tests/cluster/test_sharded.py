@@ -49,7 +49,7 @@ from colbert_core.cluster import (
     nodes,
     plan,
     planning,
-    serving,
+    sharded,
 )
 from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.errors import ClusterError, ClusterUnreachableError, ShardUnavailableError
@@ -271,7 +271,7 @@ def test_vectors_from_elsewhere_are_added_and_searched_by(served, built, tmp_pat
 
 def killed(index, shard, replica=0):
     """SIGKILL of the process that has a replica of a shard."""
-    pid = ray.get(index._replicas[shard][replica].__ray_call__.remote(lambda _: os.getpid()))
+    pid = ray.get(index._replicas.actors[shard][replica].__ray_call__.remote(lambda _: os.getpid()))
     os.kill(pid, signal.SIGKILL)
     return pid
 
@@ -357,7 +357,7 @@ def test_a_shard_that_stays_down_is_an_error_or_said_to_be_missing(built, caplog
     with ShardedIndex.open(built[2], WordEncoder(), timeout=20) as index:
         whole = index.search(QUERIES[0], 300)
         assert not isinstance(whole, PartialHits)
-        ray.kill(index._replicas[1][0])  # and not started again
+        ray.kill(index._replicas.actors[1][0])  # and not started again
         with pytest.raises(ShardUnavailableError, match="1 of the 2 shards .* did not answer") as caught:
             index.search(QUERIES[0])
         assert caught.value.shards == [1]
@@ -375,7 +375,7 @@ def test_a_shard_that_stays_down_is_an_error_or_said_to_be_missing(built, caplog
         assert partial.value.added == [on_0.id]
     with ShardedIndex.open(built[2], WordEncoder(), timeout=20, allow_partial=True) as index:
         assert index.search(QUERIES[0], 300).missing_shards == ()
-        ray.kill(index._replicas[1][0])
+        ray.kill(index._replicas.actors[1][0])
         with caplog.at_level(logging.WARNING):
             found = index.search(QUERIES[0], 300)
         assert found.missing_shards == (1,)
@@ -580,7 +580,7 @@ def test_shards_of_different_models_or_codecs_are_refused(built, tmp_path):
 
 
 def test_nodes_of_another_version_are_refused(nodes_of, built, source, tmp_path, monkeypatch):
-    monkeypatch.setattr(serving, "version", lambda: "0.0.1")
+    monkeypatch.setattr(sharded, "version", lambda: "0.0.1")
     with pytest.raises(ClusterError, match=r"has colbert-retrievers .*, and this process has 0\.0\.1; install the same"):
         ShardedIndex.open(built[2])
     monkeypatch.setattr(building, "version", lambda: "0.0.1")
@@ -730,7 +730,7 @@ def test_a_node_that_is_killed_while_searching_changes_no_result(nodes_of, built
         expected = index.search(QUERIES[0], 20, exact=True)
         homes = {
             ray.get(actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()))
-            for actors in index._replicas
+            for actors in index._replicas.actors
             for actor in actors
         }
         assert len(homes) > 1

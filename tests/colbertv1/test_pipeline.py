@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-from builders import checkpoints
 import numpy as np
 import pytest
+from builders import checkpoints
 from builders.encoders import WORDS, write_stanford
 
 from colbert_core import CheckpointError, Encoder, MissingExtraError

@@ -11,9 +11,9 @@ from builders.vectors import collection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import colbert_core.index.index as index_module
 from colbert_core import Index, Passage, SearchConfig, maxsim
-from colbert_core.search.diversity import diversified
+from colbert_core.index import writing
+from colbert_core.search.diversity import diversify
 
 
 def ids(hits):
@@ -152,7 +152,7 @@ def test_deleted_and_replaced_passages_are_never_found(compressed):
 
 
 def test_adding_in_a_thousand_steps_ends_where_building_at_once_does(monkeypatch):
-    monkeypatch.setattr(index_module, "_FIRST_FIT", 2000)
+    monkeypatch.setattr(writing, "FIRST_FIT", 2000)
     passages, vectors, queries = collection(4000, seed=2)
     exact = Index.create(None, dim=32)
     exact.add(passages, embeddings=vectors)
@@ -170,7 +170,7 @@ def test_adding_in_a_thousand_steps_ends_where_building_at_once_does(monkeypatch
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(index_module, "_FIRST_FIT", 2000)
+    monkeypatch.setattr(writing, "FIRST_FIT", 2000)
     passages, vectors, _ = collection(300)
     for name in ("one", "two"):
         with Index.create(tmp_path / name, dim=32, nbits=2) as index:
@@ -187,7 +187,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, monkeypatch):
 
 
 def test_refit_can_be_left_for_later(monkeypatch):
-    monkeypatch.setattr(index_module, "_FIRST_FIT", 2000)
+    monkeypatch.setattr(writing, "FIRST_FIT", 2000)
     passages, vectors, queries = collection(400)
     index = Index.create(None, dim=32, nbits=4)
     index.add(passages, embeddings=vectors, refit=False)
@@ -199,7 +199,7 @@ def test_refit_can_be_left_for_later(monkeypatch):
 
 
 def test_an_interrupted_refit_leaves_what_was_added(monkeypatch):
-    monkeypatch.setattr(index_module, "_FIRST_FIT", 2000)
+    monkeypatch.setattr(writing, "FIRST_FIT", 2000)
     passages, vectors, queries = collection(400)
     index = Index.create(None, dim=32, nbits=4)
 
@@ -207,7 +207,7 @@ def test_an_interrupted_refit_leaves_what_was_added(monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(index_module.ResidualCodec, "fit", interrupt)
+        patch.setattr(writing.ResidualCodec, "fit", interrupt)
         with pytest.raises(KeyboardInterrupt) as caught:
             index.add(passages, embeddings=vectors)
     assert "400 passages of this call are in the index, up to '00399'" in caught.value.__notes__[0]
@@ -227,7 +227,7 @@ def test_an_index_stays_uncompressed_while_it_is_small_or_nobody_asked(words):
 
 
 def test_clearing_forgets_the_codec_as_well(monkeypatch):
-    monkeypatch.setattr(index_module, "_FIRST_FIT", 2000)
+    monkeypatch.setattr(writing, "FIRST_FIT", 2000)
     passages, vectors, queries = collection(300)
     index = Index.create(None, dim=32, nbits=4)
     index.add(passages, embeddings=vectors)
@@ -326,9 +326,9 @@ def test_embeddings_of_an_unknown_passage_are_an_error(compressed):
 def test_diverse_by_hand():
     east, north, up = np.eye(3, dtype=np.float32)[:, None]
     windows = [east, east, north, up]
-    assert diversified([0.9, 0.8, 0.7, 0.1], windows, 3, 1.0) == [0, 1, 2]
-    assert diversified([0.9, 0.8, 0.7, 0.1], windows, 3, 0.5) == [0, 2, 3]  # .4 - .5, .35 - 0, .05 - 0
-    assert diversified([0.9, 0.8, 0.7, 0.1], windows, 9, 0.9) == [0, 2, 1, 3]
+    assert diversify([0.9, 0.8, 0.7, 0.1], windows, 3, 1.0) == [0, 1, 2]
+    assert diversify([0.9, 0.8, 0.7, 0.1], windows, 3, 0.5) == [0, 2, 3]  # .4 - .5, .35 - 0, .05 - 0
+    assert diversify([0.9, 0.8, 0.7, 0.1], windows, 9, 0.9) == [0, 2, 1, 3]
 
 
 def test_a_diverse_search_passes_over_what_says_the_same(words):
@@ -346,7 +346,7 @@ def test_a_diverse_search_passes_over_what_says_the_same(words):
 
 
 def test_long_passages_are_one_hit_by_their_best_window(monkeypatch):
-    monkeypatch.setattr(index_module, "_FIRST_FIT", 1000)
+    monkeypatch.setattr(writing, "FIRST_FIT", 1000)
     words = WordEncoder(dim=64, window=8)
     index = Index.create(None, words, nbits=8)
     long = " ".join(f"word{i}" for i in range(400))
@@ -360,7 +360,7 @@ def test_long_passages_are_one_hit_by_their_best_window(monkeypatch):
 def test_the_windows_of_a_passage_stay_together_when_segments_are_split(monkeypatch):
     import colbert_core.index.compaction as upkeep_module
 
-    monkeypatch.setattr(index_module, "_FIRST_FIT", 1000)
+    monkeypatch.setattr(writing, "FIRST_FIT", 1000)
     monkeypatch.setattr(upkeep_module, "_PIECE", 50)
     monkeypatch.setattr(upkeep_module, "_LARGEST_MERGE", 3000)
     words = WordEncoder(dim=32, window=8)

@@ -14,8 +14,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-import colbert_core.index.index as index_module
 from colbert_core import Index, Passage
+from colbert_core.index import writing
 
 DIM = 16
 
@@ -119,7 +119,7 @@ READER = textwrap.dedent(
 
 def test_processes_read_one_index_while_another_writes(tmp_path, monkeypatch):
     """The writer replaces all passages at once, 60 times; files come and go, the codec is fitted, and readers see each whole."""
-    monkeypatch.setattr(index_module, "_FIRST_FIT", 2000)
+    monkeypatch.setattr(writing, "FIRST_FIT", 2000)
     path, rng = tmp_path / "x.idx", np.random.default_rng(0)
     made = [rng.standard_normal((15, 16)).astype(np.float32) for _ in range(200)]
 

@@ -14,8 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-import colbert_core.index.index as index_module
 from colbert_core import Index, Passage
+from colbert_core.index import writing
 
 WINDOW = 5
 
@@ -142,16 +142,16 @@ class Compressed(AgainstADictionary):
     nbits = 8
 
     def __init__(self):
-        index_module._FIRST_FIT = index_module._SMALLEST_FIT = 30
-        index_module._GROWTH = 2
+        writing.FIRST_FIT = writing.SMALLEST_FIT = 30
+        writing._GROWTH = 2
         super().__init__()
 
     def teardown(self):
         super().teardown()
-        index_module._FIRST_FIT, index_module._SMALLEST_FIT, index_module._GROWTH = DEFAULTS
+        writing.FIRST_FIT, writing.SMALLEST_FIT, writing._GROWTH = DEFAULTS
 
 
-DEFAULTS = index_module._FIRST_FIT, index_module._SMALLEST_FIT, index_module._GROWTH
+DEFAULTS = writing.FIRST_FIT, writing.SMALLEST_FIT, writing._GROWTH
 
 TestInMemory = AgainstADictionary.TestCase
 TestOnDisk = OnDisk.TestCase

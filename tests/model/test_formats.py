@@ -8,11 +8,11 @@ import json
 import shutil
 import string
 
-from builders import checkpoints
 import numpy as np
 import pytest
 import torch
 import transformers
+from builders import checkpoints
 from builders.checkpoints import BACKBONES, HIDDEN
 from safetensors.torch import load_file
 

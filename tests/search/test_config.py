@@ -231,7 +231,7 @@ def test_a_device_that_is_not_there_is_refused_when_the_index_is_opened(tmp_path
 
 def test_a_file_whose_arrays_are_of_another_type_is_refused(grown):
     index, _ = grown
-    snapshot = index._read(index._state).snapshot
+    snapshot = index._versions.read(lambda view: view.state).snapshot
     part = snapshot.parts[0]
     arrays = {name: np.concatenate(pieces) for name, pieces in merged_arrays([(part.segment, part.live)]).items()}
     assert Segment.from_arrays(arrays, 32, snapshot.codec).n_tokens
@@ -247,7 +247,7 @@ def test_a_vector_that_is_not_finite_is_an_error_of_the_file_and_no_empty_result
     segment = Segment(windows, np.zeros((7000, 2), np.int32), np.full(7000, 10, np.int32), vectors=vectors)
     snapshot = Snapshot((Part(segment, np.ones(7000, np.bool_)),))
     with pytest.raises(IndexError, match="not finite"):  # which an index reports as DamagedIndexError
-        search(snapshot, vectors[20:24], 10, tie=list)
+        search(snapshot, vectors[20:24], 10, sort_keys=list)
 
 
 @pytest.mark.parametrize("k", [10, 100])
@@ -264,7 +264,7 @@ def test_a_copy_keeps_its_device(grown):
     _, queries = grown
     index = Index.create(None, dim=32, device="cpu")
     index.add([Passage("a", "a")], embeddings=[queries[0]])
-    assert pickle.loads(pickle.dumps(index))._device == "cpu"
+    assert pickle.loads(pickle.dumps(index))._versions.device == "cpu"
 
 
 def in_a_process(code, **environment):

@@ -122,7 +122,7 @@ def test_scores_are_those_of_the_definition(nbits, device):
     scorer = TorchScorer(segments, codec, query, device)
     tolerance = 1e-4 if nbits is None and device == "cpu" else 2e-3 * np.sqrt(len(query))
     for number, segment in enumerate(segments):
-        for windows in (np.arange(len(segment.rows), dtype=np.int32), np.arange(3, len(segment.rows), 7, dtype=np.int32)):
+        for windows in (np.arange(len(segment.pids), dtype=np.int32), np.arange(3, len(segment.pids), 7, dtype=np.int32)):
             scores = scorer.roughly(number, windows)
             assert (scores.dtype, scores.shape) == (np.float32, windows.shape)
             assert np.abs(scores - defined(segment, codec, query, windows)).max() <= tolerance
@@ -187,7 +187,7 @@ def test_a_segment_without_windows_has_no_scores():
 @pytest.mark.parametrize("most", [1, 7, 100])
 def test_pieces_score_like_the_whole(nbits, most, monkeypatch):
     segments, codec, query = collection(nbits, n=60)
-    some = [np.arange(0, len(segment.rows), step, dtype=np.int32) for segment, step in zip(segments, (1, 3), strict=True)]
+    some = [np.arange(0, len(segment.pids), step, dtype=np.int32) for segment, step in zip(segments, (1, 3), strict=True)]
     whole = TorchScorer(segments, codec, query, "cpu")
     expected = [whole.roughly(number, windows) for number, windows in enumerate(some)]
     monkeypatch.setattr(gpu, "_TOKENS_AT_A_TIME", most)
@@ -221,8 +221,8 @@ def test_ranking_in_float16_is_that_of_scoring_everything_exactly(nbits, in_half
 
 def check_ranking(nbits, k, device):
     segments, codec, query = collection(nbits)
-    live = np.random.default_rng(1).random(len(segments[1].rows)) < 0.3
-    parts = [Part(segments[0], np.ones(len(segments[0].rows), np.bool_)), Part(segments[1], live)]
+    live = np.random.default_rng(1).random(len(segments[1].pids)) < 0.3
+    parts = [Part(segments[0], np.ones(len(segments[0].pids), np.bool_)), Part(segments[1], live)]
     windows = _all_windows(parts, None)
     scorers = TorchScorer(segments, codec, query, device), KernelScorer(segments, codec, query)
     found, expected = (
@@ -230,7 +230,7 @@ def check_ranking(nbits, k, device):
         for scorer, roughly in zip(scorers, (True, False), strict=True)
     )
     assert found == expected
-    assert len(found.rows) == min(k, sum(part.n_passages for part in parts))
+    assert len(found.pids) == min(k, sum(part.n_passages for part in parts))
 
 
 # Devices

@@ -18,7 +18,6 @@ import pytest
 from builders.encoders import WordEncoder
 from builders.vectors import collection
 
-import colbert_core.index.index as index_module
 import colbert_core.storage.transaction as store_module
 from colbert_core import (
     ColBERTError,
@@ -36,7 +35,7 @@ from colbert_core import (
     StorageError,
     UnsupportedIndexError,
 )
-from colbert_core.index import batches
+from colbert_core.index import batches, writing
 
 THREE = [Passage("a", "the cat sat", {"n": 1}), Passage("b", "a dog barks", {"n": 2}), Passage("c", "a bird sings", {"n": 3})]
 
@@ -53,7 +52,7 @@ def path(tmp_path):
 @pytest.fixture
 def compressed_path(path, monkeypatch):
     """A compressed index on disk, closed, with files and with rows of vectors."""
-    monkeypatch.setattr(index_module, "_FIRST_FIT", 2000)
+    monkeypatch.setattr(writing, "FIRST_FIT", 2000)
     monkeypatch.setattr(store_module, "_LARGEST_ROW", 2**12)
     passages, vectors, _ = collection(400)
     with Index.create(path, dim=32, nbits=4) as index:
@@ -233,7 +232,7 @@ def test_an_index_that_is_being_overwritten_is_there_at_every_moment(tmp_path, w
 
 @pytest.mark.parametrize("nbits", [None, 4])
 def test_a_saved_index_is_a_copy_that_stands_alone(tmp_path, words, nbits, monkeypatch):
-    monkeypatch.setattr(index_module, "_FIRST_FIT", 100)
+    monkeypatch.setattr(writing, "FIRST_FIT", 100)
     for source in (None, tmp_path / "source"):
         index = Index.create(source, words, nbits=nbits)
         index.add([Passage(str(i), f"text number {i} of many", {"n": i}) for i in range(200)])
@@ -642,7 +641,7 @@ TINY_DISK = textwrap.dedent(
     disk = Path({disk!r})
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size={size}", "tmpfs", disk], check=True)
     from colbert_core import *
-    import colbert_core.index.index as module
+    from colbert_core.index import writing as module
     """
 )
 
@@ -830,7 +829,7 @@ def test_a_second_thread_waits_and_then_gets_a_named_error(place, path, words):
 
 
 def test_nothing_on_any_path_unpickles():
-    root = Path(index_module.__file__).parent
+    root = Path(writing.__file__).parent
     for source in root.rglob("*.py"):
         text = source.read_text(encoding="utf-8")
         if (
@@ -1033,7 +1032,7 @@ def test_a_reader_of_an_older_state_does_not_see_later_deletes(path, words):
             reader.rows()  # its transaction begins here
             index.delete(["a"])
             index.search("cat")
-            state = index._state(reader)
+            state = index._versions.state(reader)
             assert [int(part.live.sum()) for part in state.snapshot.parts] == [3]
 
 

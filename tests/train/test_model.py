@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from builders import checkpoints
 import numpy as np
 import pytest
 import torch
+from builders import checkpoints
 from builders.encoders import write_stanford, write_untrained
 
 from colbert_core import Encoder

@@ -1,0 +1,258 @@
+"""Call the shards of an index: an actor for each replica, and calls that move on to another replica when one is lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from colbert_core.cluster.nodes import answer, load_ray, lost_errors, version
+from colbert_core.errors import ShardUnavailableError, StorageError
+from colbert_core.index.index import Index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from colbert_core.cluster.layout import Layout
+    from colbert_core.model.fingerprint import EncoderFingerprint
+
+    Calls = Mapping[int, tuple[str, tuple[Any, ...], dict[str, Any]]]
+    """For each shard that is asked: a method of ``Index``, its arguments and its options."""
+
+_log = logging.getLogger(__name__)
+
+# Calls that an actor works on at a time; others wait their turn.
+_CALLS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class About:
+    """What an actor says of its shard and of itself.
+
+    Attributes:
+        version: of this package on its node.
+        node: address of its node.
+        made_with: which encoder the shard was made with.
+        nbits: bits per component of the shard's vectors; None for uncompressed.
+        codec: id of the shard's codec; None for uncompressed.
+    """
+
+    version: str
+    node: str
+    made_with: EncoderFingerprint
+    nbits: int | None
+    codec: str | None
+
+
+class Shard:
+    """One replica of a shard; a Ray actor."""
+
+    def __init__(self, folder: Path, timeout: float) -> None:
+        self._folder, self._timeout = folder, timeout
+        self._opening = threading.Lock()
+        self._index: Index | None = None
+
+    def about(self) -> About:
+        """Say what this is."""
+        index = self._opened()
+        node = str(load_ray().util.get_node_ip_address())
+        return About(version(), node, index.made_with, index.stats().nbits, index.codec_id)
+
+    def call(self, method: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Call a method of the index."""
+        return getattr(self._opened(), method)(*arguments, **options)
+
+    def _opened(self) -> Index:
+        """The index; not opened with the actor, for what is wrong with it would come out as the actor's death."""
+        with self._opening:
+            if self._index is None:
+                self._index = Index.open(self._folder, timeout=self._timeout)
+            return self._index
+
+
+class Replicas:
+    """The actors of all shards, several for each where searches are shared.
+
+    Attributes:
+        layout: where the shards are.
+        actors: of each shard.
+        timeout: seconds that a call may take, lost actors and their new start included.
+        allow_partial: a search may go without the shards that are down.
+        closed: the actors have been ended.
+    """
+
+    def __init__(self, ray: Any, layout: Layout, actors: list[list[Any]], timeout: float, *, allow_partial: bool) -> None:
+        self.layout, self.actors = layout, actors
+        self.timeout, self.allow_partial = timeout, allow_partial
+        self.closed = False
+        self._ray = ray
+        self._turns = count()
+
+    @classmethod
+    def start(
+        cls, ray: Any, layout: Layout, *, shards: int, replicas: int, timeout: float, allow_partial: bool, num_cpus: float
+    ) -> Replicas:
+        """Start the actors, as far from each other as there are nodes."""
+        remote = ray.remote(Shard).options(
+            num_cpus=num_cpus,
+            max_restarts=-1,
+            max_task_retries=0,
+            max_concurrency=_CALLS_AT_ONCE,
+            scheduling_strategy="SPREAD",
+        )
+        actors = [[remote.remote(layout.shard(shard), timeout) for _ in range(replicas)] for shard in range(shards)]
+        return cls(ray, layout, actors, timeout, allow_partial=allow_partial)
+
+    def __len__(self) -> int:
+        """Number of shards."""
+        return len(self.actors)
+
+    def ask(self, calls: Calls) -> dict[int, Any]:
+        """Call some shards; their answers.
+
+        Raises:
+            ShardUnavailableError: one gave none in time.
+        """
+        answers, missing = self.attempt(calls, wait=True)
+        if missing:
+            raise self.unavailable(missing)
+        return answers
+
+    def ask_all(self, method: str, *arguments: Any) -> list[Any]:
+        """Call a method of every shard; the answers in the order of the shards.
+
+        Raises:
+            ShardUnavailableError: one gave none in time.
+        """
+        answers = self.ask({shard: (method, arguments, {}) for shard in range(len(self))})
+        return [answers[shard] for shard in sorted(answers)]
+
+    def ask_or_do_without(self, calls: Calls) -> tuple[dict[int, Any], dict[int, Exception | None]]:
+        """Call some shards, with ``allow_partial`` only those that are there; the answers, and why the others gave none.
+
+        Raises:
+            ShardUnavailableError: one gave none in time; not with ``allow_partial``.
+        """
+        if not self.allow_partial:
+            return self.ask(calls), {}
+        answers, missing = self.attempt(calls, wait=False)
+        if missing:
+            _log.warning("%s: shards %s are down; this result is without them.", self.layout.folder, shard_list(missing))
+        return answers, missing
+
+    def attempt(self, calls: Calls, *, wait: bool) -> tuple[dict[int, Any], dict[int, Exception | None]]:
+        """Call some shards; the answers, and the shards without one with the last error if there was any.
+
+        Args:
+            calls: what to ask.
+            wait: for lost actors to be started again.
+
+        Raises:
+            ValueError: the index is closed.
+        """
+        if self.closed:
+            raise ValueError("The index is closed; open it again.")
+        until = time.monotonic() + self.timeout
+        return _Round(self._ray, self.actors, calls, next(self._turns), wait=wait).run(until)
+
+    def unavailable(self, missing: Mapping[int, Exception | None]) -> ShardUnavailableError:
+        """The error that says which shards did not answer, and why."""
+        reason = next((f" Shard {shard}: {error!s:.1000}" for shard, error in missing.items() if error), "")
+        return ShardUnavailableError(
+            f"{len(missing)} of the {len(self)} shards of {self.layout.folder} did not answer within "
+            f"{self.timeout:g} s ({shard_list(missing)}). `ray status` shows which nodes are down; replicas=2 keeps searches "
+            f"going meanwhile, and allow_partial=True searches the other shards.{reason}",
+            sorted(missing),
+        )
+
+    def close(self) -> None:
+        """End the actors. Ray itself goes on."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._ray.is_initialized():
+            for of_shard in self.actors:
+                for actor in of_shard:
+                    self._ray.kill(actor)
+
+
+class _Round:
+    """A method of some shards called, all at once; a call that is lost goes to the next replica.
+
+    When all have lost it, the first that Ray has started again gets it. All calls may be repeated: an add replaces what it
+    added before, a delete finds nothing the second time.
+    """
+
+    def __init__(self, ray: Any, replicas: list[list[Any]], calls: Calls, turn: int, *, wait: bool) -> None:
+        """Begin.
+
+        Args:
+            ray: connected.
+            replicas: the actors of each shard.
+            calls: for each shard that is asked a method, its arguments and options.
+            turn: which replica is asked first.
+            wait: for lost actors to be started again; without, a shard whose actors are all lost, or that cannot be read, is
+                done without.
+        """
+        self._ray, self._replicas, self._calls, self._turn, self._wait = ray, replicas, calls, turn, wait
+        self._lost: tuple[type[Exception], ...] = lost_errors(ray) if wait else (*lost_errors(ray), StorageError)
+        self._tries = Counter[int]()
+        self._calling: dict[Any, int] = {}  # references, and which shard will answer
+        self._asking: dict[Any, tuple[int, Any]] = {}  # the same and the actor, which was only asked whether it is there
+
+    def run(self, until: float) -> tuple[dict[int, Any], dict[int, Exception | None]]:
+        """The answers, and the shards without one, with the last error if there was any.
+
+        Args:
+            until: when to give up, by ``time.monotonic``.
+        """
+        answers: dict[int, Any] = {}
+        errors: dict[int, Exception] = {}
+        for shard in self._calls:
+            self._call(shard)
+        while self._calling or self._asking:
+            left = max(0.0, until - time.monotonic())
+            done, _ = self._ray.wait([*self._calling, *self._asking], num_returns=1, timeout=left)
+            if not done:
+                break
+            is_question = done[0] in self._asking
+            shard, actor = self._asking.pop(done[0]) if is_question else (self._calling.pop(done[0]), None)
+            try:
+                result = answer(self._ray, done[0])
+            except self._lost as error:
+                errors[shard] = error
+                if not is_question:
+                    self._call_again(shard)
+                continue
+            if is_question:
+                self._asking = {reference: entry for reference, entry in self._asking.items() if entry[0] != shard}
+                self._call(shard, actor)
+            else:
+                answers[shard] = result
+        return answers, {shard: errors.get(shard) for shard in self._calls if shard not in answers}
+
+    def _call(self, shard: int, actor: Any = None) -> None:
+        actors = self._replicas[shard]
+        actor = actor or actors[(self._turn + self._tries[shard]) % len(actors)]
+        method, arguments, options = self._calls[shard]
+        sent = actor.about.remote() if method == "about" else actor.call.remote(method, arguments, options)
+        self._calling[sent] = shard
+
+    def _call_again(self, shard: int) -> None:
+        self._tries[shard] += 1
+        if self._tries[shard] % len(self._replicas[shard]):
+            self._call(shard)
+        elif self._wait:
+            for actor in self._replicas[shard]:  # Ray holds the question back until the actor is there again
+                self._asking[actor.about.options(max_task_retries=-1).remote()] = (shard, actor)
+
+
+def shard_list(shards: Iterable[int]) -> str:
+    """The numbers of shards, for messages; the first ten."""
+    numbers = sorted(shards)
+    return f"{', '.join(map(str, numbers[:10]))}{', …' if len(numbers) > 10 else ''}"

@@ -1,0 +1,274 @@
+"""What an index on one machine and one in shards have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from colbert_core.checks import check_count, check_relevance, check_similarity
+from colbert_core.evidence.evidence import MIN_SIMILARITY, Evidence
+from colbert_core.index.restriction import Restriction
+from colbert_core.types import Hit, Passage
+from colbert_core.vectors.embeddings import query_matrices
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+    from colbert_core.model.fingerprint import EncoderFingerprint, LazyEncoder
+    from colbert_core.search.config import SearchConfig
+    from colbert_core.types import Query, TokenEncoder, Where
+
+# How far the length of a row may be from 1, as for the query vectors of an encoder.
+_UNIT_ERROR = 1e-2
+
+
+class IndexBase(ABC):
+    """An index with an encoder that is loaded when it is first needed."""
+
+    _encoder: LazyEncoder
+
+    @property
+    def made_with(self) -> EncoderFingerprint:
+        """Where the vectors come from."""
+        return self._encoder.fingerprint
+
+    @property
+    def encoder(self) -> TokenEncoder:
+        """What encodes texts; loaded at first use where the index was opened without one.
+
+        Raises:
+            EncoderMismatchError: the index holds vectors from elsewhere, or its encoder cannot be loaded or has changed.
+        """
+        return self._encoder.get()
+
+    @property
+    def encoder_name(self) -> str | None:
+        """Name of the encoder the index was made with, which is not loaded for it; None for vectors from elsewhere."""
+        return self.made_with.name
+
+    @property
+    def dim(self) -> int:
+        """Components of every vector."""
+        return self.made_with.dim
+
+    def search(
+        self,
+        query: Query,
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        ids: Iterable[str] | None = None,
+        min_relevance: float | None = None,
+        config: SearchConfig | None = None,
+        exact: bool = False,
+        evidence: bool = False,
+    ) -> list[Hit]:
+        """Find the passages that match a query best.
+
+        Args:
+            query: text, or its vectors, *Shape:* (n_q, dim); rows are scaled to length 1.
+            k: most hits, at least 1; there are exactly min(k, number of matching passages) unless ``min_relevance`` drops some.
+            where: only passages whose metadata match: ``{"year": {"$gte": 2020}, "lang": "en"}``, by the operators of
+                ``colbert_core.storage.filters``; or a function of a passage, which is called for every passage (of an index
+                in memory, while it is locked; of one in shards, in their processes).
+            ids: only passages with these ids; an empty list matches none.
+            min_relevance: least relevance of a hit, from 0 to 1.
+            config: how much of a compressed index to look at; None chooses by k.
+            exact: score every passage that may be found. Scores are the same either way.
+            evidence: give each hit the ``evidence`` of its window, as ``explain`` does; the query must be text.
+
+        Returns:
+            Hits, best first, equal scores by id; none from an empty index.
+
+        Raises:
+            TypeError: the query is neither a string nor an array, or no string where evidence is wanted; k is no whole number,
+                or a filter's value is of a wrong type.
+            ValueError: the query is blank, k is below 1, vectors are of another dim, zero or not finite, or a filter's
+                operator is unknown.
+            EncoderMismatchError: the query is text and the index has no encoder.
+            DamagedIndexError: a file of the index has changed.
+        """
+        (hits,) = self.search_many(
+            [query],
+            k,
+            where=where,
+            ids=ids,
+            min_relevance=min_relevance,
+            config=config,
+            exact=exact,
+            evidence=evidence,
+        )
+        return hits
+
+    def search_many(
+        self,
+        queries: Iterable[Query],
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        ids: Iterable[str] | None = None,
+        min_relevance: float | None = None,
+        config: SearchConfig | None = None,
+        exact: bool = False,
+        evidence: bool = False,
+    ) -> list[list[Hit]]:
+        """``search`` for several queries over one state of the index, by as many threads as ``set_num_threads`` allows.
+
+        Texts are encoded together, in batches of other shapes than alone, so scores may differ in their last digits.
+        """
+        queries = _query_list(queries)
+        if evidence and (without_words := [query for query in queries if not isinstance(query, str)]):
+            kind = type(without_words[0]).__name__
+            raise TypeError(f"evidence needs the words of each query, got a {kind}; search by text for it.")
+        k, min_relevance = check_count(k, "k"), check_relevance(min_relevance, "min_relevance")
+        restriction, matrices = Restriction(where, ids), self._matrices(queries)
+        texts = [str(query) for query in queries] if evidence else None
+        return self._hits(matrices, k, restriction, config=config, exact=exact, min_relevance=min_relevance, texts=texts)
+
+    def search_mean(
+        self,
+        queries: Iterable[Query],
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        ids: Iterable[str] | None = None,
+        min_relevance: float | None = None,
+        config: SearchConfig | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """Find the passages that match several queries best on average, such as a question and made-up answers to it (HyDE).
+
+        The best of each query are looked at, twice as many each time, until no other passage can have a higher mean (the
+        threshold algorithm of Fagin, Lotem and Naor, PODS 2001, section 4).
+
+        Args:
+            queries: at least one, each as in ``search``; so are the other arguments.
+            k: most hits.
+            where: as in ``search``.
+            ids: as in ``search``.
+            min_relevance: of the mean.
+            config: for each query.
+            exact: as in ``search``.
+
+        Returns:
+            Hits, best first; score and relevance are means over the queries, the span is that of the query that matches best.
+
+        Raises:
+            ValueError: there are no queries; otherwise as ``search``.
+        """
+        queries = _query_list(queries)
+        k, min_relevance = check_count(k, "k"), check_relevance(min_relevance, "min_relevance")
+        restriction, matrices = Restriction(where, ids), self._matrices(queries)
+        if not matrices:
+            raise ValueError("There are no queries to search by; give at least one.")
+        return self._mean(matrices, k, restriction, config=config, exact=exact, min_relevance=min_relevance)
+
+    def explain(self, query: str, passage: str | Passage | Hit, *, min_similarity: float = MIN_SIMILARITY) -> Evidence:
+        """Show which words of a passage answer which words of a query, in the window of the passage that scores highest.
+
+        The vectors are those that the index keeps, so the similarities add up to the score that a search gives. Where they
+        were pooled, or the index is in shards, the passage is encoded anew.
+
+        Args:
+            query: text.
+            passage: a passage of the index: its id, itself, or a hit.
+            min_similarity: cosine from which a match counts as found, from -1 to 1.
+
+        Raises:
+            TypeError: the query is not a string.
+            ValueError: the query is blank, the threshold is out of range, or there is no passage with this id.
+            EncoderMismatchError: the index has no encoder.
+            DamagedIndexError: a file of the index has changed.
+        """
+        if not isinstance(query, str):
+            raise TypeError(f"explain needs the words of the query, got a {type(query).__name__}.")
+        check_similarity(min_similarity)
+        passage = passage.passage if isinstance(passage, Hit) else passage
+        if not isinstance(passage, str | Passage):
+            raise TypeError(f"passage must be an id, a Passage or a Hit, got {passage!r:.80}.")
+        return self._explain(query, passage, min_similarity)
+
+    def _matrices(self, queries: list[Query]) -> list[NDArray[np.float32]]:
+        return query_matrices(queries, self.dim, self._encoder.get)
+
+    @abstractmethod
+    def _hits(
+        self,
+        matrices: Sequence[NDArray[np.float32]],
+        k: int,
+        restriction: Restriction,
+        *,
+        config: SearchConfig | None,
+        exact: bool,
+        min_relevance: float | None,
+        texts: Sequence[str] | None = None,
+    ) -> list[list[Hit]]:
+        """The best passages for each matrix, unit rows; with their evidence where the queries' texts are given."""
+
+    @abstractmethod
+    def _mean(
+        self,
+        matrices: Sequence[NDArray[np.float32]],
+        k: int,
+        restriction: Restriction,
+        *,
+        config: SearchConfig | None,
+        exact: bool,
+        min_relevance: float | None,
+    ) -> list[Hit]:
+        """The best passages by the mean over at least one matrix, unit rows."""
+
+    @abstractmethod
+    def _explain(self, query: str, passage: str | Passage, min_similarity: float) -> Evidence:
+        """The evidence of a passage, or of the one with this id."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what the index holds. A closed index cannot be used any more; closing it again is no error."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _query_list(queries: Iterable[Query]) -> list[Query]:
+    """Return several queries as a list.
+
+    Raises:
+        TypeError: they are a single query.
+    """
+    if isinstance(queries, str | np.ndarray):
+        raise TypeError(f"queries must be a list, got one {type(queries).__name__}; use search for a single query.")
+    return list(queries)
+
+
+def check_unit_matrices(matrices: Iterable[NDArray[np.float32]], dim: int) -> Sequence[NDArray[np.float32]]:
+    """Return query matrices that can be scored as they are.
+
+    Args:
+        matrices: *Shape:* (n_q, dim) each, float32, unit rows.
+        dim: components that are wanted.
+
+    Raises:
+        ValueError: one is not.
+    """
+    checked = list(matrices)
+    for position, matrix in enumerate(checked):
+        is_matrix = isinstance(matrix, np.ndarray) and matrix.ndim == 2 and matrix.dtype == np.float32
+        if not is_matrix or not len(matrix) or matrix.shape[1] != dim:
+            got = f"{getattr(matrix, 'dtype', type(matrix).__name__)} {getattr(matrix, 'shape', '')}"
+            raise ValueError(f"Query {position} must be float32 of shape (n, {dim}) with n >= 1, got {got}.")
+        lengths = np.linalg.norm(matrix, axis=1)
+        if not np.allclose(lengths, 1, atol=_UNIT_ERROR):
+            raise ValueError(
+                f"Query {position} must have rows of length 1, got lengths from {lengths.min():g} to {lengths.max():g}; "
+                "use search_many, which scales them."
+            )
+    return checked

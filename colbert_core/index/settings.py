@@ -1,0 +1,75 @@
+"""What an index is made and opened with, checked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from colbert_core.checks import check_count
+from colbert_core.vectors.codec import NBITS
+
+if TYPE_CHECKING:
+    from colbert_core.types import TokenEncoder
+    from colbert_core.vectors.codec import ResidualCodec
+
+# Of any model there is; more is a mistake.
+_LARGEST_DIM = 2**16
+
+
+def vector_settings(
+    encoder: TokenEncoder | None, dim: int | None, nbits: int | None, codec: ResidualCodec | None, *, in_memory: bool
+) -> dict[str, Any]:
+    """What an index keeps of its vectors.
+
+    Args:
+        encoder: what makes them; None for vectors from elsewhere.
+        dim: components of a vector; None for the encoder's.
+        nbits: bits per component, 32 for uncompressed; None for the codec's, or else 4 on disk and 32 in memory.
+        codec: what compresses them from the first passage on; None for one that is fitted later.
+        in_memory: where the index is.
+
+    Raises:
+        TypeError: dim is no whole number.
+        ValueError: dim or nbits is out of range, or the encoder or the codec has another dim.
+    """
+    if dim is not None and check_count(dim, "dim", "components") > _LARGEST_DIM:
+        raise ValueError(f"dim must be at most {_LARGEST_DIM}, got {dim}.")
+    if dim is not None and encoder is not None and encoder.dim != dim:
+        raise ValueError(
+            f"dim is {dim}, but the encoder {getattr(encoder, 'name', encoder)!r} makes vectors of dim {encoder.dim}."
+        )
+    if nbits is None:
+        nbits = codec.nbits if codec is not None else 32 if in_memory else 4
+    if isinstance(nbits, bool) or nbits not in (*NBITS, 32):
+        raise ValueError(f"nbits must be 1, 2, 4, 8, or 32 for uncompressed vectors, got {nbits!r}.")
+    width = dim if encoder is None else encoder.dim
+    kept = None if nbits == 32 else int(nbits)
+    if codec is not None and (codec.dim, codec.nbits) != (width, kept):
+        raise ValueError(
+            f"The codec is for dim {codec.dim} and {codec.nbits} bits, the index for dim {width} and {nbits} bits; "
+            "give one codec and encoder that belong together."
+        )
+    return {"dim": None if width is None else int(width), "nbits": kept, "codec_tokens": None, "codec_given": 0}
+
+
+def check_timeout(timeout: float) -> float:
+    """Return a number of seconds that a writer may wait.
+
+    Raises:
+        ValueError: it is no number, or below 0.
+    """
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise ValueError(f"timeout is a number of seconds, at least 0, got {timeout!r}.")
+    return timeout
+
+
+def check_device(device: str | None) -> str | None:
+    """Return the name of a device that is there.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if device is not None:
+        from colbert_core.search.torch_scorer import resolved_device  # here, because it imports torch
+
+        resolved_device(device)
+    return device

@@ -1,0 +1,88 @@
+"""Check an index: every checksum, whether its parts fit together, and how much a plain search finds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from colbert_core.errors import DamagedIndexError
+from colbert_core.index.reports import Verification
+from colbert_core.progress import progress_bar
+from colbert_core.vectors.snapshot import vectors_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from colbert_core.index.view import View
+    from colbert_core.vectors.snapshot import Snapshot
+
+# The best passages by which recall is measured.
+_K = 10
+# As many vectors as a query of a ColBERT model has.
+QUERY_LENGTH = 32
+
+
+def verify(view: View, n_queries: int, progress: bool | None) -> Verification:
+    """Check everything that an index holds.
+
+    Args:
+        view: the moment to check.
+        n_queries: how many passages are sampled, each as a query of up to 32 of its own vectors.
+        progress: show a bar; None shows it on a terminal once a second has passed.
+    """
+    problems = []
+    try:
+        with view.reader.moment():  # in memory a writer could come between the two
+            snapshot, pids = view.state.snapshot, np.array(view.reader.rows(), np.int64)
+    except DamagedIndexError as error:
+        problems.append(str(error))
+    problems += _check_files(view, progress)
+    if problems:
+        return Verification(list(dict.fromkeys(problems)), None, 0)
+    problems = find_misfits(snapshot, pids)
+    if problems or not len(pids):
+        return Verification(problems, None, 0)
+    shares = []
+    for pid in view.sample_pids(n_queries):
+        query = vectors_of(snapshot, pid)[:QUERY_LENGTH]
+        plain, best = (set(view.rank(query, _K, exact=exact).pids) for exact in (False, True))
+        shares.append(len(plain & best) / len(best))
+    return Verification([], float(np.mean(shares)), len(shares))
+
+
+def find_misfits(snapshot: Snapshot, pids: NDArray[np.int64]) -> list[str]:
+    """What does not fit together in the vectors of these passages, in words.
+
+    Args:
+        snapshot: all vectors.
+        pids: all passages, *Shape:* (n,), ascending.
+    """
+    problems = []
+    n_centroids = 0 if snapshot.codec is None else len(snapshot.codec.centroids)
+    for number, part in enumerate(snapshot.parts):
+        segment = part.segment
+        if segment.codes is not None and len(segment.codes) and int(segment.codes.max()) >= n_centroids:
+            problems.append(f"Segment {number} names centroid {segment.codes.max()}, but there are {n_centroids}")
+        lists = segment.lists
+        if lists is not None and len(lists.windows) and not 0 <= lists.windows.min() <= lists.windows.max() < len(segment.pids):
+            problems.append(f"Segment {number} lists window {lists.windows.max()}, but has {len(segment.pids)}")
+        if segment.vectors is not None and not np.isfinite(segment.vectors).all():
+            problems.append(f"Segment {number} has a vector that is not finite")
+    in_parts = np.concatenate([np.unique(part.segment.pids[part.live]) for part in snapshot.parts] or [pids[:0]])
+    n_without, n_astray = len(np.setdiff1d(pids, in_parts)), len(np.setdiff1d(in_parts, pids))
+    if n_without or n_astray:
+        problems.append(f"{n_without} passages have no vectors, and vectors of {n_astray} have no passage")
+    if len(np.unique(in_parts)) != len(in_parts):
+        problems.append(f"The vectors of {len(in_parts) - len(np.unique(in_parts))} passages lie in several segments")
+    return problems
+
+
+def _check_files(view: View, progress: bool | None) -> list[str]:
+    """What SQLite and the checksums of all files find, in words."""
+    problems, files = view.reader.integrity(), view.reader.files()
+    with progress_bar("Verifying", len(files), "file", progress) as bar:
+        for file in files:
+            problems += view.reader.check(file)
+            bar.update(1)
+    return problems

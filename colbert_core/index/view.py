@@ -1,0 +1,324 @@
+"""One moment of an index, and everything that can be asked of it: hits, texts, vectors and evidence that belong together."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import threading
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from colbert_core.errors import DamagedIndexError
+from colbert_core.evidence.evidence import MIN_SIMILARITY, Evidence
+from colbert_core.index.reports import IndexStats
+from colbert_core.search.diversity import diversify
+from colbert_core.search.explain import best_window, evidence_of, query_spans, spans_of_window
+from colbert_core.search.hits import Ranked, to_hits
+from colbert_core.search.mean import rank_by_mean
+from colbert_core.search.ranking import search
+from colbert_core.threads import spread
+from colbert_core.vectors.snapshot import vectors_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from colbert_core.index.restriction import Restriction
+    from colbert_core.index.state import State
+    from colbert_core.model.fingerprint import LazyEncoder
+    from colbert_core.search.config import SearchConfig
+    from colbert_core.storage.transaction import Reader
+    from colbert_core.types import Hit, Passage
+
+_SEED = 12345
+
+
+@dataclass(frozen=True)
+class View:
+    """One moment of an index. ``Versions.read`` makes it, and it is good for as long as that call lasts.
+
+    Attributes:
+        reader: texts, metadata and filters of this moment.
+        newest: maps the vectors of this moment, for a reader.
+        restriction: which passages may be found; None for all.
+        device: PyTorch's name of where searches score; None for the CPU.
+        encoder: what encodes texts for evidence, loaded when that is first asked for.
+        name: the index, for messages.
+    """
+
+    reader: Reader
+    newest: Callable[[Reader], State]
+    restriction: Restriction | None
+    device: str | None
+    encoder: LazyEncoder
+    name: str
+    _one_by_one: threading.Lock = field(default_factory=threading.Lock)  # the connection is for one thread at a time
+
+    @cached_property
+    def _moment(self) -> tuple[State, NDArray[np.int64] | None]:
+        with self.reader.moment():  # in memory a writer could come between the two
+            return self.newest(self.reader), self._allowed()
+
+    @property
+    def state(self) -> State:
+        """The vectors of this moment; mapped when they are first asked for.
+
+        Raises:
+            DamagedIndexError: a file cannot be used.
+        """
+        return self._moment[0]
+
+    @property
+    def pids(self) -> NDArray[np.int64] | None:
+        """The passages that may be found. *Shape:* (n,), ascending; None for all."""
+        return self._moment[1]
+
+    def _allowed(self) -> NDArray[np.int64] | None:
+        return None if self.restriction is None else self.restriction.pids(self.reader)
+
+    # Searches
+
+    def rank(
+        self,
+        query: NDArray[np.float32],
+        k: int,
+        *,
+        pids: NDArray[np.int64] | None = None,
+        config: SearchConfig | None = None,
+        exact: bool = False,
+        device: str | None = None,
+    ) -> Ranked:
+        """Rank the best ``k`` passages for one query.
+
+        Args:
+            query: *Shape:* (n_q, dim), float32, unit rows.
+            k: most passages.
+            pids: *Shape:* (n,), ascending; only these passages. None for all.
+            config: how much to look at; None chooses by k.
+            exact: score every passage.
+            device: where to score; None for the CPU.
+
+        Raises:
+            DamagedIndexError: a code or a list leads nowhere.
+        """
+        snapshot = self.state.snapshot
+        with self._damage_named():
+            return search(snapshot, query, k, sort_keys=self._sort_keys, pids=pids, config=config, exact=exact, device=device)
+
+    def hits(
+        self,
+        queries: Sequence[NDArray[np.float32]],
+        k: int,
+        *,
+        config: SearchConfig | None = None,
+        exact: bool = False,
+        min_relevance: float | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> list[list[Hit]]:
+        """Find the best passages for each query, by as many threads as ``set_num_threads`` allows.
+
+        Args:
+            queries: *Shape:* (n_q, dim) each, float32, unit rows.
+            k: most hits for each.
+            config: how much to look at; None chooses by k.
+            exact: score every passage.
+            min_relevance: least relevance of a hit; None for no threshold.
+            texts: words of the queries, to give each hit its evidence; None gives none.
+        """
+        pids = self.pids
+
+        def rank(query: NDArray[np.float32]) -> Ranked:
+            return self.rank(query, k, pids=pids, config=config, exact=exact, device=self.device)
+
+        # A GPU is busy with one query; several at once only take more of its memory.
+        rankings = spread(rank, queries) if self.device is None else [rank(query) for query in queries]
+        passages = iter(self.reader.passages([pid for ranking in rankings for pid in ranking.pids]))  # all with one look
+        all_hits = [
+            to_hits(list(islice(passages, len(ranking.pids))), ranking, len(query), min_relevance)
+            for ranking, query in zip(rankings, queries, strict=True)
+        ]
+        if texts is None:
+            return all_hits
+        return [
+            [
+                replace(hit, evidence=self.evidence(text, query, pid, hit.passage, hit.span))
+                for hit, pid in zip(hits, ranking.pids, strict=False)  # a threshold may have dropped the last hits
+            ]
+            for text, query, hits, ranking in zip(texts, queries, all_hits, rankings, strict=True)
+        ]
+
+    def mean(
+        self,
+        queries: Sequence[NDArray[np.float32]],
+        k: int,
+        *,
+        config: SearchConfig | None = None,
+        exact: bool = False,
+        min_relevance: float | None = None,
+    ) -> list[Hit]:
+        """Find the passages that match several queries best on average; the arguments are those of ``hits``."""
+
+        def rank(query: NDArray[np.float32], k: int, pids: NDArray[np.int64] | None) -> Ranked:
+            return self.rank(query, k, pids=pids, config=config, exact=exact, device=self.device)
+
+        ranking, relevances = rank_by_mean(rank, queries, k, self.pids, self._sort_keys)
+        hits = to_hits(self.reader.passages(ranking.pids), ranking, 1, None)
+        means = [replace(hit, relevance=relevance) for hit, relevance in zip(hits, relevances, strict=True)]
+        return [hit for hit in means if min_relevance is None or hit.relevance >= min_relevance]
+
+    def diverse(
+        self,
+        query: NDArray[np.float32],
+        k: int,
+        fetch_k: int,
+        weight: float,
+        *,
+        config: SearchConfig | None = None,
+        exact: bool = False,
+        min_relevance: float | None = None,
+    ) -> list[Hit]:
+        """Find passages that match a query and differ from each other, by maximal marginal relevance.
+
+        Args:
+            query: *Shape:* (n_q, dim), float32, unit rows.
+            k: most hits.
+            fetch_k: how many of the best are chosen from; k if that is more.
+            weight: of relevance, from 0 to 1; the rest is the weight of being unlike.
+            config: as in ``hits``.
+            exact: as in ``hits``.
+            min_relevance: as in ``hits``.
+        """
+        ranking = self.rank(query, max(k, fetch_k), pids=self.pids, config=config, exact=exact, device=self.device)
+        hits = to_hits(self.reader.passages(ranking.pids), ranking, len(query), min_relevance)
+        windows = [vectors_of(self.state.snapshot, pid, hit.span) for pid, hit in zip(ranking.pids, hits, strict=False)]
+        order = diversify([hit.relevance for hit in hits], windows, k, weight)
+        return [replace(hits[place], rank=rank) for rank, place in enumerate(order, 1)]
+
+    # Evidence
+
+    def explain(self, query: str, vectors: NDArray[np.float32], passage_id: str, min_similarity: float) -> Evidence:
+        """Show which words of a passage answer which words of a query, in the window that scores highest.
+
+        Args:
+            query: its words.
+            vectors: of the query, *Shape:* (n_q, dim), float32, unit rows.
+            passage_id: which passage.
+            min_similarity: cosine from which a match counts as found.
+
+        Raises:
+            ValueError: there is no passage with this id.
+        """
+        _, pids_by_id = self._pids_of([passage_id])
+        pids = list(pids_by_id.values())
+        if not pids:
+            raise ValueError(f"There is no passage with the id {passage_id!r} in {self.name}.")
+        (passage,) = self.reader.passages(pids)
+        ranking = self.rank(vectors, 1, pids=np.array(pids, np.int64), exact=True, device=self.device)
+        return self.evidence(query, vectors, pids[0], passage, ranking.spans[0], min_similarity)
+
+    def evidence(
+        self,
+        query: str,
+        vectors: NDArray[np.float32],
+        pid: int,
+        passage: Passage,
+        span: tuple[int, int],
+        min_similarity: float = MIN_SIMILARITY,
+    ) -> Evidence:
+        """Match the words of a query with those of a window.
+
+        The window's vectors are read from the index and the tokenizer finds their characters, so no model runs. Where the
+        vectors were pooled, the passage is encoded anew.
+
+        Args:
+            query: its words.
+            vectors: of the query, *Shape:* (n_q, dim), float32, unit rows.
+            pid: of the passage.
+            passage: its text and id.
+            span: characters of the window, half-open.
+            min_similarity: cosine from which a match counts as found.
+        """
+        encoder, snapshot = self.encoder.get(), self.state.snapshot
+        with self._damage_named():
+            window_vectors = vectors_of(snapshot, pid, span)
+        token_spans = spans_of_window(encoder, passage.text, span, len(window_vectors))
+        if token_spans is None:
+            embeddings = encoder.encode_passages([passage.text], progress=False)
+            span, window_vectors, token_spans = best_window(vectors, embeddings)
+        words = query_spans(encoder, query, len(vectors))
+        return evidence_of(query, vectors, words, passage, span, window_vectors, token_spans, min_similarity)
+
+    # Passages
+
+    def ids(self) -> list[str]:
+        """The ids of the passages that may be found, in the order in which they were added."""
+        with self.reader.moment():
+            allowed = self._allowed()
+            return self.reader.ids(self.reader.rows() if allowed is None else allowed.tolist())
+
+    def get(self, ids: Sequence[str]) -> list[Passage | None]:
+        """Copies of the passages with these ids, in their order; None where there is none."""
+        with self.reader.moment():
+            pids = self.reader.rows_of(ids)
+            passages = dict(zip(pids, self.reader.passages(list(pids.values())), strict=True))
+        return [copy.deepcopy(passages.get(passage_id)) for passage_id in ids]  # the same id may stand twice
+
+    def embeddings(self, ids: Sequence[str]) -> list[NDArray[np.float32]]:
+        """The vectors of these passages, those of all windows one after the other. *Shape:* (n_tokens, dim) each, float32.
+
+        Raises:
+            ValueError: there is no passage with an id.
+        """
+        state, pids = self._pids_of(ids)
+        unknown = [passage_id for passage_id in ids if passage_id not in pids]
+        if unknown:
+            raise ValueError(f"There is no passage with the id {unknown[0]!r} ({len(unknown)} of {len(ids)} are unknown).")
+        with self._damage_named():
+            return [vectors_of(state.snapshot, pids[passage_id]) for passage_id in ids]
+
+    def sample_pids(self, n: int) -> list[int]:
+        """At most ``n`` passages, drawn at random but the same for the same collection."""
+        pids = np.array(self.reader.rows(), np.int64)
+        sampled: list[int] = np.random.default_rng(_SEED).choice(pids, min(n, len(pids)), replace=False).tolist()
+        return sampled
+
+    def stats(self, *, dim: int, nbits: int | None, encoder_name: str | None) -> IndexStats:
+        """Figures of this moment; what does not change while an index is open is given."""
+        with self.reader.moment():
+            state, n_passages = self.state, self.reader.count()
+        parts, codec, n_live = state.snapshot.parts, state.snapshot.codec, state.live_tokens()
+        return IndexStats(
+            passages=n_passages,
+            windows=sum(int(part.live.sum()) for part in parts),
+            tokens=n_live,
+            dim=dim,
+            nbits=nbits,
+            centroids=0 if codec is None else len(codec.centroids),
+            segments=len(parts),
+            dead_tokens=sum(part.segment.n_tokens for part in parts) - n_live,
+            vector_bytes=sum(file.size for file in (*state.files, state.codec_file) if file),
+            encoder=encoder_name,
+            generation=state.generation,
+        )
+
+    def _pids_of(self, ids: Sequence[str]) -> tuple[State, dict[str, int]]:
+        """The vectors of this moment, and the pid of each of these ids that is known."""
+        with self.reader.moment():  # in memory a writer could come between the two
+            return self.state, self.reader.rows_of(ids)
+
+    def _sort_keys(self, pids: list[int]) -> list[str]:
+        """Passage ids, which order equal scores."""
+        with self._one_by_one:
+            return self.reader.ids(pids)
+
+    @contextlib.contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (KeyError, IndexError) as error:
+            raise DamagedIndexError(f"{self.name} is damaged ({error}); run verify to see where.") from error

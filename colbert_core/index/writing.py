@@ -1,0 +1,289 @@
+"""Add, delete and compress: what an index writes, each batch in one commit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from colbert_core.checks import check_ids, check_passages
+from colbert_core.errors import IndexLockedError, PartialAddError
+from colbert_core.index.batches import batched, dump_all
+from colbert_core.index.compaction import (
+    compress,
+    plan_commit,
+    plan_extension,
+    plan_merge,
+    plan_recompression,
+    sample_vectors,
+)
+from colbert_core.index.restriction import compile_filter
+from colbert_core.progress import progress_bar
+from colbert_core.storage.changes import Changes
+from colbert_core.types import Passage, TokenEmbeddings
+from colbert_core.vectors.codec import MOST_CENTROIDS, ResidualCodec, count_centroids, sample_size
+from colbert_core.vectors.embeddings import vectors_for
+from colbert_core.vectors.pooling import check_factor, pool_embeddings
+from colbert_core.vectors.segment import Segment, as_segment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from colbert_core.index.foreign import ForeignIndex
+    from colbert_core.index.versions import Versions
+    from colbert_core.storage.store import Store
+    from colbert_core.storage.transaction import Reader
+    from colbert_core.types import Where
+
+# Passages stay uncompressed up to here: scoring all of them takes 10 ms, and a codec would have little to learn from.
+FIRST_FIT = 2**17
+# An add that goes on longer is compressed in the middle; up to there, a codec that sees all of it is worth the room.
+FIRST_FIT_AMID = 2**20
+# ``compact`` compresses from here on: fewer vectors than centroids' worth teach nothing.
+SMALLEST_FIT = 2**10
+# A codec gets more centroids when the collection has grown so many times.
+_GROWTH = 4
+
+
+def add_in_batches(
+    passages: Iterable[Passage],
+    embeddings: Iterable[NDArray[np.float32]] | TokenEmbeddings | None,
+    *,
+    dim: int,
+    encode: Callable[[list[str], bool | None], TokenEmbeddings],
+    commit: Callable[[list[Passage], list[str], TokenEmbeddings, list[str]], None],
+    pool_factor: float,
+    progress: bool | None,
+    label: str = "Adding",
+    in_order: bool = True,
+    refit: Callable[[int], None] | None = None,
+) -> list[str]:
+    """Check, encode and commit passages, some thousand at most at a time; the one loop behind every ``add``.
+
+    Args:
+        passages: a list is checked before anything is added; a stream as it comes.
+        embeddings: their vectors, if they were made elsewhere.
+        dim: components of every vector.
+        encode: gives the vectors of texts; its second argument says whether to show a bar.
+        commit: adds a batch with its metadata as JSON and its windows; it appends to the last list the ids of those that are
+            in, whatever happens.
+        pool_factor: keep about 1 / pool_factor of each passage's vectors.
+        progress: show a bar; None shows it on a terminal once a second has passed.
+        label: of the bar.
+        in_order: a batch that fails adds nothing, so that what was added is the beginning of ``passages``.
+        refit: compresses what has become large enough, from a number of tokens on; called after each batch. None does not.
+
+    Returns:
+        The ids, in the order given.
+
+    Raises:
+        TypeError, ValueError: passages, embeddings or the factor are wrong.
+        PartialAddError: any error after some passages were added.
+    """
+    pool_factor = check_factor(pool_factor)
+    total = len(passages) if isinstance(passages, (list, tuple)) else None
+    if total is not None or isinstance(passages, Passage):
+        passages = check_passages(passages)
+        check_ids(Counter(passage.id for passage in passages))
+        dump_all(passages)
+    vectors = vectors_for(passages, embeddings, dim) if embeddings is not None else None
+    # Of vectors without tokens nobody knows which are a model's own.
+    n_protected = None if embeddings is None or isinstance(embeddings, TokenEmbeddings) else 0
+    added: list[str] = []
+    seen: set[str] = set()
+    batches = batched(passages)
+    batch: list[Passage] | None = []
+    try:
+        batch = next(batches, None)
+        following = next(batches, None) if batch else None
+        is_alone = following is None  # then the encoder's own bar shows more
+        with progress_bar(label, total, "passage", False if is_alone else progress) as bar:
+            while batch:
+                ids = [passage.id for passage in batch]
+                check_ids(Counter(ids), seen)
+                metadata = dump_all(batch)  # before the encoder takes its time: nobody can change them any more
+                if vectors is not None:
+                    windows = vectors(batch)
+                else:
+                    windows = encode([passage.text for passage in batch], progress if is_alone else False)
+                    windows.check(len(batch), dim)
+                commit(batch, metadata, pool_embeddings(windows, pool_factor, n_protected), added)
+                seen.update(ids)
+                bar.update(len(batch))
+                batch, following = following, next(batches, None) if following else None
+                if refit is not None:
+                    refit(FIRST_FIT_AMID if batch else FIRST_FIT)
+        if vectors is not None:
+            vectors([])
+    except Exception as error:
+        if not added:
+            raise
+        where = ""
+        if in_order:
+            rest = "all of them" if batch is None and total in (None, len(added)) else "the next ones are not"
+            where = f", up to {added[-1]!r}; {rest}"
+        raise PartialAddError(f"{len(added)} passages of this call are in the index{where}: {error}", added) from error
+    except KeyboardInterrupt as interrupt:
+        where = f", up to {added[-1]!r}" if in_order and added else ""
+        interrupt.add_note(f"{len(added)} passages of this call are in the index{where}.")
+        raise
+    return added
+
+
+def commit_batch(
+    store: Store,
+    versions: Versions,
+    passages: Sequence[Passage],
+    metadata: list[str],
+    windows: TokenEmbeddings | Segment,
+    added: list[str],
+) -> None:
+    """Add passages whose windows are known, in one commit.
+
+    Args:
+        store: the passages and files.
+        versions: of the same index.
+        passages: with ids that differ.
+        metadata: of these passages, as JSON.
+        windows: of these passages, with pids that count from 0.
+        added: learns their ids once they are in.
+    """
+    ids = [passage.id for passage in passages]
+    segment = windows if isinstance(windows, Segment) else as_segment(windows)
+    codec = versions.read(lambda view: view.state).snapshot.codec
+    small = compress(segment, codec)  # before the lock, for it takes time
+    with store.write() as writer:
+        state, first = versions.state(writer), writer.about()["next_row"]
+        if state.snapshot.codec is not codec:
+            small = compress(segment, state.snapshot.codec)
+        replaced = np.array(sorted(writer.rows_of(ids).values()), np.int64)
+        changes = plan_commit(writer, state, replaced, replace(small, pids=small.pids + first))
+        writer.commit(replace(changes, added=passages, metadata=metadata))
+        added += ids
+
+
+def delete_passages(store: Store, versions: Versions, choose: Callable[[Reader], list[int]]) -> int:
+    """Delete the passages that ``choose`` names, ascending pids, in one commit; how many they were."""
+    with store.write() as writer:
+        state, pids = versions.state(writer), choose(writer)
+        if pids:
+            changes = plan_commit(writer, state, np.array(pids, np.int64), None)
+            writer.commit(replace(changes, removed=pids))
+    return len(pids)
+
+
+def delete_where(store: Store, versions: Versions, where: Where) -> int:
+    """Delete the passages that a filter matches; how many they were.
+
+    Raises:
+        TypeError, ValueError: the filter is wrong.
+    """
+    condition = compile_filter(where)
+    if isinstance(where, Mapping):
+        return delete_passages(store, versions, lambda reader: condition(reader).tolist())
+    # A function of the user's may take long: it runs before the index is locked. What is replaced meanwhile has a new pid and
+    # stays.
+    pids = set(versions.read(lambda view: condition(view.reader).tolist()))
+    return delete_passages(store, versions, lambda reader: [pid for pid in reader.rows() if pid in pids])
+
+
+def clear_passages(store: Store, versions: Versions) -> None:
+    """Delete all passages, and the codec that was fitted to them, in one commit."""
+    with store.write() as writer:
+        state, pids = versions.state(writer), writer.rows()
+        writer.commit(
+            Changes(
+                about={"codec_tokens": None, "codec_given": 0},
+                removed=pids,
+                buried=np.union1d(pids, writer.dead()).tolist(),
+                dropped=[file.name for file in (*state.files, state.codec_file) if file],
+            ),
+        )
+
+
+def merge_segments(store: Store, versions: Versions) -> None:
+    """Put all segments into one without dead windows, in one commit, if they are not that already."""
+    with store.write() as writer:
+        state = versions.state(writer)
+        if len(state.files) > 1 or any(not part.live.all() for part in state.snapshot.parts):
+            writer.commit(plan_merge(writer, state))
+
+
+def import_foreign(store: Store, versions: Versions, foreign: ForeignIndex, progress: bool | None) -> None:
+    """Fill an empty index with what another library built: its codec, codes and residuals."""
+    take_codec(store, foreign.codec, fitted_on=foreign.n_tokens)
+    with progress_bar("Importing", len(foreign), "passage", progress) as bar:
+        for batch in foreign.batches():
+            commit_batch(store, versions, batch.passages, dump_all(batch.passages), batch.windows, [])
+            bar.update(len(batch.passages))
+
+
+def take_codec(store: Store, codec: ResidualCodec, *, fitted_on: int | None) -> None:
+    """Compress everything with a codec from elsewhere.
+
+    Args:
+        store: of an index that is empty.
+        codec: of the index's dim and bits.
+        fitted_on: tokens that it was fitted to, so that it gets more centroids when the index has outgrown it; None keeps it
+            as it is for ever.
+    """
+    with store.write() as writer:
+        file = writer.put("codec", 0, {name: [array] for name, array in codec.to_arrays().items()})
+        writer.commit(Changes(about={"codec_tokens": fitted_on, "codec_given": int(fitted_on is None)}, files=[file]))
+
+
+def refit_due(n_tokens: int, n_centroids: int | None, fitted_on: int | None, *, is_given: bool, first: int) -> int | None:
+    """How many centroids to fit now, or to add; None if it is not time.
+
+    Args:
+        n_tokens: live tokens of the index.
+        n_centroids: of its codec; None while it is uncompressed.
+        fitted_on: tokens that the codec was fitted to; None while there is no codec, or where it was given.
+        is_given: the codec came with the index, and stays as it is.
+        first: tokens from which an uncompressed index gets a codec.
+    """
+    wanted = count_centroids(n_tokens)
+    if n_centroids is None:
+        return wanted if n_tokens >= first else None
+    if is_given or fitted_on is None or n_centroids + wanted > MOST_CENTROIDS:
+        return None
+    return wanted if n_tokens >= max(_GROWTH * fitted_on, 1) else None
+
+
+def refit_if_due(store: Store, versions: Versions, nbits: int, first: int, progress: bool | None) -> None:
+    """Compress an index that has become large enough, and give a codec that it has outgrown more centroids.
+
+    Centroids are found outside the write lock. If another writer is busy for long, or has done it, a later add will.
+
+    Args:
+        store: the passages and files.
+        versions: of the same index.
+        nbits: bits per component of a compressed vector.
+        first: tokens from which an uncompressed index gets a codec.
+        progress: show a bar; None shows it on a terminal once a second has passed.
+    """
+    state, about = versions.read(lambda view: (view.state, view.reader.about()))
+    n_tokens, codec = state.live_tokens(), state.snapshot.codec
+    fitted_on = about["codec_tokens"]
+    # Indexes made before the setting was kept: a codec without the tokens that it was fitted to was given.
+    is_given = bool(about.get("codec_given")) or (codec is not None and fitted_on is None)
+    wanted = refit_due(n_tokens, None if codec is None else len(codec.centroids), fitted_on, is_given=is_given, first=first)
+    if wanted is None:
+        return
+    sample = sample_vectors(state.snapshot, sample_size(wanted))
+    new = ResidualCodec.fit(sample, wanted, nbits) if codec is None else codec.extended(sample, wanted)
+    try:
+        with store.write() as writer:
+            now = versions.state(writer)
+            if now.codec_file != state.codec_file or not now.files:
+                return
+            plan = plan_recompression(writer, now, new, progress) if codec is None else plan_extension(writer, now, new)
+            plan.about["codec_tokens"] = n_tokens
+            writer.commit(plan)
+    except IndexLockedError:
+        return

@@ -25,13 +25,14 @@ import numpy as np
 
 from colbert_core import errors
 from colbert_core.checks import check_count
-from colbert_core.cluster.layout import Layout, Settings, hashed, is_cluster, shard_of, write_whole
+from colbert_core.cluster.layout import Layout, Settings, hashed, is_cluster, shard_of
 from colbert_core.cluster.nodes import check_version, connect, load_ray, share, version
 from colbert_core.errors import ClusterError, ClusterUnreachableError, ColBERTError, IndexExistsError, PartialAddError
 from colbert_core.index.index import Index
 from colbert_core.model.fingerprint import loaded_encoder
 from colbert_core.progress import progress_bar
 from colbert_core.storage.arrays import dump_arrays, load_arrays
+from colbert_core.storage.durable import write_bytes
 from colbert_core.storage.filters import dump_metadata
 from colbert_core.storage.store import made_aside
 from colbert_core.text.documents import SUFFIXES, find_files, read_file
@@ -133,7 +134,8 @@ def build(
         with _workers(ray, n_workers, arguments, num_cpus=num_cpus, num_gpus=num_gpus) as pool:
             if nbits != 32 and not layout.codec.is_file():
                 codec = _fitted(ray, pool, layout, n_passages, nbits, timeout)
-                write_whole(layout.codec, b"".join(dump_arrays({name: [array] for name, array in codec.to_arrays().items()})))
+                arrays = {name: [array] for name, array in codec.to_arrays().items()}
+                write_bytes(layout.codec, b"".join(dump_arrays(arrays)), shared=True)
             with progress_bar("Building shards", sum(counts[shard] for shard in missing), "passage", progress) as bar:
                 for place, _ in share(ray, pool, "build", missing, timeout=timeout):
                     bar.update(counts[missing[place]])
@@ -355,6 +357,7 @@ def _stage_passages(task: Mapping[str, Any], split: Any, *, staged: Path, shards
         (work / "sample.jsonl").write_text("".join(f"{line}\n" for _, line in sample), encoding="utf-8")
         (work / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
         if not target.is_dir():  # or somebody who was taken for dead has left the same
+            # Not synced: it may be 512 files for each file read. Should the power fail, remove ``staged`` and build again.
             work.rename(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)

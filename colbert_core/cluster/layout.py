@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.errors import DamagedIndexError, IndexNotFoundError, UnsupportedIndexError
+from colbert_core.storage.durable import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,22 +97,12 @@ class Layout:
 
     def write(self, settings: Settings) -> None:
         """Replace ``cluster.json``; a reader sees the old one or the new one, whole."""
-        write_whole(self.folder / NAME, json.dumps({"format": FORMAT, **asdict(settings)}, indent=1).encode())
+        write_json(self.folder / NAME, {"format": FORMAT, **asdict(settings)}, shared=True)
 
 
 def is_cluster(folder: Path) -> bool:
     """Whether this is the folder of a sharded index, finished or not."""
     return (folder / NAME).is_file()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all."""
-    work = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        work.write_bytes(content)
-        work.replace(path)
-    finally:
-        work.unlink(missing_ok=True)
 
 
 def hashed(passage_id: str) -> int:

@@ -256,10 +256,10 @@ def encode_collection(
             else:
                 if manifest["complete"]:  # no longer, until all shards are there
                     manifest["complete"] = False
-                    write_json(folder / MANIFEST, manifest)
+                    write_manifest(folder, manifest)
                 about = {**_write_shard(folder, number, shard, encoder, bar.update), "content": content}
                 known[number : number + 1] = [about]
-                write_json(folder / MANIFEST, manifest)
+                write_manifest(folder, manifest)
             number += 1
     if not number:
         raise ValueError(f"There are no passages to encode into {folder}; give at least one.")
@@ -270,7 +270,7 @@ def encode_collection(
         )
     if not manifest["complete"]:
         manifest["complete"] = True
-        write_json(folder / MANIFEST, manifest)
+        write_manifest(folder, manifest)
     return EncodedCollection._from_manifest(folder, manifest)
 
 
@@ -315,7 +315,7 @@ def _begun(folder: Path, encoder: TokenEncoder, shard_passages: int) -> dict[str
     }
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / MANIFEST, manifest)
+    write_manifest(folder, manifest)
     return manifest
 
 
@@ -431,3 +431,14 @@ def read_manifest(folder: Path, what: str, maker: str) -> dict[str, Any]:
     if number != FORMAT or wanted not in manifest:
         raise UnsupportedIndexError(f"{path} is of no {what} that this version reads (format {number!r}, not {FORMAT}).")
     return manifest
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Replace what the folder says of itself.
+
+    Raises:
+        IndexWriteError: the disk is full or failed.
+    """
+    path = folder / MANIFEST
+    with disk_errors(path):
+        write_json(path, manifest)

@@ -27,7 +27,7 @@ from colbert_core.errors import (
 from colbert_core.model.fingerprint import LazyEncoder
 from colbert_core.progress import progress_bar
 from colbert_core.search.ranking import best_windows
-from colbert_core.storage.durable import disk_errors, sha256_of, sync_file, write_json
+from colbert_core.storage.durable import disk_errors, put_in_place, sha256_of, sync_file
 from colbert_core.threads import get_num_threads, spread
 from colbert_core.vectors.embeddings import query_matrices
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from colbert_core.types import TokenEncoder
+from colbert_core.colbertv1.encoded import write_manifest
 
 _INDEX = "index.faiss"
 _TRAINED = "trained.faiss"
@@ -127,11 +128,10 @@ class IVFPQ:
                         index.add(some)
                         bar.update(len(some))
             faiss.write_index(index, str(work / _INDEX))
-            sync_file(work / _INDEX)
             size, sha256 = (work / _INDEX).stat().st_size, sha256_of(work / _INDEX)
-            write_json(work / MANIFEST, {**manifest, "size": size, "sha256": sha256})
+            write_manifest(work, {**manifest, "size": size, "sha256": sha256})
             (work / _TRAINED).unlink()
-            work.rename(folder)
+            put_in_place(work, folder)
         return cls(index, encoded, None)
 
     @classmethod
@@ -383,7 +383,7 @@ def _trained(work: Path, manifest: dict[str, Any], encoded: EncodedCollection) -
     index.train(_sampled(encoded, n, settings["seed"]))
     faiss.write_index(index, str(work / _TRAINED))
     sync_file(work / _TRAINED)
-    write_json(work / MANIFEST, manifest)
+    write_manifest(work, manifest)
     return index
 
 

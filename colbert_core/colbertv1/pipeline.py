@@ -33,7 +33,7 @@ from colbert_core.evaluation.datasets import Dataset, open_dataset, split_by_has
 from colbert_core.evaluation.measures import check_measures, evaluate, nanocolbert_table, run_of, search_engine
 from colbert_core.evaluation.trec import read_run, write_run
 from colbert_core.extras import import_extra
-from colbert_core.storage.durable import checksum_files
+from colbert_core.storage.durable import checksum_files, write_json, write_text
 from colbert_core.train import ColBERT, Example, configured, read_examples, read_id_triples, train, write_examples
 from colbert_core.train.folder import locked
 from colbert_core.train.presets import chosen_loss
@@ -166,7 +166,7 @@ def run_pipeline(
         runs = sorted((out / "runs").glob("*.trec"))
         scores = {file.stem: evaluate(read_run(file), qrels, MEASURES).means for file in runs}
         report = _report(collection, steps, scores, len(qrels))
-        (out / "report.md").write_text(report, encoding="utf-8")
+        write_text(out / "report.md", report)
     say(report)
     return PipelineResult(out / "training" / "model", scores, steps.seconds, out / "report.md")
 
@@ -238,7 +238,8 @@ class _Steps:
                     raise ValueError(f"{out} holds a run with {other} is asked for; choose another folder.")
                 self.finished = {}
         else:
-            if any(file.name != f".{self._file.name}" for file in out.iterdir()):  # begun by a run that was killed at once
+            # What a run that was killed at once has left is no hindrance.
+            if not all(file.name.startswith(f".{self._file.name}") for file in out.iterdir()):
                 raise FileExistsError(f"{out} holds something that is no run; name a folder that is new or empty.")
             self.finished = {}
         self._about = about
@@ -262,9 +263,7 @@ class _Steps:
         self._say(f"{name:<9} {_clock(self.finished[name]['seconds']):>9}  {told}{remark}")
 
     def _write(self) -> None:
-        work = self._file.with_name(".run.json")
-        work.write_text(json.dumps({"run": self._about, "steps": self.finished}, indent=1), encoding="utf-8")
-        work.replace(self._file)
+        write_json(self._file, {"run": self._about, "steps": self.finished})
 
 
 class _Step:

@@ -13,6 +13,7 @@ import numpy as np
 from colbert_core.errors import DamagedIndexError, IndexExistsError, IndexNotFoundError
 from colbert_core.extras import import_extra
 from colbert_core.progress import progress_bar
+from colbert_core.storage.durable import put_in_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -112,7 +113,7 @@ class BM25:
             work = Path(name) / "new"
             self._scorer.save(work, show_progress=False)
             (work / _IDS).write_text(json.dumps(self._ids), encoding="utf-8")
-            work.rename(folder)
+            put_in_place(work, folder)
 
     def __len__(self) -> int:
         """Passages."""

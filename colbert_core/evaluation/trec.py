@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from colbert_core.types import Hit
+from colbert_core.storage.durable import written_aside
 from colbert_core.text.lines import numbered_lines
 
 Run: TypeAlias = dict[str, dict[str, float]]
@@ -107,13 +107,8 @@ def write_run(path: str | PathLike[str], run: Mapping[str, Mapping[str, float]],
                 yield f"{query} Q0 {passage} {rank} {float(score)!r} {tag}\n"
 
     path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(lines())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with written_aside(path, shared=True) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(lines())
 
 
 def _check_column(text: str, subject: str) -> None:

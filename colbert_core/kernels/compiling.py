@@ -73,7 +73,7 @@ class _KernelCache(_Cache):
                         aside.write(content)
                         aside.close()
                         Path(aside.name).chmod(0o644)  # other users may run what an administrator's first search compiled
-                        Path(aside.name).replace(folder / name)
+                        Path(aside.name).replace(folder / name)  # not synced: what a power failure damages is compiled again
                     except BaseException:
                         Path(aside.name).unlink(missing_ok=True)
                         raise

@@ -32,6 +32,7 @@ from colbert_core.model.inputs import InputBuilder, ModelInput, respelled
 from colbert_core.model.packed_bert import pack
 from colbert_core.model.tokenizer import Tokenizer
 from colbert_core.progress import progress_bar
+from colbert_core.storage.durable import sync_folder, sync_tree
 from colbert_core.threads import apply_to_torch
 from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_text
 from colbert_core.vectors.pooling import pool_embeddings
@@ -379,12 +380,14 @@ class Encoder:
             self._check_copy(folder)
             for file in folder.rglob("*.safetensors"):
                 file.chmod((folder / "config.json").stat().st_mode)  # safetensors writes for its owner only
+            sync_tree(folder)
             try:
                 if target.exists():
                     target.rmdir()
                 folder.rename(target)
             except OSError as error:  # another thread or process was faster
                 raise FileExistsError(f"{target} holds something by now ({error}); name a folder that is new.") from error
+        sync_folder(target.parent)
 
     def describe(self) -> dict[str, Any]:
         """The recipe in plain values, as ``print(encoder)`` shows it: backbone, lengths, markers with ids, and the rest."""

@@ -1,21 +1,23 @@
-"""Files that survive a power failure, and the errors of disks under the names of this package."""
+"""Files and folders that survive a power failure, checksums of files, and the errors of disks under this package's names.
+
+Whatever is written whole goes the same way: write it under another name, sync it, rename it, sync the folder that now has the
+name. So a reader sees the old content or the new one, and a power failure leaves one of them.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import sqlite3
+import sys
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from os import PathLike
-
-
-import sqlite3
-from typing import TYPE_CHECKING
+import numpy as np
 
 from colbert_core.errors import (
     DamagedIndexError,
@@ -26,29 +28,13 @@ from colbert_core.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-
-if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from os import PathLike
 
     from numpy.typing import NDArray
 
-
-import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from numpy.typing import NDArray
+# What a disk that cannot sync a folder answers: one over a network or in user space, or a folder that may not be listed.
+_CANNOT_SYNC_FOLDERS = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
 class Checksum(NamedTuple):
@@ -63,18 +49,138 @@ class Checksum(NamedTuple):
     sha256: str
 
 
-def checksum_files(files: Iterable[Path]) -> dict[str, Checksum]:
-    """Size and SHA-256 of each file, by its path.
+# Syncing
 
-    Raises:
-        FileNotFoundError: one is missing.
+
+def sync(descriptor: int) -> None:
+    """Have the disk keep what was written to an open file; on macOS fsync leaves it in the disk's own memory."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # disks over a network have no such call; SQLite then does with fsync, too
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Have the disk keep what a closed file holds."""
+    _sync_path(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows syncs only what is open for writing
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep the names in a folder; Windows has no such call and does not need it."""
+    if os.name == "nt":
+        return
+    try:
+        _sync_path(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC_FOLDERS:
+            raise
+
+
+def sync_tree(folder: Path) -> None:
+    """Have the disk keep a folder and everything in it, at any depth."""
+    for path in folder.rglob("*"):
+        (sync_folder if path.is_dir() else sync_file)(path)
+    sync_folder(folder)
+
+
+def _sync_path(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def step(name: str) -> None:
+    """Tell Python's audit hooks which step of a write has been taken; tests stop the process there."""
+    sys.audit("colbert_core.step", name)
+
+
+# Writing whole files and folders
+
+
+@contextlib.contextmanager
+def written_aside(path: Path, *, shared: bool = False) -> Iterator[Path]:
+    """A path to write to, which takes the place of ``path`` durably when the block ends, and is removed if it fails.
+
+    It is the same path every time, so that what a killed process has left there is written over.
+
+    Args:
+        path: the file to write or replace.
+        shared: several processes may write it at once, so that each needs a path of its own; the last one wins.
     """
-    found = {}
-    for path in files:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        found[str(path)] = Checksum(path.stat().st_size, digest)
-    return found
+    unfinished = path.with_name(f".{path.name}.{f'{uuid.uuid4().hex}.' if shared else ''}unfinished")
+    try:
+        yield unfinished
+        sync_file(unfinished)
+        unfinished.replace(path)
+        sync_folder(path.absolute().parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes, *, shared: bool = False) -> None:
+    """Write a whole file; ``shared`` as for ``written_aside``."""
+    with written_aside(path, shared=shared) as unfinished:
+        unfinished.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file of text."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: dict[str, Any], *, shared: bool = False) -> None:
+    """Write a whole file of JSON; ``shared`` as for ``written_aside``."""
+    write_bytes(path, f"{json.dumps(value, indent=1)}\n".encode(), shared=shared)
+
+
+def write_npy(path: Path, parts: Iterable[NDArray[Any]], row: tuple[int, ...], dtype: Any) -> None:
+    """Write a whole ``.npy`` file of an array whose parts are never in memory together.
+
+    Args:
+        path: of the file.
+        parts: each *Shape:* (n, *row); they follow each other along the first axis.
+        row: shape of one row.
+        dtype: of all parts.
+    """
+
+    def header(n: int) -> dict[str, Any]:
+        return {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (n, *row)}
+
+    with written_aside(path) as unfinished, unfinished.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header(0))
+        start, n = file.tell(), 0
+        for part in parts:
+            file.write(np.ascontiguousarray(part).data.cast("B") if part.size else b"")
+            n += len(part)
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, header(n))
+        assert file.tell() == start  # NumPy leaves room in the header for any number of rows
+
+
+def write_synced(path: Path, pieces: Iterable[bytes | memoryview]) -> Checksum:
+    """Write a file piece by piece and sync it, hashing what goes by; its name in the folder is not synced."""
+    hasher, size = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for piece in pieces:
+            hasher.update(piece)
+            size += file.write(piece)
+        file.flush()
+        step("file written")
+        sync(file.fileno())
+    step("file synced")
+    return Checksum(size, hasher.hexdigest())
+
+
+def put_in_place(work: Path, folder: Path) -> None:
+    """Rename a finished folder to its place, durably: everything in it is synced before it has that name."""
+    sync_tree(work)
+    work.rename(folder)
+    sync_folder(folder.absolute().parent)
 
 
 def check_target(path: str | PathLike[str]) -> None:
@@ -91,9 +197,35 @@ def check_target(path: str | PathLike[str]) -> None:
         raise IsADirectoryError(f"{path} is a folder; name a file.")
 
 
+# Checksums
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum_files(files: Iterable[Path]) -> dict[str, Checksum]:
+    """Size and SHA-256 of each file, by its path.
+
+    Raises:
+        FileNotFoundError: one is missing.
+    """
+    return {str(path): Checksum(path.stat().st_size, sha256_of(path)) for path in files}
+
+
+# Errors
+
+
 @contextlib.contextmanager
 def disk_errors(path: Path | None, locked: str = "") -> Iterator[None]:
-    """SQLite's and the file system's errors under the names of this package."""
+    """Raise SQLite's and the file system's errors under the names of this package.
+
+    Args:
+        path: what is read or written, for the messages; None for an index in memory.
+        locked: the message if somebody else holds the database; empty for one that names the path.
+    """
     try:
         yield
     except (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.IntegrityError):
@@ -101,7 +233,7 @@ def disk_errors(path: Path | None, locked: str = "") -> Iterator[None]:
     except sqlite3.DataError as error:
         raise ValueError(f"A text or metadata is too large for SQLite ({error}); cut it.") from error
     except sqlite3.OperationalError as error:
-        named = _named(str(error), path, locked)
+        named = _named_error(str(error), path, locked)
         if named is None:
             raise
         raise named from error
@@ -113,7 +245,7 @@ def disk_errors(path: Path | None, locked: str = "") -> Iterator[None]:
         raise IndexWriteError(f"{path} could not be written or read ({error}); the index is as before.") from error
 
 
-def _named(message: str, path: Path | None, locked: str) -> StorageError | None:
+def _named_error(message: str, path: Path | None, locked: str) -> StorageError | None:
     def says(*words: str) -> bool:
         return any(word in message for word in words)
 
@@ -126,93 +258,3 @@ def _named(message: str, path: Path | None, locked: str) -> StorageError | None:
     if says("no such table", "no such column"):
         return DamagedIndexError(f"{path} is damaged ({message}); restore the index from a copy.")
     return None
-
-
-# Files
-
-
-def write_npy(path: Path, parts: Iterable[NDArray[Any]], row: tuple[int, ...], dtype: Any) -> None:
-    """One array in parts that are never in memory together. NumPy leaves room in the header for the number of rows."""
-
-    def header(n: int) -> dict[str, Any]:
-        return {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (n, *row)}
-
-    with written_aside(path) as unfinished, unfinished.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header(0))
-        start, n = file.tell(), 0
-        for part in parts:
-            file.write(np.ascontiguousarray(part).data.cast("B") if part.size else b"")
-            n += len(part)
-        file.seek(0)
-        np.lib.format.write_array_header_1_0(file, header(n))
-        assert file.tell() == start
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    with disk_errors(path), written_aside(path) as unfinished:
-        unfinished.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of ``path`` when the block ends, and is removed if it fails.
-
-    Always the same, so that what a killed process has left there is written over.
-    """
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        yield unfinished
-        sync_file(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def sync_file(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_synced(path: Path, pieces: Iterable[bytes | memoryview]) -> tuple[int, str]:
-    """Write a file so that it survives a power failure; its size and SHA-256."""
-    hasher, size = hashlib.sha256(), 0
-    with path.open("wb") as file:
-        for piece in pieces:
-            hasher.update(piece)
-            size += file.write(piece)
-        file.flush()
-        step("file written")
-        sync(file.fileno())
-    step("file synced")
-    return size, hasher.hexdigest()
-
-
-def sync(descriptor: int) -> None:
-    """Make what was written durable; on macOS fsync leaves it in the disk's own memory."""
-    if sys.platform == "darwin":
-        import fcntl
-
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new names in a folder durable; Windows has no such call and does not need it."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def step(name: str) -> None:
-    """Tell Python's audit hooks which step of a write has been taken; tests stop the process there."""
-    sys.audit("colbert_core.step", name)

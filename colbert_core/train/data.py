@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sized
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.progress import progress_bar
+from colbert_core.storage.durable import put_in_place, sha256_of, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -183,7 +183,7 @@ def prepare(
     """
     folder = Path(folder).expanduser().absolute()
     known = _tokens_of(model.inputs)
-    files = {str(source): _file_digest(Path(source)) for source in sources}
+    files = {str(source): sha256_of(Path(source)) for source in sources}
     there = _present(folder)
     if there is not None and files and (there.manifest["sources"], there.manifest["tokens"]) == (files, known):
         return there
@@ -203,7 +203,7 @@ def prepare(
             "counts": counts,
             "arrays": arrays,
         }
-        (work / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        write_json(work / _MANIFEST, manifest)
         if there is not None:
             if (there.manifest["arrays"], there.manifest["tokens"]) == (arrays, known):
                 return there
@@ -211,25 +211,12 @@ def prepare(
                 f"{folder} holds other examples, or the same for another model ({there.manifest['counts']['examples']} for "
                 f"{there.manifest['name']}, not {counts['examples']} for {model.name}); remove it or name another folder."
             )
-        sync(*work.iterdir(), work)
         if folder.exists():
             folder.rmdir()  # empty, as _present has seen
-        work.rename(folder)
-        sync(folder.parent)
+        put_in_place(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Examples.open(folder)
-
-
-def sync(*paths: Path) -> None:
-    """Have the disk write these files and folders before what comes next; Windows does so for neither."""
-    for path in paths:
-        with contextlib.suppress(PermissionError):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
 
 class _Writer:
@@ -374,8 +361,3 @@ def _digest(*parts: str) -> str:
     for part in parts:
         sha256.update(part.encode() + b"\0")
     return sha256.hexdigest()
-
-
-def _file_digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

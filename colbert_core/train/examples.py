@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
+from colbert_core.storage.durable import written_aside
 from colbert_core.types import check_text
 
 if TYPE_CHECKING:
@@ -96,17 +97,13 @@ def write_examples(examples: Iterable[Example], path: str | PathLike[str]) -> in
     path = Path(path)
     if _suffix(path) != ".jsonl":
         raise ValueError(f"{path} is not .jsonl (nor that with .gz or .xz); name it so.")
-    work = path.with_name(f".{path.name}")
     n_written = 0
-    try:
-        with _opened(work, "wt", encoding="utf-8", newline="\n") as file:
-            for example in examples:
-                record = {name: value for name, value in asdict(example).items() if value not in (None, ())}
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                n_written += 1
-        work.replace(path)
-    finally:
-        work.unlink(missing_ok=True)
+    open_text = _opener(path)
+    with written_aside(path) as unfinished, open_text(unfinished, "wt", encoding="utf-8", newline="\n") as file:
+        for example in examples:
+            record = {name: value for name, value in asdict(example).items() if value not in (None, ())}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            n_written += 1
     return n_written
 
 
@@ -180,14 +177,15 @@ def _suffix(path: Path) -> str:
     return next((suffix for suffix in reversed(suffixes) if suffix not in (".gz", ".xz")), "")
 
 
-def _opened(path: Path, mode: str, **how: str) -> IO[Any]:
+def _opener(path: Path) -> Callable[..., IO[Any]]:
+    """``open``, or what does the same for files that are compressed as this one's name says."""
     opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
-    return cast("IO[Any]", opener(path, mode, **how))
+    return cast("Callable[..., IO[Any]]", opener)
 
 
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a file, decoded one by one so that an error belongs to its line. A byte order mark is passed over."""
-    with _opened(path, "rb") as lines:
+    with _opener(path)(path, "rb") as lines:
         for number, line in enumerate(lines):
             yield line.decode("utf-8" if number else "utf-8-sig").rstrip("\r\n")
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import IO, TYPE_CHECKING, Any
 
-from colbert_core.train.data import sync
+from colbert_core.storage.durable import put_in_place, sync, write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,7 @@ class RunFolder:
             _check_same(self.path, there, plain)
         elif self._is_main:
             versions = {name: version(name) for name in ("torch", "transformers", "accelerate")}
-            _write_whole(config, json.dumps(plain | {"versions": versions}, indent=2) + "\n")
+            write_json(config, plain | {"versions": versions})
         if self._is_main:
             for abandoned in [*self.path.glob(".model-*"), *self._checkpoints.glob(".step-*")]:
                 shutil.rmtree(abandoned, ignore_errors=True)
@@ -114,7 +114,7 @@ class RunFolder:
         self.evaluations = [(entry["step"], entry["evaluation"]) for entry in entries if "evaluation" in entry]
         accelerator.wait_for_everyone()
         if self._is_main:
-            _write_whole(self._log, "".join(json.dumps(entry) + "\n" for entry in entries))
+            write_text(self._log, "".join(json.dumps(entry) + "\n" for entry in entries))
         return done
 
     @contextlib.contextmanager
@@ -143,13 +143,11 @@ class RunFolder:
         work = self._checkpoints / f".step-{step}"
         with self._writing(f"The checkpoint of step {step}", work):
             if self._file is not None:
-                os.fsync(self._file.fileno())  # a checkpoint's log is there when the checkpoint is
+                sync(self._file.fileno())  # a checkpoint's log is there when the checkpoint is
             accelerator.save_state(str(work))
             accelerator.wait_for_everyone()
             if self._is_main:
-                sync(*work.iterdir(), work)
-                work.rename(self._step(step))
-                sync(self._checkpoints)
+                put_in_place(work, self._step(step))
         accelerator.wait_for_everyone()
 
     def prune(self, accelerator: Any) -> None:
@@ -258,9 +256,3 @@ def _entries(log: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith("\n"):
                 return
             yield json.loads(line)
-
-
-def _write_whole(file: Path, text: str) -> None:
-    work = file.with_name(f".{file.name}")
-    work.write_text(text, encoding="utf-8")
-    work.replace(file)

@@ -424,9 +424,9 @@ def test_training_with_other_settings_is_not_kept(built, tmp_path, monkeypatch):
 @pytest.mark.parametrize("left", [b"", b"half", None])
 def test_a_training_that_was_cut_short_is_done_again(built, tmp_path, monkeypatch, left):
     _, folder = built
-    synced, sync, bar = [], module._sync_file, module.progress_bar
+    synced, sync, bar = [], module.sync_file, module.progress_bar
     monkeypatch.setattr(module, "progress_bar", lambda *_: 1 / 0)
-    monkeypatch.setattr(module, "_sync_file", lambda path: synced.append(path.name) or sync(path))
+    monkeypatch.setattr(module, "sync_file", lambda path: synced.append(path.name) or sync(path))
     with pytest.raises(ZeroDivisionError):
         IVFPQ.build(folder / "vectors", tmp_path / "index", nlist=10, nbits=4, progress=False)
     assert synced[0] == "trained.faiss"  # before the manifest, which says that it is whole

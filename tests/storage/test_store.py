@@ -36,6 +36,7 @@ from colbert_core import (
     UnsupportedIndexError,
 )
 from colbert_core.index import batches, writing
+from colbert_core.storage import durable
 
 THREE = [Passage("a", "the cat sat", {"n": 1}), Passage("b", "a dog barks", {"n": 2}), Passage("c", "a bird sings", {"n": 3})]
 
@@ -763,7 +764,7 @@ def test_files_are_synced_before_the_commit_that_names_them(path, monkeypatch):
         monkeypatch.setattr(os, name, lambda *arguments, name=name, real=real: (events.append(name), real(*arguments))[1])
     sys_audit = sys.audit
     monkeypatch.setattr(
-        store_module.sys,
+        durable.sys,
         "audit",
         lambda event, *arguments: (
             events.append(arguments[0]) if event == "colbert_core.step" else None,
@@ -972,7 +973,7 @@ def test_ctrl_c_at_each_line_of_the_connections_leaves_them_to_readers_and_to_th
     out = in_a_process(
         """
         import linecache
-        from colbert_core import connections
+        from colbert_core.storage import database as connections
         index = Index.create(sys.argv[1], dim=4, timeout=0.5)
         pool = index._store.connections
         def interrupt_at(line):

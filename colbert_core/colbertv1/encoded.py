@@ -21,6 +21,7 @@ from colbert_core.errors import (
     IndexNotFoundError,
     UnsupportedIndexError,
 )
+from colbert_core.index.batches import batched
 from colbert_core.model.fingerprint import EncoderFingerprint, about_encoder
 from colbert_core.progress import progress_bar
 from colbert_core.storage.durable import disk_errors
@@ -41,8 +42,6 @@ _PARTS = ("vectors", "doclens", "owners", "ids", "id_ends")
 
 # Passages in a shard, which is what an interruption costs at most: 350 shards of 450 MB for MS MARCO's passages at dim 128.
 _SHARD_PASSAGES = 25_000
-# Characters that the encoder is given at a time: about 60,000 tokens, 30 MB of float32 at dim 128.
-_BATCH_CHARACTERS = 2**18
 # Vectors scored at a time.
 _SCORED_AT_A_TIME = 2**16
 
@@ -354,7 +353,7 @@ def _write_shard(folder: Path, number: int, shard: list[Passage], encoder: Token
 
     def batches() -> Iterator[NDArray[np.float16]]:
         nonlocal first
-        for batch in _batches(shard):
+        for batch in batched(shard):
             embeddings = encoder.encode_passages([passage.text for passage in batch], progress=False)
             embeddings.check(len(batch), encoder.dim)
             doclens.append(embeddings.doclens)
@@ -383,19 +382,6 @@ def _write_shard(folder: Path, number: int, shard: list[Passage], encoder: Token
         "tokens": int(small["doclens"].sum()),
         "files": files,
     }
-
-
-def _batches(shard: list[Passage]) -> Iterator[list[Passage]]:
-    batch: list[Passage] = []
-    characters = 0
-    for passage in shard:
-        batch.append(passage)
-        characters += len(passage.text)
-        if characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
 def _name(number: int, part: str) -> str:

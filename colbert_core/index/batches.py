@@ -1,4 +1,4 @@
-"""Passages, as many at a time as one commit takes."""
+"""Passages in batches, each of which is encoded and committed together."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ if TYPE_CHECKING:
 
     from colbert_core.types import Passage
 
-# One commit of ``add``: about 60,000 tokens, 30 MB of vectors, ten seconds of encoding on two cores.
+# A batch ends at either: about 60,000 tokens, 30 MB of vectors, ten seconds of encoding on two cores.
 _BATCH_CHARACTERS = 2**18
 _BATCH_PASSAGES = 1024
 
 
 def batched(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
-    """Passages as many at a time as one commit takes; metadata are copied, so that nobody changes them meanwhile."""
+    """Divide a stream of passages into batches that are worth encoding together; no more than one is kept in memory.
+
+    Raises:
+        TypeError: an item is no passage. The batches before it have been given.
+    """
     batch: list[Passage] = []
     characters = 0
     for passage in passages:
@@ -33,9 +37,10 @@ def batched(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
 
 
 def dump_all(passages: Iterable[Passage]) -> list[str]:
-    """The metadata of passages as JSON.
+    """Write the metadata of each passage as JSON.
 
     Raises:
-        TypeError, ValueError: a value is nothing that JSON can hold.
+        TypeError: metadata hold something that JSON cannot hold.
+        ValueError: a number in metadata is out of range.
     """
     return [dump_metadata(passage.metadata, f"Metadata of passage {passage.id!r}") for passage in passages]

@@ -8,13 +8,14 @@ from typing import Any
 from colbert_core.errors import MissingExtraError
 
 
-def import_extra(module: str, purpose: str, package: str) -> Any:
-    """A module of an optional package.
+def import_extra(module: str, purpose: str, package: str, requirement: str | None = None) -> Any:
+    """Import a module of an optional package.
 
     Args:
-        module: its name.
-        purpose: what needs it, for the error.
-        package: what to install.
+        module: name of the module.
+        purpose: what needs it, as the subject of the error.
+        package: what is needed, for the error.
+        requirement: what pip is to install, quoted for a shell; None for the package.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -22,4 +23,4 @@ def import_extra(module: str, purpose: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtraError(f"{purpose} needs {package} ({error}): pip install {package}") from error
+        raise MissingExtraError(f"{purpose} needs {package} ({error}): pip install {requirement or package}") from error

@@ -14,16 +14,17 @@ import Stemmer
 
 from colbert_core import Encoder, Index
 from colbert_core.cli import main as cli
+from colbert_core.cli.reading import demo_passages, demo_questions
 
 
 @pytest.fixture(scope="module")
 def questions():
-    return cli._read_demo("questions.jsonl")
+    return demo_questions()
 
 
 @pytest.fixture(scope="module")
 def passages():
-    return cli._demo_passages()
+    return demo_passages()
 
 
 def test_the_collection_is_what_the_readme_says(passages, questions):

@@ -1,4 +1,4 @@
-"""What the commands of training and evaluation do; ``training_options`` says what they take. They print, as ``cli`` does."""
+"""Commands of training and evaluation. Their options are in ``training_options``, which needs no torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from colbert_core.cli.options import load_encoder, wants_progress
 from colbert_core.colbertv1 import pipeline
 from colbert_core.colbertv1.encoded import encode_collection
 from colbert_core.colbertv1.ivfpq import IVFPQ
@@ -55,7 +56,7 @@ def run_prepare(options: argparse.Namespace) -> int:
     config = configured(options.preset, _settings(options))
     model = ColBERT.from_pretrained(options.base, config, trust_remote_code=options.trust_remote_code)
     examples, sources = _examples(options.data)
-    prepared = prepare(examples, model, options.out, sources=sources, progress=_bars(options))
+    prepared = prepare(examples, model, options.out, sources=sources, progress=wants_progress(options))
     print(f"{len(prepared)} examples of {len(prepared.queries)} queries and {len(prepared.passages)} passages in {options.out}")
     return 0
 
@@ -71,7 +72,7 @@ def run_train(options: argparse.Namespace) -> int:
         out=options.out,
         preset=options.preset,
         evaluate=judge,
-        progress=_bars(options),
+        progress=wants_progress(options),
         trust_remote_code=options.trust_remote_code,
         **_settings(options),
     )
@@ -79,77 +80,85 @@ def run_train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _judge(collection: Dataset, split: str | None) -> Callable[[Encoder], float]:
+def _judge(dataset: Dataset, split: str | None) -> Callable[[Encoder], float]:
+    """Return a function that measures an encoder's nDCG@10 on a test set, by exact search."""
     check_measures(["nDCG@10"])
-    split = split or ("dev" if "dev" in collection.splits else "test")
-    queries, qrels, passages = collection.queries(split), collection.qrels(split), list(collection.passages())
+    split = split or ("dev" if "dev" in dataset.splits else "test")
+    queries, qrels, passages = dataset.queries(split), dataset.qrels(split), list(dataset.passages())
 
     def ndcg(encoder: Encoder) -> float:
         index = Index.create(None, encoder)
         index.add(passages, progress=False)
-        found = run_of(search_index(index, 10), queries, progress=False)
-        return evaluate(found.run, qrels, ["nDCG@10"]).means["nDCG@10"]
+        retrieved = run_of(search_index(index, 10), queries, progress=False)
+        return evaluate(retrieved.run, qrels, ["nDCG@10"]).means["nDCG@10"]
 
     return ndcg
 
 
 def run_mine(options: argparse.Namespace) -> int:
     """``colbert mine``."""
-    collection = open_dataset(options.data)
-    collection.check(options.split)
-    qrels = collection.qrels(options.split)
-    mining = {"ranks": tuple(options.ranks), "margin": options.margin, "seed": options.seed}
+    dataset = open_dataset(options.data)
+    dataset.check(options.split)
+    qrels = dataset.qrels(options.split)
+    first, last = options.ranks
     if options.engine == "bm25":
         examples = mine_with_bm25(
-            collection, qrels, options.negatives, triples=options.triples, progress=_bars(options), **mining
+            dataset,
+            qrels,
+            options.negatives,
+            triples=options.triples,
+            ranks=(first, last),
+            margin=options.margin,
+            seed=options.seed,
+            progress=wants_progress(options),
         )
-        n = write_examples(examples, options.out)
+        n_examples = write_examples(examples, options.out)
     else:
         if options.triples:
             raise ValueError("--triples goes with --with bm25; train --preset colbertv1 takes an example's first negative.")
         with Index.open(options.engine) as index:
-            texts = {passage.id: passage.text for passage in collection.passages()}
-            n = write_examples(
-                mine(
-                    collection.queries(options.split),
-                    qrels,
-                    _searcher_of(index, texts, options),
-                    lambda ids: [texts[name] for name in ids],
-                    n_negatives=options.negatives,
-                    progress=_bars(options),
-                    **mining,
-                ),
-                options.out,
+            texts = {passage.id: passage.text for passage in dataset.passages()}
+            examples = mine(
+                dataset.queries(options.split),
+                qrels,
+                _search_checked(index, texts, options),
+                lambda ids: [texts[name] for name in ids],
+                n_negatives=options.negatives,
+                ranks=(first, last),
+                margin=options.margin,
+                seed=options.seed,
+                progress=wants_progress(options),
             )
-    print(f"{n} examples in {options.out}")
+            n_examples = write_examples(examples, options.out)
+    print(f"{n_examples} examples in {options.out}")
     return 0
 
 
-def _searcher_of(index: Index, texts: dict[str, str], options: argparse.Namespace) -> SearchMany:
-    """How an index is searched that must be one of these passages."""
+def _search_checked(index: Index, texts: dict[str, str], options: argparse.Namespace) -> SearchMany:
+    """Return a search of an index that raises an error where it finds a passage that has no text here."""
     search = searcher(index)
 
     def search_many(queries: list[str], k: int) -> list[list[tuple[str, float]]]:
-        found = search(queries, k)
-        if lost := [name for ranked in found for name, _ in ranked if name not in texts]:
+        rankings = search(queries, k)
+        if lost := [name for ranked in rankings for name, _ in ranked if name not in texts]:
             raise ValueError(
                 f"{options.engine} holds the passage {lost[0]!r}, which is none of {options.data}; mine with an index of that."
             )
-        return found
+        return rankings
 
     return search_many
 
 
 def run_encode(options: argparse.Namespace) -> int:
     """``colbert encode``."""
-    collection = open_dataset(options.data)
+    dataset = open_dataset(options.data)
     encoded = encode_collection(
-        collection.passages(),
-        _encoder(options),
+        dataset.passages(),
+        load_encoder(options),
         options.out,
         shard_passages=options.shard_passages,
-        n_passages=collection.n_passages,
-        progress=_bars(options),
+        n_passages=dataset.n_passages,
+        progress=wants_progress(options),
     )
     print(f"{len(encoded)} passages, {encoded.n_tokens} vectors of dim {encoded.dim} in {options.out}")
     return 0
@@ -157,10 +166,10 @@ def run_encode(options: argparse.Namespace) -> int:
 
 def run_ivfpq_build(options: argparse.Namespace) -> int:
     """``colbert ivfpq build``."""
-    made = IVFPQ.build(
-        options.vectors, options.out, nlist=options.nlist, m=options.m, sample=options.sample, progress=_bars(options)
+    index = IVFPQ.build(
+        options.vectors, options.out, nlist=options.nlist, m=options.m, sample=options.sample, progress=wants_progress(options)
     )
-    print(f"{made!r} in {options.out}")
+    print(f"{index!r} in {options.out}")
     return 0
 
 
@@ -168,9 +177,10 @@ def run_ivfpq_search(options: argparse.Namespace) -> int:
     """``colbert ivfpq search``."""
     check_target(options.out)
     queries = open_dataset(options.data).queries(options.split)
-    found = run_of(_search_ivfpq(options, options.index), queries, progress=_bars(options))
-    write_run(options.out, found.run, "IVFPQ")
-    print(f"{len(found.run)} queries, median {found.median_ms:.1f} ms, 95 % within {found.p95_ms:.1f} ms; {options.out}")
+    retrieved = run_of(_search_ivfpq(options, options.index), queries, progress=wants_progress(options))
+    write_run(options.out, retrieved.run, "IVFPQ")
+    n, median, p95 = len(retrieved.run), retrieved.median_ms, retrieved.p95_ms
+    print(f"{n} queries, median {median:.1f} ms, 95 % within {p95:.1f} ms; {options.out}")
     return 0
 
 
@@ -179,25 +189,25 @@ def run_evaluate(options: argparse.Namespace) -> int:
     measures = options.measures or DEFAULT_MEASURES
     _check_evaluation(options, measures)
     baseline = read_run(options.compare) if options.compare else None
-    collection = open_dataset(options.data)
-    split = options.split or pipeline.held_out_split(collection)
-    queries, qrels = collection.queries(split), collection.qrels(split)
+    dataset = open_dataset(options.data)
+    split = options.split or pipeline.held_out_split(dataset)
+    queries, qrels = dataset.queries(split), dataset.qrels(split)
     if baseline is not None:
         evaluate(baseline, qrels)  # it must have queries of this split
-    found = _found(options, collection, queries)
+    retrieved = _retrieve(options, dataset, queries)
     if options.out:
-        write_run(options.out, found.run, "colbert")
-    measured = evaluate(found.run, qrels, measures)
-    about: dict[str, Any] = {"data": collection.name, "split": split, "queries": measured.n_queries, **measured.means}
+        write_run(options.out, retrieved.run, "colbert")
+    measured = evaluate(retrieved.run, qrels, measures)
+    about: dict[str, Any] = {"data": dataset.name, "split": split, "queries": measured.n_queries, **measured.means}
     if not options.run_file:
-        about |= {"median_ms": round(found.median_ms, 2), "p95_ms": round(found.p95_ms, 2)}
+        about |= {"median_ms": round(retrieved.median_ms, 2), "p95_ms": round(retrieved.p95_ms, 2)}
     if folder := options.index or options.ivfpq:
         about["index_bytes"] = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if baseline is not None:
-        about["compared"] = asdict(compare(baseline, found.run, qrels))
+        about["compared"] = asdict(compare(baseline, retrieved.run, qrels))
     if options.plot:
         with Index.open(options.index, options.model) as index:
-            plot_recall_latency(list(_points(index, queries, qrels, _bars(options))), options.plot)
+            plot_recall_latency(list(_points(index, queries, qrels, wants_progress(options))), options.plot)
     by_query = measured.by_query if options.per_query else {}
     if options.json:
         print(json.dumps(about | ({"by_query": by_query} if by_query else {})))
@@ -209,7 +219,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 
 def _check_evaluation(options: argparse.Namespace, measures: Iterable[str]) -> None:
-    """What could go wrong after the retrieval."""
+    """Check before the retrieval what would fail after it: measures, matplotlib, and files to write."""
     check_measures(measures)
     if options.plot:
         if not options.index:
@@ -220,6 +230,7 @@ def _check_evaluation(options: argparse.Namespace, measures: Iterable[str]) -> N
 
 
 def _print_evaluation(about: dict[str, Any], by_query: dict[str, dict[str, float]]) -> None:
+    """Print the values of each query if there are any, the means, and a table beside what was published."""
     for query in next(iter(by_query.values()), {}):
         print(query, *(f"{values[query]:.4f}" for values in by_query.values()), sep="\t")
     for name, value in about.items():
@@ -229,31 +240,31 @@ def _print_evaluation(about: dict[str, Any], by_query: dict[str, dict[str, float
         print(f"\n{nanocolbert_table(published)}")
 
 
-def _found(options: argparse.Namespace, collection: Dataset, queries: dict[str, str]) -> TimedRun:
-    """What the retriever that the options name finds."""
-    progress = _bars(options)
+def _retrieve(options: argparse.Namespace, dataset: Dataset, queries: dict[str, str]) -> TimedRun:
+    """Ask the retriever that the options name, or read the run that they name."""
+    progress = wants_progress(options)
     if options.run_file:
         return TimedRun(read_run(options.run_file), 0.0, 0.0)
     if options.rerank:
         run = {query: scores for query, scores in read_run(options.rerank).items() if query in queries}
-        passages = collection.get({name for scores in run.values() for name in scores})
-        return rerank_run(Reranker(_encoder(options)), run, queries, passages, depth=options.depth, progress=progress)
+        passages = dataset.get({name for scores in run.values() for name in scores})
+        return rerank_run(Reranker(load_encoder(options)), run, queries, passages, depth=options.depth, progress=progress)
     if options.index:
         with Index.open(options.index, options.model) as index:
             return run_of(search_index(index, options.k, exact=options.exact), queries, progress=progress)
     if options.ivfpq:
         return run_of(_search_ivfpq(options, options.ivfpq), queries, progress=progress)
-    bm25 = BM25.build(collection.passages(), progress=progress)
+    bm25 = BM25.build(dataset.passages(), progress=progress)
     return run_of(lambda texts: bm25.search_many(texts, options.k), queries, progress=progress)
 
 
 def _points(index: Index, queries: dict[str, str], qrels: Qrels, progress: bool | None) -> Iterator[Point]:
-    """Judged recall at 100 and time, from a glance to every passage."""
+    """Measure recall at 100 and time, for configs from a few passages scored up to all of them."""
     stats = index.stats()
     for config in ladder_of_configs(100, stats.windows)[::4]:
-        found = run_of(search_index(index, 100, config=config), queries, progress=progress)
-        recall = evaluate(found.run, qrels, ["Recall@100"]).means["Recall@100"]
-        yield Point("compressed" if stats.centroids else "exact", recall, found.median_ms)
+        retrieved = run_of(search_index(index, 100, config=config), queries, progress=progress)
+        recall = evaluate(retrieved.run, qrels, ["Recall@100"]).means["Recall@100"]
+        yield Point("compressed" if stats.centroids else "exact", recall, retrieved.median_ms)
 
 
 def run_pipeline(options: argparse.Namespace) -> int:
@@ -267,14 +278,14 @@ def run_pipeline(options: argparse.Namespace) -> int:
         n_negatives=options.negatives,
         trust_remote_code=options.trust_remote_code,
         say=lambda line: print(line, flush=True),
-        progress=_bars(options),
+        progress=wants_progress(options),
         **_settings(options),
     )
     return 0
 
 
 def _search_ivfpq(options: argparse.Namespace, folder: Path) -> Search:
-    model = getattr(options, "model", None)
+    model = getattr(options, "model", None)  # `colbert ivfpq search` has no --model
     return search_engine(
         IVFPQ.open(folder, model),
         options.k,
@@ -285,26 +296,16 @@ def _search_ivfpq(options: argparse.Namespace, folder: Path) -> Search:
 
 
 def _examples(data: str) -> tuple[Iterator[Example], list[Path]]:
-    """Training examples and the files they come from."""
+    """Read training examples, and name the files they come from."""
     path = Path(data)
     if path.is_file():
         return read_examples(path), [path]
-    collection = open_dataset(data)
+    dataset = open_dataset(data)
     if not (path / TRIPLES).is_file():
         raise ValueError(f"{data} has no {TRIPLES}; find negatives for it with `colbert mine`, and train on that file.")
-    return own_triples(collection, path / TRIPLES), [path / TRIPLES]
+    return own_triples(dataset, path / TRIPLES), [path / TRIPLES]
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    """What was given in place of the preset's."""
+    """Return the settings that were given in place of the preset's."""
     return {name: value for name in options.settings if (value := getattr(options, name)) is not None}
-
-
-def _bars(options: argparse.Namespace) -> bool | None:
-    return False if options.quiet else None
-
-
-def _encoder(options: argparse.Namespace) -> Encoder:
-    from colbert_core.model.encoder import Encoder
-
-    return Encoder.from_pretrained(options.model, device=options.device, trust_remote_code=options.trust_remote_code)

@@ -1,16 +1,17 @@
-"""What the commands of training and evaluation take. ``training_commands``, which needs torch, is imported when one runs."""
+"""Options of the commands of training and evaluation. ``training_commands`` imports torch, and is imported when one runs."""
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from colbert_core.cli.options import add_model, quiet_option
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
-    Run = Callable[[argparse.Namespace], int]
+    from colbert_core.cli.options import Command, Group, Run
 
 _COLLECTION = """\
 DATA is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/*.tsv), an MS MARCO folder (collection.tsv, queries.*.tsv,
@@ -37,131 +38,121 @@ time of each step. Finished steps are skipped when it is called again. OUT/train
 {_COLLECTION}Without a split "train" the queries are divided 80 to 20.
 """
 
+# Options that set a field of TrainConfig: name, type, and help; None for "in place of the preset's".
+_SETTINGS: tuple[tuple[str, type, str | None], ...] = (
+    ("loss", str, "pairwise, in-batch, distillation, distillation+in-batch"),
+    ("steps", int, "most steps; one epoch has no more"),
+    ("epochs", int, None),
+    ("batch-size", int, None),
+    ("accumulation", int, "batches for each step"),
+    ("chunk-size", int, "texts at a time, with cached gradients: memory no longer limits the batch"),
+    ("learning-rate", float, None),
+    ("head-learning-rate", float, "of the projection, where it should learn faster than the rest"),
+    ("schedule", str, "constant, linear, cosine"),
+    ("warmup-steps", int, None),
+    ("query-length", int, "tokens"),
+    ("passage-length", int, "tokens"),
+    ("dim", int, "of the vectors, where the base has no projection"),
+    ("vector-noise", float, "added to passage vectors, for indexes of few bits; .02 is as much as 2 bits"),
+    ("precision", str, "no, bf16, fp16"),
+    ("checkpoint-every", int, "steps"),
+    ("patience", int, "evaluations without a better one before training stops"),
+    ("seed", int, None),
+)
 
-class Command(Protocol):
-    """Makes a command of its name, what runs it, help, what it inherits and a description."""
 
-    def __call__(  # noqa: D102
-        self, name: str, run: Run, help_: str, *parents: argparse.ArgumentParser, about: str = ""
-    ) -> argparse.ArgumentParser: ...
+def add_training_commands(command: Command, group: Group) -> None:
+    """Add ``colbert data``, ``train``, ``mine``, ``encode``, ``ivfpq``, ``evaluate`` and ``pipeline``."""
+    quiet = quiet_option()
+    data = group("data", "training data")
+    prepare = data("prepare", _later("run_prepare"), "tokenize training examples", quiet, about=_PREPARE)
+    prepare.add_argument("data", metavar="DATA")
+    prepare.add_argument("--out", required=True, type=Path, metavar="DIR")
+    _add_training_options(prepare)
 
+    train = command("train", _later("run_train"), "train a model", quiet, about=_TRAIN)
+    train.add_argument("data", metavar="DATA")
+    train.add_argument("--out", required=True, type=Path, metavar="DIR")
+    _add_training_options(train)
+    train.add_argument("--eval", metavar="DATA", help="a collection whose nDCG@10 by exact search chooses the best checkpoint")
+    train.add_argument("--eval-split", help="of that collection (default: dev, or test)")
 
-def add_commands(command: Command, group: Callable[[str, str], Command], quiet: argparse.ArgumentParser) -> None:
-    """Add the commands to a parser.
+    mine = command("mine", _later("run_mine"), "find hard negatives", quiet, about=_MINE)
+    mine.add_argument("data", metavar="DATA")
+    mine.add_argument("--out", required=True, type=Path, metavar="FILE", help="a .jsonl file, perhaps .gz or .xz")
+    mine.add_argument("--split", default="train", help="whose judgements (default: train)")
+    mine.add_argument("--with", dest="engine", default="bm25", metavar="INDEX", help="bm25 (default) or an index folder")
+    mine.add_argument("--negatives", type=int, default=10, help="for each judged pair (default: 10)")
+    mine.add_argument("--ranks", type=int, nargs=2, default=(10, 100), metavar=("FIRST", "LAST"), help="default: 10 100")
+    mine.add_argument("--margin", type=float, help="drop candidates that score above MARGIN times the positive")
+    mine.add_argument("--triples", action="store_true", help="an example for each negative")
+    mine.add_argument("--seed", type=int, default=12345)
 
-    Args:
-        command: makes a command.
-        group: makes a command that has commands of its own, of its name and help.
-        quiet: the option --quiet.
-    """
-    one = group("data", "training data")("prepare", _later("run_prepare"), "tokenize training examples", quiet, about=_PREPARE)
-    one.add_argument("data", metavar="DATA")
-    one.add_argument("--out", required=True, type=Path, metavar="DIR")
-    _add_training_options(one)
-
-    one = command("train", _later("run_train"), "train a model", quiet, about=_TRAIN)
-    one.add_argument("data", metavar="DATA")
-    one.add_argument("--out", required=True, type=Path, metavar="DIR")
-    _add_training_options(one)
-    one.add_argument("--eval", metavar="DATA", help="a collection whose nDCG@10 by exact search chooses the best checkpoint")
-    one.add_argument("--eval-split", help="of that collection (default: dev, or test)")
-
-    one = command("mine", _later("run_mine"), "find hard negatives", quiet, about=_MINE)
-    one.add_argument("data", metavar="DATA")
-    one.add_argument("--out", required=True, type=Path, metavar="FILE", help="a .jsonl file, perhaps .gz or .xz")
-    one.add_argument("--split", default="train", help="whose judgements (default: train)")
-    one.add_argument("--with", dest="engine", default="bm25", metavar="INDEX", help="bm25 (default) or an index folder")
-    one.add_argument("--negatives", type=int, default=10, help="for each judged pair (default: 10)")
-    one.add_argument("--ranks", type=int, nargs=2, default=(10, 100), metavar=("FIRST", "LAST"), help="default: 10 100")
-    one.add_argument("--margin", type=float, help="drop candidates that score above MARGIN times the positive")
-    one.add_argument("--triples", action="store_true", help="an example for each negative")
-    one.add_argument("--seed", type=int, default=12345)
-
-    one = command("encode", _later("run_encode"), "write a collection's vectors", quiet, about=_ENCODE)
-    one.add_argument("data", metavar="DATA")
-    one.add_argument("--out", required=True, type=Path, metavar="DIR")
-    _add_model(one)
-    one.add_argument("--shard-passages", type=int, default=25_000, help="passages in a file (default: 25000)")
+    encode = command("encode", _later("run_encode"), "write a collection's vectors", quiet, about=_ENCODE)
+    encode.add_argument("data", metavar="DATA")
+    encode.add_argument("--out", required=True, type=Path, metavar="DIR")
+    add_model(encode)
+    encode.add_argument("--shard-passages", type=int, default=25_000, help="passages in a file (default: 25000)")
 
     ivfpq = group("ivfpq", "ColBERTv1's index: FAISS IVFPQ, then exact MaxSim")
-    one = ivfpq("build", _later("run_ivfpq_build"), "index vectors that `colbert encode` wrote", quiet)
-    one.add_argument("vectors", type=Path, metavar="VECTORS")
-    one.add_argument("--out", required=True, type=Path, metavar="DIR")
-    one.add_argument("--nlist", type=int, help="inverted lists (default: 4 times the root of the number of vectors)")
-    one.add_argument("--m", type=int, default=16, help="bytes of a vector (default: 16)")
-    one.add_argument("--sample", type=float, default=0.3, help="share of the vectors to train on (default: 0.3)")
-    one = ivfpq("search", _later("run_ivfpq_search"), "retrieve for the queries of a collection, into a run file", quiet)
-    one.add_argument("index", type=Path, metavar="INDEX")
-    one.add_argument("data", metavar="DATA")
-    one.add_argument("--out", required=True, type=Path, metavar="RUN")
-    one.add_argument("--split", help="whose queries (default: all)")
-    one.add_argument("-k", type=int, default=1000, help="passages of each query (default: 1000)")
-    _add_ivfpq_options(one)
+    build = ivfpq("build", _later("run_ivfpq_build"), "index vectors that `colbert encode` wrote", quiet)
+    build.add_argument("vectors", type=Path, metavar="VECTORS")
+    build.add_argument("--out", required=True, type=Path, metavar="DIR")
+    build.add_argument("--nlist", type=int, help="inverted lists (default: 4 times the root of the number of vectors)")
+    build.add_argument("--m", type=int, default=16, help="bytes of a vector (default: 16)")
+    build.add_argument("--sample", type=float, default=0.3, help="share of the vectors to train on (default: 0.3)")
+    search = ivfpq("search", _later("run_ivfpq_search"), "retrieve for the queries of a collection, into a run file", quiet)
+    search.add_argument("index", type=Path, metavar="INDEX")
+    search.add_argument("data", metavar="DATA")
+    search.add_argument("--out", required=True, type=Path, metavar="RUN")
+    search.add_argument("--split", help="whose queries (default: all)")
+    search.add_argument("-k", type=int, default=1000, help="passages of each query (default: 1000)")
+    _add_ivfpq_options(search)
 
-    one = command("evaluate", _later("run_evaluate"), "score a retriever", quiet, about=_EVALUATE)
-    one.add_argument("data", metavar="DATA")
-    what = one.add_mutually_exclusive_group()
-    what.add_argument("--index", type=Path, help="of this package")
-    what.add_argument("--ivfpq", type=Path, metavar="INDEX")
-    what.add_argument("--run", type=Path, dest="run_file", help="a TREC run file of any system")
-    what.add_argument("--rerank", type=Path, metavar="RUN", help="a run file whose best passages are reranked")
-    what.add_argument("--bm25", action="store_true", help="the default")
-    _add_model(one)
-    one.add_argument("--exact", action="store_true", help="with --index: score every passage")
-    one.add_argument("--split", help="default: test, or the first of dev, dev.small, validation")
-    one.add_argument("-k", type=int, default=1000, help="passages of each query (default: 1000)")
-    one.add_argument("--depth", type=int, default=100, help="with --rerank: passages of each query (default: 100)")
-    one.add_argument("--measures", nargs="+", metavar="MEASURE", help="such as nDCG@10, MRR@10, Recall@50, Success@5")
-    one.add_argument("--per-query", action="store_true", help="print the values of every query")
-    one.add_argument("--compare", type=Path, metavar="RUN", help="a run file to compare with, by paired tests of nDCG@10")
-    one.add_argument("--out", type=Path, metavar="RUN", help="write what was retrieved")
-    one.add_argument("--plot", type=Path, metavar="FILE", help="with --index: recall and time of several configs, a picture")
-    one.add_argument("--json", action="store_true", help="print JSON for programs")
-    _add_ivfpq_options(one)
+    evaluate = command("evaluate", _later("run_evaluate"), "score a retriever", quiet, about=_EVALUATE)
+    evaluate.add_argument("data", metavar="DATA")
+    retriever = evaluate.add_mutually_exclusive_group()
+    retriever.add_argument("--index", type=Path, help="of this package")
+    retriever.add_argument("--ivfpq", type=Path, metavar="INDEX")
+    retriever.add_argument("--run", type=Path, dest="run_file", help="a TREC run file of any system")
+    retriever.add_argument("--rerank", type=Path, metavar="RUN", help="a run file whose best passages are reranked")
+    retriever.add_argument("--bm25", action="store_true", help="the default")
+    add_model(evaluate)
+    evaluate.add_argument("--exact", action="store_true", help="with --index: score every passage")
+    evaluate.add_argument("--split", help="default: test, or the first of dev, dev.small, validation")
+    evaluate.add_argument("-k", type=int, default=1000, help="passages of each query (default: 1000)")
+    evaluate.add_argument("--depth", type=int, default=100, help="with --rerank: passages of each query (default: 100)")
+    evaluate.add_argument("--measures", nargs="+", metavar="MEASURE", help="such as nDCG@10, MRR@10, Recall@50, Success@5")
+    evaluate.add_argument("--per-query", action="store_true", help="print the values of every query")
+    evaluate.add_argument("--compare", type=Path, metavar="RUN", help="a run file to compare with, by paired tests of nDCG@10")
+    evaluate.add_argument("--out", type=Path, metavar="RUN", help="write what was retrieved")
+    evaluate.add_argument(
+        "--plot", type=Path, metavar="FILE", help="with --index: recall and time of several configs, a picture"
+    )
+    evaluate.add_argument("--json", action="store_true", help="print JSON for programs")
+    _add_ivfpq_options(evaluate)
 
-    one = command("pipeline", _later("run_pipeline"), "from raw files to a table of scores", quiet, about=_PIPELINE)
-    one.add_argument("data", metavar="DATA")
-    one.add_argument("--out", required=True, type=Path, metavar="DIR")
-    _add_training_options(one, preset="colbertv1")
-    one.add_argument("--split", help="to score on (default: test, or the first of dev, dev.small, validation)")
-    one.add_argument("--negatives", type=int, default=4, help="mined for each judged pair (default: 4)")
+    pipeline = command("pipeline", _later("run_pipeline"), "from raw files to a table of scores", quiet, about=_PIPELINE)
+    pipeline.add_argument("data", metavar="DATA")
+    pipeline.add_argument("--out", required=True, type=Path, metavar="DIR")
+    _add_training_options(pipeline, preset="colbertv1")
+    pipeline.add_argument("--split", help="to score on (default: test, or the first of dev, dev.small, validation)")
+    pipeline.add_argument("--negatives", type=int, default=4, help="mined for each judged pair (default: 4)")
 
 
 def _add_training_options(parser: argparse.ArgumentParser, preset: str = "colbertv2") -> None:
     parser.add_argument("--preset", choices=("colbertv1", "colbertv2"), default=preset, help=f"default: {preset}")
     parser.add_argument("--base", help="checkpoint folder or hub name to begin with (default: the model in the box)")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the base")
-    for name, kind, text in (
-        ("loss", str, "pairwise, in-batch, distillation, distillation+in-batch"),
-        ("steps", int, "most steps; one epoch has no more"),
-        ("epochs", int, None),
-        ("batch-size", int, None),
-        ("accumulation", int, "batches for each step"),
-        ("chunk-size", int, "texts at a time, with cached gradients: memory no longer limits the batch"),
-        ("learning-rate", float, None),
-        ("head-learning-rate", float, "of the projection, where it should learn faster than the rest"),
-        ("schedule", str, "constant, linear, cosine"),
-        ("warmup-steps", int, None),
-        ("query-length", int, "tokens"),
-        ("passage-length", int, "tokens"),
-        ("dim", int, "of the vectors, where the base has no projection"),
-        ("vector-noise", float, "added to passage vectors, for indexes of few bits; .02 is as much as 2 bits"),
-        ("precision", str, "no, bf16, fp16"),
-        ("checkpoint-every", int, "steps"),
-        ("patience", int, "evaluations without a better one before training stops"),
-        ("seed", int, None),
-    ):
+    for name, kind, text in _SETTINGS:
         names = ("--max-steps", "--steps") if name == "steps" else (f"--{name}",)
-        parser.add_argument(*names, dest=name.replace("-", "_"), type=kind, help=text or "in place of the preset's")
-    parser.set_defaults(settings=("loss", "steps", "epochs", "batch_size", "accumulation", "chunk_size", "learning_rate",
-        "head_learning_rate", "schedule", "warmup_steps", "query_length", "passage_length", "dim", "vector_noise",
-        "precision", "checkpoint_every", "patience", "seed"))  # fmt: skip
+        parser.add_argument(*names, dest=_field(name), type=kind, help=text or "in place of the preset's")
+    parser.set_defaults(settings=tuple(_field(name) for name, _, _ in _SETTINGS))
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="checkpoint folder or hub name (default: the model in the box)")
-    parser.add_argument("--device", help="cpu, cuda, mps (default: the best one present)")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
+def _field(name: str) -> str:
+    """Name the field of ``TrainConfig`` that an option sets."""
+    return name.replace("-", "_")
 
 
 def _add_ivfpq_options(parser: argparse.ArgumentParser) -> None:
@@ -171,6 +162,8 @@ def _add_ivfpq_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _later(name: str) -> Run:
+    """Return a function that imports ``training_commands`` when it is called, and calls the function of this name there."""
+
     def run(options: argparse.Namespace) -> int:
         code: int = getattr(importlib.import_module("colbert_core.cli.training_commands"), name)(options)
         return code

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import socket
 from collections import Counter, deque
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.errors import ClusterError, ClusterUnreachableError, MissingExtraError
+from colbert_core.errors import ClusterError, ClusterUnreachableError
+from colbert_core.extras import import_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,10 +26,7 @@ def load_ray(part: str = "ray") -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        return importlib.import_module(part)
-    except ImportError as error:
-        raise MissingExtraError(f"Work on several machines needs Ray ({error}): pip install 'ray[data]>=2.10'") from error
+    return import_extra(part, "Work on several machines", "Ray", "'ray[data]>=2.10'")
 
 
 def connect(address: str | None, timeout: float) -> Any:

@@ -355,26 +355,47 @@ def _divided(collection: Dataset, held_out: str, *, are_mined: bool) -> tuple[Qr
 
 
 def mine_with_bm25(
-    collection: Dataset, qrels: Qrels, n_negatives: int, *, triples: bool, progress: bool | None = None, **mining: Any
+    dataset: Dataset,
+    qrels: Qrels,
+    n_negatives: int,
+    *,
+    triples: bool,
+    ranks: tuple[int, int] = (10, 100),
+    margin: float | None = None,
+    seed: int = 12345,
+    progress: bool | None = None,
 ) -> Iterator[Example]:
-    """Examples of the judged pairs of a collection, with what BM25 ranks high as negatives.
+    """Make training examples of the judged pairs of a test set, with negatives that BM25 ranks high.
 
     Args:
-        collection: passages and queries.
+        dataset: passages and queries.
         qrels: judgements to learn from.
-        n_negatives: for each pair.
-        triples: an example for each negative, as the loss of ColBERTv1 takes them, in place of one with all.
-        progress: show bars.
-        mining: of ``mine``: ranks, margin and seed.
+        n_negatives: negatives for each judged pair.
+        triples: make an example for each negative, as the loss of ColBERTv1 takes them, instead of one with all.
+        ranks: see ``mine``.
+        margin: see ``mine``.
+        seed: see ``mine``.
+        progress: show bars; None shows them on a terminal once a second has passed.
     """
-    texts = collection.queries()
-    bm25 = BM25.build(collection.passages(), progress=progress)
+    queries = dataset.queries()
+    bm25 = BM25.build(dataset.passages(), progress=progress)
 
     def texts_of(ids: list[str]) -> list[str]:
-        found = collection.get(ids)
-        return [found[name].text for name in ids]
+        passages = dataset.get(ids)
+        return [passages[passage_id].text for passage_id in ids]
 
-    for example in mine(texts, qrels, bm25.search_many, texts_of, n_negatives=n_negatives, progress=progress, **mining):
+    examples = mine(
+        queries,
+        qrels,
+        bm25.search_many,
+        texts_of,
+        n_negatives=n_negatives,
+        ranks=ranks,
+        margin=margin,
+        seed=seed,
+        progress=progress,
+    )
+    for example in examples:
         if triples:
             yield from (Example(example.query, example.positive, (negative,)) for negative in example.negatives)
         else:

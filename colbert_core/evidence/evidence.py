@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.errors import MissingExtraError
 from colbert_core.evidence import highlight
+from colbert_core.extras import import_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -182,11 +182,7 @@ class Evidence:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        try:
-            from matplotlib import pyplot
-            from matplotlib.patches import Rectangle
-        except ImportError as error:
-            raise MissingExtraError(f"plot needs matplotlib ({error}): pip install matplotlib") from error
+        pyplot, patches = (import_extra(f"matplotlib.{part}", "plot", "matplotlib") for part in ("pyplot", "patches"))
         n_q, n = self.similarities.shape
         if ax is None:
             _, ax = pyplot.subplots(figsize=(min(2 + 0.28 * n, 40), 1.2 + 0.32 * n_q), layout="constrained")
@@ -196,7 +192,7 @@ class Evidence:
         spans = [(int(start), int(end)) for start, end in self.token_spans]
         ax.set_xticks(range(n), [_label(self.text, span) for span in spans], rotation=90)
         for row, column in enumerate(self.similarities.argmax(axis=1).tolist()):
-            ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="tab:blue", linewidth=1.5))
+            ax.add_patch(patches.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="tab:blue", linewidth=1.5))
         ax.set_title(f"{self.passage_id}: score {self.score:.2f}", parse_math=False)
         return ax
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from colbert_core.errors import MissingExtraError
+from colbert_core.extras import import_extra
 from colbert_core.progress import progress_bar
 from colbert_core.train.batches import Batches, example_numbers
 from colbert_core.train.data import Examples, prepare
@@ -218,12 +219,10 @@ def _at_a_time(config: TrainConfig, loss: str, device: torch.device) -> tuple[in
 
 
 def _accelerator(config: TrainConfig, path: Path) -> Any:
-    try:
-        import accelerate
-        from accelerate.tracking import get_available_trackers
-    except ImportError as error:
-        raise MissingExtraError(f"Training needs accelerate ({error}): pip install 'accelerate>=1.0'") from error
-    available = [str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()]
+    accelerate, tracking = (
+        import_extra(module, "Training", "accelerate", "'accelerate>=1.0'") for module in ("accelerate", "accelerate.tracking")
+    )
+    available = [str(getattr(tracker, "value", tracker)) for tracker in tracking.get_available_trackers()]
     missing = [name for name in config.trackers if name not in available]
     if missing:
         raise MissingExtraError(f"The tracker {missing[0]!r} is not installed: pip install {missing[0]}")

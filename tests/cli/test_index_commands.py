@@ -359,11 +359,11 @@ def test_search_and_explain_show_which_words_matched(run, notes, tmp_path):
 
 @pytest.mark.parametrize(("variables", "colours"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_colours_are_for_terminals_that_want_them(monkeypatch, variables, colours):
-    from colbert_core.cli import main as cli
+    from colbert_core.cli import printing
 
     for name in ("NO_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert cli._has_colors() is colours
+    assert printing.has_colors() is colours

@@ -329,7 +329,7 @@ def test_scores_over_many_pieces_equal_those_at_once(built, words, monkeypatch):
     (query,) = words.encode_queries(["the cat sat"])
     rows = np.array([0, 3, 69, 70, 71, 140, 299])
     at_once = index.encoded.score(query, rows)
-    monkeypatch.setattr(module, "_SCORED_AT_A_TIME", 8)
+    monkeypatch.setattr("colbert_core.colbertv1.encoded._SCORED_AT_A_TIME", 8)
     assert np.array_equal(index.encoded.score(query, rows), at_once)
     assert len(index.encoded.score(query, np.empty(0, np.int64))) == 0
 

@@ -106,7 +106,7 @@ def test_a_second_call_skips_everything_and_says_the_same(finished, collection, 
 
 
 def test_a_run_that_broke_off_goes_on(collection, base, tmp_path, monkeypatch):
-    import colbert_core.pipeline as module
+    import colbert_core.colbertv1.pipeline as module
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
@@ -204,7 +204,7 @@ def test_arguments_may_change_while_nothing_but_the_collection_is_checked(collec
 
 
 def test_an_index_is_kept_when_the_run_died_before_it_said_that_it_was_built(collection, base, tmp_path, monkeypatch):
-    import colbert_core.pipeline as module
+    import colbert_core.colbertv1.pipeline as module
 
     finish, build, built = module._Steps.finish, module.IVFPQ.build, []
 
@@ -267,7 +267,7 @@ def test_triples_of_ids_may_begin_with_a_byte_order_mark(tmp_path):
 
 
 def test_scoring_every_passage_takes_few_queries_at_a_time(finished, monkeypatch):
-    import colbert_core.pipeline as module
+    import colbert_core.colbertv1.pipeline as module
 
     result, _, out = finished
     encoded, at_a_time = module.EncodedCollection.open(out / "embeddings"), []
@@ -422,7 +422,7 @@ def test_mining_names_a_bad_judgement_with_its_place(run, tmp_path, line, proble
 def test_an_evaluation_that_cannot_end_well_does_not_begin(run, collection, monkeypatch, tmp_path, options, problem):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.trec").write_text("q Q0 p1 1 2.5 x\n")
-    monkeypatch.setattr("colbert_core.cli.training_commands._found", lambda *_: pytest.fail("retrieved"))
+    monkeypatch.setattr("colbert_core.cli.training_commands._retrieve", lambda *_: pytest.fail("retrieved"))
     code, _, err = run("evaluate", str(collection), "--quiet", *options)
     assert (code, problem in err) == (1, True), err
 
@@ -435,7 +435,7 @@ def test_retrieval_for_a_file_that_cannot_be_written_does_not_begin(run, collect
 
 def test_evaluation_without_ir_measures_is_an_error_before_anything_is_retrieved(run, collection, monkeypatch):
     monkeypatch.setitem(sys.modules, "ir_measures", None)
-    monkeypatch.setattr("colbert_core.cli.training_commands._found", lambda *_: pytest.fail("retrieved"))
+    monkeypatch.setattr("colbert_core.cli.training_commands._retrieve", lambda *_: pytest.fail("retrieved"))
     code, _, err = run("evaluate", str(collection), "--quiet")
     assert (code, "pip install ir-measures" in err) == (1, True)
 

@@ -489,9 +489,9 @@ def assert_close(exact, rough):
 
 
 def test_bfloat16_is_as_close_to_float32_as_promised_for_the_model_in_the_box():
-    from colbert_core.cli.main import _demo_passages
+    from colbert_core.cli.reading import demo_passages
 
-    texts = [passage.text for passage in _demo_passages()]
+    texts = [passage.text for passage in demo_passages()]
     exact, rough = (load(DEFAULT_MODEL, dtype=dtype).encode_passages(texts).vectors for dtype in ("float32", "bfloat16"))
     assert_close(exact, rough)
 

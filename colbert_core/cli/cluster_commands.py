@@ -1,0 +1,128 @@
+"""Commands for several machines: ``colbert cluster build`` and ``colbert plan``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colbert_core.cli.options import add_quiet, json_option, wants_progress
+from colbert_core.cli.reading import demo_passages
+from colbert_core.cluster import Plan, Rates, build, measured_rates, plan
+from colbert_core.text.documents import SUFFIXES
+
+if TYPE_CHECKING:
+    import argparse
+
+    from colbert_core.cli.options import Command, Group
+
+_BUILD = f"""\
+Make a sharded index of files with the machines of a Ray cluster: {", ".join(SUFFIXES)}, in a folder or an object storage such
+as s3://bucket/folder. Called again after an interruption it goes on with the shards that are missing. `colbert search` and
+`add`, `delete` and `stats` take the folder like any other index.
+"""
+
+_PLAN = """\
+Print what a collection needs on one machine and on several: bytes on disk and in memory, hours to build, milliseconds of a
+search. The rates are those of one machine that was measured; --measure measures this one first, in some ten seconds.
+"""
+
+
+def add_cluster_commands(command: Command, group: Group) -> None:
+    """Add ``colbert cluster`` and ``colbert plan``."""
+    cluster = group("cluster", "work on several machines")
+    build_ = cluster("build", _build, "make a sharded index of files", about=_BUILD)
+    build_.add_argument("source", metavar="SOURCE", help="a file or folder, or its address in an object storage")
+    build_.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to make, which every node sees")
+    build_.add_argument("--shards", required=True, type=int, metavar="N", help="parts; at least as many as workers")
+    build_.add_argument("--model", help="checkpoint folder that every node sees, or hub name (default: the model in the box)")
+    build_.add_argument("--nbits", type=int, help="bits per component: 1, 2, 4, 8, or 32 for uncompressed (default: 4)")
+    build_.add_argument("--address", help="of the Ray cluster, host:port (default: the one at hand, or this machine)")
+    build_.add_argument("--workers", type=int, metavar="N", help="that encode (default: as many as there is room for)")
+    build_.add_argument("--cpus", type=float, default=1, metavar="N", help="cores of each worker (default: 1)")
+    build_.add_argument("--gpus", type=float, default=0, metavar="N", help="GPUs of each worker, such as 0.5 (default: 0)")
+    build_.add_argument("--json", action="store_true", help="print JSON for programs")
+    add_quiet(build_)
+
+    plan_ = command("plan", _plan, "say what a collection will need", json_option(), about=_PLAN)
+    plan_.add_argument("--passages", required=True, type=float, metavar="N", help="such as 8.8e6")
+    plan_.add_argument("--tokens-per-passage", required=True, type=float, metavar="N", help="vectors of one, such as 68")
+    plan_.add_argument("--nbits", type=int, default=4, help="bits per component (default: 4)")
+    plan_.add_argument("--dim", type=int, default=128, help="components of a vector (default: 128)")
+    plan_.add_argument(
+        "--nodes", type=int, action="append", metavar="N", help="machines (may be repeated; default: 1, 2, 4, 8)"
+    )
+    plan_.add_argument("--cores", type=int, default=8, metavar="N", help="of each machine (default: 8)")
+    plan_.add_argument("--measure", action="store_true", help="measure the rates of this machine first")
+
+
+def _build(options: argparse.Namespace) -> int:
+    settings = build(
+        options.source,
+        options.out,
+        shards=options.shards,
+        encoder=options.model,
+        nbits=options.nbits,
+        address=options.address,
+        workers=options.workers,
+        num_cpus=options.cpus,
+        num_gpus=options.gpus,
+        progress=wants_progress(options),
+    )
+    if options.json:
+        print(json.dumps({"passages": settings.passages, "shards": settings.shards, "out": str(options.out)}))
+    else:
+        shards = "1 shard" if settings.shards == 1 else f"{settings.shards} shards"
+        print(f"{settings.passages} passages in {shards} in {options.out}.")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    rates = Rates()
+    if options.measure:
+        from colbert_core.model.encoder import Encoder  # here, because it imports torch
+
+        rates = measured_rates(Encoder.from_pretrained(), [passage.text for passage in demo_passages()])
+    plans = [
+        plan(
+            options.passages,
+            options.tokens_per_passage,
+            dim=options.dim,
+            nbits=options.nbits,
+            nodes=nodes,
+            cores=options.cores,
+            rates=rates,
+        )
+        for nodes in options.nodes or (1, 2, 4, 8)
+    ]
+    if options.json:
+        print(json.dumps({"rates": asdict(rates), "plans": [asdict(each) for each in plans]}))
+        return 0
+    first = plans[0]
+    print(
+        f"{first.passages:,} passages, {first.tokens:,} tokens, dim {options.dim}, {first.nbits} bits, "
+        f"{first.centroids:,} centroids: {first.vector_bytes / first.tokens:.1f} bytes a token.\n"
+    )
+    head = ("nodes", "shards", "disk GB", "memory GB", "of each node", "build h", "search ms")
+    for cells in (head, *(_cells(each) for each in plans)):
+        print("  ".join(f"{cell:>12}" for cell in cells))
+    print(
+        f"\nNodes of {first.cores} cores; a core encodes {rates.encode:,.0f} tokens a second. Rates "
+        f"{'measured here' if options.measure else 'of the machine in the docs; --measure takes those of this one'}."
+    )
+    return 0
+
+
+def _cells(plan: Plan) -> tuple[str, ...]:
+    """Format a plan as a row of the table."""
+    disk, memory = plan.disk_bytes / 1e9, plan.memory_bytes / 1e9
+    return (
+        f"{plan.nodes}",
+        f"{plan.shards}",
+        f"{disk:,.1f}",
+        f"{memory:,.1f}",
+        f"{memory / plan.nodes:,.1f}",
+        f"{plan.build_hours:,.1f}",
+        f"{plan.latency_ms:,.0f}",
+    )

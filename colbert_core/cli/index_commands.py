@@ -1,0 +1,282 @@
+"""Commands that make an index, search it, change it and check it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colbert_core.cli.options import (
+    json_option,
+    load_encoder,
+    load_named_encoder,
+    model_options,
+    quiet_option,
+    wants_progress,
+)
+from colbert_core.cli.printing import evidence_as_lines, hit_as_json, hit_as_line, stats_as_json, stats_as_sentence
+from colbert_core.cli.reading import find_all_files, read_files
+from colbert_core.cluster import ShardedIndex, is_cluster
+from colbert_core.errors import PartialAddError
+from colbert_core.evidence.evidence import as_page
+from colbert_core.index.foreign import read_foreign_index
+from colbert_core.index.index import Index
+from colbert_core.storage.store import made_aside
+from colbert_core.text.documents import SUFFIXES, TEXTS, read_collection
+
+if TYPE_CHECKING:
+    import argparse
+
+    from colbert_core.cli.options import Command
+    from colbert_core.index.reports import IndexStats
+    from colbert_core.model.encoder import Encoder
+
+_INDEX = f"""\
+Make an index folder of files: {", ".join(SUFFIXES)}, or folders of them. It is there once all of it is.
+Text and Markdown are cut into passages, which are named FILE#1, FILE#2 and so on, by the path as it was given. A JSON line, a
+line of tab-separated values (id, text, title; or a first line of names) and a Parquet row is a passage with "text" and
+optionally "id" or "_id", "title" and "metadata"; long ones are cut as well.
+"""
+
+_ADD = """\
+Add files to an index, as `colbert index` does. What is there already under the same name is replaced, whole files and long
+records with all their pieces. Records that a file no longer has stay; `colbert delete` removes them.
+"""
+
+_EXPLAIN = """\
+Show the passages that a search finds with the words that match the query: in colour on a terminal (brackets elsewhere), or as
+an HTML page that needs nothing else. With --id it shows those passages, found or not.
+"""
+
+_VERIFY = """\
+Check every checksum of an index, that its parts fit together, and what part of the 10 best passages a plain search finds.
+The exit code is 1 if something is wrong.
+"""
+
+_IMPORT = """\
+Make an index folder of one that Stanford ColBERT, RAGatouille or fast-plaid built, with its codes and residuals: nothing is
+encoded again. RAGatouille keeps the texts; for the others name the collection they were made of.
+"""
+
+
+def add_index_commands(command: Command) -> None:
+    """Add ``colbert index``, ``search``, ``explain``, ``add``, ``delete``, ``stats``, ``verify`` and ``compact``."""
+    index = command("index", _index, "make an index of files", model_options(), about=_INDEX)
+    index.add_argument("files", nargs="+", type=Path, metavar="FILES")
+    index.add_argument("--out", required=True, type=Path, metavar="INDEX", help="the folder to make")
+    index.add_argument("--nbits", type=int, help="bits per component: 1, 2, 4, 8, or 32 for uncompressed (default: 4)")
+    index.add_argument("--overwrite", action="store_true", help="empty the index that is there already")
+
+    search = command("search", _search, "search an index", model_options())
+    search.add_argument("index", type=Path)
+    search.add_argument("query")
+    search.add_argument("-k", type=int, default=10, help="passages to find (default: 10)")
+    search.add_argument("--where", metavar="JSON", help="""only passages with such metadata: '{"year": {"$gte": 2020}}'""")
+    search.add_argument("--exact", action="store_true", help="score every passage")
+    search.add_argument("--explain", action="store_true", help="show which words matched")
+
+    explain = command("explain", _explain, "show which words of passages match a query", model_options(), about=_EXPLAIN)
+    explain.add_argument("index", type=Path)
+    explain.add_argument("query")
+    explain.add_argument("-k", type=int, default=3, help="passages to find (default: 3)")
+    explain.add_argument("--id", action="append", metavar="ID", help="this passage instead (may be repeated)")
+    explain.add_argument("--html", type=Path, metavar="FILE", help="write an HTML page")
+
+    add = command("add", _add, "add files to an index", model_options(), about=_ADD)
+    add.add_argument("index", type=Path)
+    add.add_argument("files", nargs="+", type=Path, metavar="FILES")
+
+    delete = command("delete", _delete, "delete passages from an index", json_option())
+    delete.add_argument("index", type=Path)
+    delete.add_argument("ids", nargs="*", metavar="ID")
+    delete.add_argument("--where", metavar="JSON", help="every passage with such metadata")
+
+    stats = command("stats", _stats, "show the figures of an index", json_option())
+    stats.add_argument("index", type=Path)
+
+    verify = command("verify", _verify, "check an index for damage", json_option(), quiet_option(), about=_VERIFY)
+    verify.add_argument("index", type=Path)
+
+    compact = command("compact", _compact, "put an index into one piece and give room back", json_option(), quiet_option())
+    compact.add_argument("index", type=Path)
+
+
+def add_import_command(command: Command) -> None:
+    """Add ``colbert import``."""
+    import_ = command("import", _import, "make an index of another library's", model_options(), about=_IMPORT)
+    import_.add_argument("old", type=Path, metavar="OLD", help="its folder")
+    import_.add_argument("--out", required=True, type=Path, metavar="INDEX", help="the folder to make")
+    import_.add_argument("--collection", type=Path, metavar="FILE", help="its texts by number, .tsv or .jsonl")
+
+
+# Make an index, search it
+
+
+def _index(options: argparse.Namespace) -> int:
+    files = find_all_files(options.files)
+    encoder = load_encoder(options)
+    with (
+        made_aside(options.out, overwrite=options.overwrite) as aside,
+        Index.create(aside, encoder, nbits=options.nbits) as index,
+    ):
+        try:
+            added = index.add(read_files(files, encoder.split), progress=wants_progress(options))
+        except PartialAddError as error:  # nothing of this index will be left
+            raise error.__cause__ or error from None
+        stats = index.stats()
+    return _say_added(len(added), stats, options)
+
+
+def _search(options: argparse.Namespace) -> int:
+    with _open(options.index, load_named_encoder(options)) as index:
+        where = _read_where(options)
+        hits = index.search(options.query, options.k, where=where, exact=options.exact, evidence=options.explain)
+    for hit in hits:
+        print(json.dumps(hit_as_json(hit), ensure_ascii=False) if options.json else hit_as_line(hit))
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    with _open(options.index, load_named_encoder(options)) as index:
+        if options.id:
+            explained = [index.explain(options.query, passage_id) for passage_id in options.id]
+        else:
+            hits = index.search(options.query, options.k, evidence=True)
+            explained = [hit.evidence for hit in hits if hit.evidence is not None]
+    if options.html is not None:
+        options.html.write_text(as_page(explained, options.query), encoding="utf-8")
+        n = len(explained)
+        print(json.dumps({"written": str(options.html)}) if options.json else f"{options.html} has {n} passages.")
+        return 0
+    for number, evidence in enumerate(explained, 1):
+        if options.json:
+            print(json.dumps({"id": evidence.passage_id, **evidence.to_dict()}, ensure_ascii=False))
+        else:
+            print(evidence_as_lines(evidence, number))
+    return 0
+
+
+# Change it
+
+
+def _add(options: argparse.Namespace) -> int:
+    files = find_all_files(options.files)
+    with _open(options.index, load_named_encoder(options)) as index:
+        encoder: Any = index.encoder
+        if not hasattr(encoder, "split"):
+            raise ValueError(f"The encoder {encoder!r:.80} cannot split files; add passages in Python.")
+        added = set(index.add(read_files(files, encoder.split), progress=wants_progress(options)))
+        for path in files:  # what a file held before and no longer does
+            index.delete(
+                passage_id
+                for passage_id in index.ids({"source": path.as_posix()})
+                if passage_id not in added and _is_piece(passage_id, path, added)
+            )
+        stats = index.stats()
+    return _say_added(len(added), stats, options)
+
+
+def _is_piece(passage_id: str, path: Path, added: set[str]) -> bool:
+    """Tell whether a passage is a piece of something that has just been added: of a text file, or of a record."""
+    whole, _, number = passage_id.rpartition("#")
+    if not number.isdecimal():
+        return f"{passage_id}#1" in added  # a record that was short
+    return (path.suffix.lower() in TEXTS and whole == path.as_posix()) or whole in added or f"{whole}#1" in added
+
+
+def _say_added(n_added: int, stats: IndexStats, options: argparse.Namespace) -> int:
+    if options.json:
+        print(json.dumps({"added": n_added, **stats_as_json(stats)}))
+    else:
+        print(f"{n_added} passages added. {stats_as_sentence(stats)}")
+    return 0
+
+
+def _delete(options: argparse.Namespace) -> int:
+    where = _read_where(options)
+    if (where is None) == (not options.ids):
+        raise ValueError("Name the passages by their ids, or by --where; one of them.")
+    with _open(options.index) as index:
+        n_deleted = index.delete(options.ids) if where is None else index.delete_where(where)
+    print(json.dumps({"deleted": n_deleted}) if options.json else f"{n_deleted} passages deleted.")
+    return 0
+
+
+def _compact(options: argparse.Namespace) -> int:
+    with Index.open(options.index) as index:
+        index.compact(progress=wants_progress(options))
+        stats = index.stats()
+    print(json.dumps(stats_as_json(stats)) if options.json else stats_as_sentence(stats))
+    return 0
+
+
+# Describe and check it
+
+
+def _stats(options: argparse.Namespace) -> int:
+    with _open(options.index) as index:
+        figures = stats_as_json(index.stats())
+    if options.json:
+        print(json.dumps(figures))
+    else:
+        print("\n".join(f"{name.replace('_', ' '):16} {value}" for name, value in figures.items()))
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    with Index.open(options.index) as index:
+        verified = index.verify(progress=wants_progress(options))
+    if options.json:
+        print(json.dumps({"ok": verified.ok, **asdict(verified)}))
+    elif not verified.ok:
+        print("\n".join(verified.problems))
+    else:
+        sampled = f"({verified.queries} samples)"
+        recall = "" if verified.recall is None else f" A search finds {verified.recall:.1%} of the 10 best {sampled}."
+        print(f"No damage.{recall}")
+    return 0 if verified.ok else 1
+
+
+# Take over an index of another library
+
+
+def _import(options: argparse.Namespace) -> int:
+    texts = None if options.collection is None else read_collection(options.collection)
+    foreign = read_foreign_index(options.old, texts)
+    encoder = load_named_encoder(options)
+    with Index.convert(foreign, options.out, encoder, progress=wants_progress(options)) as index:
+        stats = index.stats()
+    if texts is None and foreign.kind != "RAGatouille":
+        print(f"colbert: {foreign.kind} keeps no texts, so the passages have none; --collection names a file.", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"kind": foreign.kind, **stats_as_json(stats)}))
+    else:
+        print(f"Imported from {foreign.kind}. {stats_as_sentence(stats)}")
+    return 0
+
+
+# What they share
+
+
+def _open(path: Path, encoder: Encoder | None = None) -> Index | ShardedIndex:
+    """Open the index in a folder, in one piece or in shards."""
+    return ShardedIndex.open(path, encoder) if is_cluster(path) else Index.open(path, encoder)
+
+
+def _read_where(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Read the condition of ``--where``.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    if options.where is None:
+        return None
+    try:
+        where = json.loads(options.where)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"--where is no JSON: {error}") from None
+    if not isinstance(where, dict):
+        raise ValueError(f'--where is a JSON object such as {{"year": 2024}}, got {options.where:.80}')
+    return where

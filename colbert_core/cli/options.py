@@ -1,0 +1,117 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from colbert_core.model.encoder import Encoder
+
+    Run = Callable[[argparse.Namespace], int]
+
+
+class Command(Protocol):
+    """Adds a command to a parser, and returns the command's own parser."""
+
+    def __call__(
+        self, name: str, run: Run, help_: str, *shared: argparse.ArgumentParser, about: str = ""
+    ) -> argparse.ArgumentParser:
+        """Add a command.
+
+        Args:
+            name: word that calls it.
+            run: runs it.
+            help_: one line for the list of commands.
+            shared: parsers whose options it has as well.
+            about: description for its own help; ``help_`` if it is empty.
+        """
+
+
+class Group(Protocol):
+    """Adds a command that has commands of its own, such as ``colbert cluster``, and returns what adds them."""
+
+    def __call__(self, name: str, help_: str) -> Command:
+        """Add a group of this name, with one line of help."""
+
+
+def command_maker(commands: Any) -> Command:
+    """Return a function that adds commands to ``commands``, which ``ArgumentParser.add_subparsers`` has made."""
+
+    def command(name: str, run: Run, help_: str, *shared: argparse.ArgumentParser, about: str = "") -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = commands.add_parser(name, parents=shared, help=help_, description=about or help_)
+        parser.set_defaults(run=run)
+        return parser
+
+    return command
+
+
+# Parsers that commands take their options from
+
+
+def model_options() -> argparse.ArgumentParser:
+    """Options of a command that encodes and prints: the model, its device, JSON, bars."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_model(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON lines for programs")
+    add_quiet(parser)
+    return parser
+
+
+def json_option() -> argparse.ArgumentParser:
+    """The option ``--json``."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    return parser
+
+
+def quiet_option() -> argparse.ArgumentParser:
+    """The option ``--quiet``."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_quiet(parser)
+    return parser
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose a model and where it runs."""
+    parser.add_argument("--model", help="checkpoint folder or hub name (default: the model in the box)")
+    add_device(parser)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a model is loaded."""
+    parser.add_argument("--device", help="cpu, cuda, mps (default: the best one present)")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--quiet``."""
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
+
+
+# What the options mean
+
+
+def load_encoder(options: argparse.Namespace) -> Encoder:
+    """Load the model that ``--model``, ``--device`` and ``--trust-remote-code`` name."""
+    from colbert_core.model.encoder import Encoder  # here, because it imports torch
+
+    return Encoder.from_pretrained(options.model, device=options.device, trust_remote_code=options.trust_remote_code)
+
+
+def load_named_encoder(options: argparse.Namespace) -> Encoder | None:
+    """Load the model of ``--model``; None without it, for the model that the index names.
+
+    Raises:
+        ValueError: an option of the model stands without ``--model``.
+    """
+    if not options.model and (options.device or options.trust_remote_code):
+        raise ValueError("--device and --trust-remote-code go with --model; name the model that the index was made with.")
+    return load_encoder(options) if options.model else None
+
+
+def wants_progress(options: argparse.Namespace) -> bool | None:
+    """Return ``progress`` for a call: False with ``--quiet``, else None, which shows bars on a terminal."""
+    return False if options.quiet else None

@@ -1,0 +1,79 @@
+"""``colbert quickstart``: an index in memory, questions, and the prompt of a LangChain RAG chain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colbert_core.checks import check_count
+from colbert_core.cli.options import load_encoder, model_options, wants_progress
+from colbert_core.cli.printing import hit_as_json, hit_as_line, keep_silent
+from colbert_core.cli.reading import demo_passages, demo_questions, read_folder
+from colbert_core.extras import import_extra
+from colbert_core.index.index import Index
+from colbert_core.text.documents import SUFFIXES
+
+if TYPE_CHECKING:
+    import argparse
+
+    from colbert_core.cli.options import Command
+
+_ABOUT = """\
+Index a collection in memory, ask it questions, and print the prompt that an LLM would get from a LangChain RAG chain.
+Without --files it does so over a small collection that comes with the package, a third of it about Studio Ghibli.
+"""
+
+
+def add_quickstart_command(command: Command) -> None:
+    """Add ``colbert quickstart``."""
+    quickstart = command("quickstart", _quickstart, "see it work in a minute", model_options(), about=_ABOUT)
+    quickstart.add_argument("--files", type=Path, metavar="DIR", help=f"index the {', '.join(SUFFIXES)} files below DIR")
+    quickstart.add_argument("--ask", action="append", metavar="QUESTION", help="ask this instead (may be repeated)")
+    quickstart.add_argument("-k", type=int, default=3, help="passages per question (default: 3)")
+
+
+def _quickstart(options: argparse.Namespace) -> int:
+    if options.files is not None and not options.ask:
+        raise ValueError('--files needs a question: add --ask "..."')
+    check_count(options.k, "-k")
+    say = keep_silent if options.json else print
+    encoder = load_encoder(options)
+    passages = demo_passages() if options.files is None else list(read_folder(options.files, encoder.split))
+    questions = options.ask or [record["question"] for record in demo_questions()]
+    index = Index.create(None, encoder)
+    index.add(passages, progress=wants_progress(options))
+    say(f"{len(index)} passages indexed in memory with the model {encoder.name!r}\n")
+
+    answers = index.search_many(questions, options.k)
+    for question, hits in zip(questions, answers, strict=True):
+        if options.json:
+            print(json.dumps({"question": question, "hits": [hit_as_json(hit) for hit in hits]}, ensure_ascii=False))
+        say(question)
+        for hit in hits:
+            say(hit_as_line(hit))
+        say()
+    if not options.json:
+        _show_chain(index, questions[0], options.k)
+    return 0
+
+
+def _show_chain(index: Index, question: str, k: int) -> None:
+    """Run a LangChain RAG chain up to the LLM, and print what the LLM would read."""
+    for module in ("langchain_core.prompts", "langchain_core.runnables", "langchain_colbert"):
+        import_extra(module, "The RAG chain", "LangChain", "'langchain-core>=1.4.4,<2'")
+    from langchain_core.prompts import ChatPromptTemplate
+    from langchain_core.runnables import RunnablePassthrough
+
+    from langchain_colbert import ColBERTRetriever
+
+    prompt = ChatPromptTemplate.from_template(
+        "Answer the question from the context only.\n\nContext:\n{context}\n\nQuestion: {question}"
+    )
+    retriever = ColBERTRetriever(index=index, k=k)
+    context = retriever | (lambda documents: "\n\n".join(document.page_content for document in documents))
+    chain = {"context": context, "question": RunnablePassthrough()} | prompt
+    print("The same as a LangChain RAG chain. This is the exact prompt an LLM would get:\n")
+    print("\n".join(f"    {line}".rstrip() for line in chain.invoke(question).to_string().splitlines()))
+    print("\nPlug in any chat model with one line:\n")
+    print("    answer = (chain | chat_model | StrOutputParser()).invoke(question)\n")

@@ -1,0 +1,77 @@
+"""How commands read passages: from lines, from files and folders, and the demonstration that comes with the package."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from colbert_core.text.documents import find_files, read_file
+from colbert_core.types import Passage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+
+def read_passages(lines: Sequence[str], source: str) -> Iterator[Passage]:
+    """Read passages from lines of plain text or JSON. Blank lines are passed over.
+
+    Args:
+        lines: each a text, or an object with "text" and perhaps "id" and "metadata".
+        source: name of the file, for errors.
+
+    Raises:
+        ValueError: a line is no passage; the message has its number.
+    """
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text:
+            continue
+        try:
+            record: dict[str, Any] = json.loads(text) if text.startswith("{") else {"text": text}
+            json.dumps(record, ensure_ascii=False, allow_nan=False).encode()  # what --json prints again must be valid
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"Line {number} of {source} is no valid text or JSON object: {error}") from None
+        if "text" not in record:
+            raise ValueError(f'Line {number} of {source} has no "text"; its keys are {", ".join(record) or "none"}.')
+        name, metadata = record.get("id"), record.get("metadata")
+        try:
+            yield Passage(str(number if name is None else name), record["text"], {} if metadata is None else metadata)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"Line {number} of {source}: {error}") from None
+
+
+def find_all_files(paths: list[Path]) -> list[Path]:
+    """Find the files at and below several paths, each once."""
+    return list(dict.fromkeys(file for path in paths for file in find_files(path)))
+
+
+def read_files(files: list[Path], split: Any) -> Iterator[Passage]:
+    """Read the passages of files. They are named by the paths as given."""
+    for path in files:
+        yield from read_file(path, path.as_posix(), split)
+
+
+def read_folder(folder: Path, split: Any) -> Iterator[Passage]:
+    """Read the passages of the files below a folder. They are named by the path from the folder on."""
+    for path in find_files(folder):
+        yield from read_file(path, path.name if path == folder else path.relative_to(folder).as_posix(), split)
+
+
+def demo_passages() -> list[Passage]:
+    """Read the passages of the demonstration."""
+    return [
+        Passage(record["id"], f"{record['title']}. {record['text']}", {"title": record["title"]})
+        for record in _read_demo("passages.jsonl")
+    ]
+
+
+def demo_questions() -> list[dict[str, Any]]:
+    """Read the questions of the demonstration: "question", and "answer_id" for the passage that answers it."""
+    return _read_demo("questions.jsonl")
+
+
+def _read_demo(name: str) -> list[dict[str, Any]]:
+    lines = resources.files("colbert_core").joinpath("quickstart", name).read_text(encoding="utf-8").strip().split("\n")
+    return [json.loads(line) for line in lines]

@@ -1,4 +1,4 @@
-"""Collections on disk, runs and judgements, and the lexical baseline."""
+"""Test sets on disk and from ir-datasets: passages, queries and splits."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from colbert_core import MissingExtraError, Passage
-from colbert_core.evaluation.bm25 import BM25
 from colbert_core.evaluation.datasets import open_dataset, split_by_hash
-from colbert_core.evaluation.trec import read_qrels, read_run, write_run
 from colbert_core.storage.durable import checksum_files
 
 
@@ -257,121 +255,3 @@ def test_a_split_by_hash_leaves_at_least_one_on_each_side_and_refuses_the_imposs
     for ids, share in ((["a"], 0.2), (["a", "a"], 0.2), (["a", "b"], 0.0), (["a", "b"], 1.0)):
         with pytest.raises(ValueError):
             split_by_hash(ids, share)
-
-
-# Runs and judgements
-
-
-def test_a_run_that_was_written_is_read_again_to_the_last_bit(tmp_path):
-    run = {"q1": {"a": 1 / 3, "b": 0.1}, "q2": {"b": -2.5}}
-    write_run(tmp_path / "run.trec", run, "me")
-    assert (tmp_path / "run.trec").read_text().splitlines()[0] == "q1 Q0 a 1 0.3333333333333333 me"
-    assert read_run(tmp_path / "run.trec") == run
-    assert [file.name for file in tmp_path.iterdir()] == ["run.trec"]
-
-
-def test_a_run_is_ranked_by_score_and_not_by_the_rank_that_stands_there(tmp_path):
-    (tmp_path / "run.trec").write_text("q Q0 a 1 0.5 x\nq Q0 b 2 0.9 x\n")
-    assert list(read_run(tmp_path / "run.trec")["q"]) == ["b", "a"]
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("q Q0 a 1 0.5 x\nq a 1\n", "line 2 has 3 columns"),
-        ("q Q0 a 1 high x\n", "line 1 has the score 'high'"),
-        ("q Q0 a 1 nan x\n", "line 1 has the score 'nan'"),
-        ("q Q0 a 1 0.5 x\nq Q0 a 2 0.4 x\n", "line 2 has the passage 'a' for the query 'q' a second time"),
-        ("\n", "is empty"),
-    ],
-)
-def test_a_bad_line_of_a_run_is_an_error_with_its_number(tmp_path, text, problem):
-    (tmp_path / "run.trec").write_text(text)
-    with pytest.raises(ValueError, match=problem):
-        read_run(tmp_path / "run.trec")
-
-
-def test_what_a_run_cannot_hold_is_an_error_and_leaves_the_old_run(tmp_path):
-    path = tmp_path / "run.trec"
-    write_run(path, {"q": {"a": 1.0}}, "me")
-    for run, tag in (({"q": {"a b": 1.0}}, "me"), ({"": {"a": 1.0}}, "me"), ({"q": {"a": float("nan")}}, "me"), ({}, "a tag")):
-        with pytest.raises(ValueError):
-            write_run(path, run, tag)
-    assert read_run(path) == {"q": {"a": 1.0}}
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["q 0 a 1\nq 0 b 0\n", "q\t0\ta\t1\nq\t0\tb\t0\n", "q\ta\t1\nq\tb\t0\n", "query-id\tcorpus-id\tscore\nq\ta\t1\nq\tb\t0\n"],
-)
-def test_judgements_are_read_in_every_usual_form(tmp_path, text):
-    (tmp_path / "qrels").write_text(text)
-    assert read_qrels(tmp_path / "qrels") == {"q": {"a": 1, "b": 0}}
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("q a 1\nq a\n", "line 2 has 2 columns"),
-        ("q a 1\nq b yes\n", "line 2 has the grade 'yes'"),
-        ("q a 1\nq a 0\n", "line 2 has the grade 0 for passage 'a' and query 'q', which had 1 before"),
-        ("", "has no judgements"),
-    ],
-)
-def test_a_bad_line_of_judgements_is_an_error_with_its_number(tmp_path, text, problem):
-    (tmp_path / "qrels").write_text(text)
-    with pytest.raises(ValueError, match=problem):
-        read_qrels(tmp_path / "qrels")
-
-
-# BM25
-
-PETS = [
-    Passage("b", "Cats purr when they are happy."),
-    Passage("a", "Cats purr when they are happy."),
-    Passage("c", "Rust is a systems programming language."),
-]
-
-
-def test_bm25_finds_by_stems_and_ignores_stop_words():
-    bm25 = BM25.build(PETS)
-    ((best, _), *rest) = bm25.search_many(["the happiness of a purring cat is"], k=1)[0]
-    assert best == "a"  # equal to b, and first by id
-    assert not rest
-    assert bm25.search_many(["is the", "zebra", "languages"]) == [[], [], bm25.search_many(["language"])[0]]
-
-
-def test_bm25_of_one_word_is_the_formula():
-    """idf = ln(1 + (3 - 1 + .5) / (1 + .5)) = .98083; all passages have 4 stems, so the rest is 1 / (1 + .9)."""
-    ((_, score),) = BM25.build(PETS).search_many(["rust"])[0]
-    assert score == pytest.approx(0.98083 / 1.9, abs=1e-5)
-
-
-def test_bm25_saved_and_loaded_finds_the_same(tmp_path):
-    bm25 = BM25.build(PETS)
-    bm25.save(tmp_path / "bm25")
-    assert BM25.load(tmp_path / "bm25").search_many(["cats", "rust"]) == bm25.search_many(["cats", "rust"])
-    with pytest.raises(FileExistsError, match="already"):
-        bm25.save(tmp_path / "bm25")
-    with pytest.raises(FileNotFoundError):
-        BM25.load(tmp_path / "nowhere")
-
-
-def test_bm25_refuses_what_it_cannot_count():
-    for passages in ([], [Passage("a", "the of")], [Passage("a", "cat"), Passage("a", "dog")]):
-        with pytest.raises(ValueError):
-            BM25.build(passages)
-    with pytest.raises(ValueError, match="k1=-1"):
-        BM25.build(PETS, k1=-1)
-    with pytest.raises(TypeError, match="list of strings"):
-        BM25.build(PETS).search_many("cats")
-    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
-        BM25.build(PETS).search_many(["cats"], k=0)
-
-
-@pytest.mark.parametrize("module", ["bm25s", "Stemmer"])
-def test_bm25_without_its_packages_names_the_pip_line(monkeypatch, module):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtraError, match="pip install bm25s PyStemmer"):
-        BM25.build(PETS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,94 +12,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders.encoders import write_stanford, write_untrained
-from safetensors.torch import load_file, save_file
+from builders.encoders import write_stanford
+from builders.training import EXAMPLES, TINY, accuracy, assert_same_weights, entries, losses, weights
 
-from colbert_core import Encoder, MissingExtraError, Reranker
+from colbert_core import Encoder, MissingExtraError
 from colbert_core.train import PRESETS, ColBERT, Example, Examples, TrainConfig, configured, prepare, train
-from colbert_core.train.folder import RunFolder, locked
-from colbert_core.train.presets import chosen_loss, plan
-from colbert_core.types import Passage
 
 pytest.importorskip("accelerate")
-
-SOUNDS = {"cat": "purr", "dog": "bark", "rust": "language", "mat": "sat"}
-ENDS = ("and", "or", "of")
-
-
-def others(sound, first):
-    """The other sounds, another one first for each number."""
-    found = [other for other in SOUNDS.values() if other != sound]
-    return found[first:] + found[:first]
-
-
-EXAMPLES = [
-    Example(
-        f"what sound does {article} {animal} {verb}", f"{sound} {end}", tuple(f"{other} {end}" for other in others(sound, i))
-    )
-    for animal, sound in SOUNDS.items()
-    for article in ("a", "the")
-    for verb in ("make", "happy")
-    for i, end in enumerate(ENDS)
-]
-TINY = {"query_length": 10, "passage_length": 12, "dim": 16, "batch_size": 8, "epochs": 100, "learning_rate": 3e-3}
-
-
-def write_base(folder, *, dropout=0.1):
-    """A random encoder, its weights small enough to learn from."""
-    write_untrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    (folder / "config.json").write_text(json.dumps(config))
-    tensors = load_file(folder / "model.safetensors")
-    tensors = {name: tensor / 3 if tensor.ndim == 2 else tensor for name, tensor in tensors.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    """Two threads may add in another order; and what ``set_num_threads`` was told, every new encoder tells torch again."""
-    before = torch.get_num_threads()
-    monkeypatch.setattr("colbert_core.threads._chosen", 1)
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return write_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def base_without_dropout(tmp_path_factory):
-    return write_base(tmp_path_factory.mktemp("base"), dropout=0.0)
-
-
-def entries(run):
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-
-
-def losses(run):
-    return [entry["loss"] for entry in entries(run) if "loss" in entry]
-
-
-def weights(model):
-    return load_file(model / "model.safetensors")
-
-
-def assert_same_weights(first, second):
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def accuracy(encoder):
-    """How often the right sound is first."""
-    reranker = Reranker(encoder)
-    passages = [Passage(sound, f"{sound} and") for sound in SOUNDS.values()]
-    firsts = {animal: reranker.rank(f"what sound does a {animal} make", passages, top_n=1) for animal in SOUNDS}
-    return float(np.mean([hits[0].passage.id == SOUNDS[animal] for animal, hits in firsts.items()]))
 
 
 @pytest.mark.parametrize("preset", ["colbertv1", "colbertv2"])
@@ -166,39 +84,6 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(base, tmp_path):
     assert_same_weights(weights(result.model), weights(whole.model))
 
 
-def test_a_finished_run_is_returned_as_it_is(base, tmp_path):
-    first = train(EXAMPLES, base, out=tmp_path / "run", steps=2, **TINY)
-    before = (first.model / "model.safetensors").stat().st_mtime_ns
-    assert train(EXAMPLES, base, out=tmp_path / "run", steps=2, **TINY) == first
-    assert (first.model / "model.safetensors").stat().st_mtime_ns == before
-
-
-def test_another_run_in_the_same_folder_is_an_error_that_names_both_values(base, tmp_path):
-    train(EXAMPLES, base, out=tmp_path / "run", steps=2, **TINY)
-    with pytest.raises(ValueError, match=r"holds another run \(.*learning_rate: 0.003 there, 0.002 here"):
-        train(EXAMPLES, base, out=tmp_path / "run", steps=2, **TINY | {"learning_rate": 2e-3})
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.txt").write_text("x")
-    with pytest.raises(FileExistsError, match=r"holds thesis.txt and no run"):
-        train(EXAMPLES, base, out=tmp_path / "other", steps=2, **TINY)
-    assert [file.name for file in (tmp_path / "other").iterdir()] == ["thesis.txt"]
-
-
-def test_one_run_at_a_time_is_at_work_in_a_folder(base, tmp_path):
-    arguments = {"out": tmp_path / "run", "steps": 2, **TINY}
-
-    def tried(encoder):
-        with pytest.raises(BlockingIOError), locked(tmp_path / "run"):
-            pass
-        return 0.0
-
-    with locked(tmp_path / "run"), pytest.raises(BlockingIOError, match=r"Another run is at work in .*run; wait for its end"):
-        train(EXAMPLES, base, **arguments)
-    result = train(EXAMPLES, base, evaluate=tried, **arguments)
-    assert len(losses(tmp_path / "run")) == 2
-    assert train(EXAMPLES, base, **arguments) == result
-
-
 def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(base, tmp_path):
     arguments = {"out": tmp_path / "run", "steps": 6, "checkpoint_every": 3, **TINY}
 
@@ -222,18 +107,6 @@ def test_what_an_evaluation_draws_at_random_changes_no_loss(base, tmp_path):
     train(EXAMPLES, base, out=with_it, evaluate=drawing, **settings)
     train(EXAMPLES, base, out=without, **settings)
     assert losses(with_it) == losses(without)
-
-
-def test_the_last_two_checkpoints_and_the_best_stay_and_the_best_is_the_result(base, tmp_path):
-    values = iter([0.1, 0.9, 0.3, 0.2, 0.4])
-    result = train(
-        EXAMPLES, base, out=tmp_path / "run", steps=5, checkpoint_every=1, evaluate=lambda encoder: next(values), **TINY
-    )
-    assert sorted(folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-2", "step-4", "step-5"]
-    assert (result.step, result.last_step) == (2, 5)
-    assert result.evaluations == ((1, 0.1), (2, 0.9), (3, 0.3), (4, 0.2), (5, 0.4))
-    best = weights(tmp_path / "run" / "checkpoints" / "step-2")
-    assert torch.equal(weights(result.model)["linear.weight"], best["head.layers.0.weight"])
 
 
 def test_a_run_stops_when_patience_is_at_an_end(base, tmp_path):
@@ -313,27 +186,6 @@ def test_a_gradient_that_is_not_finite_stops_too(base, tmp_path, monkeypatch):
         train(EXAMPLES, base, out=tmp_path / "run", steps=2, **TINY)
 
 
-def test_a_full_disk_is_an_error_and_the_checkpoint_before_stays(base, tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    calls = []
-
-    def evaluate(encoder):
-        calls.append(encoder)
-        if len(calls) == 2:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # no file may be larger, as on a disk that is full
-        return 0.0
-
-    arguments = {"out": tmp_path / "run", "steps": 20, "checkpoint_every": 2, "evaluate": evaluate, **TINY}
-    try:
-        with pytest.raises(OSError, match=r"The checkpoint of step 6 .* could not be written .*The checkpoint of step 4 stays"):
-            train(EXAMPLES, base, **arguments)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    kept = sorted(folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir())
-    assert kept == ["step-2", "step-4"]
-    assert train(EXAMPLES, base, **arguments).last_step == 20
-
-
 def test_distillation_learns_the_order_of_a_teacher(base_without_dropout, tmp_path):
     scored = [replace(example, scores=(8.0, *(0.0 for _ in example.negatives))) for example in EXAMPLES]
     train(scored, base_without_dropout, out=tmp_path / "run", steps=80, **TINY)
@@ -365,12 +217,6 @@ def test_a_training_that_cannot_learn_is_an_error_that_names_the_setting(base, t
         train([*EXAMPLES, Example("what", "purr")], base, out=tmp_path / "run", steps=1, **TINY | settings)
 
 
-def test_the_losses_that_can_learn_are_let_through():
-    for config in (TrainConfig(negatives=0), TrainConfig(batch_size=1), TrainConfig(loss="pairwise", batch_size=1)):
-        assert chosen_loss(config, scored=False)
-    assert chosen_loss(TrainConfig(negatives=0), scored=True)
-
-
 def test_examples_prepared_for_another_model_are_an_error(base, tmp_path):
     other = ColBERT.from_pretrained(write_stanford(tmp_path / "other"), TrainConfig(query_length=10, passage_length=12))
     data = prepare(EXAMPLES, other, tmp_path / "data")
@@ -385,42 +231,6 @@ def test_prepared_examples_train_as_those_given(base, tmp_path):
     train(iter(EXAMPLES), base, out=tmp_path / "b", steps=2, **TINY)
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
     assert not (tmp_path / "a" / "data").exists()
-
-
-def test_settings_are_checked_and_presets_are_those_of_the_papers():
-    v1, v2 = PRESETS["colbertv1"], PRESETS["colbertv2"]
-    assert (v1.loss, v1.similarity, v1.query_length, v1.passage_length, v1.learning_rate) == ("pairwise", "l2", 32, 180, 3e-6)
-    assert (v1.batch_size, v1.steps, v1.seed, v1.checkpoint_every, v1.warmup_steps) == (32, 400_000, 12345, 4000, 0)
-    assert (v2.similarity, v2.negatives, v2.learning_rate, v2.warmup_steps, v2.clip) == ("cosine", 63, 1e-5, 20_000, 2.0)
-    with pytest.raises(ValueError, match="preset must be one of colbertv1, colbertv2, got 'v3'"):
-        configured("v3", {})
-    with pytest.raises(TypeError, match="There is no setting 'lr' of training; it has accumulation, batch_size"):
-        configured("colbertv1", {"lr": 1e-5})
-    for setting, value in {
-        "loss": "triplet", "similarity": "dot", "batch_size": 0, "steps": 2.5, "learning_rate": -1, "clip": math.inf,
-        "schedule": "step", "precision": "int8", "weight_decay": 1, "vector_noise": -0.1, "seed": -1, "patience": 0, "negatives": True,
-        "head_learning_rate": 0,
-    }.items():  # fmt: skip
-        with pytest.raises(ValueError, match=f"{setting} must be .*{value!r}"):
-            configured("colbertv1", {setting: value})
-
-
-def test_a_short_run_has_less_warm_up_and_more_checkpoints():
-    v2 = PRESETS["colbertv2"]
-    long = plan(v2, 10**9)
-    assert (long.steps, long.warmup_steps, long.checkpoint_every) == (400_000, 20_000, 4000)
-    epoch = plan(v2, 32_000)
-    assert (epoch.steps, epoch.warmup_steps, epoch.checkpoint_every) == (1000, 100, 100)
-    few = plan(v2, 10)
-    assert (few.steps, few.warmup_steps, few.checkpoint_every) == (1, 0, 1)
-    assert plan(v2, 32_000, n_processes=4).steps == 250
-    assert plan(replace(v2, epochs=2, accumulation=4), 32_000).steps == 500
-
-
-def test_the_loss_follows_the_examples():
-    assert chosen_loss(TrainConfig(), scored=True) == "distillation+in-batch"
-    assert chosen_loss(TrainConfig(), scored=False) == "in-batch"
-    assert chosen_loss(PRESETS["colbertv1"], scored=True) == "pairwise"
 
 
 def test_the_learning_rate_warms_up_and_falls(base, tmp_path):
@@ -457,12 +267,6 @@ def test_without_accelerate_the_error_names_the_pip_line(base, tmp_path, monkeyp
 def test_a_tracker_that_is_not_installed_is_an_error_with_the_pip_line(base, tmp_path):
     with pytest.raises(MissingExtraError, match=r"The tracker 'wandb' is not installed: pip install wandb"):
         train(EXAMPLES, base, out=tmp_path / "run", trackers=("wandb",), **TINY)
-
-
-def test_a_line_of_the_log_that_was_cut_short_is_passed_over(tmp_path):
-    folder = RunFolder(tmp_path, is_main=True)
-    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    assert (folder.result().last_step, folder.result().loss) == (1, 2.0)
 
 
 def test_mining_and_training_do_not_know_each_other_that_way_round():

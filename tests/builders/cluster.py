@@ -1,0 +1,75 @@
+"""Passages, an encoder that dies, and builds of sharded indexes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+from builders.encoders import WORDS, WordEncoder
+from colbert_core import Passage
+from colbert_core.cluster import build
+
+QUERIES = ["the cat sat on a mat", "happy pets purr", "what sound does rust make", "dogs bark or"]
+
+
+class Fatal(WordEncoder):
+    """Ends its own process, or fails, at some of its calls, counted over all processes by the files in ``folder``.
+
+    What an index keeps of its encoder, the vectors of a known text, does not count.
+    """
+
+    def __init__(self, folder, *, at, fail=False, seconds=0.0):
+        super().__init__()
+        self.folder, self.at, self.fail, self.seconds = Path(folder), at, fail, seconds
+
+    def encode_passages(self, texts, *, progress=None):
+        time.sleep(self.seconds)
+        if not (len(texts) == 1 and texts[0].startswith("The same words")):
+            number = len(list(self.folder.iterdir()))
+            (self.folder / f"{number}").touch()
+            if number in self.at:
+                if self.fail:
+                    raise RuntimeError("the model is on fire")
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode_passages(texts, progress=progress)
+
+
+def passages_of(n, seed=0):
+    chosen = random.Random(seed)
+    return [
+        Passage(f"id{i}", " ".join(chosen.choice(WORDS) for _ in range(chosen.randint(3, 14))), {"year": 2000 + i % 7})
+        for i in range(n)
+    ]
+
+
+PASSAGES = passages_of(240)
+
+
+def as_record(passage):
+    return {"id": passage.id, "text": passage.text, "metadata": passage.metadata}
+
+
+def build_here(source, out, *, encoder=None, progress=False, **options):
+    return out, build(source, out, encoder=encoder or WordEncoder(), progress=progress, **options)
+
+
+def checksums(folder):
+    """What the segments and codecs of all shards are made of."""
+    files = {}
+    for shard in sorted(Path(folder).glob("shard-*")):
+        with contextlib.closing(sqlite3.connect(shard / "index.sqlite")) as connection:
+            files[shard.name] = connection.execute("SELECT kind, position, sha256 FROM files ORDER BY name").fetchall()
+    return files
+
+
+def node_killed(cluster):
+    """SIGKILL of everything that a node is: a machine that loses its power."""
+    node = [node for node in cluster.list_all_nodes() if node is not cluster.head_node][-1]
+    (raylet,) = node.all_processes["raylet"]
+    os.kill(raylet.process.pid, signal.SIGKILL)
+    cluster.remove_node(node, allow_graceful=False)

@@ -1,0 +1,55 @@
+"""A Ray cluster of three nodes on this machine, and indexes built on it."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import ray
+from builders import cluster as cluster_builders
+from builders import encoders
+from builders.cluster import PASSAGES, as_record, build_here
+
+
+@pytest.fixture(scope="package")
+def source(tmp_path_factory):
+    """Three files, with the passages in order."""
+    folder = tmp_path_factory.mktemp("source")
+    for number, name in enumerate(["a.jsonl", "deep/b.jsonl"]):
+        (folder / name).parent.mkdir(exist_ok=True)
+        passages = PASSAGES[80 * number : 80 * number + 80]
+        (folder / name).write_text("".join(f"{json.dumps(as_record(passage))}\n" for passage in passages))
+    table = pyarrow.table({"id": [p.id for p in PASSAGES[160:]], "text": [p.text for p in PASSAGES[160:]]})
+    years = pyarrow.array([p.metadata["year"] for p in PASSAGES[160:]])
+    pyarrow.parquet.write_table(table.append_column("year", years), folder / "z.parquet")
+    return folder
+
+
+@pytest.fixture(scope="package")
+def nodes_of(tmp_path_factory):
+    """A cluster of three nodes with one core each."""
+    from ray.cluster_utils import Cluster
+
+    ray.cloudpickle.register_pickle_by_value(encoders)
+    ray.cloudpickle.register_pickle_by_value(cluster_builders)
+    quick = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 5}
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": quick, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(2):
+        cluster.add_node(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    cluster.wait_for_nodes()
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+    ray.cloudpickle.unregister_pickle_by_value(encoders)
+    ray.cloudpickle.unregister_pickle_by_value(cluster_builders)
+
+
+@pytest.fixture(scope="package")
+def built(nodes_of, source, tmp_path_factory):
+    """The same passages in 1, 2 and 5 shards."""
+    folder = tmp_path_factory.mktemp("built")
+    return {shards: build_here(source, folder / str(shards), shards=shards, workers=min(shards, 2))[0] for shards in (1, 2, 5)}

@@ -1,0 +1,53 @@
+"""The kernels of compression, by hand and against their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+from builders.kernels import OF_ANY, OF_EITHER, Plain, both_instruction_sets, each_of, floats, ints, worlds
+from hypothesis import given, settings
+
+from colbert_core.kernels import building
+
+
+@both_instruction_sets
+def test_the_nearest_row_by_hand(isa):
+    rows = np.full((8, 16), 128, np.uint8)
+    rows[:, :2] = [[228, 128], [128, 228], [228, 128], [128, 28], [0, 0], [0, 0], [0, 0], [0, 0]]
+    nearest = np.empty(4, np.int32)
+    building.nearest_rows(isa, floats([1, 0], [0, -1e-9], [-3, -3], [0, 0]), rows, nearest)
+    assert nearest.tolist() == [0, 4, 4, 0]  # row 4 has -128, row 3 has -100; the lowest of equals
+
+
+def test_residuals_by_hand():
+    packed = np.zeros((1, 2), np.uint8)
+    vectors, centroids = floats([1.5, 1.25, 2.5, 0.75, 0.5]), floats([9] * 5, [1] * 5)
+    building.pack_residuals(vectors, ints(1), centroids, floats(-0.4, -0.2, 0, 1), 2, packed)
+    # Cuts -.3, -.1 and .5; rests .5, which is not above .5, .25, 1.5, -.25 and -.5.
+    assert packed.tolist() == [[2 | 3 << 2 | 0 << 4, 2 | 1 << 2]]
+
+
+def test_sums_and_lengths_by_hand():
+    sums, counts = np.ones((3, 2), np.float32), np.zeros(3, np.int64)
+    building.add_up(floats([1, 2], [3, 4], [5, 6]), ints(2, 0, 2), sums, counts)
+    assert (sums.tolist(), counts.tolist()) == ([[4, 5], [1, 1], [7, 9]], [1, 0, 2])
+    lengths = np.empty(3, np.uint16)
+    centroids = floats([0.5, -0.5], [2, 2], [1.5, -0.5])
+    residuals = np.array([[0b10], [0b00], [0b11]], np.uint8)
+    building.measure(np.array([0, 1, 2], np.uint16), residuals, centroids, floats(-0.5, 0.5), 1, lengths)
+    # Vectors (0, 0), (1.5, 1.5) and (2, 0).
+    assert lengths.tolist() == [65535, round(32768 / 4.5**0.5), 16384]
+
+
+@both_instruction_sets
+@each_of(building, OF_EITHER)
+@given(world=worlds)
+@settings(max_examples=40)
+def test_a_kernel_of_either_instruction_set_is_its_definition(check, isa, world):
+    check(isa, world, Plain())
+
+
+@each_of(building, OF_ANY)
+@given(world=worlds)
+@settings(max_examples=40)
+def test_a_kernel_is_its_definition(check, world):
+    check(None, world, Plain())

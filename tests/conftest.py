@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from builders.encoders import WordEncoder, write_stanford, write_untrained
 from hypothesis import settings
 
-from colbert_core import Encoder
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builders.encoders import WordEncoder
+
+    from colbert_core import Encoder
+
+# Workers share the cores, so the PyTorch of each has one thread, and so have the processes it starts. This counts only before
+# PyTorch is imported. The fixtures import it, since the process that hands out the tests needs none.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+pytest.register_assert_rewrite("builders")  # their assertions say what differs as well
 
 settings.register_profile("tests", deadline=None)  # a busy machine is no failure
 settings.load_profile("tests")
@@ -19,32 +30,44 @@ settings.load_profile("tests")
 
 @pytest.fixture(scope="session")
 def stanford_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from builders.encoders import write_stanford
+
     return write_stanford(tmp_path_factory.mktemp("stanford"))
 
 
 @pytest.fixture(scope="session")
 def untrained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from builders.encoders import write_untrained
+
     return write_untrained(tmp_path_factory.mktemp("untrained"))
 
 
 @pytest.fixture(scope="session")
 def stanford(stanford_folder: Path) -> Encoder:
+    from colbert_core import Encoder
+
     return Encoder.from_pretrained(str(stanford_folder), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="session")
 def untrained(untrained_folder: Path) -> Encoder:
+    from colbert_core import Encoder
+
     return Encoder.from_pretrained(str(untrained_folder), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="session")
 def default_encoder() -> Encoder:
     """The model in the box."""
+    from colbert_core import Encoder
+
     return Encoder.from_pretrained(device="cpu")
 
 
 @pytest.fixture
 def words() -> WordEncoder:
+    from builders.encoders import WordEncoder
+
     return WordEncoder()
 
 
@@ -98,3 +121,30 @@ def interrupt_at():
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=20, help="how often test_crash.py kills a writer at random (default: 20)")
+
+
+# The longest first, so that no worker is left with one of them when the others have nothing to do any more.
+LONGEST = ("cluster/", "test_notebooks.py", "train/", "kernels/")
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        path = item.nodeid.removeprefix("tests/")
+        return next((number for number, prefix in enumerate(LONGEST) if path.startswith(prefix)), len(LONGEST))
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Hand out files, but all tests of the cluster to one worker: they share one, and two would be too much for two cores."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "tests/cluster" if file.startswith("tests/cluster/") else file
+
+    return Scheduling(config, log)

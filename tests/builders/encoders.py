@@ -41,11 +41,7 @@ WORDS = [
     "and",
     "or",
 ]
-
-
 SPECIAL = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
-
 VOCABULARY = [
     *SPECIAL,
     *string.punctuation,

@@ -10,8 +10,6 @@ import torch
 from builders.vectors import clustered
 
 DOCLENS = [[4, 9, 1, 6], [3, 0, 8]]  # two chunks; a passage without tokens is how they delete one
-
-
 TEXTS = [f"text number {n}" for n in range(7)]
 
 

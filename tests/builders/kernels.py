@@ -99,15 +99,15 @@ class Guarded:
 
     def given(self, array):
         array = np.asarray(array)
-        mine, protect = self._make(array.shape, array.dtype)
-        mine[...] = array
+        copy, protect = self._make(array.shape, array.dtype)
+        copy[...] = array
         protect(mmap.PROT_READ)
-        return mine
+        return copy
 
     def room(self, shape, dtype, value=None):
-        mine, _ = self._make(shape, np.dtype(dtype))
-        mine[...] = 77 if value is None else value
-        return mine
+        array, _ = self._make(shape, np.dtype(dtype))
+        array[...] = 77 if value is None else value
+        return array
 
     def _make(self, shape, dtype):
         page, n_bytes = mmap.PAGESIZE, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -138,9 +138,9 @@ class World:
         lengths = rng.integers(1, longest + 1, size=n_windows)
         self.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self.n_windows, self.n_tokens, self.longest = n_windows, int(self.offsets[-1]), longest
-        self.some = np.flatnonzero(rng.random(n_windows) < share).astype(np.int32)
+        self.chosen = np.flatnonzero(rng.random(n_windows) < share).astype(np.int32)
         any_order = rng.integers(n_windows, size=rng.integers(0, 9)) if n_windows else []
-        self.windows = np.concatenate([self.some, any_order, [n_windows - 1] * bool(n_windows)]).astype(np.int32)
+        self.windows = np.concatenate([self.chosen, any_order, [n_windows - 1] * bool(n_windows)]).astype(np.int32)
         self.codes = rng.integers(n_centroids, size=self.n_tokens).astype(np.uint32 if wide_codes else np.uint16)
         self.levels = np.sort(rng.standard_normal(2**nbits) * 0.3 / dim**0.5).astype(np.float32)
         self.residual_numbers = rng.integers(2**nbits, size=(self.n_tokens, dim), dtype=np.uint8)
@@ -227,47 +227,47 @@ def check_nearest_cells(isa, world, memory):
     cells, cosines = memory.room((BLOCK, nprobe), np.int32), memory.room((BLOCK, nprobe), np.int16)
     scoring.nearest_cells(memory.given(shorts), 1, first, last, n_q, cells, cosines)
     for q in range(BLOCK):
-        mine = shorts[1, first:last, q].astype(int)
-        order = [int(cell) for cell in np.argsort(-mine, kind="stable") if mine[cell] != NOWHERE][:nprobe] * (q < n_q)
+        of_query = shorts[1, first:last, q].astype(int)
+        order = [int(cell) for cell in np.argsort(-of_query, kind="stable") if of_query[cell] != NOWHERE][:nprobe] * (q < n_q)
         missing = nprobe - len(order)
         assert cells[q].tolist() == [first + cell for cell in order] + [-1] * missing
-        assert cosines[q].tolist() == [mine[cell] for cell in order] + [NOWHERE] * missing
+        assert cosines[q].tolist() == [of_query[cell] for cell in order] + [NOWHERE] * missing
 
 
 def check_listed_windows(isa, world, memory):
     cells = world.rng.integers(-1, world.n_centroids, size=world.rng.integers(0, 12)).astype(np.int32)
-    marked, found = memory.room(world.n_windows, np.uint8, 0), memory.room(world.n_windows + 1, np.int32)
+    marked, windows = memory.room(world.n_windows, np.uint8, 0), memory.room(world.n_windows + 1, np.int32)
     count = scoring.listed_windows(
         memory.given(cells),
         memory.given(world.list_offsets),
         memory.given(world.list_windows),
         memory.given(world.live),
         marked,
-        found,
+        windows,
     )
     listed = {int(window) for cell in cells if cell >= 0 for window in world.lists[cell]}
-    assert found[:count].tolist() == sorted(window for window in listed if world.live[window])
+    assert windows[:count].tolist() == sorted(window for window in listed if world.live[window])
     assert not marked.any()
 
 
 def check_passages_of(isa, world, memory):
-    n = len(world.some)
+    n = len(world.chosen)
     scores = world.rng.integers(0, 50, size=n).astype(np.int32)
-    firsts, heights = memory.room(n, np.int32), memory.room(n, np.int32)
-    count = scoring.passages_of(memory.given(world.some), memory.given(world.passages), memory.given(scores), firsts, heights)
-    mine = world.passages[world.some]
-    passages = sorted(set(mine.tolist()))
-    assert firsts[:count].tolist() == [world.some[mine == passage].min() for passage in passages]
-    assert heights[:count].tolist() == [scores[mine == passage].max() for passage in passages]
+    firsts, best = memory.room(n, np.int32), memory.room(n, np.int32)
+    count = scoring.passages_of(memory.given(world.chosen), memory.given(world.passages), memory.given(scores), firsts, best)
+    owners = world.passages[world.chosen]
+    passages = sorted(set(owners.tolist()))
+    assert firsts[:count].tolist() == [world.chosen[owners == passage].min() for passage in passages]
+    assert best[:count].tolist() == [scores[owners == passage].max() for passage in passages]
 
 
 def check_windows_of(isa, world, memory):
-    by_passage = dict(zip(world.passages[world.some].tolist(), world.some.tolist(), strict=True))
+    by_passage = dict(zip(world.passages[world.chosen].tolist(), world.chosen.tolist(), strict=True))
     firsts = np.array(sorted(by_passage.values()), np.int32)
-    found = memory.room(world.n_windows + 1, np.int32)
-    count = scoring.windows_of(memory.given(firsts), memory.given(world.passages), memory.given(world.live), found)
+    windows = memory.room(world.n_windows + 1, np.int32)
+    count = scoring.windows_of(memory.given(firsts), memory.given(world.passages), memory.given(world.live), windows)
     wanted = np.isin(world.passages, list(by_passage)) & (world.live == 1)
-    assert found[:count].tolist() == np.flatnonzero(wanted).tolist()
+    assert windows[:count].tolist() == np.flatnonzero(wanted).tolist()
 
 
 def check_accumulate(isa, world, memory):
@@ -304,12 +304,12 @@ def check_best_of(isa, world, memory):
     m = world.n_windows + 1
     scores = world.rng.integers(0, world.rng.choice([1, 4, 1000]), size=m).astype(np.int32)
     n = int(world.rng.integers(1, m + 1))
-    most = int(world.rng.integers(n, m + 1))
+    limit = int(world.rng.integers(n, m + 1))
     chosen, counts = memory.room(m, np.int32), memory.room(int(scores.max()) + 1, np.int32)
-    count = scoring.best_of(memory.given(scores), n, most, chosen, counts)
+    count = scoring.best_of(memory.given(scores), n, limit, chosen, counts)
     bar = np.sort(scores)[-n]
     above, equal = np.flatnonzero(scores > bar), np.flatnonzero(scores == bar)
-    assert chosen[:count].tolist() == sorted([*above, *equal[: most - len(above)]])
+    assert chosen[:count].tolist() == sorted([*above, *equal[: limit - len(above)]])
 
 
 def residual_arguments(world, memory):

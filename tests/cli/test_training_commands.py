@@ -64,8 +64,8 @@ def test_mine_train_encode_index_search_and_evaluate_step_by_step(run, collectio
     assert str(model) in trained
     assert "60 passages" in colbert("encode", collection, "--model", model, "--out", tmp_path / "vectors")
     colbert("ivfpq", "build", tmp_path / "vectors", "--out", tmp_path / "ivfpq")
-    found = colbert("ivfpq", "search", tmp_path / "ivfpq", collection, "--split", "test", "--out", tmp_path / "ivfpq.trec")
-    assert found.startswith("8 queries")
+    printed = colbert("ivfpq", "search", tmp_path / "ivfpq", collection, "--split", "test", "--out", tmp_path / "ivfpq.trec")
+    assert printed.startswith("8 queries")
     scored = {
         name: json.loads(colbert("evaluate", collection, *options, "--json"))
         for name, options in {

@@ -49,8 +49,8 @@ def test_files_may_lie_in_an_object_storage_and_vectors_be_kept_as_they_are(node
     assert not Layout(out).codec.exists()
     with ShardedIndex.open(out, WordEncoder()) as index, Index.create(None, WordEncoder()) as one:
         one.add(PASSAGES)
-        found = index.search(QUERIES[0], 20)
-        assert [hit.passage.id for hit in found] == [hit.passage.id for hit in one.search(QUERIES[0], 20)]
+        hits = index.search(QUERIES[0], 20)
+        assert [hit.passage.id for hit in hits] == [hit.passage.id for hit in one.search(QUERIES[0], 20)]
         assert index.stats().nbits is None
 
 

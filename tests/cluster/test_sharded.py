@@ -90,9 +90,9 @@ def test_exact_searches_find_what_one_index_with_the_same_codec_finds(built, sou
         same()
         assert "new" in index
         assert "id1" not in index
-        mine, whole = index.stats(), one.stats()
+        sharded, whole = index.stats(), one.stats()
         for name in ("passages", "windows", "tokens", "dim", "nbits", "centroids", "encoder"):
-            assert getattr(mine, name) == getattr(whole, name)
+            assert getattr(sharded, name) == getattr(whole, name)
 
 
 def test_a_pruned_search_finds_at_least_what_that_of_one_index_finds(built, source, served, tmp_path):
@@ -102,8 +102,8 @@ def test_a_pruned_search_finds_at_least_what_that_of_one_index_finds(built, sour
         best = [{hit.passage.id for hit in hits} for hits in one.search_many(queries, exact=True)]
 
         def recall(index, **options):
-            found = index.search_many(queries, **options)
-            return np.mean([len({hit.passage.id for hit in hits} & some) / 10 for hits, some in zip(found, best, strict=True)])
+            results = index.search_many(queries, **options)
+            return np.mean([len({hit.passage.id for hit in hits} & ids) / 10 for hits, ids in zip(results, best, strict=True)])
 
         assert recall(one, config=config) <= recall(served, config=config) < 1
         assert recall(one) <= recall(served)
@@ -172,10 +172,10 @@ def test_a_shard_that_stays_down_is_an_error_or_said_to_be_missing(built, caplog
         assert index.search(QUERIES[0], 300).missing_shards == ()
         ray.kill(index._replicas.actors[1][0])
         with caplog.at_level(logging.WARNING):
-            found = index.search(QUERIES[0], 300)
-        assert found.missing_shards == (1,)
+            partial_hits = index.search(QUERIES[0], 300)
+        assert partial_hits.missing_shards == (1,)
         assert "shards 1 are down" in caplog.text
-        assert [hit.passage.id for hit in found] == [hit.passage.id for hit in whole if shard_of(hit.passage.id, 2) == 0]
+        assert [hit.passage.id for hit in partial_hits] == [hit.passage.id for hit in whole if shard_of(hit.passage.id, 2) == 0]
         assert [hits.missing_shards for hits in index.search_many(QUERIES[:2])] == [(1,), (1,)]
         assert index.search_mean(QUERIES[:2]).missing_shards == (1,)
         with pytest.raises(ShardUnavailableError):

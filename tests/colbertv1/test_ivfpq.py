@@ -78,8 +78,8 @@ QUERIES = ["the cat sat", "what sound does dogs make", "rust", "happy pets purr 
 def test_looking_at_everything_finds_what_scoring_everything_finds(built, words):
     _, folder = built
     index = opened(folder)
-    found = index.search_many(QUERIES, k=20, nprobe=10, n_neighbours=index.encoded.n_tokens, max_share=1.0)
-    for pairs, query in zip(found, words.encode_queries(QUERIES), strict=True):
+    results = index.search_many(QUERIES, k=20, nprobe=10, n_neighbours=index.encoded.n_tokens, max_share=1.0)
+    for pairs, query in zip(results, words.encode_queries(QUERIES), strict=True):
         expected = brute_force(PASSAGES, words, query, 20)
         assert [score for _, score in pairs] == pytest.approx([score for _, score in expected], abs=1e-4)
         assert {name for name, score in pairs if score > pairs[-1][1] + 1e-4} == {
@@ -121,10 +121,10 @@ def test_no_more_passages_are_scored_exactly_than_their_share(built, monkeypatch
     monkeypatch.setattr(
         EncodedCollection, "score", lambda self, query, rows: scored.append(len(rows)) or score(self, query, rows)
     )
-    found = index.search_many(QUERIES, k=k, nprobe=10, n_neighbours=2000, max_share=max_share)
+    results = index.search_many(QUERIES, k=k, nprobe=10, n_neighbours=2000, max_share=max_share)
     assert len(index) == n
     assert max(scored) == most
-    assert all(len(pairs) <= k for pairs in found)
+    assert all(len(pairs) <= k for pairs in results)
 
 
 def test_the_passages_scored_are_those_of_the_best_approximate_scores(tmp_path, words):

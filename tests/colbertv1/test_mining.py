@@ -35,10 +35,10 @@ def negatives(qrels, search_many, **settings):
 
 
 def test_negatives_come_from_the_window_in_the_order_of_their_ranks():
-    found = negatives({"1": 1}, retriever(50), n_negatives=5, ranks=(10, 20))
-    assert len(set(found)) == 5
-    assert found == sorted(found)
-    assert all(10 <= rank <= 20 for rank in found)
+    drawn = negatives({"1": 1}, retriever(50), n_negatives=5, ranks=(10, 20))
+    assert len(set(drawn)) == 5
+    assert drawn == sorted(drawn)
+    assert all(10 <= rank <= 20 for rank in drawn)
 
 
 def test_all_of_a_window_that_is_just_large_enough_are_taken():
@@ -81,8 +81,8 @@ def test_the_positives_score_is_looked_for_deeper_and_without_it_nothing_is_drop
     assert negatives({"30": 1}, retriever(50, calls=calls), n_negatives=2, ranks=(1, 10), margin=0.95) == [34, 35]
     assert calls == [(1, 10), (1, 20), (1, 40)]
     calls.clear()
-    found = negatives({"none": 1}, retriever(10**6, calls=calls), n_negatives=2, ranks=(1, 2), margin=0.9)
-    assert found == [1, 2]
+    drawn = negatives({"none": 1}, retriever(10**6, calls=calls), n_negatives=2, ranks=(1, 2), margin=0.9)
+    assert drawn == [1, 2]
     assert calls[-1] == (1, 32)
 
 
@@ -146,19 +146,19 @@ def test_the_pieces_of_a_document_are_the_document_and_k_counts_documents(words)
 
 
 def test_texts_are_asked_for_in_large_groups_which_changes_no_example(monkeypatch):
-    asked = []
+    group_sizes = []
 
     def counted(names):
-        asked.append(len(names))
+        group_sizes.append(len(names))
         return texts(names)
 
     queries = {str(number): f"query {number}" for number in range(200)}
     qrels = {name: {"1": 1} for name in queries}
     examples = list(mine(queries, qrels, retriever(50), counted, n_negatives=2, ranks=(5, 9)))
-    assert asked == [6]
+    assert group_sizes == [6]
     monkeypatch.setattr("colbert_core.colbertv1.mining._TEXTS_AT_A_TIME", 300)
     assert list(mine(queries, qrels, retriever(50), counted, n_negatives=2, ranks=(5, 9))) == examples
-    assert asked[1:] == [6, 6]
+    assert group_sizes[1:] == [6, 6]
     assert list(mine({}, {}, retriever(50), counted, n_negatives=2)) == []
 
 

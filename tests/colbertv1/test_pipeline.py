@@ -231,8 +231,8 @@ def test_triples_of_ids_may_begin_with_a_byte_order_mark(tmp_path):
     (tmp_path / "collection.tsv").write_text("0\tcat\n1\tdog\n")
     (tmp_path / "queries.train.tsv").write_text("7\twhat purrs\n")
     (tmp_path / "triples.train.small.tsv").write_bytes(b"\xef\xbb\xbf7\t0\t1\n")
-    found = list(own_triples(open_dataset(tmp_path), tmp_path / "triples.train.small.tsv"))
-    assert found == [Example("what purrs", "cat", ("dog",))]
+    triples = list(own_triples(open_dataset(tmp_path), tmp_path / "triples.train.small.tsv"))
+    assert triples == [Example("what purrs", "cat", ("dog",))]
 
 
 def test_scoring_every_passage_takes_few_queries_at_a_time(finished, monkeypatch):

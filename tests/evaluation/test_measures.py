@@ -41,10 +41,10 @@ GOLDEN = {
 
 @pytest.mark.parametrize("measure", GOLDEN)
 def test_a_measure_has_the_value_worked_out_by_hand(measure):
-    found = evaluate(RUN, QRELS, [measure])
+    evaluation = evaluate(RUN, QRELS, [measure])
     *each, mean = GOLDEN[measure]
-    assert list(found.by_query[measure].values()) == pytest.approx(each, abs=1e-6)
-    assert found.means == {measure: pytest.approx(mean, abs=1e-6)}
+    assert list(evaluation.by_query[measure].values()) == pytest.approx(each, abs=1e-6)
+    assert evaluation.means == {measure: pytest.approx(mean, abs=1e-6)}
 
 
 def test_measures_equal_those_of_trec_eval():
@@ -53,21 +53,21 @@ def test_measures_equal_those_of_trec_eval():
     qrels = {f"q{q}": {f"p{p}": dice.choice([0, 0, 1, 3]) for p in range(20)} | {"p0": 1} for q in range(10)}
     run = {f"q{q}": {f"p{p}": dice.random() for p in dice.sample(range(40), 30)} for q in range(10)}
     theirs = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "recall.5", "success.5", "recip_rank"}).evaluate(run)
-    found = evaluate(run, qrels, ["nDCG@10", "Recall@5", "Success@5", "MRR@1000"]).by_query
+    ours = evaluate(run, qrels, ["nDCG@10", "Recall@5", "Success@5", "MRR@1000"]).by_query
     for name, named in {
         "nDCG@10": "ndcg_cut_10",
         "Recall@5": "recall_5",
         "Success@5": "success_5",
         "MRR@1000": "recip_rank",
     }.items():
-        assert found[name] == pytest.approx({query: values[named] for query, values in theirs.items()})
+        assert ours[name] == pytest.approx({query: values[named] for query, values in theirs.items()})
 
 
 def test_an_evaluation_counts_queries_without_results_and_without_judgements():
-    found = evaluate(RUN, QRELS)
-    assert (found.n_queries, found.n_missing, found.n_unjudged) == (3, 1, 1)
-    assert list(found.means) == ["nDCG@10", "MRR@10", "Recall@100", "Success@5"]
-    assert evaluate({**RUN, "q3": {}}, QRELS) == found  # nothing found is the same as not asked
+    evaluation = evaluate(RUN, QRELS)
+    assert (evaluation.n_queries, evaluation.n_missing, evaluation.n_unjudged) == (3, 1, 1)
+    assert list(evaluation.means) == ["nDCG@10", "MRR@10", "Recall@100", "Success@5"]
+    assert evaluate({**RUN, "q3": {}}, QRELS) == evaluation  # nothing found is the same as not asked
 
 
 def test_equal_scores_are_ranked_from_the_last_id_to_the_first_as_trec_eval_does():
@@ -83,10 +83,10 @@ def test_an_unknown_measure_is_an_error_that_names_the_known(name):
 
 
 def test_names_of_the_same_measure_have_the_same_values():
-    found = evaluate(RUN, QRELS, ["MRR@10", "RR@10", "mrr@10"])
-    assert list(found.means) == ["MRR@10", "RR@10", "mrr@10"]
-    assert list(found.means.values()) == pytest.approx([1 / 3] * 3)
-    assert found.by_query["MRR@10"] == found.by_query["mrr@10"] == {"q1": 0.5, "q2": 0.5, "q3": 0.0}
+    evaluation = evaluate(RUN, QRELS, ["MRR@10", "RR@10", "mrr@10"])
+    assert list(evaluation.means) == ["MRR@10", "RR@10", "mrr@10"]
+    assert list(evaluation.means.values()) == pytest.approx([1 / 3] * 3)
+    assert evaluation.by_query["MRR@10"] == evaluation.by_query["mrr@10"] == {"q1": 0.5, "q2": 0.5, "q3": 0.0}
 
 
 def test_a_run_of_other_queries_is_an_error():
@@ -115,11 +115,11 @@ def test_two_runs_compared_have_the_p_values_worked_out_by_hand():
     """Differences .5, 0 and 1: t = .5 / (.5 / sqrt(3)) = 1.7321, which is p = .2254 with 2 degrees of freedom. Of the 8 ways
     to swap, 4 give a difference as large."""
     better = {"q1": {"a": 1.0}, "q2": {"y": 0.5, "d": 0.4}, "q3": {"e": 1.0}}
-    found = compare(RUN, better, QRELS, "MRR@10")
-    assert (found.mean_a, found.mean_b, found.difference) == pytest.approx((1 / 3, 5 / 6, 1 / 2))
-    assert found.t_test == pytest.approx(0.2254, abs=1e-4)
-    assert found.randomisation == pytest.approx(0.5)
-    assert (found.better, found.worse, found.equal) == (2, 0, 1)
+    comparison = compare(RUN, better, QRELS, "MRR@10")
+    assert (comparison.mean_a, comparison.mean_b, comparison.difference) == pytest.approx((1 / 3, 5 / 6, 1 / 2))
+    assert comparison.t_test == pytest.approx(0.2254, abs=1e-4)
+    assert comparison.randomisation == pytest.approx(0.5)
+    assert (comparison.better, comparison.worse, comparison.equal) == (2, 0, 1)
 
 
 def test_a_comparison_the_other_way_round_has_the_same_p_values():
@@ -130,17 +130,17 @@ def test_a_comparison_the_other_way_round_has_the_same_p_values():
 
 
 def test_a_run_is_no_better_than_itself():
-    found = compare(RUN, RUN, QRELS)
-    assert (found.difference, found.t_test, found.randomisation, found.equal) == (0.0, 1.0, 1.0, 3)
+    comparison = compare(RUN, RUN, QRELS)
+    assert (comparison.difference, comparison.t_test, comparison.randomisation, comparison.equal) == (0.0, 1.0, 1.0, 3)
 
 
 def test_a_difference_that_is_the_same_for_all_queries_is_no_division_by_zero():
     qrels = {f"q{number}": {"a": 1} for number in range(20)}
     worse, better = ({query: dict(scores) for query in qrels} for scores in ({"x": 1.0, "a": 0.5}, {"a": 1.0}))
-    found = compare(worse, better, qrels, "MRR@10")
-    assert found.t_test == 0.0
-    assert found.randomisation < 0.001
-    assert found == compare(worse, better, qrels, "MRR@10")  # the same random signs
+    comparison = compare(worse, better, qrels, "MRR@10")
+    assert comparison.t_test == 0.0
+    assert comparison.randomisation < 0.001
+    assert comparison == compare(worse, better, qrels, "MRR@10")  # the same random signs
 
 
 def test_one_query_cannot_be_compared():
@@ -189,15 +189,15 @@ def test_a_run_of_an_index_has_its_scores_and_its_latency(index, exact):
 
 
 def test_a_run_of_any_engine_gets_its_settings(words):
-    asked = []
+    calls = []
 
     def search_many(queries, k, **settings):
-        asked.append((list(queries), k, settings))
+        calls.append((list(queries), k, settings))
         return [[("a", 1.0)] for _ in queries]
 
     timed = run_of(search_engine(SimpleNamespace(search_many=search_many), 7, nprobe=3), QUERIES, progress=False)
     assert timed.run == {"q1": {"a": 1.0}, "q2": {"a": 1.0}}
-    assert asked[-1] == (["rust language"], 7, {"nprobe": 3})
+    assert calls[-1] == (["rust language"], 7, {"nprobe": 3})
 
 
 def test_a_run_without_queries_or_with_a_passage_twice_is_an_error():

@@ -150,16 +150,19 @@ def test_processes_may_compile_at_once(tmp_path):
 
 
 def all_kernels():
-    found = {
-        name: each for module in (scoring, building) for name, each in vars(module).items() if hasattr(each, "targetoptions")
+    compiled = {
+        name: function
+        for module in (scoring, building)
+        for name, function in vars(module).items()
+        if hasattr(function, "targetoptions")
     }
-    return {name: each for name, each in found.items() if type(each._cache).__name__ == "_KernelCache"}
+    return {name: function for name, function in compiled.items() if type(function._cache).__name__ == "_KernelCache"}
 
 
 def test_every_kernel_is_tested_and_runs_without_the_gil():
-    found = all_kernels()
-    assert set(found) == {kernel_of(check) for check in OF_EITHER + OF_ANY}
-    assert all(kernel.targetoptions["nogil"] for kernel in found.values())
+    by_name = all_kernels()
+    assert set(by_name) == {kernel_of(check) for check in OF_EITHER + OF_ANY}
+    assert all(kernel.targetoptions["nogil"] for kernel in by_name.values())
 
 
 def test_python_goes_on_while_a_kernel_runs():

@@ -53,8 +53,8 @@ def test_what_kernels_read_is_made_by_the_definitions(n, dim, n_q, multiple, see
     assert np.abs((rows.rows[:n, :dim] - 128.0) * rows.scale - vectors).max() <= rows.scale * 0.501
     assert rows.rows[n:].tolist() == [rows.rows[n - 1].tolist()] * (len(rows.rows) - n)
     blocks, (_, bytes_, scales, starts) = QueryBlocks.of(query, width), query_blocks(query, width)
-    for mine, wanted in ((blocks.bytes, bytes_), (blocks.scales, scales), (blocks.starts, starts)):
-        np.testing.assert_array_equal(mine, wanted)
+    for made, wanted in ((blocks.bytes, bytes_), (blocks.scales, scales), (blocks.starts, starts)):
+        np.testing.assert_array_equal(made, wanted)
     in_floats = float_blocks(query).transpose(0, 2, 1).reshape(-1, dim)
     np.testing.assert_array_equal(in_floats[:n_q], query)
     assert not in_floats[n_q:].any()
@@ -80,10 +80,10 @@ def test_every_thread_has_scratch_memory_of_its_own():
         assert array.shape == (size, 2)
         return array, kernels.scratch.array("of a test", (3,), np.int32)
 
-    mine, again = ask(5)
-    assert np.shares_memory(mine, again)
+    first, again = ask(5)
+    assert np.shares_memory(first, again)
     with ThreadPoolExecutor(1) as pool:
-        assert not np.shares_memory(mine, pool.submit(ask, 5).result()[0])
+        assert not np.shares_memory(first, pool.submit(ask, 5).result()[0])
     assert not kernels.scratch.array("zeros of a test", (100,), np.uint8, zeros=True).any()
 
 
@@ -120,12 +120,12 @@ def test_a_larger_index_finds_what_the_formula_does(dim):
         index.add(passages[500:], embeddings=vectors[500:])
         for n_q in (1, 32, 40):
             query = unit_rows(rng, n_q, dim)
-            scores = np.array([(query.astype(np.float64) @ some.T).max(axis=1).sum() for some in vectors])
+            scores = np.array([(query.astype(np.float64) @ rows.T).max(axis=1).sum() for rows in vectors])
             best = np.argsort(-scores, kind="stable")[:10]
             hits = index.search(query, k=10)
             assert [hit.passage.id for hit in hits] == [passages[place].id for place in best]
             assert [hit.score for hit in hits] == pytest.approx(scores[best], rel=1e-5)
-            everything = maxsim(query, np.concatenate(vectors), np.array([len(some) for some in vectors]))
+            everything = maxsim(query, np.concatenate(vectors), np.array([len(rows) for rows in vectors]))
             assert [hit.score for hit in hits] == pytest.approx(everything[best], rel=1e-5)
 
 

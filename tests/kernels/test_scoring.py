@@ -33,21 +33,21 @@ def test_nearest_cells_by_hand():
 
 def test_listed_windows_by_hand():
     offsets, windows = longs(0, 2, 2, 5), ints(0, 9, 1, 8, 9)
-    live, marked, found = np.ones(10, np.uint8), np.zeros(10, np.uint8), np.empty(11, np.int32)
+    live, marked, listed = np.ones(10, np.uint8), np.zeros(10, np.uint8), np.empty(11, np.int32)
     live[8] = 0
-    assert found[: scoring.listed_windows(ints(2, -1, 0, 2), offsets, windows, live, marked, found)].tolist() == [0, 1, 9]
+    assert listed[: scoring.listed_windows(ints(2, -1, 0, 2), offsets, windows, live, marked, listed)].tolist() == [0, 1, 9]
     assert not marked.any()
-    assert scoring.listed_windows(ints(1, -1), offsets, windows, live, marked, found) == 0
+    assert scoring.listed_windows(ints(1, -1), offsets, windows, live, marked, listed) == 0
 
 
 def test_windows_and_passages_by_hand():
     rows = longs(4, 4, 4, 7, 8, 8)
-    firsts, heights = np.empty(4, np.int32), np.empty(4, np.int32)
-    assert scoring.passages_of(ints(1, 2, 4, 5), rows, ints(3, 6, 2, 1), firsts, heights) == 2
-    assert (firsts[:2].tolist(), heights[:2].tolist()) == ([1, 4], [6, 2])
-    found = np.empty(7, np.int32)
-    assert scoring.windows_of(ints(1, 4), rows, np.array([1, 0, 1, 1, 1, 1], np.uint8), found) == 4
-    assert found[:4].tolist() == [0, 2, 4, 5]
+    firsts, best = np.empty(4, np.int32), np.empty(4, np.int32)
+    assert scoring.passages_of(ints(1, 2, 4, 5), rows, ints(3, 6, 2, 1), firsts, best) == 2
+    assert (firsts[:2].tolist(), best[:2].tolist()) == ([1, 4], [6, 2])
+    windows = np.empty(7, np.int32)
+    assert scoring.windows_of(ints(1, 4), rows, np.array([1, 0, 1, 1, 1, 1], np.uint8), windows) == 4
+    assert windows[:4].tolist() == [0, 2, 4, 5]
 
 
 def test_sums_over_lists_by_hand():

@@ -15,15 +15,15 @@ from colbert_core.kernels import BLOCK, PORTABLE, VNNI, building, scoring
 @settings(max_examples=40)
 def test_both_instruction_sets_give_the_same_integers(world):
     rows, vectors = world.byte_rows(-(-world.n_centroids // 4) * 4), unit_rows(world.rng, world.n_tokens, world.dim)
-    found = []
+    results = []
     for isa in (PORTABLE, VNNI):
         shape = (len(world.blocks), len(rows), BLOCK)
         shorts, bytes_, nearest = np.empty(shape, np.int16), np.empty(shape, np.uint8), np.empty(len(vectors), np.int32)
         query = world.blocks, world.scales, world.starts
         scoring.score_centroids(isa, rows, np.float32(1 / 127), *query, shorts, bytes_)
         building.nearest_rows(isa, vectors, rows, nearest)
-        found.append((shorts.tolist(), bytes_.tolist(), nearest.tolist()))
-    assert found[0] == found[1]
+        results.append((shorts.tolist(), bytes_.tolist(), nearest.tolist()))
+    assert results[0] == results[1]
 
 
 @needs_linux

@@ -43,8 +43,8 @@ def test_cached_gradients_equal_the_plain_ones(chunk_size):
     loss, plain = gradients_of(None)
     chunked_loss, chunked = gradients_of(chunk_size)
     torch.testing.assert_close(chunked_loss, loss)
-    for expected, found in zip(plain, chunked, strict=True):
-        torch.testing.assert_close(found, expected)
+    for expected, gradient in zip(plain, chunked, strict=True):
+        torch.testing.assert_close(gradient, expected)
         assert expected.abs().sum() > 0
 
 
@@ -55,8 +55,8 @@ def test_cached_gradients_use_one_dropout_in_both_passes():
     torch.manual_seed(5)
     chunked_loss, chunked = gradients_of(7, dropout=0.5)
     torch.testing.assert_close(chunked_loss, loss)
-    for expected, found in zip(plain, chunked, strict=True):
-        torch.testing.assert_close(found, expected)
+    for expected, gradient in zip(plain, chunked, strict=True):
+        torch.testing.assert_close(gradient, expected)
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])

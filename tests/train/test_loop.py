@@ -24,10 +24,10 @@ pytest.importorskip("accelerate")
 @pytest.mark.parametrize("preset", ["colbertv1", "colbertv2"])
 def test_a_run_learns_and_its_model_loads_as_an_encoder(preset, base_without_dropout, tmp_path):
     result = train(EXAMPLES, base_without_dropout, out=tmp_path / "run", preset=preset, steps=120, **TINY)
-    found = losses(tmp_path / "run")
-    assert len(found) == result.last_step == result.step == 120
-    assert np.mean(found[-5:]) < np.mean(found[:5]) / 10
-    assert result.loss == found[-1]
+    course = losses(tmp_path / "run")
+    assert len(course) == result.last_step == result.step == 120
+    assert np.mean(course[-5:]) < np.mean(course[:5]) / 10
+    assert result.loss == course[-1]
     assert result.model == tmp_path / "run" / "model"
     encoder = Encoder.from_pretrained(result.model, device="cpu", dtype="float32")
     assert accuracy(encoder) == 1
@@ -148,8 +148,8 @@ def test_noise_of_the_vectors_is_drawn_from_the_seed_and_is_the_same_in_chunks(b
 
 def test_bfloat16_learns_and_leaves_float32_weights(base_without_dropout, tmp_path):
     result = train(EXAMPLES, base_without_dropout, out=tmp_path / "run", steps=120, precision="bf16", **TINY)
-    found = losses(tmp_path / "run")
-    assert np.mean(found[-5:]) < np.mean(found[:5]) / 2
+    course = losses(tmp_path / "run")
+    assert np.mean(course[-5:]) < np.mean(course[:5]) / 2
     assert {tensor.dtype for tensor in weights(result.model).values()} == {torch.float32}
     train(EXAMPLES, base_without_dropout, out=tmp_path / "next", steps=1, precision="no", **TINY)  # in the same process
 

@@ -27,19 +27,19 @@ def vectors_of(model, tmp_path):
     examples = [Example(query, passage) for query, passage in zip(QUERIES, PASSAGES, strict=True)]
     data = prepare(examples, model, tmp_path / "data")
     pad_id = model.inputs.tokenizer.pad_id
-    found = []
+    both = []
     for texts in (data.queries, data.passages):
         padded = texts.padded(np.arange(3), pad_id)
         with torch.no_grad():
             (vectors,) = model((torch.from_numpy(padded.ids), torch.from_numpy(padded.attended)))
-        found.append([rows[kept].numpy() for rows, kept in zip(vectors, torch.from_numpy(padded.kept), strict=True)])
-    return found
+        both.append([rows[kept].numpy() for rows, kept in zip(vectors, torch.from_numpy(padded.kept), strict=True)])
+    return both
 
 
 def assert_reads_as(model, encoder, tmp_path):
     queries, passages = vectors_of(model.eval(), tmp_path)
-    for expected, found in zip(encoder.encode_queries(QUERIES), queries, strict=True):
-        np.testing.assert_allclose(found, expected, atol=2e-6)
+    for expected, matrix in zip(encoder.encode_queries(QUERIES), queries, strict=True):
+        np.testing.assert_allclose(matrix, expected, atol=2e-6)
     embeddings = encoder.encode_passages(PASSAGES)
     windows = np.split(embeddings.vectors, np.cumsum(embeddings.doclens)[:-1])
     firsts = np.unique(embeddings.owners, return_index=True)[1]  # training reads the first window

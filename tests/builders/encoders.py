@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import string
 from pathlib import Path
 
@@ -160,3 +161,13 @@ class WordEncoder:
             window_spans=np.array(window_spans, np.int32).reshape(-1, 2),
             owners=np.array(owners, np.int32),
         )
+
+
+class SpanEncoder(WordEncoder):
+    """Knows the characters of its words, and its first query vector is its own, as [CLS] is."""
+
+    def encode_queries(self, texts):
+        return [np.vstack([self.vector("[CLS]"), matrix]) for matrix in super().encode_queries(texts)]
+
+    def query_spans(self, text):
+        return np.array([(0, 0), *((match.start(), match.end()) for match in re.finditer(r"\S+", text))], np.int32)

@@ -1,4 +1,4 @@
-"""The LangChain adapters, in real chains with LangChain's own fake models."""
+"""``ColBERTRetriever`` of LangChain, alone and in chains with LangChain's own fake models."""
 
 from __future__ import annotations
 
@@ -9,37 +9,25 @@ import pickle
 import threading
 
 import pytest
+from builders.documents import DOCUMENTS, ids
 from builders.encoders import WordEncoder
-from langchain_classic.retrievers import ContextualCompressionRetriever
-from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
+from builders.texts import CATS, RUST
 from langchain_core.documents import Document
 from langchain_core.language_models import ParrotFakeChatModel
+from langchain_core.load import dumpd
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import ConfigurableField, RunnablePassthrough
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 from pydantic import ValidationError
 
 from colbert_core import Index
-from langchain_colbert import ColBERTRerank, ColBERTRetriever
-
-DOCUMENTS = [
-    Document("the cat sat on the mat", metadata={"page": 1}, id="cat"),
-    Document("a dog barks at night", metadata={"page": 2}, id="dog"),
-    Document("a bird sings a song", metadata={"page": 3}, id="bird"),
-    Document("rust is a language", metadata={"page": 4}, id="rust"),
-    Document("fish swim in the sea", metadata={"page": 5}, id="fish"),
-]
+from langchain_colbert import ColBERTRetriever
 
 
 @pytest.fixture
 def retriever(words):
     return ColBERTRetriever.from_documents(DOCUMENTS, model=words, k=3)
-
-
-def ids(documents):
-    return [document.id for document in documents]
 
 
 class TestStandard(RetrieversIntegrationTests):
@@ -58,9 +46,6 @@ class TestStandard(RetrieversIntegrationTests):
         return "the cat"
 
 
-# Retriever
-
-
 def test_the_document_that_matches_comes_first_with_its_id_and_metadata(retriever):
     documents = retriever.invoke("dog barks")
     assert ids(documents)[0] == "dog"
@@ -76,13 +61,6 @@ def test_score_relevance_and_rank_are_plain_json_numbers(retriever):
     assert (first.metadata["rank"], second.metadata["rank"]) == (1, 2)
     assert json.loads(json.dumps(first.metadata)) == first.metadata
     first.model_dump_json()
-
-
-def test_the_users_own_keys_win(words):
-    document = Document("dog barks", metadata={"score": "mine", "rank": 99})
-    (found,) = ColBERTRetriever.from_documents([document], model=words).invoke("dog")
-    assert (found.metadata["score"], found.metadata["rank"]) == ("mine", 99)
-    assert "relevance_score" in found.metadata
 
 
 async def test_k_of_one_call_beats_the_field_sync_and_async(retriever):
@@ -138,15 +116,6 @@ def test_adding_under_a_known_id_replaces(retriever):
     assert retriever.add_documents([Document("a whale sings", id="bird")]) == ["bird"]
     assert ids(retriever.invoke("whale", k=1)) == ["bird"]
     assert len(retriever.invoke("a", k=99)) == 5
-
-
-def test_the_callers_documents_and_the_stored_ones_are_never_shared(words):
-    documents = copy.deepcopy(DOCUMENTS)
-    retriever = ColBERTRetriever.from_documents(documents, model=words)
-    for document in retriever.invoke("dog"):
-        document.metadata["page"] = "spoilt"
-    assert documents == DOCUMENTS
-    assert retriever.invoke("dog", k=1)[0].metadata["page"] == 2
 
 
 def test_an_empty_collection_finds_nothing(words):
@@ -213,104 +182,22 @@ async def test_in_a_rag_chain_the_retrieved_text_reaches_the_llm(retriever):
     assert "".join(chain.stream("what does a dog do")) == answer
 
 
-# Reranker
+def test_a_retriever_says_which_words_matched_on_request(default_encoder):
+    documents = [Document(CATS, id="cats", metadata={"page": 1}), Document(RUST, id="rust")]
+    retriever = ColBERTRetriever.from_documents(documents, model=default_encoder, k=1)
+    (plain,) = retriever.invoke("Why do cats purr?")
+    assert "evidence" not in plain.metadata
+    (found,) = ColBERTRetriever(index=retriever.index, k=1, evidence=True).invoke("Why do cats purr?")
+    evidence = found.metadata["evidence"]
+    assert json.loads(json.dumps(found.metadata)) == found.metadata
+    assert dumpd(found)
+    assert any("purr" in one["text"] for one in evidence["highlights"])
+    assert all(found.page_content[one["start"] : one["end"]] == one["text"] for one in evidence["highlights"])
+    assert evidence["score"] == pytest.approx(found.metadata["score"], abs=1e-4)
 
 
-class Fixed(BaseRetriever):
-    """Another retriever: it always finds the same."""
-
-    documents: list[Document]
-
-    def _get_relevant_documents(self, query, *, run_manager, k=99):
-        return self.documents[:k]
-
-
-async def test_in_a_compression_retriever_the_best_come_first_with_a_score(words):
-    reranking = ContextualCompressionRetriever(
-        base_compressor=ColBERTRerank(model=words, top_n=2), base_retriever=Fixed(documents=DOCUMENTS)
+def test_the_users_own_evidence_stays(words):
+    retriever = ColBERTRetriever.from_documents(
+        [Document("all dogs bark", metadata={"evidence": "mine"})], model=words, evidence=True
     )
-    documents = reranking.invoke("bird sings")
-    assert ids(documents)[0] == "bird"
-    assert len(documents) == 2
-    assert documents[0].metadata == {"page": 3, "relevance_score": pytest.approx(1)}
-    assert await reranking.ainvoke("bird sings") == documents
-    assert len(reranking.invoke("bird sings", k=1)) == 1
-
-
-def test_in_a_compressor_pipeline(words):
-    pipeline = DocumentCompressorPipeline(
-        transformers=[ColBERTRerank(model=words, top_n=3), ColBERTRerank(model=words, top_n=1)]
-    )
-    assert ids(pipeline.compress_documents(DOCUMENTS, "bird sings")) == ["bird"]
-
-
-def test_reranking_changes_no_input(words):
-    documents = copy.deepcopy(DOCUMENTS)
-    for document in ColBERTRerank(model=words).compress_documents(documents, "bird sings"):
-        document.metadata["page"] = "spoilt"
-    assert documents == DOCUMENTS
-
-
-def test_documents_without_ids_and_equal_documents_are_fine(words):
-    documents = [Document("dog barks"), Document("dog barks"), Document("cat")]
-    found = ColBERTRerank(model=words, top_n=None).compress_documents(documents, "dog barks")
-    assert [document.page_content for document in found] == ["dog barks", "dog barks", "cat"]
-
-
-def test_rerank_input_is_checked(words):
-    assert ColBERTRerank(model=words).compress_documents([], "dog") == []
-    with pytest.raises(ValueError, match="is empty"):
-        ColBERTRerank(model=words).compress_documents(DOCUMENTS, " ")
-    with pytest.raises(ValidationError, match="greater than or equal to 1"):
-        ColBERTRerank(top_n=0)
-    with pytest.raises(ValidationError, match="topn"):
-        ColBERTRerank(topn=3)
-
-
-def test_the_model_is_loaded_at_the_first_use_and_once(stanford_folder, monkeypatch):
-    import langchain_colbert.compressor as module
-
-    loaded = []
-    load = module.Reranker
-    monkeypatch.setattr(module, "Reranker", lambda *args, **kwargs: loaded.append(args) or load(*args, **kwargs))
-    rerank = ColBERTRerank(model=str(stanford_folder), device="cpu")
-    assert loaded == []
-    threads = [threading.Thread(target=rerank.compress_documents, args=(DOCUMENTS, "cat")) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert loaded == [(str(stanford_folder),)]
-
-
-def test_a_changed_model_takes_effect(words):
-    other = WordEncoder(dim=32)
-    rerank = ColBERTRerank(model=words)
-    assert ids(rerank.compress_documents(DOCUMENTS, "bird sings"))[0] == "bird"
-    assert rerank.model_copy(update={"model": other})._reranker().encoder is other
-    rerank.model = other
-    assert rerank._reranker().encoder is other
-
-
-def test_a_reranker_that_is_loaded_does_not_wait_for_one_that_loads(words, monkeypatch):
-    import langchain_colbert.compressor as module
-
-    loaded, slow = ColBERTRerank(model=words), ColBERTRerank(model="slow")
-    expected = loaded.compress_documents(DOCUMENTS, "dog barks")
-    go_on = threading.Event()
-    monkeypatch.setattr(module, "Reranker", lambda *_, **__: go_on.wait(10))
-    thread = threading.Thread(target=slow._reranker)
-    thread.start()
-    try:
-        assert loaded.compress_documents(DOCUMENTS, "dog barks") == expected
-        assert thread.is_alive()
-    finally:
-        go_on.set()
-        thread.join()
-
-
-def test_a_copied_and_a_pickled_reranker_work(stanford):
-    rerank = ColBERTRerank(model=stanford)
-    expected = rerank.compress_documents(DOCUMENTS, "the cat")
-    assert copy.deepcopy(rerank).compress_documents(DOCUMENTS, "the cat") == expected
-    assert pickle.loads(pickle.dumps(rerank)).compress_documents(DOCUMENTS, "the cat") == expected
+    assert retriever.invoke("dogs")[0].metadata["evidence"] == "mine"

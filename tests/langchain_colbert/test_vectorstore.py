@@ -10,6 +10,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from builders.documents import TAGGED_DOCUMENTS as DOCUMENTS
+from builders.documents import ids
 from builders.encoders import WordEncoder
 from langchain_core.documents import Document
 from langchain_core.indexing import InMemoryRecordManager, aindex, index
@@ -17,26 +19,6 @@ from langchain_tests.integration_tests import RetrieversIntegrationTests, Vector
 
 from colbert_core import EncoderMismatchError, Index, IndexExistsError, IndexNotFoundError, Passage
 from langchain_colbert import ColBERTRetriever, ColBERTVectorStore
-
-DOCUMENTS = [
-    Document("the cat sat on the mat", metadata={"page": 1, "kind": "pet"}, id="cat"),
-    Document("a dog barks at night", metadata={"page": 2, "kind": "pet"}, id="dog"),
-    Document("a bird sings a song", metadata={"page": 3, "tags": ["wild", "small"]}, id="bird"),
-    Document("rust is a language", metadata={"page": 4}, id="rust"),
-    Document("fish swim in the sea", metadata={"page": 5, "tags": ["wild"]}, id="fish"),
-]
-
-
-@pytest.fixture
-def store(words):
-    store = ColBERTVectorStore(words)
-    store.add_documents(DOCUMENTS)
-    return store
-
-
-def ids(documents):
-    return [document.id for document in documents]
-
 
 # LangChain's standard suites, with the model in the box
 
@@ -227,27 +209,6 @@ async def test_mistakes_are_errors_not_silence(store):
 # Adding and deleting
 
 
-def test_ids_beat_the_documents_own_and_are_made_where_there_are_none(store):
-    given = [Document("one word", id="own"), Document("two words", id="kept"), Document("three words")]
-    before = copy.deepcopy(given)
-    first, second, third = store.add_documents(given, ids=["named", None, None])
-    assert (first, second) == ("named", "kept")
-    assert len(third) == 36
-    assert given == before
-    assert ids(store.get_by_ids(["named", third, "no such"])) == ["named", third]
-
-
-def test_deleting_by_ids_and_by_filter_with_unknown_ids(store):
-    assert store.delete(["cat", "no such"]) is True
-    assert store.delete([]) is True
-    assert len(store) == 4
-    store.delete(filter=lambda document: document.metadata.get("tags") == ["wild"])
-    assert set(store.index.ids()) == {"dog", "bird", "rust"}
-    store.delete(filter={})
-    assert len(store) == 0
-    assert store
-
-
 async def test_the_indexing_api_adds_skips_updates_and_deletes_what_it_says(words):
     store = ColBERTVectorStore(words)
     records = InMemoryRecordManager(namespace="test")
@@ -353,21 +314,6 @@ def test_slips_from_other_stores_are_named(store):
         retriever.invoke("dog")
 
 
-def test_what_is_replaced_while_a_filter_decides_is_not_deleted(words, tmp_path):
-    store = ColBERTVectorStore.from_texts(
-        ["draft", "other"], None, [{"draft": True}, {}], ids=["d", "o"], model=words, persist_directory=tmp_path / "idx"
-    )
-
-    def is_draft(document):
-        if document.metadata.get("draft"):
-            store.add_texts(["final"], ids=["d"])
-            return True
-        return False
-
-    store.delete(filter=is_draft)
-    assert {document.page_content for document in store.get_by_ids(["d", "o"])} == {"final", "other"}
-
-
 def test_neither_model_nor_folder_before_the_first_use(monkeypatch, tmp_path):
     made = []
     create = Index.create
@@ -444,13 +390,3 @@ def test_eight_threads_search_while_one_adds_and_deletes(store):
         stop.set()
         writer.join()
     assert all(documents[0].id == "dog" and len(documents) == 3 for documents in found)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", " ", "word", "日本語", "\N{CAT FACE}" * 50, "long " * 3000],
-    ids=["empty", "blank", "word", "japanese", "emoji", "long"],
-)
-def test_documents_of_every_kind_are_found_again(text, default_encoder):
-    store = ColBERTVectorStore.from_texts([text, "another thing"], ids=["odd", "other"], model=default_encoder)
-    assert {document.id: document.page_content for document in store.similarity_search("word", k=2)}["odd"] == text

@@ -1,4 +1,4 @@
-"""The LlamaIndex adapters, in real query engines with LlamaIndex's own fake model."""
+"""``ColBERTRetriever`` of LlamaIndex, alone and in query engines with LlamaIndex's own fake model."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import torch
-from builders.encoders import WordEncoder
-from llama_index.core import MockEmbedding, Settings, StorageContext, SummaryIndex, VectorStoreIndex
+from builders.nodes import ids, nodes
+from builders.texts import CATS, RUST
+from llama_index.core import MockEmbedding, StorageContext, SummaryIndex, VectorStoreIndex
 from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.indices.query.query_transform import HyDEQueryTransform
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.llms import MockLLM
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.postprocessor import SimilarityPostprocessor
@@ -29,49 +25,22 @@ from llama_index.core.schema import (
     Document,
     IndexNode,
     MetadataMode,
-    NodeRelationship,
-    NodeWithScore,
     QueryBundle,
-    RelatedNodeInfo,
     TextNode,
     TransformComponent,
 )
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
-from transformers import AutoModel, AutoTokenizer
 
-from colbert_core import Index, IndexNotFoundError, Passage, Reranker
+from colbert_core import IndexNotFoundError
 from langchain_colbert import ColBERTRetriever as LangChainRetriever
-from llama_index_colbert import ColBERTIndex, ColBERTRerank, ColbertRerank, ColBERTRetriever, ColBERTVectorStore
-
-
-@pytest.fixture(autouse=True)
-def fake_llm(monkeypatch):
-    monkeypatch.setattr(Settings, "_llm", MockLLM())
-
-
-def nodes():
-    found = [
-        TextNode(id_="cat", text="the cat sat on the mat", metadata={"page": 1}),
-        TextNode(id_="dog", text="a dog barks at night", metadata={"page": 2}),
-        TextNode(id_="bird", text="a bird sings a song", metadata={"page": 3, "nested": {"a": [1, None]}}),
-        TextNode(id_="fish", text="fish swim in the sea"),
-    ]
-    found[1].relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id="animals.txt")
-    return found
+from llama_index_colbert import ColBERTIndex, ColBERTRerank, ColBERTRetriever, ColBERTVectorStore
 
 
 @pytest.fixture
 def retriever(words):
     return ColBERTRetriever.from_nodes(nodes(), similarity_top_k=3, model=words)
-
-
-def ids(found):
-    return [scored.node.node_id for scored in found]
-
-
-# Retriever
 
 
 def test_the_node_that_matches_comes_first_as_it_was_added(retriever):
@@ -120,14 +89,6 @@ def test_white_space_around_the_query_does_not_count(retriever):
     assert retriever.retrieve("\n dog barks\n") == retriever.retrieve("dog barks")
 
 
-def test_metadata_is_encoded_as_the_node_says(words):
-    shown = TextNode(id_="shown", text="text", metadata={"author": "Miyazaki"})
-    hidden = TextNode(id_="hidden", text="other text", metadata={"author": "Miyazaki"}, excluded_embed_metadata_keys=["author"])
-    found = ColBERTRetriever.from_nodes([hidden, shown], model=words).retrieve("author: Miyazaki")
-    assert ids(found)[0] == "shown"
-    assert found[0].score > found[1].score
-
-
 def test_documents_are_split_into_nodes_that_know_their_source(words):
     documents = [Document(id_="a.txt", text="The dog barks. " * 40), Document(id_="b.txt", text="The cat purrs.")]
     splitter = SentenceSplitter(chunk_size=60, chunk_overlap=0)
@@ -151,13 +112,6 @@ def test_adding_a_known_node_replaces_it_and_inputs_are_not_shared(words):
     assert retriever.add_nodes([TextNode(id_="dog", text="a whale sings")]) == ["dog"]
     assert ids(retriever.retrieve("whale"))[0] == "dog"
     assert len(retriever.retrieve("whale")) == 4
-
-
-def test_passages_from_elsewhere_become_text_nodes(words):
-    index = Index.create(None, words)
-    index.add([Passage("x", "dog barks", {"page": 7})])
-    (found,) = ColBERTRetriever(index).retrieve("dog")
-    assert (found.node.node_id, found.node.get_content(), found.node.metadata) == ("x", "dog barks", {"page": 7})
 
 
 def test_several_texts_of_one_query_are_averaged(retriever):
@@ -351,181 +305,10 @@ async def test_in_a_query_engine_with_the_reranker_the_text_reaches_the_llm(retr
     assert str(await engine.aquery("what does a dog do at night")) == str(response)
 
 
-# Reranker
-
-
-@pytest.fixture
-def candidates():
-    return [NodeWithScore(node=node, score=0.1 * n) for n, node in enumerate(nodes())]
-
-
-async def test_reranking_puts_the_best_first_sync_and_async(words, candidates):
-    rerank = ColBERTRerank(model=words, top_n=2)
-    found = rerank.postprocess_nodes(candidates, query_str="sings song")
-    assert ids(found)[0] == "bird"
-    assert len(found) == 2
-    assert type(found[0].score) is float
-    assert found[0].score == pytest.approx(1)
-    assert await rerank.apostprocess_nodes(candidates, query_bundle=QueryBundle("sings song")) == found
-
-
-def test_the_callers_nodes_and_scores_stay_as_they_are(words, candidates):
-    before = copy.deepcopy(candidates)
-    found = ColBERTRerank(model=words, keep_retrieval_score=True).postprocess_nodes(candidates, query_str="bird")
-    found[0].node.metadata["page"] = "spoilt"
-    assert candidates == before
-
-
-def test_a_kept_retrieval_score_is_hidden_from_embedding_and_llm_text(words, candidates):
-    (found, *_) = ColBERTRerank(model=words, keep_retrieval_score=True).postprocess_nodes(candidates, query_str="bird sings")
-    assert found.node.metadata["retrieval_score"] == pytest.approx(0.2)
-    for mode in (MetadataMode.EMBED, MetadataMode.LLM):
-        assert "retrieval_score" not in found.node.get_content(mode)
-
-
-class Recorder(BaseEventHandler):
-    seen: list = []
-
-    def handle(self, event, **_):
-        self.seen.append(event)
-
-
-@pytest.mark.parametrize("empty", [False, True])
-def test_start_and_end_events_and_callbacks_come_on_every_path(words, candidates, empty):
-    recorder = Recorder(seen=[])
-    root = get_dispatcher()
-    root.add_event_handler(recorder)
-    debug = LlamaDebugHandler(print_trace_on_end=False)
-    try:
-        rerank = ColBERTRerank(model=words, callback_manager=CallbackManager([debug]))
-        rerank.postprocess_nodes([] if empty else candidates, query_str="bird")
-    finally:
-        root.event_handlers.remove(recorder)
-    start, end = (event for event in recorder.seen if isinstance(event, ReRankStartEvent | ReRankEndEvent))
-    assert (type(start), start.model_name, start.top_n) == (ReRankStartEvent, "words", 5)
-    assert len(end.nodes) == (0 if empty else 4)
-    assert len(debug.get_event_pairs(CBEventType.RERANKING)[0]) == 2
-
-
-def test_rerank_input_is_checked(words, candidates):
-    rerank = ColBERTRerank(model=words)
-    assert rerank.postprocess_nodes([], query_str="dog") == []
-    with pytest.raises(ValueError, match="needs the query"):
-        rerank.postprocess_nodes(candidates)
-    with pytest.raises(ValueError, match="is empty"):
-        rerank.postprocess_nodes(candidates, query_str=" ")
-    with pytest.raises(ValueError, match="greater than or equal to 1"):
-        ColBERTRerank(top_n=0)
-    with pytest.raises(ValueError, match="topn"):
-        ColBERTRerank(topn=3)
-
-
-def test_a_changed_model_takes_effect(words, candidates):
-    other = WordEncoder(dim=32)
-    rerank = ColBERTRerank(model=words)
-    assert rerank.postprocess_nodes(candidates, query_str="bird")[0].node.node_id == "bird"
-    for changed in (rerank.model_copy(update={"model": other}), rerank):
-        changed.model = other
-        changed.postprocess_nodes(candidates, query_str="bird")
-        assert changed._reranker().encoder is other
-
-
-def test_an_object_behind_an_index_node_is_never_copied(words):
-    node = IndexNode(text="a dog barks", index_id="sub", obj=threading.Lock())
-    (found,) = ColBERTRerank(model=words).postprocess_nodes([NodeWithScore(node=node)], query_str="dog")
-    assert found.node.obj is node.obj
-    assert found.node is not node
-
-
 def test_both_are_what_llama_index_expects_them_to_be():
     assert issubclass(ColBERTRetriever, BaseRetriever)
     assert issubclass(ColBERTRerank, BaseNodePostprocessor)
     assert ColBERTRerank(top_n=3).to_dict()["class_name"] == "ColBERTRerank"
-
-
-def test_a_copied_reranker_works_and_shares_the_model(stanford, candidates):
-    rerank = ColBERTRerank(model=stanford)
-    expected = rerank.postprocess_nodes(candidates, query_str="the cat")
-    copied = copy.deepcopy(rerank)
-    assert copied.model is stanford
-    assert copied.postprocess_nodes(candidates, query_str="the cat") == expected
-
-
-def test_a_pickled_reranker_works_and_one_that_cannot_be_pickled_is_an_error(stanford, candidates):
-    rerank = ColBERTRerank(model=stanford, top_n=2, score_scale="maxsim")
-    expected = rerank.postprocess_nodes(candidates, query_str="the cat")
-    pickled = pickle.loads(pickle.dumps(rerank))
-    assert pickled.postprocess_nodes(candidates, query_str="the cat") == expected
-
-    class Local(WordEncoder):
-        pass
-
-    with pytest.raises((AttributeError, pickle.PicklingError)):  # never the model in the box in its place
-        pickle.dumps(ColBERTRerank(model=Local()))
-
-
-def test_settings_of_a_reranker_go_to_a_dict_and_back(stanford, stanford_folder, candidates, default_encoder):
-    for model in (stanford, stanford_folder, str(stanford_folder)):
-        rerank = ColBERTRerank(model=model, device="cpu", top_n=2, metadata_mode="none", score_threshold=0.1)
-        settings = json.loads(rerank.to_json())
-        assert settings["model"] == str(stanford_folder)
-        again = ColBERTRerank.from_dict(settings)
-        assert again.to_dict() == rerank.to_dict()
-        # A name does not say the dtype: the fixture is float32, what is loaded by name takes the processor's fastest.
-        named = rerank.model_copy(update={"model": str(stanford_folder)})
-        assert ids(again.postprocess_nodes(candidates, query_str="the cat")) == ids(
-            named.postprocess_nodes(candidates, query_str="the cat")
-        )
-    for model in (None, default_encoder):
-        assert ColBERTRerank(model=model).to_dict() == {
-            "model": None,
-            "top_n": 5,
-            "device": None,
-            "keep_retrieval_score": False,
-            "metadata_mode": "embed",
-            "batch_size": 256,
-            "score_threshold": None,
-            "score_scale": "relevance",
-            "class_name": "ColBERTRerank",
-        }
-
-
-def test_scores_do_not_depend_on_the_batch_size(stanford, words):
-    texts = ["the cat sat on a mat", "dogs bark", "what sound does a dog make", "the cat sat on a mat", "rust is a language"]
-    found = [NodeWithScore(node=TextNode(id_=str(n), text=text), score=0.0) for n, text in enumerate(texts)]
-    for model in (stanford, words):
-        whole = ColBERTRerank(model=model, top_n=4).postprocess_nodes(found, query_str="a cat on a mat")
-        for size in (1, 2, 3, 5):
-            batched = ColBERTRerank(model=model, top_n=4, batch_size=size).postprocess_nodes(found, query_str="a cat on a mat")
-            assert ids(batched) == ids(whole)
-            assert [scored.score for scored in batched] == pytest.approx([scored.score for scored in whole], abs=1e-5)
-    assert ids(whole)[:2] == ["0", "3"]  # equal ones as they came
-
-
-def test_a_threshold_and_a_scale_are_those_of_the_core(words, candidates):
-    query, settings = "a bird sings", {"model": words, "metadata_mode": "none"}
-    everything = ColBERTRerank(**settings).postprocess_nodes(candidates, query_str=query)
-    sums = ColBERTRerank(**settings, score_scale="maxsim").postprocess_nodes(candidates, query_str=query)
-    assert ids(sums) == ids(everything)
-    assert sums[0].score == pytest.approx(3)
-    assert everything[0].score == pytest.approx(1)
-    for scale in ("relevance", "maxsim"):
-        best = ColBERTRerank(**settings, score_threshold=0.9, score_scale=scale)
-        assert ids(best.postprocess_nodes(candidates, query_str=query)) == ["bird"]
-    for wrong in ({"score_threshold": 1.5}, {"score_scale": "sum"}, {"batch_size": 0}, {"metadata_mode": "some"}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            ColBERTRerank(**wrong)
-
-
-def test_the_metadata_mode_says_what_is_read(words):
-    given = [
-        NodeWithScore(node=TextNode(id_="plain", text="a whale"), score=1),
-        NodeWithScore(node=TextNode(id_="tagged", text="a fish", metadata={"about": "snow"}), score=0),
-    ]
-    query = "about: snow"
-    assert ids(ColBERTRerank(model=words, top_n=1).postprocess_nodes(given, query_str=query)) == ["tagged"]
-    (found, other) = ColBERTRerank(model=words, metadata_mode=MetadataMode.NONE).postprocess_nodes(given, query_str=query)
-    assert max(found.score, other.score) < 0.5
 
 
 def test_retriever_and_reranker_give_the_same_scores(retriever, words):
@@ -535,55 +318,41 @@ def test_retriever_and_reranker_give_the_same_scores(retriever, words):
     assert [scored.score for scored in again] == pytest.approx([scored.score for scored in found])
 
 
-def test_the_incumbents_call_is_taken_and_another_tokenizer_is_an_error(stanford_folder, candidates):
-    name = str(stanford_folder)
-    rerank = ColbertRerank(
-        top_n=2, model=name, tokenizer=name, device="cpu", keep_retrieval_score=True, callback_manager=CallbackManager([])
-    )
-    assert ColbertRerank is ColBERTRerank
-    assert ColbertRerank(2, name, name, "cpu", True).to_dict() == rerank.to_dict()
-    found = rerank.postprocess_nodes(candidates, query_str="the cat")
-    assert len(found) == 2
-    assert "retrieval_score" in found[0].node.metadata
-    for wrong in ({"tokenizer": "other"}, {"tokenizer": "other", "model": name}):
-        with pytest.raises(ValueError, match="tokenizer is 'other', but the model"):
-            ColBERTRerank(**wrong)
-
-
-def test_the_device_is_that_of_the_model(stanford_folder, candidates):
-    with pytest.raises(ValueError, match="no-such-device"):
-        ColBERTRerank(model=stanford_folder, device="no-such-device").postprocess_nodes(candidates, query_str="the cat")
-    rerank = ColBERTRerank(model=stanford_folder, device="cpu")
-    rerank.postprocess_nodes(candidates, query_str="the cat")
-    assert str(rerank._reranker().encoder.device) == "cpu"
-
-
-def test_scores_are_those_of_the_core_where_the_incumbents_formula_gives_others(stanford_folder):
-    """The published reranker: hidden states of the backbone alone, without markers, augmentation, projection or sum."""
-    texts = ["the cat sat on a mat", "dogs bark and bark", "rust is a systems language", "what sound does a dog make"]
-    query = "what sound does a cat make"
-    given = [NodeWithScore(node=TextNode(id_=str(n), text=text), score=0.0) for n, text in enumerate(texts)]
-    ours = ColBERTRerank(model=stanford_folder, device="cpu", score_scale="maxsim").postprocess_nodes(given, query_str=query)
-    passages = [Passage(str(n), text) for n, text in enumerate(texts)]
-    hits = Reranker(stanford_folder, device="cpu").rank(query, passages)
-    assert [(scored.node.node_id, scored.score) for scored in ours] == [(hit.passage.id, hit.score) for hit in hits]
-
-    tokenizer, model = AutoTokenizer.from_pretrained(stanford_folder), AutoModel.from_pretrained(stanford_folder)
-    with torch.no_grad():
-        states = [model(**tokenizer(text, return_tensors="pt")).last_hidden_state for text in (query, *texts)]
-    theirs = {
-        str(n): torch.nn.functional.cosine_similarity(states[0].unsqueeze(2), state.unsqueeze(1), dim=-1)
-        .max(dim=2)
-        .values.mean()
-        .item()
-        for n, state in enumerate(states[1:])
-    }
-    assert sorted(theirs, key=lambda name: -theirs[name]) != ids(ours)
-    assert [theirs[hit.passage.id] for hit in hits] != pytest.approx([hit.relevance for hit in hits], abs=0.05)
-
-
 def test_class_hierarchies_are_those_of_llama_index_packages():
     assert BaseNodePostprocessor.__name__ in [base.__name__ for base in ColBERTRerank.__mro__]
     assert BaseRetriever.__name__ in [base.__name__ for base in ColBERTRetriever.__mro__]
     assert ColBERTRerank.class_name() == "ColBERTRerank"
     assert ColBERTRerank(top_n=10).top_n == 10
+
+
+@pytest.fixture
+def explaining(default_encoder):
+    """A retriever that gives evidence."""
+    pets = [TextNode(id_="cats", text=CATS, metadata={"kind": "purring pets"}), TextNode(id_="rust", text=RUST)]
+    return ColBERTRetriever.from_nodes(pets, similarity_top_k=1, model=default_encoder, evidence=True)
+
+
+def test_a_retriever_says_which_words_matched_on_request(explaining):
+    (found,) = explaining.retrieve("Why do cats purr?")
+    evidence = found.node.metadata["evidence"]
+    placed = [one for one in evidence["highlights"] if one["start"] is not None]
+    assert any("purr" in one["text"] for one in placed)
+    assert all(found.node.text[one["start"] : one["end"]] == one["text"] for one in placed)
+    assert evidence["window"] == [0, len(CATS)]
+    assert json.loads(json.dumps(evidence)) == evidence
+    explaining.evidence = False
+    assert "evidence" not in explaining.retrieve("Why do cats purr?")[0].node.metadata
+
+
+def test_what_matched_in_the_metadata_has_no_place_in_the_text(explaining):
+    (found,) = explaining.retrieve("pets of a kind")
+    unplaced = [one for one in found.node.metadata["evidence"]["highlights"] if one["start"] is None]
+    assert "kind" in " ".join(one["text"] for one in unplaced)
+
+
+@pytest.mark.parametrize("mode", [MetadataMode.EMBED, MetadataMode.LLM])
+def test_evidence_is_kept_out_of_embedding_and_llm_text(explaining, mode):
+    (found,) = explaining.retrieve("Why do cats purr?")
+    assert "evidence" not in found.node.get_content(mode)
+    engine = RetrieverQueryEngine.from_args(explaining, llm=MockLLM())
+    assert "similarity" not in str(engine.query("Why do cats purr?"))

@@ -1,30 +1,25 @@
-"""The LlamaIndex vector store, and metadata filters against a filter that is evaluated one passage at a time."""
+"""``ColBERTVectorStore`` of LlamaIndex, alone, in pipelines and as an index."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
 import json
-import operator
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from builders.encoders import WordEncoder
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from llama_index.core import Settings, StorageContext
+from builders.nodes import ask, node, one
+from builders.nodes import stored_nodes as nodes
+from llama_index.core import StorageContext
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
-from llama_index.core.llms import MockLLM
 from llama_index.core.node_parser import SentenceSplitter
-from llama_index.core.schema import Document, ImageNode, IndexNode, NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import Document, IndexNode, TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
-    FilterCondition,
-    FilterOperator,
-    MetadataFilter,
     MetadataFilters,
     VectorStoreQuery,
     VectorStoreQueryMode,
@@ -33,43 +28,6 @@ from llama_index.core.vector_stores.types import (
 from colbert_core import EncoderMismatchError, Index, IndexNotFoundError, Passage
 from langchain_colbert import ColBERTRetriever as LangChainRetriever
 from llama_index_colbert import ColBERTRetriever, ColBERTVectorStore
-
-
-@pytest.fixture(autouse=True)
-def fake_llm(monkeypatch):
-    monkeypatch.setattr(Settings, "_llm", MockLLM())
-
-
-def node(node_id, text, source=None, **metadata):
-    made = TextNode(id_=node_id, text=text, metadata=metadata, excluded_embed_metadata_keys=list(metadata))
-    if source is not None:
-        made.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=source)
-    return made
-
-
-def nodes():
-    return [
-        node("cat", "the cat sat on the mat", "pets.txt", year=2020, tags=["fur", "claws"]),
-        node("dog", "a dog barks at night", "pets.txt", year=2021, tags=["fur"]),
-        node("bird", "a bird sings a song", "wild.txt", year="unknown"),
-        node("fish", "fish swim in the sea"),
-    ]
-
-
-@pytest.fixture(params=["memory", "disk"])
-def store(request, words, tmp_path):
-    store = ColBERTVectorStore(words, None if request.param == "memory" else tmp_path / "index")
-    store.add(nodes())
-    return store
-
-
-def ask(text, k=10, **fields):
-    return VectorStoreQuery(query_str=text, similarity_top_k=k, **fields)
-
-
-def one(key, value=None, operator="=="):
-    return MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=operator)])
-
 
 # Query
 
@@ -176,23 +134,6 @@ def test_adding_a_known_node_replaces_it_and_inputs_are_not_shared(store):
     store.query(ask("cat")).nodes[0].metadata["year"] = "spoilt"
     assert given_nodes == nodes()
     assert store.get_nodes() == nodes()
-
-
-def test_other_nodes_come_back_as_what_they_are(store):
-    image = ImageNode(id_="image", text="a picture of a whale", image_url="http://example.org/whale.png")
-    store.add([image, Document(id_="doc", text="about whales")])
-    found = {n.node_id: n for n in store.get_nodes(["image", "doc"])}
-    assert isinstance(found["image"], ImageNode)
-    assert found["image"].image_url == image.image_url
-    assert found["doc"].get_content() == "about whales"
-
-
-def test_a_users_own_doc_id_can_be_filtered_by(store):
-    store.add([node("own", "a whale sings", "sea.txt", doc_id=7)])
-    assert store.query(ask("whale", 9, filters=one("doc_id", 7))).ids == ["own"]
-    assert store.query(ask("whale", 9, filters=one("doc_id", "pets.txt"))).ids == ["cat", "dog"]
-    assert store.query(ask("whale", 9, doc_ids=["sea.txt"])).ids == ["own"]
-    assert store.get_nodes(["own"])[0].metadata == {"doc_id": 7}
 
 
 async def test_every_async_method_leaves_the_event_loop_free(words):
@@ -394,136 +335,3 @@ def test_another_model_than_the_index_was_made_with_is_an_error(words, tmp_path)
     ColBERTVectorStore(words, tmp_path / "index")
     with pytest.raises(EncoderMismatchError):
         ColBERTVectorStore(WordEncoder(dim=32), tmp_path / "index")
-
-
-# Filters
-
-
-MISSING = object()
-
-
-def matches(filters, metadata):
-    """What a filter means, one passage at a time."""
-    if isinstance(filters, MetadataFilters):
-        results = [matches(inner, metadata) for inner in filters.filters]
-        if filters.condition == FilterCondition.NOT and results:
-            return not any(results)
-        return any(results) or not results if filters.condition == FilterCondition.OR else all(results)
-    return MEANINGS[filters.operator](metadata.get(filters.key, MISSING), filters.value)
-
-
-def ordered(compare):
-    def meaning(value, wanted):
-        alike = (is_number(value) and is_number(wanted)) or (isinstance(value, str) and isinstance(wanted, str))
-        return alike and compare(value, wanted)
-
-    return meaning
-
-
-def one_of(value, options):
-    return any(same(value, option) for option in options)
-
-
-def has(value, wanted):
-    return isinstance(value, list) and any(same(element, wanted) for element in value)
-
-
-MEANINGS = {
-    FilterOperator.EQ: lambda value, wanted: same(value, wanted),
-    FilterOperator.NE: lambda value, wanted: not same(value, wanted),
-    FilterOperator.GT: ordered(operator.gt),
-    FilterOperator.GTE: ordered(operator.ge),
-    FilterOperator.LT: ordered(operator.lt),
-    FilterOperator.LTE: ordered(operator.le),
-    FilterOperator.IN: one_of,
-    FilterOperator.NIN: lambda value, options: not one_of(value, options),
-    FilterOperator.CONTAINS: has,
-    FilterOperator.ANY: lambda value, options: any(has(value, option) for option in options),
-    FilterOperator.ALL: lambda value, options: isinstance(value, list) and all(has(value, option) for option in options),
-    FilterOperator.TEXT_MATCH: lambda value, part: isinstance(value, str) and part in value,
-    FilterOperator.TEXT_MATCH_INSENSITIVE: lambda value, part: isinstance(value, str) and part.casefold() in value.casefold(),
-    FilterOperator.IS_EMPTY: lambda value, _: value is MISSING or value is None or value in ("", [], {}),
-}
-
-
-def is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def same(value, wanted):
-    if is_number(value) and is_number(wanted):
-        return value == wanted
-    return type(value) is type(wanted) and value == wanted
-
-
-WORDS = st.sampled_from(["", "a", "A", "ab", "ß", "SS", "2", "a.b", "\\", "$x"])
-NUMBERS = st.one_of(st.integers(-2, 3), st.sampled_from([0.5, 1.0, 2.0, -1.5]))
-SCALARS = st.one_of(WORDS, NUMBERS)
-KEYS = st.sampled_from(["x", "y", "a.b", "a\\.b", "$z", "\\", "with space", ""])
-VALUES = st.one_of(SCALARS, st.booleans(), st.none(), st.lists(st.one_of(SCALARS, st.none(), st.booleans()), max_size=3))
-METADATA = st.dictionaries(KEYS, st.one_of(VALUES, st.just({"b": 1})), max_size=4)
-
-
-@st.composite
-def single_filters(draw):
-    wanted = draw(st.sampled_from(list(FilterOperator)))
-    if wanted in (FilterOperator.IN, FilterOperator.NIN, FilterOperator.ANY, FilterOperator.ALL):
-        value = draw(st.one_of(st.lists(WORDS, max_size=3), st.lists(NUMBERS, max_size=3)))
-        if any(isinstance(option, float) for option in value):
-            value = [float(option) for option in value]
-    elif wanted in (FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE):
-        value = draw(WORDS)
-    elif wanted in (FilterOperator.EQ, FilterOperator.NE, FilterOperator.CONTAINS):
-        value = draw(st.one_of(SCALARS, st.none()))
-    else:
-        value = draw(SCALARS)
-    return MetadataFilter(key=draw(KEYS), value=value, operator=wanted)
-
-
-def joined(inner):
-    return st.builds(MetadataFilters, filters=st.lists(inner, max_size=3), condition=st.sampled_from([*FilterCondition, None]))
-
-
-@settings(max_examples=300)
-@given(
-    st.lists(METADATA, min_size=1, max_size=5),
-    joined(st.recursive(single_filters(), joined, max_leaves=5)),
-)
-def test_filters_mean_what_they_say_nested_mixed_and_missing(metadatas, filters):
-    index = SHARED
-    index.clear()
-    passages = [node(str(position), "x") for position in range(len(metadatas))]
-    for passage, metadata in zip(passages, metadatas, strict=True):
-        passage.metadata = metadata
-        passage.excluded_embed_metadata_keys = list(metadata)
-    store = ColBERTVectorStore(index=index)
-    store.add(passages)
-    expected = [passage.node_id for passage in passages if matches(filters, passage.metadata)]
-    assert [n.node_id for n in store.get_nodes(filters=filters)] == expected
-    assert sorted(store.query(ask("x", 9, filters=filters)).ids) == expected
-
-
-SHARED = Index.create(None, WordEncoder(dim=8))
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "takes"),
-    [
-        ("in", "abc", "a list"),
-        ("any", 1, "a list"),
-        ("text_match", 1, "a string"),
-        (">", ["a"], "a number"),
-        ("==", ["a"], "one"),
-    ],
-)
-def test_a_value_of_the_wrong_kind_names_the_filter(store, name, value, takes):
-    with pytest.raises(TypeError, match=f"'{name}' on 'year' takes {takes}"):
-        store.query(ask("dog", filters=one("year", value, name)))
-
-
-def test_filters_of_another_type_are_errors(store):
-    for make in (lambda: store.get_nodes(filters={"year": 1}), lambda: ColBERTRetriever(store.index, filters={"year": 1})):
-        with pytest.raises(TypeError, match="must be MetadataFilters, got dict"):
-            make()
-    with pytest.raises(TypeError, match="doc_ids must be a list"):
-        ColBERTRetriever(store.index, doc_ids="pets.txt")

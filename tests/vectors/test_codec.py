@@ -1,4 +1,4 @@
-"""Centroids, residuals, inverted lists, and the bytes they are kept as: by hand, then against the definition."""
+"""Centroids and residuals: by hand, then against the definition."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ import pytest
 from builders.vectors import clustered, unit
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load as load_safetensors
-from safetensors.numpy import save as save_safetensors
 
-from colbert_core.storage.arrays import dump_arrays, load_arrays
 from colbert_core.vectors.codec import NBITS, ResidualCodec, count_centroids, lloyd_max, pack, row_bytes, sample_size
-from colbert_core.vectors.inverted_lists import InvertedLists
 
 # Packing
 
@@ -190,122 +186,3 @@ def test_how_many_centroids_there_are():
         2**16,
     ]
     assert sample_size(2048) == 65_536
-
-
-# Inverted lists
-
-
-def test_lists_by_hand():
-    codes = np.array([5, 2, 5, 2, 2, 9], np.uint16)
-    lists = InvertedLists.build(codes, np.array([3, 1, 2], np.int32))
-    assert lists.centroids.tolist() == [2, 5, 9]
-    assert lists.offsets.tolist() == [0, 3, 4, 5]
-    assert lists.windows.tolist() == [0, 1, 2, 0, 2]
-    offsets, windows = lists.by_centroid(12, 3)
-    assert offsets.tolist() == [0, 0, 0, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5]
-    assert windows.tolist() == [0, 1, 2, 0, 2]
-    assert lists.reaching(np.array([False, False, True])).tolist() == [2, 9]
-
-
-def test_lists_of_nothing_are_empty():
-    lists = InvertedLists.build(np.empty(0, np.uint16), np.empty(0, np.int32))
-    assert lists.by_centroid(2, 0)[0].tolist() == [0, 0, 0]
-    assert lists.reaching(np.zeros(0, np.bool_)).tolist() == []
-
-
-@pytest.mark.parametrize(
-    ("centroids", "offsets", "windows"),
-    [
-        ([9], [0, 1], [0]),
-        ([0], [0, 1], [3]),
-        ([0], [0, 1], [-1]),
-        ([0, 1], [0, 2, 1], [0]),
-        ([0], [0, 9], [0]),
-        ([0, 1, 2, 3], [0, 2**63 - 1, -(2**63), -1, 1], [0]),
-    ],
-)
-def test_lists_that_lead_nowhere_are_refused(centroids, offsets, windows):
-    lists = InvertedLists(np.array(centroids, np.uint16), np.array(offsets, np.int64), np.array(windows, np.int32))
-    with pytest.raises(IndexError, match="list"):
-        lists.by_centroid(4, 3)
-
-
-@given(
-    doclens=st.lists(st.integers(1, 6), min_size=1, max_size=12),
-    n_centroids=st.integers(1, 9),
-    seed=st.integers(0, 999),
-)
-def test_lists_hold_the_windows_of_every_centroid(doclens, n_centroids, seed):
-    rng = np.random.default_rng(seed)
-    codes = rng.integers(n_centroids, size=sum(doclens)).astype(np.uint16)
-    owners = np.repeat(np.arange(len(doclens)), doclens)
-    lists = InvertedLists.build(codes, np.array(doclens, np.int32))
-    allowed = rng.random(len(doclens)) < 0.5
-    offsets, windows = lists.by_centroid(n_centroids + 1, len(doclens))
-    for centroid in range(n_centroids + 1):
-        listed = windows[offsets[centroid] : offsets[centroid + 1]]
-        assert listed.tolist() == sorted(set(owners[codes == centroid].tolist()))
-    assert lists.reaching(allowed).tolist() == sorted(set(codes[allowed[owners]].tolist()))
-
-
-# Arrays as bytes
-
-
-ARRAYS = {
-    "b": np.arange(6, dtype=np.uint16).reshape(3, 2),
-    "a": np.arange(3, dtype=np.int64),
-    "d": np.arange(5, dtype=np.uint8),
-    "c": np.ones((2, 2), np.float32),
-    "e": np.empty((0, 4), np.float16),
-    "f": np.arange(3, dtype=np.int32),
-    "g": np.arange(3, dtype=np.uint32),
-}
-
-
-def as_bytes(arrays):
-    return b"".join(dump_arrays({name: [array] for name, array in arrays.items()}))
-
-
-def test_arrays_in_parts_are_the_same_bytes_as_whole_and_safetensors_reads_them():
-    whole = as_bytes(ARRAYS)
-    assert b"".join(dump_arrays({name: [array[:1], array[1:]] for name, array in ARRAYS.items()})) == whole
-    for read in (load_safetensors(whole), load_arrays(np.frombuffer(whole, np.uint8))):
-        assert read.keys() == ARRAYS.keys()
-        for name, array in ARRAYS.items():
-            assert read[name].dtype == array.dtype
-            np.testing.assert_array_equal(read[name], array)
-
-
-def test_what_safetensors_writes_is_read():
-    read = load_arrays(np.frombuffer(save_safetensors(ARRAYS), np.uint8))
-    np.testing.assert_array_equal(read["b"], ARRAYS["b"])
-
-
-def test_arrays_start_at_multiples_of_their_item_size():
-    data = np.frombuffer(as_bytes(ARRAYS), np.uint8)
-    for array in load_arrays(data).values():
-        offset = array.__array_interface__["data"][0] - data.__array_interface__["data"][0]
-        assert not array.size or offset % array.dtype.itemsize == 0
-
-
-def test_bytes_cut_short_anywhere_are_refused():
-    whole = np.frombuffer(as_bytes(ARRAYS), np.uint8)
-    for length in range(len(whole)):
-        with pytest.raises(ValueError, match=r"header is damaged|were written"):
-            load_arrays(whole[:length])
-    with pytest.raises(ValueError, match="were written"):
-        load_arrays(np.append(whole, np.uint8(0)))
-
-
-def test_a_changed_byte_of_the_header_is_refused_or_harmless():
-    whole = np.frombuffer(as_bytes(ARRAYS), np.uint8)
-    header = int.from_bytes(whole[:8].tobytes(), "little") + 8
-    for place in range(header):
-        for flip in (1, 2, 64, 255):
-            changed = whole.copy()
-            changed[place] ^= flip
-            try:
-                arrays = load_arrays(changed)
-            except ValueError:
-                continue
-            assert sum(array.nbytes for array in arrays.values()) == len(whole) - header

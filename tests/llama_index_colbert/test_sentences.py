@@ -1,11 +1,11 @@
-"""Evidence and the sentence postprocessor in LlamaIndex, in real query engines."""
+"""``ColBERTSentencePostprocessor``: what stays of nodes, alone and in query engines."""
 
 from __future__ import annotations
 
-import json
 import pickle
 
 import pytest
+from builders.texts import CATS, RUST
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import IndexNode, MetadataMode, NodeWithScore, TextNode
@@ -13,17 +13,9 @@ from pydantic import ValidationError
 
 from llama_index_colbert import ColBERTRetriever, ColBERTSentencePostprocessor
 
-CATS = "Cats are mammals. They purr when they are content. Many of them live on farms."
-RUST = "Rust is a language. It was made at Mozilla. Rust programs do not crash much."
-
 
 def nodes():
     return [TextNode(id_="cats", text=CATS, metadata={"kind": "purring pets"}), TextNode(id_="rust", text=RUST)]
-
-
-@pytest.fixture
-def retriever(default_encoder):
-    return ColBERTRetriever.from_nodes(nodes(), similarity_top_k=1, model=default_encoder, evidence=True)
 
 
 @pytest.fixture(scope="module")
@@ -33,32 +25,6 @@ def postprocessor(default_encoder):
 
 def scored(*some):
     return [NodeWithScore(node=node, score=0.5) for node in some]
-
-
-def test_a_retriever_says_which_words_matched_on_request(retriever):
-    (found,) = retriever.retrieve("Why do cats purr?")
-    evidence = found.node.metadata["evidence"]
-    placed = [one for one in evidence["highlights"] if one["start"] is not None]
-    assert any("purr" in one["text"] for one in placed)
-    assert all(found.node.text[one["start"] : one["end"]] == one["text"] for one in placed)
-    assert evidence["window"] == [0, len(CATS)]
-    assert json.loads(json.dumps(evidence)) == evidence
-    retriever.evidence = False
-    assert "evidence" not in retriever.retrieve("Why do cats purr?")[0].node.metadata
-
-
-def test_what_matched_in_the_metadata_has_no_place_in_the_text(retriever):
-    (found,) = retriever.retrieve("pets of a kind")
-    unplaced = [one for one in found.node.metadata["evidence"]["highlights"] if one["start"] is None]
-    assert "kind" in " ".join(one["text"] for one in unplaced)
-
-
-@pytest.mark.parametrize("mode", [MetadataMode.EMBED, MetadataMode.LLM])
-def test_evidence_is_kept_out_of_embedding_and_llm_text(retriever, mode):
-    (found,) = retriever.retrieve("Why do cats purr?")
-    assert "evidence" not in found.node.get_content(mode)
-    engine = RetrieverQueryEngine.from_args(retriever, llm=MockLLM())
-    assert "similarity" not in str(engine.query("Why do cats purr?"))
 
 
 def test_only_the_sentences_that_matter_stay(postprocessor):

@@ -1,27 +1,23 @@
-"""Evidence and the context compressor in LangChain, in real chains."""
+"""``ColBERTContextCompressor``: what stays of documents, alone and in chains."""
 
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 import threading
 
 import pytest
+from builders.texts import CATS, RUST
 from langchain_classic.retrievers import ContextualCompressionRetriever
 from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
 from langchain_core.documents import Document
 from langchain_core.language_models import ParrotFakeChatModel
-from langchain_core.load import dumpd
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 from pydantic import ValidationError
 
 from langchain_colbert import ColBERTContextCompressor, ColBERTRerank, ColBERTRetriever
-
-CATS = "Cats are mammals. They purr when they are content. Many of them live on farms."
-RUST = "Rust is a language. It was made at Mozilla. Rust programs do not crash much."
 
 
 @pytest.fixture(scope="module")
@@ -32,33 +28,6 @@ def documents():
 @pytest.fixture(scope="module")
 def compressor(default_encoder):
     return ColBERTContextCompressor(model=default_encoder, max_tokens=16)
-
-
-def test_a_retriever_says_which_words_matched_on_request(default_encoder):
-    documents = [Document(CATS, id="cats", metadata={"page": 1}), Document(RUST, id="rust")]
-    retriever = ColBERTRetriever.from_documents(documents, model=default_encoder, k=1)
-    (plain,) = retriever.invoke("Why do cats purr?")
-    assert "evidence" not in plain.metadata
-    (found,) = ColBERTRetriever(index=retriever.index, k=1, evidence=True).invoke("Why do cats purr?")
-    evidence = found.metadata["evidence"]
-    assert json.loads(json.dumps(found.metadata)) == found.metadata
-    assert dumpd(found)
-    assert any("purr" in one["text"] for one in evidence["highlights"])
-    assert all(found.page_content[one["start"] : one["end"]] == one["text"] for one in evidence["highlights"])
-    assert evidence["score"] == pytest.approx(found.metadata["score"], abs=1e-4)
-
-
-def test_the_users_own_evidence_stays(words):
-    retriever = ColBERTRetriever.from_documents(
-        [Document("all dogs bark", metadata={"evidence": "mine"})], model=words, evidence=True
-    )
-    assert retriever.invoke("dogs")[0].metadata["evidence"] == "mine"
-
-
-def test_a_reranker_says_it_as_well(default_encoder, documents):
-    (best,) = ColBERTRerank(model=default_encoder, top_n=1, evidence=True).compress_documents(documents, "Why do cats purr?")
-    assert best.id == "cats"
-    assert any("purr" in one["text"] for one in best.metadata["evidence"]["highlights"])
 
 
 def test_only_the_sentences_that_matter_stay_with_ids_metadata_and_offsets(compressor, documents):

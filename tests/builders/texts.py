@@ -1,0 +1,4 @@
+"""Texts of three sentences, of which one answers "Why do cats purr?"."""
+
+CATS = "Cats are mammals. They purr when they are content. Many of them live on farms."
+RUST = "Rust is a language. It was made at Mozilla. Rust programs do not crash much."

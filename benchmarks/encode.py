@@ -84,7 +84,7 @@ def main():
 
     expected, found = exact.encode_passages(texts).vectors, default.encode_passages(texts).vectors
     cosines = (expected * found).sum(axis=1)
-    n_tokens = sum(len(one.ids) for one in exact._recipe.passages(texts))
+    n_tokens = sum(len(one.ids) for one in exact._inputs.passages(texts))
     figures = {
         "passages": len(texts),
         "tokens": n_tokens,

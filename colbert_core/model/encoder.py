@@ -1,4 +1,4 @@
-"""Text to unit token vectors, by the recipe of a ColBERT checkpoint."""
+"""Encode texts as unit token vectors, by the recipe of a ColBERT checkpoint."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import logging
 import shutil
 import tempfile
-import threading
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -28,8 +27,9 @@ from colbert_core.model.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from colbert_core.model.inputs import InputBuilder, ModelInput, respelled
-from colbert_core.model.packed_bert import pack
+from colbert_core.model.description import as_text
+from colbert_core.model.forward import Runner
+from colbert_core.model.inputs import InputBuilder, respelled
 from colbert_core.model.tokenizer import Tokenizer
 from colbert_core.progress import progress_bar
 from colbert_core.storage.durable import sync_folder, sync_tree
@@ -38,18 +38,13 @@ from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_tex
 from colbert_core.vectors.pooling import pool_embeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
-# Padded tokens in one forward pass. Smaller batches are padded less: on one CPU core the model in the box encoded 64 Wikipedia
-# passages in 1.6 s at 1,024 tokens and 1.8 s at 2,048, and without padding the two are equal. A GPU needs more to be busy.
-_CPU_BATCH_TOKENS = 1024
-_GPU_BATCH_TOKENS = 32768
-
-# What repr() shows the tokens of.
+# describe() shows its tokens.
 _EXAMPLE = "What animation studio did Miyazaki found?"
 
 
@@ -74,28 +69,27 @@ class Encoder:
         name: str,
         late_chunking: bool = False,
     ) -> None:
-        """Take finished parts; ``from_pretrained`` is the usual door.
+        """Build an encoder of finished parts. Most callers use ``from_pretrained``.
 
         Args:
             backbone: a transformers encoder, in evaluation mode and on its device.
-            head: what makes vectors of its hidden states, or None to use them as they are.
+            head: makes vectors of the hidden states; None uses them as they are.
             tokenizer: the checkpoint's.
             config: the checkpoint's recipe.
             name: for messages.
             late_chunking: see ``from_pretrained``.
 
         Raises:
-            CheckpointError: the tokenizer knows more tokens than the backbone, lacks one the recipe needs, or adds none.
+            CheckpointError: the tokenizer knows more tokens than the backbone, lacks one that the recipe needs, or adds none.
             ValueError: a length of the recipe leaves no room for text, or is more than the backbone reads.
         """
         apply_to_torch()
         self.name = name
         self.config = config
         self._backbone: Any = backbone  # transformers' models have no annotations
-        self._packed = pack(backbone)
         self._head = head
         self._tokenizer = tokenizer
-        self._lock = threading.Lock()
+        self._runner = Runner(backbone, head, tokenizer.pad_id)
         self._source: Path | None = None
         self._pickled_as: dict[str, Any] | None = None
 
@@ -106,7 +100,7 @@ class Encoder:
                 f"{model_config.vocab_size}; the tokenizer files belong to another checkpoint."
             )
         self._hidden: int = model_config.hidden_size
-        self._recipe = InputBuilder(
+        self._inputs = InputBuilder(
             config, tokenizer, most_tokens=most_tokens(backbone), name=name, late_chunking=late_chunking
         )
 
@@ -125,8 +119,9 @@ class Encoder:
     ) -> Encoder:
         """Load a checkpoint: the one in the box, a folder, or a name on the Hugging Face hub.
 
-        Stanford ColBERT (folders and .dnn files), PyLate, sentence-transformers multi-vector and nanoColBERT checkpoints
-        are read by their own recipe; any other encoder as untrained late interaction over its hidden states.
+        Checkpoints of Stanford ColBERT (folders and .dnn files), PyLate, sentence-transformers (multi-vector) and
+        nanoColBERT are read by their own recipe; any other encoder is read as untrained late interaction over its hidden
+        states.
 
         Args:
             name: None for the model that ships with this package; a folder or .dnn file; or "organisation/model".
@@ -142,11 +137,11 @@ class Encoder:
             local_files_only: use the hub's cache and no network.
 
         Raises:
-            CheckpointNotFoundError: there is no such folder, or the hub's files are neither cached nor to be had.
-            CheckpointError: the folder is damaged, its parts do not fit, its recipes disagree, its format is not read here,
+            CheckpointNotFoundError: there is no such folder, or the hub's files are not cached and cannot be fetched.
+            CheckpointError: the folder is damaged, its parts do not fit, its recipes disagree, its format is not supported,
                 or it needs ``trust_remote_code``.
-            ValueError: a length, device or dtype that the model cannot have, or late chunking where one window is all that
-                the backbone reads.
+            ValueError: the model cannot have this length, device or dtype, or late chunking makes no difference, since
+                the backbone reads no more than one window.
         """
         name = None if name is None else fspath(name)
         source = DEFAULT_MODEL if name is None else find_checkpoint(name, local_files_only=local_files_only)
@@ -161,15 +156,15 @@ class Encoder:
         chosen_dtype = as_dtype(dtype, chosen_device)
         backbone = build_backbone(checkpoint, trust_remote_code=trust_remote_code)
         head = build_head(checkpoint.head)
-        recipe, most = checkpoint.config, most_tokens(backbone)
-        settled = {setting: min(getattr(recipe, setting), most) for setting in lengths} | chosen
-        if recipe.augmentation_length is not None:
-            settled["augmentation_length"] = min(recipe.augmentation_length, settled["query_length"])
+        config, limit = checkpoint.config, most_tokens(backbone)
+        settled = {setting: min(getattr(config, setting), limit) for setting in lengths} | chosen
+        if config.augmentation_length is not None:
+            settled["augmentation_length"] = min(config.augmentation_length, settled["query_length"])
         encoder = cls(
             backbone.to(device=chosen_device, dtype=chosen_dtype).eval().requires_grad_(requires_grad=False),
             None if head is None else head.to(chosen_device).eval().requires_grad_(requires_grad=False),
             tokenizer,
-            replace(recipe, **settled),
+            replace(config, **settled),
             name="default" if name is None else name,
             late_chunking=late_chunking,
         )
@@ -193,30 +188,29 @@ class Encoder:
     @property
     def device(self) -> torch.device:
         """Where the model runs."""
-        device: torch.device = next(self._backbone.parameters()).device
-        return device
+        return self._runner.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the backbone computes with."""
+        """Precision in which the backbone computes."""
         dtype: torch.dtype = next(self._backbone.parameters()).dtype
         return dtype
 
     @property
     def origin(self) -> dict[str, Any] | None:
-        """What ``from_pretrained`` needs to load the same encoder on any device; None if it was built from parts."""
+        """Arguments of ``from_pretrained`` that load the same encoder on any device; None if it was built from parts."""
         if self._pickled_as is None:
             return None
-        kept = {key: self._pickled_as[key] for key in ("name", "query_length", "passage_length", "late_chunking")}
-        if kept["name"] is not None and Path(kept["name"]).exists():
-            kept["name"] = str(Path(kept["name"]).absolute())
-        return kept
+        arguments = {key: self._pickled_as[key] for key in ("name", "query_length", "passage_length", "late_chunking")}
+        if arguments["name"] is not None and Path(arguments["name"]).exists():
+            arguments["name"] = str(Path(arguments["name"]).absolute())
+        return arguments
 
     def encode_queries(self, texts: Iterable[str]) -> list[NDArray[np.float32]]:
         """Encode queries; white space around them does not count.
 
         ColBERT (SIGIR 2020), section 3.2: ``[CLS] [Q] text [SEP]``, then ``[MASK]`` up to ``query_length`` if the recipe
-        augments queries. Every vector scores, the model's own tokens included.
+        augments queries. Every vector scores, those of the model's own tokens included.
 
         Args:
             texts: one string per query.
@@ -232,22 +226,22 @@ class Encoder:
         for position, text in enumerate(stripped):
             if not text:
                 raise ValueError(f"Query {position} is empty; give it at least one word.")
-        inputs = list(self._recipe.queries(stripped))
-        if n_cut := sum(one.n_cut > 0 for one in inputs):
+        inputs = list(self._inputs.queries(stripped))
+        if n_cut := sum(model_input.n_cut > 0 for model_input in inputs):
             logger.warning(
                 "%d of %d queries are longer than query_length=%d tokens and were cut; "
                 "load the encoder with a larger query_length to read all of them.",
                 n_cut, len(inputs), self.config.query_length,
             )  # fmt: skip
-        found: list[NDArray[np.float32]] = [np.empty((0, self.dim), np.float32)] * len(inputs)
-        for i, rows in self._vectors(inputs):
-            found[i] = rows[inputs[i].windows[0].kept]
-        return found
+        matrices: list[NDArray[np.float32]] = [np.empty((0, self.dim), np.float32)] * len(inputs)
+        for i, rows in self._runner.vectors(inputs):
+            matrices[i] = rows[inputs[i].windows[0].kept]
+        return matrices
 
     def encode_passages(self, texts: Iterable[str], *, progress: bool | None = None) -> TokenEmbeddings:
-        """Encode passages of any length; what the model cannot read at once becomes overlapping windows.
+        """Encode passages of any length; a text that the model cannot read at once becomes overlapping windows.
 
-        ``[CLS] [D] window [SEP]``, less the vectors of punctuation if the recipe skips them.
+        ``[CLS] [D] window [SEP]``, without the vectors of punctuation if the recipe skips them.
 
         Args:
             texts: one string per passage; an empty one has the vectors of the model's own tokens.
@@ -264,15 +258,15 @@ class Encoder:
         for position, text in enumerate(texts):
             check_text(text, f"Passage {position}")
 
-        inputs = list(self._recipe.passages(texts))
-        windows = [window for one in inputs for window in one.windows]
-        firsts = np.cumsum([0, *(len(one.windows) for one in inputs)])  # the first window of each input
+        inputs = list(self._inputs.passages(texts))
+        windows = [window for model_input in inputs for window in model_input.windows]
+        first_windows = np.cumsum([0, *(len(model_input.windows) for model_input in inputs)])  # of each input
         doclens = np.array([len(window.kept) for window in windows], np.int32)
         starts = np.cumsum(doclens) - doclens
         vectors = np.empty((int(doclens.sum()), self.dim), np.float32)
         with progress_bar("Encoding", len(windows), "window", progress) as bar:
-            for i, rows in self._vectors(inputs):
-                for number, window in enumerate(inputs[i].windows, firsts[i]):
+            for i, rows in self._runner.vectors(inputs):
+                for number, window in enumerate(inputs[i].windows, first_windows[i]):
                     vectors[starts[number] : starts[number] + doclens[number]] = rows[window.kept]
                     bar.update()
         embeddings = TokenEmbeddings(
@@ -285,7 +279,7 @@ class Encoder:
         return pool_embeddings(embeddings, self.config.pool_factor, self.config.pool_protected)
 
     def query_spans(self, text: str) -> NDArray[np.int32]:
-        """The characters of each vector that ``encode_queries`` makes of a query; no model runs.
+        """Tell which characters each vector of a query stands for, as ``encode_queries`` makes them. No model runs.
 
         Returns:
             *Shape:* (n_q, 2), int32, half-open; empty for the model's own tokens.
@@ -297,23 +291,24 @@ class Encoder:
         stripped = check_text(text, "Query").strip()
         if not stripped:
             raise ValueError("The query is empty; give it at least one word.")
-        (read,) = self._recipe.queries([stripped])
-        return read.windows[0].token_spans + np.int32(len(text) - len(text.lstrip()))
+        (model_input,) = self._inputs.queries([stripped])
+        return model_input.windows[0].token_spans + np.int32(len(text) - len(text.lstrip()))
 
     def passage_spans(self, text: str) -> list[tuple[tuple[int, int], NDArray[np.int32]]]:
-        """The windows that ``encode_passages`` makes of a text, before pooling, and the characters of their vectors.
+        """Tell which windows ``encode_passages`` makes of a text, before pooling, and which characters each vector stands for.
 
         No model runs, so it takes a hundredth of the time that encoding takes.
 
         Returns:
-            For each window its span, half-open, and *Shape:* (n, 2), int32; empty for the model's own tokens.
+            For each window its span, half-open, and the spans of its vectors, *Shape:* (n, 2), int32, half-open; empty for
+            the model's own tokens.
         """
-        inputs = self._recipe.passages([check_text(text, "Passage")])
-        return [(window.span, window.token_spans) for one in inputs for window in one.windows]
+        inputs = self._inputs.passages([check_text(text, "Passage")])
+        return [(window.span, window.token_spans) for model_input in inputs for window in model_input.windows]
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens of the model's vocabulary a text has, without those the model adds."""
-        (tokens,) = self._recipe.tokenizer.encode([check_text(text, "Text")])
+        """Count the tokens of a text, without those that the model adds."""
+        (tokens,) = self._inputs.tokenizer.encode([check_text(text, "Text")])
         return len(tokens.ids)
 
     def split(
@@ -321,41 +316,41 @@ class Encoder:
     ) -> list[Passage]:
         """Cut a document into passages that this model reads whole, at headings, paragraphs, sentences or words.
 
-        Long passages need no cutting, ``Index.add`` does it by the same rules; this is for those who want to see and name
-        the pieces. A Markdown heading stays with what follows it, and code between fences is kept whole where it fits.
+        You need not cut long passages yourself: ``Index.add`` does it by the same rules. Use this to see and name the
+        pieces. A Markdown heading stays with the text below it, and code between fences is kept whole where it fits.
 
         Args:
             text: the document.
             document_id: its name; the passages are called ``document_id#1`` and so on.
-            size: most tokens of a passage, of the text alone; None for what the model reads at once.
+            size: most tokens of a passage, those that the model adds not counted; None for as many as the model reads at once.
             overlap: least tokens that neighbours share, less than size.
             metadata: given to every passage, beside "document_id", "start" and "end": the passage is ``text[start:end]``.
 
         Returns:
-            The passages in order, without blank ends; none of a blank text.
+            The passages in order, without blank ends; no passages for a blank text.
 
         Raises:
             TypeError: text is not a string.
             ValueError: text holds a lone surrogate, or size or overlap is out of range.
         """
-        return self._recipe.split(check_text(text, "text"), document_id, size=size, overlap=overlap, metadata=metadata)
+        return self._inputs.split(check_text(text, "text"), document_id, size=size, overlap=overlap, metadata=metadata)
 
     def save(self, path: str | PathLike[str], *, format: str) -> None:
-        """Write the checkpoint so that this and other libraries read it, all of it or nothing.
+        """Write the checkpoint so that this and other libraries read it: the whole folder, or nothing if something fails.
 
-        What is written is read again before it counts: it must make the same tokens of some texts as this encoder. The
-        backbone's weights are copied from where the encoder was loaded, so that must still be there and unchanged.
+        The copy is read again before the folder appears: it must make the same tokens of some texts as this encoder. The
+        backbone's weights are copied from the checkpoint that was loaded, so that must still be there and unchanged.
 
         Args:
             path: a folder that does not exist yet, or is empty.
             format: "stanford" for Stanford ColBERT and RAGatouille, "pylate" for PyLate, "sentence-transformers" for its
-                version 6. All three are read by this package, and an encoder loaded again gives the same vectors; except
-                that in sentence-transformers' format a marker such as "[unused0]" is found in users' texts as well.
+                version 6. This package reads all three, and an encoder loaded again gives the same vectors, with one
+                exception: in sentence-transformers' format a marker such as "[unused0]" is found in users' texts as well.
 
         Raises:
-            ValueError: another format.
+            ValueError: there is no such format.
             FileExistsError: the folder holds something.
-            CheckpointError: what the encoder was loaded from is gone, or has changed since.
+            CheckpointError: the checkpoint that was loaded is gone, or has changed since.
             UnsupportedCheckpointError: the format cannot hold this model so that its own library reads it as it is meant.
         """
         if format not in WRITABLE:
@@ -390,10 +385,10 @@ class Encoder:
         sync_folder(target.parent)
 
     def describe(self) -> dict[str, Any]:
-        """The recipe in plain values, as ``print(encoder)`` shows it: backbone, lengths, markers with ids, and the rest."""
-        config, recipe, tokens_of = self.config, self._recipe, self._tokenizer.tokens_of
-        (example,) = recipe.queries([_EXAMPLE])
-        mask = None if recipe.augmentation_id is None else tokens_of([recipe.augmentation_id])[0]
+        """Return the recipe in plain values: backbone, lengths, markers with their ids, and the rest of ``print(encoder)``."""
+        config, inputs, tokens_of = self.config, self._inputs, self._tokenizer.tokens_of
+        (example,) = inputs.queries([_EXAMPLE])
+        mask = None if inputs.augmentation_id is None else tokens_of([inputs.augmentation_id])[0]
         return {
             "name": self.name,
             "format": config.format,
@@ -407,19 +402,19 @@ class Encoder:
             "dtype": str(self.dtype).removeprefix("torch."),
             "query_length": config.query_length,
             "passage_length": config.passage_length,
-            "query_prefix": dict(zip(tokens_of(recipe.query_prefix), recipe.query_prefix, strict=True)),
-            "passage_prefix": dict(zip(tokens_of(recipe.passage_prefix), recipe.passage_prefix, strict=True)),
+            "query_prefix": dict(zip(tokens_of(inputs.query_prefix), inputs.query_prefix, strict=True)),
+            "passage_prefix": dict(zip(tokens_of(inputs.passage_prefix), inputs.passage_prefix, strict=True)),
             "suffix": dict(zip(tokens_of(self._tokenizer.suffix_ids), self._tokenizer.suffix_ids, strict=True)),
             "query_prompt": config.query_prompt,
             "passage_prompt": config.passage_prompt,
             "augmentation": mask
             and {
                 "token": mask,
-                "id": recipe.augmentation_id,
+                "id": inputs.augmentation_id,
                 "up_to": config.augmentation_length or config.query_length,
                 "attended": config.attend_to_augmentation,
             },
-            "skipped": tokens_of(recipe.skipped.tolist()),
+            "skipped": tokens_of(inputs.skipped.tolist()),
             "similarity": config.similarity,
             "pool_factor": config.pool_factor,
             "example": {
@@ -433,8 +428,8 @@ class Encoder:
     def _write_backbone(self, folder: Path) -> dict[str, torch.Tensor]:
         """Write config.json and the checkpoint's own code, if it has any, and return the backbone's tensors by name.
 
-        Both are taken as the source has them: the backbone may run in half precision, and another version of transformers
-        than the source's may have renamed what config.json says.
+        config.json and tensors are copied from the checkpoint that was loaded: the backbone may run in half precision, and
+        this version of transformers may write other names into config.json than the one that made the checkpoint.
         """
         current = self._backbone.state_dict()
         if self._source is None:
@@ -451,99 +446,35 @@ class Encoder:
         for code in stored.folder.glob("*.py"):
             shutil.copyfile(code, folder / code.name)
         prefix = f"{self._backbone.base_model_prefix}."
-        by_name = {name.removeprefix(prefix): tensor for name, tensor in stored.weights.items()}
+        weights = {name.removeprefix(prefix): tensor for name, tensor in stored.weights.items()}
         for name, tensor in current.items():
-            if name not in by_name or not torch.equal(by_name[name].to(tensor.dtype), tensor.cpu()):
+            if name not in weights or not torch.equal(weights[name].to(tensor.dtype), tensor.cpu()):
                 raise CheckpointError(
                     f"{self._source} has changed since the encoder was loaded from it ({name} differs); load it again."
                 )
-        return {name: by_name[name] for name in current}
+        return {name: weights[name] for name in current}
 
     def _check_copy(self, folder: Path) -> None:
-        """A copy of the checkpoint must make the same inputs of texts as this encoder does.
+        """Make sure that a copy of the checkpoint makes the same inputs of texts as this encoder.
 
         Raises:
             UnsupportedCheckpointError: it does not, so another library would not either.
         """
-        recipe = read_checkpoint(folder).config
-        copied = InputBuilder(
-            recipe,
-            Tokenizer.from_folder(folder, lowercase=recipe.lowercase),
-            most_tokens=most_tokens(self._backbone),
-            name=str(folder),
-        )
-        plain = InputBuilder(self.config, self._tokenizer, most_tokens=most_tokens(self._backbone), name=self.name)
-        plain.check_equal(copied, recipe.format)
-
-    def _vectors(self, inputs: list[ModelInput]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Position and unit vectors, (length, dim) float32, of each input, in the order that suits the batches.
-
-        Equal sequences are encoded once: their vectors are then equal to the last bit, so that equal passages tie, which
-        rounding would not grant them in batches of different shapes.
-        """
-        equal: dict[tuple[bytes, int], list[int]] = {}
-        for i, one in enumerate(inputs):
-            equal.setdefault((one.ids.tobytes(), one.attended), []).append(i)
-        groups = list(equal.values())
-        begun: list[tuple[list[int], _Result]] = []
-        for batch in self._batches([inputs[group[0]] for group in groups]):
-            begun.append((batch, self._forward([inputs[groups[i][0]] for i in batch])))
-            if len(begun) == 2:  # a GPU computes the new batch while the rows of the one before are put in their places
-                yield from _placed(groups, *begun.pop(0))
-        for batch, result in begun:
-            yield from _placed(groups, batch, result)
-
-    def _batches(self, inputs: list[ModelInput]) -> Iterator[list[int]]:
-        """Positions in batches of similar length, longest first, each within the budget of padded tokens.
-
-        Longest first, so that a batch too large for the device's memory shows at once and the bar's estimate is a ceiling.
-        Of equal length those that attend to as many tokens are neighbours, which packed attention computes together.
-        """
-        budget = _CPU_BATCH_TOKENS if self.device.type == "cpu" else _GPU_BATCH_TOKENS
-        batch: list[int] = []
-        for i in sorted(range(len(inputs)), key=lambda i: (-len(inputs[i].ids), -inputs[i].attended)):
-            if batch and (len(batch) + 1) * len(inputs[batch[0]].ids) > budget:
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
-
-    def _forward(self, inputs: list[ModelInput]) -> _Result:
-        """Begin to compute the unit vectors of a batch, longest input first; on a GPU this returns before they are there."""
-        with self._lock, torch.inference_mode():
-            hidden, starts = self._packed_states(inputs) if self._packed else self._padded_states(inputs)
-            vectors = hidden.float() if self._head is None else self._head(hidden.float())  # (n_rows, dim)
-            return _Result(torch.nn.functional.normalize(vectors, dim=-1), starts, [len(one.ids) for one in inputs])
-
-    def _packed_states(self, inputs: list[ModelInput]) -> tuple[torch.Tensor, list[int]]:
-        """Hidden states, *Shape:* (n_tokens, hidden), and the first row of each input."""
-        assert self._packed is not None
-        starts = np.cumsum([0, *(len(one.ids) for one in inputs[:-1])]).tolist()
-        return self._packed([one.ids for one in inputs], [one.attended for one in inputs]), starts
-
-    def _padded_states(self, inputs: list[ModelInput]) -> tuple[torch.Tensor, list[int]]:
-        """Hidden states, *Shape:* (batch * longest, hidden), and the first row of each input; none counts behind its end."""
-        longest = len(inputs[0].ids)
-        ids = np.full((len(inputs), longest), self._tokenizer.pad_id, np.int64)
-        for row, one in enumerate(inputs):
-            ids[row, : len(one.ids)] = one.ids
-        attended = np.array([one.attended for one in inputs])
-        attention = (np.arange(longest) < attended[:, None]).astype(np.int64)  # (batch, longest)
-        hidden: torch.Tensor = self._backbone(
-            input_ids=_to_device(ids, self.device), attention_mask=_to_device(attention, self.device)
-        ).last_hidden_state  # (batch, longest, hidden)
-        return hidden.flatten(0, 1), list(range(0, len(inputs) * longest, longest))
+        config, limit = read_checkpoint(folder).config, most_tokens(self._backbone)
+        tokenizer = Tokenizer.from_folder(folder, lowercase=config.lowercase)
+        copied = InputBuilder(config, tokenizer, most_tokens=limit, name=str(folder))
+        plain = InputBuilder(self.config, self._tokenizer, most_tokens=limit, name=self.name)  # without late chunking
+        plain.check_equal(copied, config.format)
 
     def __repr__(self) -> str:
-        return _as_text(self.describe())
+        return as_text(self.describe())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:
-        """A copy shares the model: an encoder never changes."""
+        """Return the encoder itself: it never changes, so copies may share it."""
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as what it was loaded from, not as its weights."""
+        """Pickle the arguments it was loaded with, not its weights."""
         if self._pickled_as is None:
             raise TypeError(
                 f"The encoder {self.name!r} was built from parts, so it cannot be pickled; load it with from_pretrained."
@@ -560,79 +491,8 @@ def as_encoder(encoder: str | PathLike[str] | TokenEncoder | None, *, device: st
     return encoder
 
 
-class _Result:
-    """The vectors of a batch on their way from the device.
-
-    A GPU's copy into pinned memory runs beside what Python does meanwhile, and ``rows`` waits for it.
-    """
-
-    def __init__(self, vectors: torch.Tensor, starts: list[int], lengths: list[int]) -> None:
-        self._starts, self._lengths = starts, lengths
-        self._copied: Any = None  # an event; torch has no annotations for it
-        if vectors.device.type == "cuda":
-            self._vectors = torch.empty_like(vectors, device="cpu", pin_memory=True).copy_(vectors, non_blocking=True)
-            event: Any = torch.cuda.Event
-            self._copied = event()
-            self._copied.record(torch.cuda.current_stream(vectors.device))
-        else:
-            self._vectors = vectors.cpu()
-
-    def rows(self) -> Iterator[NDArray[np.float32]]:
-        """Of each input *Shape:* (length, dim), float32."""
-        if self._copied is not None:
-            self._copied.synchronize()
-        vectors = self._vectors.numpy()
-        for start, length in zip(self._starts, self._lengths, strict=True):
-            yield vectors[start : start + length]
-
-
-def _placed(groups: list[list[int]], batch: list[int], result: _Result) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """The rows of a batch for every position that shares them."""
-    for i, rows in zip(batch, result.rows(), strict=True):
-        for position in groups[i]:
-            yield position, rows
-
-
-def _to_device(array: NDArray[np.int64], device: torch.device) -> torch.Tensor:
-    """A copy on the device, which a GPU makes while Python goes on."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
 def _unpickle(arguments: dict[str, Any]) -> Encoder:
     return Encoder.from_pretrained(**arguments)
-
-
-def _as_text(about: dict[str, Any]) -> str:
-    """A recipe for a reader, a line for each part."""
-
-    def sequence(side: str) -> str:
-        before, after = (
-            [f"{token!r}={number}" for token, number in about[part].items()] for part in (f"{side}_prefix", "suffix")
-        )
-        prompt = [repr(about[f"{side}_prompt"])] if about[f"{side}_prompt"] else []
-        return f"at most {about[f'{side}_length']} tokens: {' '.join([*before, *prompt, side, *after])}"
-
-    mask, example = about["augmentation"], about["example"]
-    filled = "not filled up"
-    if mask:
-        attended = "attended to" if mask["attended"] else "not attended to"
-        filled = f"filled up to {mask['up_to']} with {mask['token']!r}={mask['id']}, {attended}"
-    lines = {
-        "backbone": f"{about['backbone']}, {about['parameters'] / 1e6:.1f} million parameters, hidden size {about['hidden']}",
-        "head": "; ".join(about["head"]) or "none, the hidden states are the vectors",
-        "vectors": f"{about['dim']} dimensions, {about['dtype']} on {about['device']}, trained with {about['similarity']}",
-        "query": f"{sequence('query')}; {filled}",
-        "passage": sequence("passage"),
-        "skipped": " ".join(about["skipped"]) or "nothing",
-        **({"pooling": f"about 1 vector of {about['pool_factor']:g} stays"} if about["pool_factor"] != 1 else {}),
-        "example": example["query"],
-        "  tokens": " ".join(example["tokens"]),
-        "  ids": " ".join(map(str, example["ids"])),
-        "  attention": " ".join(map(str, example["attention"])),
-    }
-    kind = about["format"] if about["trained"] else f"{about['format']}, untrained"
-    return f"Encoder({about['name']!r}, {kind})\n" + "\n".join(f"  {name:<11} {value}" for name, value in lines.items())
 
 
 def _as_list(texts: Iterable[str]) -> list[str]:

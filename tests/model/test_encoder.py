@@ -104,7 +104,7 @@ def test_the_tokens_are_those_of_the_checkpoints_own_tokenizer(stanford_folder, 
 
 
 def test_batches_give_the_same_as_one_by_one(stanford, monkeypatch):
-    monkeypatch.setattr("colbert_core.model.encoder._CPU_BATCH_TOKENS", 64)
+    monkeypatch.setattr("colbert_core.model.forward._CPU_BATCH_TOKENS", 64)
     together = stanford.encode_passages(TEXTS)
     alone = [stanford.encode_passages([text]) for text in TEXTS]
     np.testing.assert_allclose(together.vectors, np.concatenate([one.vectors for one in alone]), atol=1e-5)
@@ -373,7 +373,7 @@ def test_late_chunking_of_more_than_the_backbone_reads_covers_the_text(late, sta
 
 
 def test_late_chunking_of_a_megabyte_takes_no_quadratic_time(late):
-    assert len(list(late._recipe.passages(["the cat sat on a mat.\n\n" * 40_000]))) > 1000  # an hour, if it were
+    assert len(list(late._inputs.passages(["the cat sat on a mat.\n\n" * 40_000]))) > 1000  # an hour, if it were
 
 
 def test_late_chunking_without_more_context_than_a_window_is_refused(stanford_folder):

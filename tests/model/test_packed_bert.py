@@ -115,7 +115,7 @@ def test_without_the_operators_the_ordinary_forward_stays(default_encoder, monke
 
     monkeypatch.setattr("colbert_core.model.packed_bert.PackedBert.__init__", fail)
     encoder = Encoder.from_pretrained(device="cpu", dtype="bfloat16")
-    assert encoder._packed is None
+    assert encoder._runner.packed is None
     assert encoder.encode_passages(["cat"]).vectors.shape == (3, 128)
 
 
@@ -125,7 +125,7 @@ def test_without_the_operators_the_ordinary_forward_stays(default_encoder, monke
 @pytest.fixture(scope="module")
 def rough(stanford_folder):
     encoder = Encoder.from_pretrained(str(stanford_folder), device="cpu", dtype="bfloat16")
-    if encoder._packed is None:
+    if encoder._runner.packed is None:
         pytest.skip("this processor or torch has no packed products")
     return encoder
 
@@ -138,7 +138,7 @@ def test_a_packed_encoder_is_as_close_to_float32_as_an_ordinary_one(rough, stanf
         return (found * exact).sum(axis=1)
 
     packed = cosines()
-    monkeypatch.setattr(rough, "_packed", None)
+    monkeypatch.setattr(rough._runner, "packed", None)
     ordinary = cosines()
     assert packed.mean() > 0.995
     assert 1 - packed.mean() < 2 * (1 - ordinary.mean())
@@ -148,7 +148,7 @@ def test_packed_batches_give_the_same_as_one_by_one(rough, monkeypatch):
     together = rough.encode_passages(TEXTS).vectors
     alone = np.concatenate([rough.encode_passages([text]).vectors for text in TEXTS])
     assert (together * alone).sum(axis=1).min() > 0.999
-    monkeypatch.setattr("colbert_core.model.encoder._CPU_BATCH_TOKENS", 16)
+    monkeypatch.setattr("colbert_core.model.forward._CPU_BATCH_TOKENS", 16)
     assert (together * rough.encode_passages(TEXTS).vectors).sum(axis=1).min() > 0.999
     queries = ["cat", "what sound does a cat make", "dogs bark"]  # one length, attended to differently
     for vectors, query in zip(rough.encode_queries(queries), queries, strict=True):
@@ -160,12 +160,12 @@ def test_a_packed_encoder_describes_saves_and_pickles_as_any_other(rough, tmp_pa
     rough.save(tmp_path / "saved", format="stanford")
     saved = Encoder.from_pretrained(tmp_path / "saved", device="cpu", dtype="bfloat16")
     for again in (saved, pickle.loads(pickle.dumps(rough))):
-        assert again._packed is not None
+        assert again._runner.packed is not None
         np.testing.assert_array_equal(again.encode_passages(TEXTS).vectors, rough.encode_passages(TEXTS).vectors)
 
 
 @needs_packing
 def test_the_model_in_the_box_is_packed_in_bfloat16():
     encoder = Encoder.from_pretrained(device="cpu", dtype="bfloat16")
-    assert encoder._packed is not None
+    assert encoder._runner.packed is not None
     assert encoder._backbone.config._attn_implementation == "sdpa"  # what it uses on a GPU

@@ -45,4 +45,4 @@ class _Moved(MetaPathFinder, Loader):
 def install() -> None:
     """Let the old names be imported, once."""
     if not any(isinstance(finder, _Moved) for finder in sys.meta_path):
-        sys.meta_path.append(_Moved())
+        sys.meta_path.insert(0, _Moved())  # first, or the files beside a moved package would be loaded again under its old name

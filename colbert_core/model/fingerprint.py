@@ -124,6 +124,9 @@ class EncoderFingerprint:
         return encoder
 
 
+Provenance = EncoderFingerprint  # its name in pickles of version 0.1.0
+
+
 class LazyEncoder:
     """The encoder of an index: the one it was opened with, or the one it was made with, loaded at first use, once.
 

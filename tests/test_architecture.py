@@ -12,37 +12,59 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# Imports go downwards only. Modules of one layer do not import each other.
-LAYERS = [
-    {"errors", "highlight"},
+# Imports go downwards only, in two levels. Folders and files of one floor do not import each other.
+FLOORS = [
+    {"errors", "devices", "progress", "threads"},
+    {"extras", "kernels"},
     {"evidence"},
-    {"types", "progress", "threads", "kernels", "training_options"},
-    {
-        "arrays",
-        "checkpoint",
-        "codec",
-        "connections",
-        "documents",
-        "filters",
-        "ivf",
-        "maxsim",
-        "pooling",
-        "splitter",
-        "tokenizer",
-    },
-    {"backbone", "embeddings", "packed", "recipe", "segment", "store"},
-    {"encoder", "excerpts", "explain", "foreign", "scorer"},
-    {"gpu"},
-    {"search"},
-    {"provenance", "upkeep"},
-    {"index", "rerank"},
-    {"collection", "train"},
-    {"bm25", "cluster", "evaluation", "ivfpq", "mining"},
-    {"pipeline"},
-    {"training_commands"},
+    {"types"},
+    {"checks", "storage", "text"},
+    {"vectors"},
+    {"model", "search"},
+    {"index", "rerank", "train"},
+    {"cluster", "evaluation"},
+    {"colbertv1"},
     {"cli"},
 ]
-LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
+
+# The same for the files of a folder; a folder within is one of its files.
+FLOORS_OF_FOLDER = {
+    "cli": [
+        {"options", "printing", "reading"},
+        {"cluster_commands", "index_commands", "model_commands", "quickstart", "training_commands", "training_options"},
+        {"main"},
+        {"__main__"},
+    ],
+    "cluster": [{"layout", "nodes", "planning"}, {"building", "calls"}, {"sharded"}],
+    "colbertv1": [{"encoded", "mining"}, {"ivfpq"}, {"pipeline"}],
+    "evaluation": [{"bm25", "trec"}, {"datasets", "measures"}],
+    "evidence": [{"highlight"}, {"evidence"}],
+    "index": [
+        {"batches", "foreign", "reports", "restriction", "settings", "state"},
+        {"base", "compaction", "view"},
+        {"verification", "versions"},
+        {"tuning", "writing"},
+        {"index"},
+    ],
+    "kernels": [{"compiling", "vector"}, {"building"}, {"scoring"}],
+    "model": [
+        {"checkpoint", "description", "packed_bert", "tokenizer"},
+        {"backbone", "inputs"},
+        {"forward"},
+        {"encoder"},
+        {"fingerprint"},
+    ],
+    "checkpoint": [{"config", "files"}, {"modules", "nanocolbert", "stanford"}],
+    "search": [
+        {"config", "diversity", "excerpts", "explain", "hits", "kernel_scorer", "plain_scorer"},
+        {"mean", "torch_scorer"},
+        {"ranking"},
+    ],
+    "storage": [{"arrays", "changes", "durable", "filters"}, {"database", "files", "folder"}, {"transaction"}, {"store"}],
+    "text": [{"documents", "lines", "splitter"}],
+    "train": [{"examples", "gradients", "losses"}, {"presets"}, {"model"}, {"data", "folder"}, {"batches"}, {"loop"}],
+    "vectors": [{"codec", "inverted_lists", "maxsim", "pooling"}, {"embeddings", "segment"}, {"snapshot"}],
+}
 
 
 def imported(path: Path) -> set[str]:
@@ -58,24 +80,90 @@ def imported(path: Path) -> set[str]:
 
 
 CORE = sorted(path.relative_to(ROOT / "colbert_core") for path in (ROOT / "colbert_core").rglob("*.py"))
+# The package's own __init__ imports everything, and ``moved`` imports modules by name.
+WITH_A_FLOOR = [path for path in CORE if path.parts[0] not in ("__init__.py", "moved.py")]
 
 
-@pytest.mark.parametrize("path", CORE, ids=str)
-def test_core_modules_import_only_from_layers_below_their_own(path):
-    own = path.parts[0].removesuffix(".py")  # a folder is one module of the table
-    if own == "__init__":
-        return
-    assert own in LAYER_OF, f"{own} has no place in the layer table"
-    below = {module for module, layer in LAYER_OF.items() if layer < LAYER_OF[own]}
-    used = {name.split(".")[1] for name in imported(ROOT / "colbert_core" / path) if name.startswith("colbert_core.")}
-    assert used & set(LAYER_OF) - {own} <= below, f"{own} imports {used & set(LAYER_OF) - {own} - below}"
+def floor_of(name: str, floors: list[set[str]]) -> int:
+    (number,) = (number for number, floor in enumerate(floors) if name in floor)
+    return number
+
+
+def imported_parts(path: Path) -> set[tuple[str, ...]]:
+    """The modules of the core that a file of it imports, as parts of their names behind ``colbert_core``."""
+    return {tuple(name.split(".")[1:]) for name in imported(ROOT / "colbert_core" / path) if name.startswith("colbert_core.")}
+
+
+def upward_arrows(path: Path) -> list[str]:
+    """What a file imports that is not on a lower floor: folders of folders, and files of its own folder."""
+    own = path.with_suffix("").parts
+    own = own[:-1] if own[-1] == "__init__" else own
+    upward = []
+    for target in imported_parts(path):
+        depth = 0  # of the first name in which the two differ
+        while depth < min(len(own), len(target)) and own[depth] == target[depth]:
+            depth += 1
+        if depth == len(own) or depth == len(target):
+            continue  # a folder's __init__ may import what is in the folder
+        floors = FLOORS_OF_FOLDER[own[depth - 1]] if depth else FLOORS
+        known = {name for floor in floors for name in floor}
+        assert own[depth] in known, f"{path} has no floor"
+        if target[depth] in known and floor_of(target[depth], floors) >= floor_of(own[depth], floors):
+            upward.append(".".join(target))
+    return upward
+
+
+@pytest.mark.parametrize("path", WITH_A_FLOOR, ids=str)
+def test_core_modules_import_only_from_lower_floors(path):
+    assert upward_arrows(path) == []
+
+
+def test_every_file_of_the_core_has_exactly_one_floor():
+    top = [name for floor in FLOORS for name in floor]
+    assert sorted(top) == sorted({path.parts[0].removesuffix(".py") for path in WITH_A_FLOOR})
+    for folder, floors in FLOORS_OF_FOLDER.items():
+        (place,) = (path for path in (ROOT / "colbert_core").rglob(folder) if path.is_dir())
+        files = {path.stem for path in place.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+        assert sorted(name for floor in floors for name in floor) == sorted(files - {"__init__"}), folder
+
+
+def test_an_upward_arrow_is_seen(tmp_path, monkeypatch):
+    for name, code in {
+        "vectors/codec.py": "from colbert_core.model.encoder import Encoder",
+        "vectors/maxsim.py": "def f():\n    from colbert_core.vectors import snapshot",
+        "vectors/snapshot.py": "import colbert_core.vectors.segment, colbert_core.errors",
+        "model/checkpoint/files.py": "from colbert_core.model.checkpoint.stanford import write",
+        "model/checkpoint/stanford.py": "from colbert_core.model.backbone import Head",
+    }.items():
+        (tmp_path / "colbert_core" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "colbert_core" / name).write_text(code)
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    assert "model.encoder" in upward_arrows(Path("vectors/codec.py"))
+    assert upward_arrows(Path("vectors/maxsim.py")) == ["vectors.snapshot"]
+    assert upward_arrows(Path("vectors/snapshot.py")) == []
+    assert "model.checkpoint.stanford" in upward_arrows(Path("model/checkpoint/files.py"))
+    assert "model.backbone" in upward_arrows(Path("model/checkpoint/stanford.py"))
+
+
+LONGEST_FILE, LONGEST_INDEX = 500, 450
+
+
+@pytest.mark.parametrize("path", [path for path in CORE if path.parts[0] != "kernels"], ids=str)
+def test_no_file_of_the_engine_is_too_long_to_read(path):
+    assert len((ROOT / "colbert_core" / path).read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+
+
+def test_the_index_is_a_class_that_can_be_read():
+    tree = ast.parse((ROOT / "colbert_core" / "index" / "index.py").read_text(encoding="utf-8"))
+    (index,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Index")
+    assert index.end_lineno - index.lineno < LONGEST_INDEX
 
 
 @pytest.mark.parametrize("path", [ROOT / "colbert_core" / path for path in CORE], ids=str)
 def test_core_knows_no_framework(path):
     frameworks = {"langchain_core", "llama_index", "langchain_colbert", "llama_index_colbert"}
     used = {name.split(".")[0] for name in imported(path)} & frameworks
-    assert used <= ({"langchain_core", "langchain_colbert"} if path.stem == "cli" else set())
+    assert used <= ({"langchain_core", "langchain_colbert"} if "cli" in path.parts else set())
 
 
 @pytest.mark.parametrize(

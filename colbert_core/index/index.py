@@ -194,8 +194,6 @@ class Index(IndexBase):
         file = self._versions.read(lambda view: view.state).codec_file
         return None if file is None else file.sha256
 
-    # Search
-
     def search_vectors(
         self,
         matrices: Iterable[NDArray[np.float32]],
@@ -312,8 +310,6 @@ class Index(IndexBase):
             raise ValueError(f"{self!r} cannot be tuned without {'queries' if matrices == [] else 'passages'}; give some.")
         return self._versions.read(lambda view: tune(view, matrices, k, target_recall, progress))
 
-    # Passages
-
     def get(self, ids: Iterable[str]) -> list[Passage | None]:
         """The passages with these ids, in their order; None where there is none.
 
@@ -399,8 +395,7 @@ class Index(IndexBase):
         Raises:
             TypeError: ``ids`` is one string.
         """
-        wanted = list(dict.fromkeys(id_list(ids)))
-        return writing.delete_passages(self._store, self._versions, lambda reader: sorted(reader.rows_of(wanted).values()))
+        return writing.delete_ids(self._store, self._versions, id_list(ids))
 
     def delete_where(self, where: Where) -> int:
         """Delete the passages that a filter matches; ``{}`` matches all of them.
@@ -416,8 +411,6 @@ class Index(IndexBase):
     def clear(self) -> None:
         """Delete all passages, and the codec that was fitted to them."""
         writing.clear_passages(self._store, self._versions)
-
-    # The whole
 
     def compact(self, *, progress: bool | None = None) -> None:
         """Put everything into one segment, without what was deleted, and give the room back.

@@ -177,6 +177,12 @@ def delete_passages(store: Store, versions: Versions, choose: Callable[[Reader],
     return len(pids)
 
 
+def delete_ids(store: Store, versions: Versions, ids: Iterable[str]) -> int:
+    """Delete the passages with these ids; how many they were."""
+    wanted = list(dict.fromkeys(ids))
+    return delete_passages(store, versions, lambda reader: sorted(reader.rows_of(wanted).values()))
+
+
 def delete_where(store: Store, versions: Versions, where: Where) -> int:
     """Delete the passages that a filter matches; how many they were.
 

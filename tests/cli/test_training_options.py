@@ -9,7 +9,7 @@ from dataclasses import fields
 
 from builders.processes import environment
 
-from colbert_core.cli.training_options import add_commands
+from colbert_core.cli.training_options import add_training_commands
 from colbert_core.train import TrainConfig
 
 
@@ -26,7 +26,7 @@ def training_parser():
         inner = commands.add_parser(name).add_subparsers()
         return lambda name, run, help_, *parents, about="": inner.add_parser(name, parents=list(parents))
 
-    add_commands(command, group, argparse.ArgumentParser(add_help=False))
+    add_training_commands(command, group)
     return parser
 
 

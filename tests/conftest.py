@@ -29,6 +29,14 @@ settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
+def grown():
+    """A compressed index that grew in several adds, and queries for it; tests only search it."""
+    from builders.grown import grow
+
+    return grow()
+
+
+@pytest.fixture(scope="session")
 def stanford_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from builders.encoders import write_stanford
 

@@ -25,3 +25,12 @@ def collection(n, dim=32, seed=0, low=5, high=30):
     passages = [Passage(f"{i:05}", f"passage {i}", {"third": i % 3, "n": i}) for i in range(n)]
     queries = [passage_vectors[:8] + 0.1 for passage_vectors in vectors[:: max(n // 40, 1)]]
     return passages, vectors, [query.astype(np.float32) for query in queries]
+
+
+def ids(hits):
+    return [hit.passage.id for hit in hits]
+
+
+def recall(found, best):
+    """The part of the best hits of each query that was found, on average."""
+    return float(np.mean([len(set(ids(some)) & set(ids(all_))) / len(all_) for some, all_ in zip(found, best, strict=True)]))

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from builders.vectors import ids
 
 from colbert_core import Encoder, Hit, Index, Passage, Reranker
 
@@ -21,22 +22,11 @@ ANIMALS = [
 ]
 
 
-@pytest.fixture(params=["memory", "disk"])
-def create(request, tmp_path):
-    """Makes an empty index; every test that uses it runs in memory and on disk."""
-    numbers = iter(range(100))
-    return lambda encoder: Index.create(None if request.param == "memory" else tmp_path / f"{next(numbers)}.idx", encoder)
-
-
 @pytest.fixture
 def index(create, words):
     index = create(words)
     index.add(ANIMALS)
     return index
-
-
-def ids(hits):
-    return [hit.passage.id for hit in hits]
 
 
 def test_the_passage_that_shares_the_words_comes_first(index):
@@ -292,22 +282,6 @@ def test_what_is_no_encoder_is_refused(make):
         make(42)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ((3, "text"), TypeError, "Passage id must be a str, got int"),
-        (("", "text"), ValueError, "Passage id is empty"),
-        (("a", None), TypeError, "Text of passage 'a' must be a str, got NoneType"),
-        (("a", "x\ud800"), ValueError, "Text of passage 'a' has a lone surrogate"),
-        (("a\ud800", "x"), ValueError, "Passage id has a lone surrogate"),
-        (("a", "x", [1]), TypeError, "Metadata of passage 'a' must be a dict, got list"),
-    ],
-)
-def test_a_passage_checks_itself(arguments, error, message):
-    with pytest.raises(error, match=message):
-        Passage(*arguments)
-
-
 def test_equal_texts_tie_in_bfloat16_as_well(create, stanford_folder):
     """Rounding differs with the shape of a batch, so equal texts must be encoded once."""
     index = create(Encoder.from_pretrained(stanford_folder, device="cpu", dtype="bfloat16"))
@@ -331,26 +305,6 @@ def test_equal_texts_tie_whatever_their_place_in_the_matrix_product(create, stan
         assert len({hit.score for hit in found}) == 1
         assert ids(index.search(query, k=2)) == ["000", "001"]
         assert [hit.passage for hit in Reranker(stanford).rank(query, passages)] == passages
-
-
-def test_replacing_one_long_passage_among_short_ones_gives_the_memory_back(create, words):
-    index = create(words)
-    index.add([Passage(str(i), "a note") for i in range(200)])
-    for generation in range(50):
-        index.add([Passage("long", f"generation {generation} " + "of a long text " * 100)])
-    stats = index.stats()
-    assert stats.tokens == 200 * 2 + 402
-    assert stats.dead_tokens <= stats.tokens
-    assert index.search("generation 49", k=1)[0].passage.id == "long"
-
-
-def test_deleting_gives_the_memory_back(create, words):
-    index = create(words)
-    index.add([Passage(str(i), "some words " * 30) for i in range(300)])
-    index.delete([str(i) for i in range(299)])
-    stats = index.stats()
-    assert (stats.passages, stats.tokens, stats.dead_tokens) == (1, 60, 0)
-    assert stats.vector_bytes < 70 * 64 * 4
 
 
 @pytest.mark.parametrize("step", ["rows written", "file written"])

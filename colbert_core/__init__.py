@@ -76,6 +76,9 @@ __all__ = [
     "set_num_threads",
 ]
 
+__version__ = "0.1.0"
+"""Of this package. The build reads it from here, so it stands nowhere else."""
+
 _install_moved_names()
 
 

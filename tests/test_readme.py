@@ -1,21 +1,25 @@
-"""Every Python snippet of the README runs, and its commands are the ones that exist."""
+"""The README is one page, its Python snippets run, and its commands are the ones that exist."""
 
 from __future__ import annotations
 
-import re
 import shlex
-from pathlib import Path
 
 import pytest
+from builders.markdown import ROOT, blocks, links
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
+README = ROOT / "README.md"
+BLOCKS = blocks(README)
+SNIPPETS = [block.text for block in BLOCKS if block.language == "python"]
+COMMANDS = [line for block in BLOCKS if block.language == "sh" for line in block.text.splitlines()]
+
+
+def test_it_is_one_page():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=[snippet.splitlines()[0] for snippet in SNIPPETS])
 def test_every_snippet_runs_and_shows_the_cats(snippet, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # one saves a model
+    monkeypatch.chdir(tmp_path)
     assert len(snippet.splitlines()) <= 12
     exec(compile(snippet, "README.md", "exec"), {})
     assert "Cats purr" in capsys.readouterr().out
@@ -43,3 +47,8 @@ def test_the_quickstart_command_for_own_files_is_understood():
     (line,) = (line for line in COMMANDS if "--files" in line)
     options = build_parser().parse_args(shlex.split(line)[1:])
     assert (str(options.files), len(options.ask)) == ("DIR", 1)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+def test_links_lead_to_files(name):
+    assert [target for target in links(ROOT / name) if not (ROOT / target).exists()] == []

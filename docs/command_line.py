@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colbert_core.cli.main import _parser as build_parser
+from colbert_core.cli.main import build_parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

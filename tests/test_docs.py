@@ -15,7 +15,7 @@ import pytest
 from builders.markdown import ROOT, blocks, commands
 
 import colbert_core
-from colbert_core.cli.main import _parser as build_parser
+from colbert_core.cli.main import build_parser
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))

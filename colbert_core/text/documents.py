@@ -1,4 +1,4 @@
-"""Files as passages: text, Markdown, JSON lines, tab-separated values, Parquet. Read as a stream, never whole collections."""
+"""Passages from files: text, Markdown, JSON lines, tab-separated values, Parquet. Records are read as a stream."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.errors import MissingExtraError
+from colbert_core.extras import import_extra
+from colbert_core.text.lines import numbered_lines
 from colbert_core.types import Passage
 
 if TYPE_CHECKING:
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 TEXTS = (".txt", ".md")
 SUFFIXES = (*TEXTS, ".jsonl", ".tsv", ".parquet")
 
-_ID, _TEXT, _TITLE = ("id", "_id"), "text", "title"
+# Keys of a record.
+_ID, _TEXT, _TITLE, _METADATA = ("id", "_id"), "text", "title", "metadata"
 
 
 def find_files(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-    """The files of a folder and those below it that can be read, or the file itself. Hidden ones are passed over.
+    """Find the files below a folder that can be read; of a file, the file itself. Hidden files and folders are passed over.
 
     Raises:
         ValueError: there is nothing there, or nothing that can be read.
@@ -48,20 +50,21 @@ def find_files(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
 
 
 def read_file(path: Path, name: str, split: Split) -> Iterator[Passage]:
-    """The passages of one file.
+    """Read the passages of one file.
 
     Text and Markdown are cut into pieces, named ``name#1`` and so on, with ``source`` and ``piece`` in their metadata. A
-    record of the other formats is a passage with the record's own id, or its place; one that is longer than a window is cut
-    into ``id#1``, ``id#2`` and so on. All pieces have ``document_id``, ``start`` and ``end`` in their metadata. A record's
-    ``title`` is put before its text; what else it holds is metadata.
+    record of the other formats is a passage. It has the record's own id, else the name of the file and the number of its
+    line. A record longer than a window is cut into ``id#1``, ``id#2`` and so on. All pieces have ``document_id``, ``start``
+    and ``end`` in their metadata. A record's ``title`` is put before its text; what else the record holds is metadata.
 
     Args:
-        path: of the file.
-        name: what it is called.
+        path: the file.
+        name: name of the file in ids and metadata.
         split: cuts a text, given with its name, into passages.
 
     Raises:
-        ValueError: the file is not what its name says, with the line.
+        ValueError: the file is not what its suffix says; the message has the number of the line.
+        MissingExtraError: the file is Parquet, and pyarrow is not installed.
     """
     suffix = path.suffix.lower()
     if suffix in TEXTS:
@@ -70,7 +73,7 @@ def read_file(path: Path, name: str, split: Split) -> Iterator[Passage]:
         return
     reader = {".jsonl": _json_lines, ".tsv": _tab_separated, ".parquet": _parquet}[suffix]
     for place, record in reader(path):
-        passage = _from_record(record, f"{path}, {place}", f"{name}#{place.split()[-1]}", name)
+        passage = _to_passage(record, place, f"{name}#{place.split()[-1]}", name)
         pieces = split(passage.text, passage.id)
         if len(pieces) < 2:
             yield passage
@@ -80,7 +83,7 @@ def read_file(path: Path, name: str, split: Split) -> Iterator[Passage]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, in UTF-8 with or without a byte order mark.
+    """Read the text of a file, in UTF-8 with or without a byte order mark.
 
     Raises:
         ValueError: it is in another encoding.
@@ -92,67 +95,69 @@ def read_text(path: Path) -> str:
 
 
 def read_collection(path: Path) -> list[str]:
-    """The texts of a collection by number, as Stanford ColBERT reads it: number, text, perhaps title; or JSON lines.
+    """Read the texts of a collection as Stanford ColBERT reads them: number, text, perhaps title; or JSON lines.
 
     A first line that begins with "id" counts as number 0, as it does there; a title goes before the text with a bar between.
+
+    Returns:
+        The texts, by number.
 
     Raises:
         ValueError: the numbers are not 0, 1, 2 and so on.
     """
-    texts = []
     if path.suffix.lower() == ".jsonl":
-        for number, (place, record) in enumerate(_json_lines(path)):
-            texts.append(_from_record(record, f"{path}, {place}", str(number), "").text)
-        return texts
-    for number, (place, line) in enumerate(_lines(path)):
+        return [_to_passage(record, place, str(number), "").text for number, (place, record) in enumerate(_json_lines(path))]
+    texts = []
+    for number, (place, line) in enumerate(numbered_lines(path)):
         name, *columns = line.split("\t")
         if not columns:
-            raise ValueError(f"{path}, {place} has 1 column where a number and a text belong.")
+            raise ValueError(f"{place} has 1 column where a number and a text belong.")
         if name != str(number) and not (number == 0 and name == "id"):
-            raise ValueError(f"{path}, {place} has the number {name!r:.80} where {number} belongs.")
+            raise ValueError(f"{place} has the number {name!r:.80} where {number} belongs.")
         texts.append(f"{columns[1]} | {columns[0]}" if len(columns) > 1 and columns[1] else columns[0])
     return texts
 
 
-def _from_record(record: dict[str, Any], where: str, default_id: str, source: str) -> Passage:
+def _to_passage(record: dict[str, Any], place: str, default_id: str, source: str) -> Passage:
+    """Make a passage of a record.
+
+    Args:
+        record: its values by key.
+        place: file and line, for errors.
+        default_id: id of a record without one.
+        source: ``source`` in the metadata; nothing if it is empty.
+    """
     if _TEXT not in record:
-        raise ValueError(f'{where} has no "{_TEXT}"; its keys are {", ".join(record) or "none"}.')
+        raise ValueError(f'{place} has no "{_TEXT}"; its keys are {", ".join(record) or "none"}.')
     name = next((record[key] for key in _ID if record.get(key) is not None), default_id)
     title, text = record.get(_TITLE), record[_TEXT]
-    own = record.get("metadata")
-    others = {key: value for key, value in record.items() if key not in (*_ID, _TEXT, "metadata")}
+    own = record.get(_METADATA)
+    others = {key: value for key, value in record.items() if key not in (*_ID, _TEXT, _METADATA)}
     if own is not None and not isinstance(own, dict):
-        raise ValueError(f"{where}: metadata must be an object, got {type(own).__name__}.")
+        raise ValueError(f"{place}: metadata must be an object, got {type(own).__name__}.")
     metadata = {**({"source": source} if source else {}), **others, **(own or {})}
     try:
         return Passage(str(name), f"{title} {text}" if title and isinstance(text, str) else text, metadata)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise ValueError(f"{place}: {error}") from None
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield f"line {number}", line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}); convert it first.") from None
+# Readers of one format: each gives the place of a record, whose last word is its number, and its values by key.
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for place, line in _lines(path):
+    for place, line in numbered_lines(path):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, {place} is no JSON: {error}") from None
+            raise ValueError(f"{place} is no JSON: {error}") from None
         yield place, record if isinstance(record, dict) else {_TEXT: record}
 
 
 def _tab_separated(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """With a first line of names, one of them "text", or else as id and text, perhaps with a title behind."""
+    """Read lines under a first line of names, one of them "text"; without such a line, id and text, perhaps title."""
     columns: list[str] | None = None
-    for place, line in _lines(path):
+    for place, line in numbered_lines(path):
         values = line.split("\t")
         if columns is None:
             if _TEXT in values and not values[0].isdecimal():
@@ -160,31 +165,26 @@ def _tab_separated(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 continue
             columns = {1: [_TEXT], 2: ["id", _TEXT], 3: ["id", _TEXT, _TITLE]}.get(len(values), [])
         if len(values) != len(columns):
-            raise ValueError(f"{path}, {place} has {len(values)} columns where {len(columns) or '1 to 3'} belong.")
+            raise ValueError(f"{place} has {len(values)} columns where {len(columns) or '1 to 3'} belong.")
         yield place, dict(zip(columns, values, strict=True))
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise MissingExtraError(f"Reading {path} needs pyarrow ({error}): pip install pyarrow") from error
-
+    arrow, parquet = (import_extra(module, f"Reading {path}", "pyarrow") for module in ("pyarrow", "pyarrow.parquet"))
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(1024):
                 for record in batch.to_pylist():
                     number += 1
-                    plain = {key: _plain(value) for key, value in record.items()}
-                    yield f"row {number}", {key: value for key, value in plain.items() if value is not None}
+                    values = {key: _plain(value) for key, value in record.items()}
+                    yield f"{path}, row {number}", {key: value for key, value in values.items() if value is not None}
     except arrow.ArrowInvalid as error:
         raise ValueError(f"{path} is no Parquet file: {error}") from None
 
 
 def _plain(value: Any) -> Any:
-    """A value of a table as metadata can hold it: dates and decimal numbers as strings, NaN as nothing."""
+    """Turn a value of a table into one that metadata can hold: dates and decimal numbers into strings, NaN into None."""
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, (decimal.Decimal, datetime.timedelta)):

@@ -1,19 +1,25 @@
-"""Lines of a text file with their places, for messages."""
+"""Lines of text files with their places, which go into messages of errors."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-
-# Lines
+T = TypeVar("T")
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Each line that is not blank, with its place."""
+    """Read the lines of a file that are not blank, in UTF-8 with or without a byte order mark.
+
+    Yields:
+        The place of each line, such as "corpus.jsonl, line 3", and its text without the line's end.
+
+    Raises:
+        ValueError: the file is in another encoding.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
@@ -23,7 +29,12 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
         raise ValueError(f"{path} is not UTF-8 text ({error}); convert it first.") from None
 
 
-def read_at(place: str, read: Callable[[Any], Any], record: Any) -> Any:
+def read_at(place: str, read: Callable[[Any], T], record: Any) -> T:
+    """Return ``read(record)``.
+
+    Raises:
+        ValueError: ``read`` raises a ValueError or TypeError; the message begins with the place.
+    """
     try:
         return read(record)
     except (ValueError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""BM25, the lexical baseline: bm25s with English stems and stop words. What late interaction should be better than."""
+"""BM25, the lexical baseline that late interaction should beat: bm25s with English stems and stop words."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from colbert_core.checks import check_count
 from colbert_core.errors import DamagedIndexError, IndexExistsError, IndexNotFoundError
 from colbert_core.extras import import_extra
 from colbert_core.progress import progress_bar
@@ -26,7 +27,7 @@ _IDS = "ids.json"
 
 
 class BM25:
-    """Passages by the words that they share with a query (Robertson et al., TREC-3, 1994), as Lucene scores them.
+    """Ranks passages by the words they share with a query (Robertson et al., TREC-3, 1994), as Lucene scores them.
 
     Words are lower-cased, without English stop words, and cut to their stems by the Snowball stemmer (Porter2).
 
@@ -37,7 +38,7 @@ class BM25:
     """
 
     def __init__(self, scorer: Any, ids: list[str]) -> None:
-        """``build`` and ``load`` are the doors."""
+        """Use ``build`` or ``load``."""
         self._scorer = scorer
         self._ids = ids
 
@@ -46,7 +47,7 @@ class BM25:
         """Count the words of passages.
 
         Args:
-            passages: read as a stream; their word numbers are kept in memory, not their texts.
+            passages: read as a stream; the numbers of their words are kept in memory, not their texts.
             k1: how much a word's repetition counts, at least 0. The default is Anserini's.
             b: how much a passage's length counts, from 0 to 1. The default is Anserini's.
             progress: show a bar; None shows it on a terminal once a second has passed.
@@ -67,10 +68,10 @@ class BM25:
                     bar.update()
                     yield passage.text
 
-            words = _words(texts(), return_ids=True)
+            words = _tokenize(texts(), return_ids=True)
         if len(set(ids)) < len(ids):
-            (again, _), *_ = Counter(ids).most_common(1)
-            raise ValueError(f"The id {again!r} comes twice among the passages; give each its own.")
+            ((repeated, _),) = Counter(ids).most_common(1)
+            raise ValueError(f"The id {repeated!r} comes twice among the passages; give each its own.")
         if not words.vocab:
             raise ValueError(f"None of the {len(ids)} passages has a word that is no stop word; give passages with text.")
         scorer = bm25s.BM25(k1=k1, b=b, method="lucene")
@@ -79,10 +80,10 @@ class BM25:
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> BM25:
-        """What ``save`` wrote.
+        """Load what ``save`` wrote.
 
         Raises:
-            IndexNotFoundError: nothing is there.
+            IndexNotFoundError: there is no such folder.
             DamagedIndexError: a file is missing or damaged.
             MissingExtraError: bm25s or PyStemmer is not installed.
         """
@@ -100,7 +101,7 @@ class BM25:
         return cls(scorer, ids)
 
     def save(self, folder: str | PathLike[str]) -> None:
-        """Write it to a folder, whole or not at all.
+        """Write the index to a folder, whole or not at all.
 
         Raises:
             IndexExistsError: there is something at the folder.
@@ -116,30 +117,30 @@ class BM25:
             put_in_place(work, folder)
 
     def __len__(self) -> int:
-        """Passages."""
+        """The number of passages."""
         return len(self._ids)
 
     def search_many(self, queries: Sequence[str], k: int = 10) -> list[list[tuple[str, float]]]:
-        """The passages of greatest BM25 for each query.
+        """Find the passages with the greatest BM25 scores for each query.
 
         Args:
             queries: texts.
-            k: most passages for each, at least 1.
+            k: most passages for each query, at least 1.
 
         Returns:
-            For each query (id, score), best first, equal scores by id; only passages that share a word with the query.
+            For each query pairs of id and score, best first, equal scores by id. Only passages that share a word with the
+            query are found.
 
         Raises:
-            TypeError: queries is no list of strings.
+            TypeError: queries is no list of strings, or k no whole number.
             ValueError: k is below 1.
         """
         if isinstance(queries, str) or not all(isinstance(query, str) for query in queries):
             raise TypeError(f"queries must be a list of strings, got {queries!r:.80}.")
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}.")
-        return [self._best(words, k) for words in _words(queries, return_ids=False)]
+        k = check_count(k, "k")
+        return [self._search(words, k) for words in _tokenize(queries, return_ids=False)]
 
-    def _best(self, words: list[str], k: int) -> list[tuple[str, float]]:
+    def _search(self, words: list[str], k: int) -> list[tuple[str, float]]:
         if not any(word in self._scorer.vocab_dict for word in words):
             return []
         scores = self._scorer.get_scores(words)  # (n_passages,)
@@ -152,7 +153,7 @@ class BM25:
         return f"BM25({len(self)} passages, k1={self._scorer.k1}, b={self._scorer.b})"
 
 
-def _words(texts: Iterable[str], *, return_ids: bool) -> Any:
-    """The stems of each text: with ids as bm25s indexes them, without as it is asked for them."""
+def _tokenize(texts: Iterable[str], *, return_ids: bool) -> Any:
+    """Return the stems of each text: as numbers with their vocabulary, for an index, or as strings, for a query."""
     bm25s, stemmer = (import_extra(module, "BM25", _PACKAGES) for module in ("bm25s", "Stemmer"))
     return bm25s.tokenize(texts, stopwords="en", stemmer=stemmer.Stemmer("english"), return_ids=return_ids, show_progress=False)

@@ -1,6 +1,6 @@
-"""Test collections on disk: passages, queries and judgements of which passage answers which query; and runs.
+"""Test sets: passages, queries, and judgements that say which passage answers which query.
 
-BEIR folders, MS MARCO folders, and whatever ir-datasets knows. Read as a stream; nothing is kept of the texts.
+They come from BEIR folders, MS MARCO folders, or ir-datasets. Texts are read as a stream and are not kept.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from colbert_core.errors import MissingExtraError
+from colbert_core.evaluation.trec import Judgement, collect_qrels, read_judgements
+from colbert_core.extras import import_extra
+from colbert_core.storage.durable import Checksum, checksum_files
+from colbert_core.text.lines import numbered_lines, read_at
 from colbert_core.types import Passage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from os import PathLike
 
-from colbert_core.evaluation.trec import Judgement, Qrels, collect_qrels, read_judgements
-from colbert_core.extras import import_extra
-from colbert_core.storage.durable import Checksum, checksum_files
-from colbert_core.text.lines import numbered_lines, read_at
+    from colbert_core.evaluation.trec import Qrels
 
+# What the name of a data set of ir-datasets begins with.
 _IRDS = "irds:"
 
 
@@ -31,64 +33,66 @@ class Dataset:
     """Passages, queries and judgements, read from disk each time they are asked for.
 
     Example:
-        >>> collection = open_dataset("scifact")
-        >>> collection.splits
+        >>> dataset = open_dataset("scifact")
+        >>> dataset.splits
         ('test', 'train')
-        >>> collection.queries("test")["1"]
+        >>> dataset.queries("test")["1"]
         '0-dimensional biomaterials show inductive properties.'
-        >>> collection.qrels("test")["1"]
+        >>> dataset.qrels("test")["1"]
         {'31715818': 1}
     """
 
     def __init__(self, source: _Source) -> None:
-        """``open_dataset`` is the door."""
+        """Use ``open_dataset``."""
         self._source = source
 
     @property
     def name(self) -> str:
-        """What ``open_dataset`` was given."""
+        """The folder or name that ``open_dataset`` was given."""
         return self._source.name
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The parts that have judgements or queries of their own, such as "dev", "test" and "train", in alphabetical order."""
+        """The parts with judgements or queries of their own, such as "dev", "test" and "train", in alphabetical order."""
         return tuple(sorted(self._source.splits))
 
     @property
     def n_passages(self) -> int:
-        """How many there are; they are counted now."""
+        """The number of passages. They are counted at each call."""
         return self._source.count()
 
     def passages(self) -> Iterator[Passage]:
-        """All passages in their order. The text has the title in front, with a blank between; metadata have the title alone.
+        """Read all passages, in the order of the file.
+
+        A title is put before the text, with a blank between; metadata have it as "title".
 
         Raises:
-            ValueError: a line is no passage; with the file and the number of the line.
+            ValueError: a line is no passage; the message has the file and the number of the line.
         """
         for _, passage in self._source.passages():
             yield passage
 
     def get(self, ids: Iterable[str]) -> dict[str, Passage]:
-        """The passages with these ids; all others are passed over.
+        """Read the passages with these ids.
 
         Raises:
-            ValueError: one is not in the collection.
+            ValueError: one is not in the dataset.
         """
         wanted = set(ids)
-        found = {passage.id: passage for passage in self.passages() if passage.id in wanted} if wanted else {}
-        if missing := wanted - found.keys():
+        passages_by_id = {passage.id: passage for passage in self.passages() if passage.id in wanted} if wanted else {}
+        if missing := wanted - passages_by_id.keys():
             raise ValueError(
                 f"{len(missing)} of {len(wanted)} passages are not in {self.name}, among them {min(missing)!r}; "
                 "is the run or the file of judgements one of this collection?"
             )
-        return found
+        return passages_by_id
 
     def queries(self, split: str | None = None) -> dict[str, str]:
-        """Texts of queries by id.
+        """Read the texts of queries, by id.
 
         Args:
-            split: one of ``splits``: its own queries, or where it has none, as in BEIR, those with a positive judgement in it.
-                None for all queries.
+            split: one of ``splits``, or None for all queries. A split without a file of queries, as in BEIR, has the queries
+                with a positive judgement in it.
 
         Raises:
             ValueError: there is no such split, it is empty, a line is no query, or a judged query has no text.
@@ -107,22 +111,25 @@ class Dataset:
         return {query: text for query, text in texts.items() if query in positive}
 
     def qrels(self, split: str) -> Qrels:
-        """Judgements: for each query the grade of each passage that was judged, 0 for not relevant.
+        """Read judgements: for each query the grade of each judged passage, 0 for not relevant.
 
         Raises:
-            ValueError: there is no such split, it has no judgements, or a line is none; with the file and the line's number.
+            ValueError: there is no such split, it has no judgements, or a line is no judgement; the message has the file and
+                the number of the line.
         """
         self._check_split(split)
         return collect_qrels(self._source.judgements(split), f"Split {split!r} of {self.name}")
 
     def check(self, *splits: str) -> None:
-        """Read everything once: ids must differ, and judgements be of passages and queries that are there. Only ids are kept.
+        """Read everything once, and check that ids differ and that judgements name passages and queries that are there.
+
+        Only ids are kept in memory.
 
         Args:
-            splits: whose judgements; none for all.
+            splits: splits whose judgements are checked; all if none is given.
 
         Raises:
-            ValueError: something is wrong; with the file, the number of the line, and the id.
+            ValueError: something is wrong; the message has the file, the number of the line, and the id.
         """
         ids: set[str] = set()
         for place, passage in self._source.passages():
@@ -132,13 +139,13 @@ class Dataset:
         if not ids:
             raise ValueError(f"{self.name} has no passages; is the file complete?")
         texts = self._texts(None)
-        for one in splits or self.splits:
-            self._check_split(one)
-            if not splits and not self._source.has_qrels(one):
+        for split in splits or self.splits:
+            self._check_split(split)
+            if not splits and not self._source.has_qrels(split):
                 continue
-            self.qrels(one)
-            self._check_queries(one, texts)
-            for place, judgement in self._source.judgements(one):
+            self.qrels(split)
+            self._check_queries(split, texts)
+            for place, judgement in self._source.judgements(split):
                 if judgement.passage not in ids:
                     raise ValueError(
                         f"{place} judges the passage {judgement.passage!r}, which is not in {self._source.corpus}; "
@@ -146,7 +153,7 @@ class Dataset:
                     )
 
     def checksums(self) -> dict[str, Checksum]:
-        """Size and SHA-256 of each of its files, by name; of what has no files, of the content."""
+        """Compute size and SHA-256 of each file, by name; without files, as with ir-datasets, those of the content."""
         return self._source.checksums()
 
     def _texts(self, split: str | None) -> dict[str, str]:
@@ -165,10 +172,10 @@ class Dataset:
             raise ValueError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits) or 'none'}.")
 
     def _check_queries(self, split: str, texts: Mapping[str, str]) -> None:
-        """Every judged query has a text.
+        """Check that every judged query has a text.
 
         Raises:
-            ValueError: one has not.
+            ValueError: one has none.
         """
         for place, judgement in self._source.judgements(split):
             if judgement.query not in texts:
@@ -182,7 +189,7 @@ class Dataset:
 
 
 def open_dataset(path: str | PathLike[str]) -> Dataset:
-    """Open a collection.
+    """Open a test set.
 
     Args:
         path: a BEIR folder (``corpus.jsonl``, ``queries.jsonl``, ``qrels/test.tsv`` and so on, with or without a header); an MS
@@ -190,7 +197,7 @@ def open_dataset(path: str | PathLike[str]) -> Dataset:
             name of a data set that ir-datasets knows, as "irds:beir/scifact", which it downloads.
 
     Raises:
-        ValueError: the folder is neither, or ir-datasets knows no such name or cannot get it.
+        ValueError: the folder is neither, or ir-datasets does not know the name or cannot get the data.
         MissingExtraError: the name needs ir-datasets, which is not installed.
     """
     if isinstance(path, str) and path.startswith(_IRDS):
@@ -217,13 +224,14 @@ def open_dataset(path: str | PathLike[str]) -> Dataset:
 
 
 def split_by_hash(query_ids: Iterable[str], share: float = 0.2) -> tuple[list[str], list[str]]:
-    """Divide queries into two parts that depend on nothing but the ids: the same ids in any order are divided alike.
+    """Divide queries into a part to train on and a part to hold out, for test sets without judgements to train on.
 
-    For collections without judgements to train on. The ids with the smallest SHA-256 are held out.
+    The parts depend on nothing but the ids: the same ids in any order are divided alike. The ids with the smallest SHA-256 are
+    held out.
 
     Args:
-        query_ids: at least 2, all different.
-        share: of the ids to hold out, above 0 and below 1; at least one id is on each side.
+        query_ids: at least 2 ids, all different.
+        share: share of the ids to hold out, above 0 and below 1. Each part has at least one id.
 
     Returns:
         The ids to train on and those held out, each in the order given.
@@ -236,13 +244,13 @@ def split_by_hash(query_ids: Iterable[str], share: float = 0.2) -> tuple[list[st
         raise ValueError(f"At least 2 different ids can be divided, got {len(ids)} of which {len(set(ids))} differ.")
     if not 0 < share < 1:
         raise ValueError(f"share must be above 0 and below 1, got {share}.")
-    n = min(max(round(share * len(ids)), 1), len(ids) - 1)
-    held_out = set(sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:n])
+    n_held_out = min(max(round(share * len(ids)), 1), len(ids) - 1)
+    held_out = set(sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:n_held_out])
     return [name for name in ids if name not in held_out], [name for name in ids if name in held_out]
 
 
 class _Source(Protocol):
-    """Where a collection's parts come from, each with its place for messages."""
+    """Where the parts of a dataset come from. Each record comes with its place, which goes into messages of errors."""
 
     @property
     def name(self) -> str: ...
@@ -261,7 +269,7 @@ class _Source(Protocol):
 
 @dataclass(frozen=True)
 class _Files:
-    """A folder of BEIR's or MS MARCO's files; a file of queries belongs to a split, or to None, which is all of them."""
+    """A folder of BEIR's or MS MARCO's files. The file of all queries has the split None."""
 
     folder: Path
     corpus_file: Path
@@ -321,7 +329,7 @@ class _Files:
 
 @dataclass(frozen=True)
 class _IrDatasets:
-    """A data set of ir-datasets; its splits are the data sets below it that have judgements, such as "test"."""
+    """A data set of ir-datasets. Its splits are the data sets below it that have judgements, such as "test"."""
 
     name: str
     whole: Any
@@ -401,7 +409,7 @@ class _IrDatasets:
 
     @contextlib.contextmanager
     def _fetched(self) -> Iterator[None]:
-        """ir-datasets downloads what it has not when it is first read."""
+        """Turn the errors of ir-datasets, which downloads data when they are first read, into those of this package."""
         try:
             yield
         except (OSError, RuntimeError) as error:  # no network, a mirror that is gone, a licence that must be accepted first

@@ -1,4 +1,4 @@
-"""How good a run is by judgements, whether one is better than another, and how long it took. Measures are ir-measures'."""
+"""Measure runs by judgements, compare them, time searches and draw the results. The measures are those of ir-measures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from colbert_core.checks import check_count
 from colbert_core.evaluation.trec import by_document
 from colbert_core.extras import import_extra
 from colbert_core.progress import progress_bar
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     Search = Callable[[list[str]], list[Pairs]]
 
     class Engine(Protocol):
-        """``BM25``, ``IVFPQ``, and whatever else answers several texts with ids and scores."""
+        """Anything that answers several texts with ids and scores, such as ``BM25`` and ``IVFPQ``."""
 
         @property
         def search_many(self) -> Callable[..., list[Pairs]]:
@@ -39,12 +40,12 @@ if TYPE_CHECKING:
 
 
 DEFAULT_MEASURES = ("nDCG@10", "MRR@10", "Recall@100", "Success@5")
-"""What ``evaluate`` computes unless it is told."""
+"""The measures that ``evaluate`` computes by default."""
 
-# As users write them and as ir-measures calls them.
+# Names that users write, in lower case, and the names of ir-measures.
 _MEASURES = {"ndcg": "nDCG", "mrr": "RR", "rr": "RR", "recall": "R", "r": "R", "success": "Success"}
 
-# Random signs that a randomisation test draws; p-values are known to .005 then, at p = .05.
+# Draws of random signs in a randomisation test. They give p-values to .005, at p = .05.
 _RESAMPLES = 9_999
 _RESAMPLES_AT_A_TIME = 500
 _SEED = 12345
@@ -63,11 +64,11 @@ class Evaluation:
     """The measures of a run.
 
     Attributes:
-        means: of each measure, over all judged queries.
+        means: mean of each measure over all judged queries.
         by_query: for each measure the value of each judged query.
-        n_queries: judged queries.
-        n_missing: judged queries that the run has nothing for; they count as 0.
-        n_unjudged: queries of the run without judgements; they do not count.
+        n_queries: number of judged queries.
+        n_missing: number of judged queries without results in the run; they count as 0.
+        n_unjudged: number of queries of the run without judgements; they do not count.
     """
 
     means: dict[str, float]
@@ -79,18 +80,18 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs by one measure, query by query.
+    """Two runs compared by one measure, query by query.
 
     Attributes:
-        measure: as it was given.
-        mean_a: of the first run.
-        mean_b: of the second run.
+        measure: name of the measure, as it was given.
+        mean_a: mean of the first run.
+        mean_b: mean of the second run.
         difference: ``mean_b - mean_a``.
         t_test: two-sided p-value of the paired t test; 1 where no query differs.
         randomisation: two-sided p-value of the paired randomisation test; 1 where no query differs.
-        better: queries of which the second run has the higher value.
-        worse: queries of which it has the lower value.
-        equal: queries of which both have the same.
+        better: number of queries for which the second run has the higher value.
+        worse: number of queries for which the second run has the lower value.
+        equal: number of queries for which both runs have the same value.
     """
 
     measure: str
@@ -109,8 +110,8 @@ class TimedRun(NamedTuple):
 
     Attributes:
         run: for each query the scores of its passages by their ids, best first.
-        median_ms: milliseconds of a query, encoding included.
-        p95_ms: milliseconds that 95 % of the queries stay within.
+        median_ms: median time of a query in milliseconds, encoding included.
+        p95_ms: time in milliseconds within which 95 % of the queries end.
     """
 
     run: Run
@@ -122,9 +123,9 @@ class Point(NamedTuple):
     """A setting of a search in a plot.
 
     Attributes:
-        label: settings of the same label are joined by a line.
-        recall: from 0 to 1.
-        milliseconds: of a query.
+        label: name of the line; points with the same label are joined.
+        recall: recall of the search, from 0 to 1.
+        milliseconds: time of a query.
     """
 
     label: str
@@ -135,11 +136,11 @@ class Point(NamedTuple):
 def evaluate(
     run: Mapping[str, Mapping[str, float]], qrels: Mapping[str, Mapping[str, int]], measures: Iterable[str] = DEFAULT_MEASURES
 ) -> Evaluation:
-    """Measure a run by judgements, through ir-measures, so as trec_eval does.
+    """Measure a run by judgements with ir-measures, which agrees with trec_eval.
 
-    Means are over all queries that have judgements: one without results counts as 0, where trec_eval by itself leaves it out.
-    A grade of 1 or more is relevant; nDCG takes the grades as gains. Equal scores are ranked as trec_eval ranks them, by id
-    from the last to the first.
+    Means are over all queries that have judgements: a query without results counts as 0, where trec_eval by itself leaves it
+    out. A grade of 1 or more is relevant; nDCG takes the grades as gains. Equal scores are ranked as trec_eval ranks them, by
+    id from the last to the first.
 
     Args:
         run: for each query the scores of its passages by their ids.
@@ -148,35 +149,35 @@ def evaluate(
             "Success@5" (whether one of 5 is relevant), and so on.
 
     Raises:
-        ValueError: a measure is none of these, there are no judgements, the run has no judged query, or a score is not finite.
+        ValueError: a measure is unknown, there are no judgements, the run has no judged query, or a score is not finite.
         MissingExtraError: ir-measures is not installed.
     """
     _check_judged(run, qrels)
-    named = _named(measures)
+    named = _parse_measures(measures)
     ir_measures = import_extra("ir_measures", "Evaluation", "ir-measures")
     values: dict[Any, dict[str, float]] = {measure: dict.fromkeys(qrels, 0.0) for measure in named.values()}
-    found = {query: _without_ties(query, scores) for query, scores in run.items() if query in qrels and scores}
+    results = {query: _break_ties(query, scores) for query, scores in run.items() if query in qrels and scores}
     judged = {query: dict(grades) for query, grades in qrels.items()}
-    for value in ir_measures.iter_calc(list(values), judged, found):
+    for value in ir_measures.iter_calc(list(values), judged, results):
         values[value.measure][value.query_id] = float(value.value)
     by_query = {name: dict(values[measure]) for name, measure in named.items()}
     return Evaluation(
         {name: float(np.mean(list(each.values()))) for name, each in by_query.items()},
         by_query,
         len(qrels),
-        len(qrels.keys() - found.keys()),
+        len(qrels.keys() - results.keys()),
         len(run.keys() - qrels.keys()),
     )
 
 
 def check_measures(measures: Iterable[str] = DEFAULT_MEASURES) -> None:
-    """Make sure that ``evaluate`` can compute these, before a run is made for it.
+    """Check that ``evaluate`` can compute these measures, before a run is made for it.
 
     Raises:
         ValueError: a measure is unknown.
         MissingExtraError: ir-measures is not installed.
     """
-    _named(measures)
+    _parse_measures(measures)
 
 
 def compare(
@@ -185,10 +186,10 @@ def compare(
     qrels: Mapping[str, Mapping[str, int]],
     measure: str = "nDCG@10",
 ) -> Comparison:
-    """Whether the second run is better than the first, and how likely so large a difference would be by chance.
+    """Compare two runs by one measure, and test how likely so large a difference would be by chance.
 
     Both tests are paired and two-sided (Smucker, Allan and Carterette, CIKM 2007): Student's t test, and the randomisation
-    test, which swaps the two values of each query at random, or in all ways where these are few.
+    test, which swaps the two values of each query at random, or in all possible ways where these are few.
 
     Args:
         run_a: the first run, such as a baseline.
@@ -209,7 +210,7 @@ def compare(
     differences = values_b - values_a  # (n_queries,)
     t_test = randomisation = 1.0
     if differences.any():
-        # All queries may differ by the same, which leaves nothing to divide by: the t statistic is infinite.
+        # Where all queries differ by the same, the deviation is 0 and the t statistic infinite.
         t_test = float(stats.ttest_rel(values_b, values_a).pvalue) if differences.std() > 1e-12 else 0.0
         randomisation = float(
             stats.permutation_test(
@@ -236,31 +237,34 @@ def compare(
 
 
 def nanocolbert_table(scores: Mapping[str, float]) -> str:
-    """A table of measures beside those published for ColBERTv1 on MS MARCO's 6,980 dev queries, in percent.
+    """Format measures beside those published for ColBERTv1 on MS MARCO's 6,980 dev queries, in percent.
 
     Args:
-        scores: from 0 to 1, such as ``Evaluation.means``; of MRR@10 and Recall@50, @200 and @1000 those that are there.
+        scores: measures from 0 to 1, such as ``Evaluation.means``. The table has MRR@10, Recall@50, Recall@200 and
+            Recall@1000, with a dash for those that are missing.
 
     Raises:
-        ValueError: none of these is there.
+        ValueError: all of these are missing.
     """
     if not scores.keys() & PUBLISHED.keys():
         raise ValueError(f"scores must have one of {', '.join(PUBLISHED)}, got {', '.join(scores) or 'nothing'}.")
     lines = [f"{'measure':<12}{'this run':>10}{'ColBERT (SIGIR 2020)':>22}{'nanoColBERT':>13}"]
     for name, (paper, nano) in PUBLISHED.items():
-        own = f"{100 * scores[name]:.1f}" if name in scores else "-"
-        lines.append(f"{name:<12}{own:>10}{paper:>22}{nano:>13}")
+        score = f"{100 * scores[name]:.1f}" if name in scores else "-"
+        lines.append(f"{name:<12}{score:>10}{paper:>22}{nano:>13}")
     return "\n".join(lines)
 
 
-# Runs
+# Make a run
 
 
 def run_of(search: Search, queries: Mapping[str, str], *, progress: bool | None = None) -> TimedRun:
-    """Ask one query after the other, and measure the time of each. The first is asked once before, which does not count.
+    """Ask one query after the other, and measure the time of each.
+
+    The first query is asked once more at the beginning, which is not timed.
 
     Args:
-        search: for a list of texts gives a list of (id, score) for each; ``search_index`` and ``search_engine`` make one.
+        search: returns for each of several texts a list of (id, score); ``search_index`` and ``search_engine`` make one.
         queries: texts by id.
         progress: show a bar; None shows it on a terminal once a second has passed.
 
@@ -277,15 +281,15 @@ def run_of(search: Search, queries: Mapping[str, str], *, progress: bool | None 
             start = time.perf_counter()
             (pairs,) = search([text])
             times.append(1000 * (time.perf_counter() - start))
-            run[query] = _as_scores(query, pairs)
+            run[query] = _to_scores(query, pairs)
             bar.update()
-    return _timed(run, times)
+    return _with_times(run, times)
 
 
 def search_index(index: Index, k: int, *, exact: bool = False, config: SearchConfig | None = None) -> Search:
-    """A search of an ``Index`` for ``run_of``; the arguments are those of ``Index.search_many``.
+    """Return a search of an ``Index`` for ``run_of``. The arguments are those of ``Index.search_many``.
 
-    Of a document that was cut into ``ID#1``, ``ID#2`` and so on, as the command line does it, the best piece counts, as ``ID``.
+    A document that the command line cut into ``ID#1``, ``ID#2`` and so on has the score of its best piece, as ``ID``.
     """
 
     def search(texts: list[str]) -> list[Pairs]:
@@ -295,7 +299,7 @@ def search_index(index: Index, k: int, *, exact: bool = False, config: SearchCon
 
 
 def search_engine(engine: Engine, k: int, **settings: Any) -> Search:
-    """A search of ``BM25``, ``IVFPQ`` or the like for ``run_of``; the arguments are those of its ``search_many``."""
+    """Return a search of ``BM25``, ``IVFPQ`` or the like for ``run_of``. The arguments are those of its ``search_many``."""
     return lambda texts: engine.search_many(texts, k, **settings)
 
 
@@ -308,25 +312,25 @@ def rerank_run(
     depth: int = 100,
     progress: bool | None = None,
 ) -> TimedRun:
-    """Score what another system found. Passages below ``depth`` are left out.
+    """Rerank the ``depth`` best passages that another system found for each query, and measure the time of each.
 
     Args:
         reranker: scores passages for a query.
-        run: for each query the scores of its passages by their ids; in order of score the first ``depth`` are taken.
-        queries: texts by id; those of which the run has nothing are left out.
-        passages: by id, such as ``Dataset.get`` gives; all that the run has above ``depth``.
-        depth: passages for each query, at least 1.
+        run: for each query the scores of its passages by their ids.
+        queries: texts by id. Queries without results in the run are left out.
+        passages: passages by id, such as ``Dataset.get`` gives; at least the ``depth`` best of each query.
+        depth: number of passages to rerank for each query, at least 1.
         progress: show a bar; None shows it on a terminal once a second has passed.
 
     Raises:
+        TypeError: depth is no whole number.
         ValueError: depth is below 1, a text is missing, or the run has none of the queries.
     """
-    if depth < 1:
-        raise ValueError(f"depth must be at least 1, got {depth}.")
-    asked = {query: text for query, text in queries.items() if run.get(query)}
-    if not asked:
+    depth = check_count(depth, "depth")
+    with_results = {query: text for query, text in queries.items() if run.get(query)}
+    if not with_results:
         raise ValueError(f"The run has none of the {len(queries)} queries; is it one of this collection?")
-    candidates = {query: _first(run[query], depth) for query in asked}
+    candidates = {query: _best_ids(run[query], depth) for query in with_results}
     for query, ids in candidates.items():
         if missing := [passage for passage in ids if passage not in passages]:
             raise ValueError(
@@ -334,18 +338,18 @@ def rerank_run(
             )
     reranked: Run = {}
     times = []
-    with progress_bar("Reranking", len(asked), "query", progress) as bar:
-        for query, text in asked.items():
+    with progress_bar("Reranking", len(with_results), "query", progress) as bar:
+        for query, text in with_results.items():
             start = time.perf_counter()
             hits = reranker.rank(text, [passages[passage] for passage in candidates[query]], progress=False)
             times.append(1000 * (time.perf_counter() - start))
             reranked[query] = {hit.passage.id: hit.score for hit in hits}
             bar.update()
-    return _timed(reranked, times)
+    return _with_times(reranked, times)
 
 
 def plot_recall_latency(points: Sequence[Point], path: str | PathLike[str]) -> None:
-    """Draw how much more time more recall takes, as a PNG, PDF or SVG by the name of the file.
+    """Draw recall over the time of a query. The name of the file decides between PNG, PDF and SVG.
 
     Raises:
         ValueError: there are no points, or matplotlib does not write such files.
@@ -358,8 +362,8 @@ def plot_recall_latency(points: Sequence[Point], path: str | PathLike[str]) -> N
     figure = figures.Figure(figsize=(7, 4.5), layout="constrained")  # no pyplot: nothing global, no window
     axes = figure.subplots()
     for label in dict.fromkeys(point.label for point in points):
-        of_label = sorted((point for point in points if point.label == label), key=lambda point: point.milliseconds)
-        times, recalls = [point.milliseconds for point in of_label], [point.recall for point in of_label]
+        line = sorted((point for point in points if point.label == label), key=lambda point: point.milliseconds)
+        times, recalls = [point.milliseconds for point in line], [point.recall for point in line]
         axes.plot(times, recalls, marker="o", label=label)
     axes.set_xscale("log")
     axes.set_xlabel("milliseconds per query")
@@ -372,16 +376,16 @@ def plot_recall_latency(points: Sequence[Point], path: str | PathLike[str]) -> N
 # Helpers
 
 
-def _named(measures: Iterable[str]) -> dict[str, Any]:
-    """The measure of each name; several names may be of one."""
+def _parse_measures(measures: Iterable[str]) -> dict[str, Any]:
+    """Return the measure of ir-measures for each name. Several names may mean the same measure."""
     names = list(measures)
     if isinstance(measures, str) or not names:
         raise ValueError(f"measures must be a list of names such as {', '.join(DEFAULT_MEASURES)}, got {measures!r}.")
     ir_measures = import_extra("ir_measures", "Evaluation", "ir-measures")
-    return {name: _as_measure(ir_measures, name) for name in names}
+    return {name: _parse_measure(ir_measures, name) for name in names}
 
 
-def _as_measure(ir_measures: Any, name: str) -> Any:
+def _parse_measure(ir_measures: Any, name: str) -> Any:
     match = re.fullmatch(r"([A-Za-z]+)@([1-9]\d*)", name) if isinstance(name, str) else None
     if match is None or match[1].lower() not in _MEASURES:
         raise ValueError(f"There is no measure {name!r}; write nDCG@k, MRR@k, Recall@k or Success@k, such as nDCG@10.")
@@ -396,25 +400,26 @@ def _check_judged(run: Mapping[str, Any], qrels: Mapping[str, Any]) -> None:
         raise ValueError(f"None of the {len(run)} queries of the run is judged, {example}; is it a run of this split?")
 
 
-def _as_scores(query: str, pairs: Pairs) -> dict[str, float]:
+def _to_scores(query: str, pairs: Pairs) -> dict[str, float]:
     scores = {passage: float(score) for passage, score in pairs}
     if len(scores) != len(pairs):
         raise ValueError(f"The search found {len(pairs)} passages for query {query!r}, of which only {len(scores)} differ.")
     return scores
 
 
-def _without_ties(query: str, scores: Mapping[str, float]) -> dict[str, float]:
-    """Numbers in the place of scores, all different: the libraries that ir-measures asks break ties each in its own way."""
+def _break_ties(query: str, scores: Mapping[str, float]) -> dict[str, float]:
+    """Replace scores by numbers that all differ, since the libraries behind ir-measures break ties each in its own way."""
     if not all(map(math.isfinite, scores.values())):
         raise ValueError(f"The run has a score for query {query!r} that is no finite number.")
     ascending = sorted(sorted(scores), key=lambda passage: scores[passage])  # stable: of equal scores the last id comes last
     return {passage: float(place) for place, passage in enumerate(ascending)}
 
 
-def _first(scores: Mapping[str, float], depth: int) -> list[str]:
+def _best_ids(scores: Mapping[str, float], depth: int) -> list[str]:
     return sorted(scores, key=lambda passage: -scores[passage])[:depth]
 
 
-def _timed(run: Run, times: list[float]) -> TimedRun:
+def _with_times(run: Run, times: list[float]) -> TimedRun:
+    """Add the median and the 95th percentile of the times, in milliseconds."""
     ordered = sorted(times)
     return TimedRun(run, statistics.median(ordered), ordered[math.ceil(0.95 * len(ordered)) - 1])

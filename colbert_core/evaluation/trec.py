@@ -1,4 +1,4 @@
-"""Runs and judgements as TREC and BEIR write them."""
+"""Runs and judgements, and the files in which TREC and BEIR keep them."""
 
 from __future__ import annotations
 
@@ -6,60 +6,110 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from colbert_core.storage.durable import written_aside
+from colbert_core.text.lines import numbered_lines
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from os import PathLike
 
     from colbert_core.types import Hit
-from colbert_core.storage.durable import written_aside
-from colbert_core.text.lines import numbered_lines
 
 Run: TypeAlias = dict[str, dict[str, float]]
-"""For each query the scores of the passages that were found, by their ids, best first."""
+"""For each query the scores of the passages that a system found, by passage id, best first."""
 
 Qrels: TypeAlias = dict[str, dict[str, int]]
-"""For each query the grade of each passage that was judged; 0 is not relevant."""
+"""For each query the grade of each judged passage, by passage id; 0 is not relevant."""
+
 _RUN_COLUMNS = 6
 # A TREC file of judgements has the columns query, iteration, passage, grade; BEIR leaves out the second.
 _TREC_COLUMNS, _BEIR_COLUMNS = 4, 3
 
 
-def by_document(hits: Iterable[Hit]) -> list[tuple[str, float]]:
-    """Ids and scores of documents, best first, as a collection's judgements name them.
+class Judgement(NamedTuple):
+    """A line of a file of judgements.
 
-    Of one that was cut into ``ID#1``, ``ID#2`` and so on, as the command line does it, the best piece counts, as ``ID``.
+    Attributes:
+        query: id of the query.
+        passage: id of the passage.
+        grade: how relevant the passage is; 0 is not relevant.
     """
-    best: dict[str, float] = {}
-    for hit in hits:
-        whole = str(hit.passage.metadata.get("document_id"))
-        best.setdefault(whole if hit.passage.id.startswith(f"{whole}#") else hit.passage.id, hit.score)
-    return list(best.items())
+
+    query: str
+    passage: str
+    grade: int
 
 
-# Runs and judgements in files of their own
+# Judgements
 
 
 def read_qrels(path: str | PathLike[str]) -> Qrels:
-    """Judgements from a file with tabs or blanks between its columns.
+    """Read judgements from a file with tabs or blanks between its columns.
 
-    TREC's are query, iteration, passage, grade; BEIR's are query, passage, grade, perhaps under a line of names.
+    TREC's columns are query, iteration, passage, grade; BEIR's are query, passage, grade, perhaps under a line of names.
 
     Raises:
-        ValueError: a line is no judgement, two contradict each other, or there are none; with the number of the line.
+        ValueError: a line is no judgement, two contradict each other, or there are none; the message has the number of the
+            line.
     """
     return collect_qrels(read_judgements(Path(path)), str(path))
 
 
-def read_run(path: str | PathLike[str]) -> Run:
-    """What a system found, from a file in TREC's format: query, Q0, passage, rank, score, tag.
-
-    The score decides, as it does for trec_eval, and the rank is not looked at; equal scores stay in the order of the file.
-
-    Returns:
-        For each query the scores of its passages by their ids, best first.
+def read_judgements(path: Path) -> Iterator[tuple[str, Judgement]]:
+    """Read the judgements of a file one by one, each with its place.
 
     Raises:
-        ValueError: a line has other columns, a score is no number, a passage comes twice, or there is nothing; with the line.
+        ValueError: a line is no judgement.
+    """
+    for position, (place, line) in enumerate(numbered_lines(path)):
+        columns = line.split("\t") if "\t" in line else line.split()
+        if len(columns) not in (_BEIR_COLUMNS, _TREC_COLUMNS):
+            raise ValueError(
+                f"{place} has {len(columns)} columns where query, passage, grade, or query, 0, passage, grade, belong: "
+                f"{line!r:.80}"
+            )
+        try:
+            grade = int(columns[-1])
+        except ValueError:
+            if position == 0:  # names of columns
+                continue
+            raise ValueError(f"{place} has the grade {columns[-1]!r:.80}, which is no whole number.") from None
+        yield place, Judgement(columns[0], columns[-2], grade)
+
+
+def collect_qrels(judgements: Iterable[tuple[str, Judgement]], subject: str) -> Qrels:
+    """Collect judgements by query and passage.
+
+    Args:
+        judgements: each with its place, for errors.
+        subject: what they belong to, for errors.
+
+    Raises:
+        ValueError: two contradict each other, or there are none.
+    """
+    qrels: Qrels = {}
+    for place, (query, passage, grade) in judgements:
+        if qrels.setdefault(query, {}).setdefault(passage, grade) != grade:
+            raise ValueError(
+                f"{place} has the grade {grade} for passage {passage!r} and query {query!r}, which had {qrels[query][passage]} "
+                "before; keep one of them."
+            )
+    if not qrels:
+        raise ValueError(f"{subject} has no judgements; is the file complete?")
+    return qrels
+
+
+# Runs
+
+
+def read_run(path: str | PathLike[str]) -> Run:
+    """Read a run from a file in TREC's format: query, Q0, passage, rank, score, tag.
+
+    Passages are ordered by score, as trec_eval does, whatever their rank; equal scores stay in the order of the file.
+
+    Raises:
+        ValueError: a line has other columns, a score is no number, a passage comes twice, or the file is empty; the message
+            has the number of the line.
     """
     run: Run = {}
     for place, line in numbered_lines(Path(path)):
@@ -85,12 +135,12 @@ def read_run(path: str | PathLike[str]) -> Run:
 
 
 def write_run(path: str | PathLike[str], run: Mapping[str, Mapping[str, float]], tag: str) -> None:
-    """Write a run in TREC's format, whole or not at all; a run that is there already is replaced.
+    """Write a run in TREC's format, whole or not at all. A run that is there already is replaced.
 
     Args:
-        path: of the file.
-        run: for each query the scores of its passages by their ids, in any order; equal scores are written in theirs.
-        tag: names the system; no blanks.
+        path: the file.
+        run: for each query the scores of its passages by their ids, in any order. Equal scores keep their order.
+        tag: name of the system, without blanks.
 
     Raises:
         ValueError: the format cannot hold an id or the tag, or a score is no finite number.
@@ -111,45 +161,18 @@ def write_run(path: str | PathLike[str], run: Mapping[str, Mapping[str, float]],
         file.writelines(lines())
 
 
+def by_document(hits: Iterable[Hit]) -> list[tuple[str, float]]:
+    """Return ids and scores of documents, best first, under the ids that judgements name.
+
+    A document that the command line cut into ``ID#1``, ``ID#2`` and so on has the score of its best piece, as ``ID``.
+    """
+    best: dict[str, float] = {}
+    for hit in hits:
+        whole = str(hit.passage.metadata.get("document_id"))
+        best.setdefault(whole if hit.passage.id.startswith(f"{whole}#") else hit.passage.id, hit.score)
+    return list(best.items())
+
+
 def _check_column(text: str, subject: str) -> None:
     if len(text.split()) != 1 or text != text.strip():
         raise ValueError(f"{subject} {text!r} is empty or holds a blank, which a run in TREC's format cannot; rename it.")
-
-
-# Sources
-
-
-class Judgement(NamedTuple):
-    query: str
-    passage: str
-    grade: int
-
-
-def read_judgements(path: Path) -> Iterator[tuple[str, Judgement]]:
-    for position, (place, line) in enumerate(numbered_lines(path)):
-        columns = line.split("\t") if "\t" in line else line.split()
-        if len(columns) not in (_BEIR_COLUMNS, _TREC_COLUMNS):
-            raise ValueError(
-                f"{place} has {len(columns)} columns where query, passage, grade, or query, 0, passage, grade, belong: "
-                f"{line!r:.80}"
-            )
-        try:
-            grade = int(columns[-1])
-        except ValueError:
-            if position == 0:  # names of columns
-                continue
-            raise ValueError(f"{place} has the grade {columns[-1]!r:.80}, which is no whole number.") from None
-        yield place, Judgement(columns[0], columns[-2], grade)
-
-
-def collect_qrels(judgements: Iterable[tuple[str, Judgement]], subject: str) -> Qrels:
-    qrels: Qrels = {}
-    for place, (query, passage, grade) in judgements:
-        if qrels.setdefault(query, {}).setdefault(passage, grade) != grade:
-            raise ValueError(
-                f"{place} has the grade {grade} for passage {passage!r} and query {query!r}, which had {qrels[query][passage]} "
-                "before; keep one of them."
-            )
-    if not qrels:
-        raise ValueError(f"{subject} has no judgements; is the file complete?")
-    return qrels

@@ -1,4 +1,4 @@
-"""The token vectors of a collection on disk, a shard at a time."""
+"""Encode a collection into token vectors on disk, shard by shard, and score passages over them. Nothing is compressed."""
 
 from __future__ import annotations
 
@@ -24,40 +24,42 @@ from colbert_core.errors import (
 from colbert_core.index.batches import batched
 from colbert_core.model.fingerprint import EncoderFingerprint, about_encoder
 from colbert_core.progress import progress_bar
-from colbert_core.storage.durable import disk_errors
+from colbert_core.storage.durable import disk_errors, sha256_of, write_json, write_npy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from os import PathLike
 
     from numpy.typing import NDArray
 
     from colbert_core.types import Passage, TokenEncoder
-from colbert_core.storage.durable import sha256_of, write_json, write_npy
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-# What a shard's files hold; each is a plain .npy.
+# The arrays of a shard; each is a plain .npy file.
 _PARTS = ("vectors", "doclens", "owners", "ids", "id_ends")
 
-# Passages in a shard, which is what an interruption costs at most: 350 shards of 450 MB for MS MARCO's passages at dim 128.
+# Passages in a shard, the most that an interruption costs: 350 shards of 450 MB for MS MARCO's passages at dim 128.
 _SHARD_PASSAGES = 25_000
-# Vectors scored at a time.
+# Vectors that are scored at a time.
 _SCORED_AT_A_TIME = 2**16
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedCollection:
-    """The token vectors of a collection, on disk and mapped into memory as they are needed. ``encode_collection`` makes it.
+    """The token vectors of a collection, on disk and mapped into memory. ``encode_collection`` makes it.
+
+    Passages are numbered from 0 in the order in which they were encoded; the number is called row.
 
     Attributes:
-        folder: where it is.
-        dim: components of a vector.
-        encoder_name: of the encoder that made the vectors.
-        shards: for each shard *Shape:* (n_tokens, dim), float16, memory-mapped, unit rows, in the order they were written.
-        doclens: *Shape:* (n_windows,), int32, vectors in each window, at least 1.
-        owners: *Shape:* (n_windows,), int64, ascending, the row of each window's passage; rows count from 0.
-        fingerprint: which encoder made them, and how to load it.
+        folder: the folder on disk.
+        dim: number of components of a vector.
+        encoder_name: name of the encoder that made the vectors.
+        shards: the vectors of each shard, in the order they were written. *Shape:* (n_tokens, dim) each, float16, unit rows,
+            memory-mapped.
+        doclens: number of vectors in each window, at least 1. *Shape:* (n_windows,), int32.
+        owners: row of each window's passage, ascending. *Shape:* (n_windows,), int64.
+        fingerprint: tells which encoder made the vectors, and loads it.
     """
 
     folder: Path
@@ -69,17 +71,17 @@ class EncodedCollection:
     fingerprint: EncoderFingerprint
     _ids: NDArray[np.uint8]
     _id_ends: NDArray[np.int64]
-    _shard_rows: NDArray[np.int64]  # the first row of each shard, and the number of rows behind
-    _window_starts: NDArray[np.int64]  # the first token of each window, and the number of tokens behind
-    _row_starts: NDArray[np.int64]  # the first window of each row, and the number of windows behind
+    _shard_rows: NDArray[np.int64]  # first row of each shard, then the number of rows
+    _window_starts: NDArray[np.int64]  # first token of each window, then the number of tokens
+    _row_starts: NDArray[np.int64]  # first window of each row, then the number of windows
 
     @classmethod
     def open(cls, folder: str | PathLike[str]) -> EncodedCollection:
-        """Open what ``encode_collection`` has finished.
+        """Open a collection that ``encode_collection`` has finished.
 
         Raises:
-            IndexNotFoundError: there are no encoded passages in the folder, or not all of them.
-            DamagedIndexError: a file is missing or of another size than was written.
+            IndexNotFoundError: the folder holds no encoded passages, or encoding has not finished.
+            DamagedIndexError: a file is missing, or has not the size that was written.
             UnsupportedIndexError: a newer version of this package wrote them.
         """
         folder = Path(folder)
@@ -93,10 +95,10 @@ class EncodedCollection:
 
     @classmethod
     def _from_manifest(cls, folder: Path, manifest: dict[str, Any]) -> EncodedCollection:
-        dim, shards = manifest["dim"], manifest["shards"]
+        shards = manifest["shards"]
         arrays: dict[str, list[NDArray[Any]]] = {part: [] for part in _PARTS}
         for shard in shards:
-            if problem := _missing(folder, shard):
+            if problem := _find_missing(folder, shard):
                 raise DamagedIndexError(f"{problem}; restore it from a copy, or call encode_collection again.")
             for part in _PARTS:
                 loaded = np.load(folder / _name(shard["number"], part), mmap_mode="r" if part == "vectors" else None)
@@ -108,7 +110,7 @@ class EncodedCollection:
         owners = np.concatenate([part + first for part, first in zip(arrays["owners"], shard_rows[:-1], strict=True)])
         return cls(
             folder,
-            dim,
+            manifest["dim"],
             manifest["encoder"]["name"],
             tuple(arrays["vectors"]),
             doclens,
@@ -126,29 +128,29 @@ class EncodedCollection:
         self.__dict__.update({"fingerprint" if name == "provenance" else name: value for name, value in state.items()})
 
     def __len__(self) -> int:
-        """Passages."""
+        """The number of passages."""
         return int(self._shard_rows[-1])
 
     @property
     def n_tokens(self) -> int:
-        """Vectors."""
+        """The number of vectors."""
         return int(self._window_starts[-1])
 
     def ids_of(self, rows: Iterable[int]) -> list[str]:
-        """The ids of the passages of these rows."""
+        """Return the ids of the passages in these rows."""
         ends = self._id_ends
         return [self._ids[(ends[row - 1] if row else 0) : ends[row]].tobytes().decode() for row in rows]
 
     def windows_of(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The window of each token. *Shape:* (n,) to (n,), int64."""
+        """Return the window of each token. *Shape:* (n,) to (n,), int64."""
         return np.searchsorted(self._window_starts, tokens, side="right") - 1
 
     def score(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """MaxSim of passages over their own vectors, in float32; of a passage with several windows that of the best.
+        """Compute the MaxSim of passages over their own vectors, in float32. A passage has the score of its best window.
 
         Args:
             query: *Shape:* (n_q, dim), float32, unit rows.
-            rows: *Shape:* (n,), int64, ascending, which passages.
+            rows: rows of the passages, ascending. *Shape:* (n,), int64.
 
         Returns:
             *Shape:* (n,), float32.
@@ -157,52 +159,54 @@ class EncodedCollection:
         return scores
 
     def score_many(self, queries: Sequence[NDArray[np.float32]], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """``score`` for several queries, for which every vector is read once. *Shape:* (n_queries, n), float32."""
+        """Score passages for several queries, reading every vector once. *Shape:* (n_queries, n), float32."""
         scores = np.empty((len(queries), len(rows)), np.float32)
         sizes = self._token_starts(rows + 1) - self._token_starts(rows)
-        at_a_time = (np.cumsum(sizes) - sizes) // _SCORED_AT_A_TIME
-        edges = [0, *(np.flatnonzero(np.diff(at_a_time)) + 1).tolist(), len(rows)]
+        chunks = (np.cumsum(sizes) - sizes) // _SCORED_AT_A_TIME  # (n,), the chunk that each passage belongs to
+        edges = [0, *(np.flatnonzero(np.diff(chunks)) + 1).tolist(), len(rows)]
         for first, last in pairwise(edges):
-            scores[:, first:last] = self._scored(queries, rows[first:last])
+            scores[:, first:last] = self._score_chunk(queries, rows[first:last])
         return scores
 
     def verify(self, *, progress: bool | None = None) -> list[str]:
-        """Read every file; what differs from what was written, in words. None if all is well."""
+        """Read every file, and describe each that differs from what was written. An empty list means that all is well."""
         manifest = read_manifest(self.folder, "encoded collection", "encode_collection")
         problems = []
         with progress_bar("Verifying", len(manifest["shards"]), "shard", progress) as bar:
             for shard in manifest["shards"]:
-                for name, known in shard["files"].items():
+                for name, written in shard["files"].items():
                     path = self.folder / name
-                    if not path.is_file() or sha256_of(path) != known["sha256"]:
+                    if not path.is_file() or sha256_of(path) != written["sha256"]:
                         problems.append(f"{path} is missing or not what was written")
                 bar.update()
         return problems
 
     def _token_starts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the first token of each row."""
         return self._window_starts[self._row_starts[rows]]
 
-    def _scored(self, queries: Sequence[NDArray[np.float32]], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        from colbert_core.kernels import float_blocks, instruction_set, scoring
+    def _score_chunk(self, queries: Sequence[NDArray[np.float32]], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Score passages whose vectors fit into memory together."""
+        from colbert_core.kernels import float_blocks, instruction_set, scoring  # here, because they compile code
 
         if not len(rows):
             return np.empty((len(queries), 0), np.float32)
-        numbers = np.searchsorted(self._shard_rows, rows, side="right") - 1
-        firsts = self._token_starts(self._shard_rows[numbers])
-        starts, ends = self._token_starts(rows) - firsts, self._token_starts(rows + 1) - firsts
-        spans = zip(numbers.tolist(), starts.tolist(), ends.tolist(), strict=True)
+        shards = np.searchsorted(self._shard_rows, rows, side="right") - 1
+        shard_starts = self._token_starts(self._shard_rows[shards])
+        starts, ends = self._token_starts(rows) - shard_starts, self._token_starts(rows + 1) - shard_starts
+        spans = zip(shards.tolist(), starts.tolist(), ends.tolist(), strict=True)
         vectors = np.concatenate([self.shards[number][start:end] for number, start, end in spans]).astype(np.float32)
         n_windows = self._row_starts[rows + 1] - self._row_starts[rows]
         windows = _ranges(self._row_starts[rows], n_windows)
         offsets = np.concatenate([[0], np.cumsum(self.doclens[windows], dtype=np.int64)])
-        firsts_of = np.cumsum(n_windows) - n_windows
+        first_windows = np.cumsum(n_windows) - n_windows  # (n,), of each row, among those scored
         scores = np.empty(len(windows), np.float32)
         best = np.empty((len(queries), len(rows)), np.float32)
-        # By the compiled loop, in which a score does not depend on what is scored beside it: equal passages tie.
+        # In the compiled loop a score does not depend on what is scored beside it, so that equal passages tie.
         numbers = np.arange(len(windows), dtype=np.int32)
         for place, query in enumerate(queries):
             scoring.score_floats(instruction_set(), vectors, offsets, numbers, float_blocks(query), scores)
-            best[place] = np.maximum.reduceat(scores, firsts_of)
+            best[place] = np.maximum.reduceat(scores, first_windows)
         return best
 
 
@@ -215,45 +219,45 @@ def encode_collection(
     n_passages: int | None = None,
     progress: bool | None = None,
 ) -> EncodedCollection:
-    """Write the vectors of passages as float16, a shard at a time, in bounded memory.
+    """Write the vectors of passages as float16, shard by shard, in bounded memory.
 
-    What is interrupted goes on where it was when it is called again with the same passages, encoder and ``shard_passages``:
-    a finished shard is kept. A shard is ``00000.vectors.npy`` and so on, plain NumPy files; ``manifest.json`` says in which
-    order they belong together, with sizes and SHA-256. Texts are not kept. One process at a time may write to a folder.
+    After an interruption, call it again with the same passages, encoder and ``shard_passages``: finished shards are kept. The
+    files of a shard are plain NumPy files, named ``00000.vectors.npy`` and so on; ``manifest.json`` lists the shards in order,
+    with the size and SHA-256 of each file. Texts are not kept. Only one process at a time may write to a folder.
 
     Args:
         passages: read once, as a stream; their ids must differ.
         encoder: makes the vectors.
-        folder: new, empty, or the one of an earlier call.
-        shard_passages: passages in a shard, at least 1.
-        n_passages: how many there are, for the bar; None where it is not known, or they are a list.
+        folder: a folder that is new, empty, or that of an earlier call.
+        shard_passages: number of passages in a shard, at least 1.
+        n_passages: number of passages, for the bar; None if it is not known, or if they are a list.
         progress: show a bar; None shows it on a terminal once a second has passed.
 
     Raises:
-        ValueError: there are no passages, an id comes twice, or the folder has other passages or shards of another size.
-        EncoderMismatchError: the folder has the vectors of another encoder.
-        IndexExistsError: there is something else in the folder.
+        ValueError: there are no passages, an id comes twice, or the folder holds other passages or shards of another size.
+        EncoderMismatchError: the folder holds vectors of another encoder.
+        IndexExistsError: the folder holds something else.
         IndexWriteError: the disk is full or failed.
     """
     folder = Path(folder)
     check_count(shard_passages, "shard_passages")
-    manifest = _begun(folder, encoder, shard_passages)
+    manifest = _begin(folder, encoder, shard_passages)
     known: list[dict[str, Any]] = manifest["shards"]
     total = len(passages) if n_passages is None and isinstance(passages, Sized) else n_passages
-    source, seen, number = iter(passages), np.empty(0, np.uint64), 0
+    source, id_hashes, number = iter(passages), np.empty(0, np.uint64), 0
     with progress_bar("Encoding", total, "passage", progress) as bar:
         while shard := check_passages(islice(source, shard_passages)):
-            seen = _with_ids(seen, shard)
-            content = _content(shard)
+            id_hashes = _add_ids(id_hashes, shard)
+            content = _hash_content(shard)
             if number < len(known) and known[number]["content"] != content:
                 raise ValueError(
                     f"Shard {number} of {folder} holds other passages than passages {number * shard_passages} and following "
                     "that were given; encode these into another folder, or give the passages that are there."
                 )
-            if number < len(known) and _missing(folder, known[number]) is None:
+            if number < len(known) and _find_missing(folder, known[number]) is None:
                 bar.update(len(shard))
             else:
-                if manifest["complete"]:  # no longer, until all shards are there
+                if manifest["complete"]:  # it is not, until all shards are there again
                     manifest["complete"] = False
                     write_manifest(folder, manifest)
                 about = {**_write_shard(folder, number, shard, encoder, bar.update), "content": content}
@@ -274,17 +278,17 @@ def encode_collection(
 
 
 def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """``range(start, start + length)`` of each, one after the other."""
+    """Concatenate ``range(start, start + length)`` of each start and length."""
     before = np.cumsum(lengths) - lengths
-    found: NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
-    return found
+    ranges: NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
+    return ranges
 
 
 # Shards
 
 
-def _begun(folder: Path, encoder: TokenEncoder, shard_passages: int) -> dict[str, Any]:
-    """The manifest of the folder as an earlier call left it, or a new one."""
+def _begin(folder: Path, encoder: TokenEncoder, shard_passages: int) -> dict[str, Any]:
+    """Read the manifest that an earlier call left, or write a new one."""
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder, "encoded collection", "encode_collection")
         _fingerprint(folder, manifest).check(encoder)
@@ -327,19 +331,24 @@ def _fingerprint(folder: Path, manifest: dict[str, Any]) -> EncoderFingerprint:
     return EncoderFingerprint.from_about(about, f"The encoded collection {folder}")
 
 
-def _with_ids(seen: NDArray[np.uint64], shard: list[Passage]) -> NDArray[np.uint64]:
-    """The hashes of the ids so far and of these, none of which may have been there: 8 bytes for each id, not the id."""
+def _add_ids(id_hashes: NDArray[np.uint64], shard: list[Passage]) -> NDArray[np.uint64]:
+    """Add the hashes of the ids of a shard to those so far. 8 bytes are kept for each id, and not the id.
+
+    Raises:
+        ValueError: an id comes twice.
+    """
     hashes = np.array([int.from_bytes(hashlib.sha256(p.id.encode()).digest()[:8]) for p in shard], np.uint64)
     _, firsts = np.unique(hashes, return_index=True)
-    again = np.isin(hashes, seen)
+    repeated = np.isin(hashes, id_hashes)
     if len(firsts) < len(hashes):
-        again[np.setdiff1d(np.arange(len(hashes)), firsts)] = True
-    if again.any():
-        raise ValueError(f"The id {shard[int(again.argmax())].id!r} comes twice among the passages; give each its own.")
-    return np.concatenate([seen, hashes])
+        repeated[np.setdiff1d(np.arange(len(hashes)), firsts)] = True
+    if repeated.any():
+        raise ValueError(f"The id {shard[int(repeated.argmax())].id!r} comes twice among the passages; give each its own.")
+    return np.concatenate([id_hashes, hashes])
 
 
-def _content(shard: list[Passage]) -> str:
+def _hash_content(shard: list[Passage]) -> str:
+    """Hash the ids and texts of a shard."""
     hasher = hashlib.sha256()
     for passage in shard:
         for part in (passage.id.encode(), passage.text.encode()):
@@ -347,11 +356,24 @@ def _content(shard: list[Passage]) -> str:
     return hasher.hexdigest()
 
 
-def _write_shard(folder: Path, number: int, shard: list[Passage], encoder: TokenEncoder, encoded: Any) -> dict[str, Any]:
-    """Encode passages and write their files, each whole or not at all; what the manifest says of them."""
+def _write_shard(
+    folder: Path, number: int, shard: list[Passage], encoder: TokenEncoder, report: Callable[[int], object]
+) -> dict[str, Any]:
+    """Encode passages and write their files, each whole or not at all.
+
+    Args:
+        folder: where to write.
+        number: number of the shard.
+        shard: its passages.
+        encoder: makes the vectors.
+        report: is told how many more passages have been encoded.
+
+    Returns:
+        The entry of the shard in the manifest.
+    """
     doclens, owners, first = [], [], 0
 
-    def batches() -> Iterator[NDArray[np.float16]]:
+    def encode() -> Iterator[NDArray[np.float16]]:
         nonlocal first
         for batch in batched(shard):
             embeddings = encoder.encode_passages([passage.text for passage in batch], progress=False)
@@ -360,26 +382,26 @@ def _write_shard(folder: Path, number: int, shard: list[Passage], encoder: Token
             owners.append(embeddings.owners + np.int32(first))
             first += len(batch)
             yield embeddings.vectors.astype(np.float16)
-            encoded(len(batch))
+            report(len(batch))
 
     with disk_errors(folder):
-        write_npy(folder / _name(number, "vectors"), batches(), (encoder.dim,), np.float16)
+        write_npy(folder / _name(number, "vectors"), encode(), (encoder.dim,), np.float16)
         ids = [passage.id.encode() for passage in shard]
-        small = {
+        arrays = {
             "doclens": np.concatenate(doclens),
             "owners": np.concatenate(owners),
             "ids": np.frombuffer(b"".join(ids), np.uint8),
             "id_ends": np.cumsum([len(name) for name in ids], dtype=np.int64),
         }
-        for part, array in small.items():
+        for part, array in arrays.items():
             write_npy(folder / _name(number, part), [array], (), array.dtype)
         paths = {name: folder / name for name in (_name(number, part) for part in _PARTS)}
         files = {name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for name, path in paths.items()}
     return {
         "number": number,
         "passages": len(shard),
-        "windows": len(small["doclens"]),
-        "tokens": int(small["doclens"].sum()),
+        "windows": len(arrays["doclens"]),
+        "tokens": int(arrays["doclens"].sum()),
         "files": files,
     }
 
@@ -388,22 +410,27 @@ def _name(number: int, part: str) -> str:
     return f"{number:05d}.{part}.npy"
 
 
-def _missing(folder: Path, shard: dict[str, Any]) -> str | None:
-    """Which file of a shard is not there in its full size, in words."""
-    for name, known in shard["files"].items():
+def _find_missing(folder: Path, shard: dict[str, Any]) -> str | None:
+    """Describe the first file of a shard that is missing or has another size than was written; None if all are there."""
+    for name, written in shard["files"].items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != known["size"]:
-            return f"{path} is missing or cut short, {known['size']} bytes were written"
+        if not path.is_file() or path.stat().st_size != written["size"]:
+            return f"{path} is missing or cut short, {written['size']} bytes were written"
     return None
 
 
 def read_manifest(folder: Path, what: str, maker: str) -> dict[str, Any]:
-    """What the folder says of itself.
+    """Read the manifest of a folder.
+
+    Args:
+        folder: folder of an encoded collection or an IVFPQ index.
+        what: "encoded collection" or "IVFPQ index".
+        maker: name of the function that makes one, for errors.
 
     Raises:
-        IndexNotFoundError: it says nothing.
-        UnsupportedIndexError: it says so in another way.
-        DamagedIndexError: it cannot be read.
+        IndexNotFoundError: there is no manifest.
+        UnsupportedIndexError: the manifest is of another kind, or of another version of the format.
+        DamagedIndexError: the manifest cannot be read.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -420,7 +447,7 @@ def read_manifest(folder: Path, what: str, maker: str) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Replace what the folder says of itself.
+    """Write the manifest of a folder, in place of the one before.
 
     Raises:
         IndexWriteError: the disk is full or failed.

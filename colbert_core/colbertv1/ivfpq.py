@@ -1,8 +1,8 @@
-"""Retrieval as ColBERTv1 does it: vectors on disk, FAISS to find a query's neighbours, exact scores of what they belong to.
+"""Retrieval as ColBERTv1 does it: FAISS finds neighbours of the query's vectors, whose passages are scored exactly.
 
-Khattab and Zaharia, "ColBERT" (SIGIR 2020), section 3.5. ``encode_collection`` makes the vectors, ``IVFPQ.build`` puts them
-into an IndexIVFPQ, ``IVFPQ.search_many`` asks it for passages and scores these over their own vectors. For everyday
-collections ``Index`` is smaller and faster; this is for those who compare with the paper, or have FAISS elsewhere.
+Khattab and Zaharia, "ColBERT" (SIGIR 2020), section 3.5. ``encode_collection`` writes vectors to disk, ``IVFPQ.build`` puts
+them into an IndexIVFPQ, and ``IVFPQ.search_many`` asks it for passages and scores these over their own vectors. Use this to
+compare with the paper, or if you use FAISS elsewhere; for everyday collections ``Index`` is smaller and faster.
 """
 
 from __future__ import annotations
@@ -18,12 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.checks import check_count
-from colbert_core.colbertv1.encoded import FORMAT, MANIFEST, EncodedCollection, read_manifest
-from colbert_core.errors import (
-    DamagedIndexError,
-    IndexExistsError,
-    StorageError,
-)
+from colbert_core.colbertv1.encoded import FORMAT, MANIFEST, EncodedCollection, read_manifest, write_manifest
+from colbert_core.errors import DamagedIndexError, IndexExistsError, StorageError
 from colbert_core.model.fingerprint import LazyEncoder
 from colbert_core.progress import progress_bar
 from colbert_core.search.ranking import best_windows
@@ -38,20 +34,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from colbert_core.types import TokenEncoder
-from colbert_core.colbertv1.encoded import write_manifest
 
 _INDEX = "index.faiss"
 _TRAINED = "trained.faiss"
 
 # nanoColBERT's number of lists for MS MARCO's 600 million tokens.
 _MOST_LISTS = 2**15
-# FAISS's k-means warns of fewer points for each centroid, and does not look at more.
+# FAISS's k-means warns of fewer vectors for each centroid than the first, and looks at no more than the second.
 _LEAST_PER_CENTROID, _MOST_PER_CENTROID = 39, 256
 # Vectors that FAISS is given at a time: 134 MB of float32 at dim 128.
 _ADDED_AT_A_TIME = 2**18
-# nanoColBERT's neighbours of a query vector. Fewer find less also where the collection is small.
+# nanoColBERT's number of neighbours of a query vector. With fewer, less is found even in a small collection.
 _NEIGHBOURS = 1024
-# So many passages are scored exactly however small the share.
+# At least so many passages are scored exactly, however small the share.
 _LEAST_EXACT = 100
 
 
@@ -66,7 +61,7 @@ class IVFPQ:
     """
 
     def __init__(self, index: Any, encoded: EncodedCollection, encoder: TokenEncoder | None) -> None:
-        """``build`` and ``open`` are the doors."""
+        """Use ``build`` or ``open``."""
         self._index = index
         self.encoded = encoded
         self._encoder = LazyEncoder(encoded.fingerprint, encoder)
@@ -84,24 +79,25 @@ class IVFPQ:
         seed: int = 12345,
         progress: bool | None = None,
     ) -> IVFPQ:
-        """Train an IndexIVFPQ on a sample of the vectors, and add all of them, shard by shard.
+        """Train an IndexIVFPQ on a sample of the vectors, and add all vectors, shard by shard.
 
-        The sample is drawn without replacement, and is never more than the 256 vectors for each list that FAISS would look at.
-        When the call is interrupted and made again with the same settings, the training is kept.
+        The sample is drawn without replacement. It has at most 256 vectors for each list, since FAISS looks at no more. When
+        the call is interrupted and made again with the same settings, the training is kept.
 
         Args:
             embeddings: the folder of an encoded collection. The index refers to it, and searches need it.
-            folder: the folder to make; it is there only once everything is in.
-            nlist: inverted lists; None for ``count_lists``, which is 32,768 for MS MARCO.
-            m: bytes of a vector at 8 bits: the parts it is cut into. They divide dim.
-            nbits: of a part's code, 1 to 8.
-            sample: share of the vectors to train on, above 0, at most 1; more if FAISS needs more.
-            seed: of the sample and of k-means.
+            folder: the folder to make. It appears when the index is complete.
+            nlist: number of inverted lists; None for ``count_lists``, which is 32,768 for MS MARCO.
+            m: number of parts that a vector is cut into, which are its bytes at 8 bits. It must divide dim.
+            nbits: number of bits of a part's code, 1 to 8.
+            sample: share of the vectors to train on, above 0, at most 1. More are taken if FAISS needs more.
+            seed: seed of the sample and of k-means.
             progress: show a bar; None shows it on a terminal once a second has passed.
 
         Raises:
+            TypeError: a number of lists, parts or bits is no whole number.
             ValueError: a setting is out of range, or there are too few vectors for it.
-            IndexNotFoundError: there is no encoded collection, or it is not finished.
+            IndexNotFoundError: there is no encoded collection, or its encoding has not finished.
             IndexExistsError: there is something at the folder.
             IndexWriteError: the disk is full or failed.
         """
@@ -120,13 +116,13 @@ class IVFPQ:
         }
         work = folder.absolute().with_name(f".{folder.name}.unfinished")
         with disk_errors(folder), _faiss_threads(get_num_threads()):
-            index = _trained(work, manifest, encoded)
+            index = _train(work, manifest, encoded)
             with progress_bar("Adding", encoded.n_tokens, "vector", progress) as bar:
                 for vectors in encoded.shards:
                     for start in range(0, len(vectors), _ADDED_AT_A_TIME):
-                        some = vectors[start : start + _ADDED_AT_A_TIME].astype(np.float32)
-                        index.add(some)
-                        bar.update(len(some))
+                        chunk = vectors[start : start + _ADDED_AT_A_TIME].astype(np.float32)
+                        index.add(chunk)
+                        bar.update(len(chunk))
             faiss.write_index(index, str(work / _INDEX))
             size, sha256 = (work / _INDEX).stat().st_size, sha256_of(work / _INDEX)
             write_manifest(work, {**manifest, "size": size, "sha256": sha256})
@@ -145,18 +141,18 @@ class IVFPQ:
         """Open an index that ``build`` made.
 
         Args:
-            folder: of the index.
+            folder: folder of the index.
             encoder: a checkpoint's name or folder, or a loaded encoder; None for the one that made the vectors, which is
                 then loaded when it is first needed.
-            embeddings: the folder of the vectors, if it is no longer where it was, seen from the index's folder.
+            embeddings: folder of the vectors, if its path relative to the index's folder has changed.
 
         Raises:
             IndexNotFoundError: there is no index, or its vectors are not where they were.
-            DamagedIndexError: a file is cut short or damaged, or the vectors are others.
+            DamagedIndexError: a file is cut short or damaged, or the folder holds other vectors.
             UnsupportedIndexError: a newer version of this package wrote it.
             EncoderMismatchError: the encoder is not the one that made the vectors.
         """
-        import faiss
+        import faiss  # here, so that importing the package does not wait for it
 
         folder = Path(folder)
         manifest = read_manifest(folder, "IVFPQ index", "IVFPQ.build")
@@ -200,47 +196,48 @@ class IVFPQ:
         n_neighbours: int = _NEIGHBOURS,
         max_share: float = 0.1,
     ) -> list[list[tuple[str, float]]]:
-        """The best passages for each query, in ColBERT's two stages (SIGIR 2020, section 3.5). One thread searches one query.
+        """Find the best passages for each query, in ColBERT's two stages (SIGIR 2020, section 3.5).
 
-        The nearest vectors of each query vector are looked up, approximately; the passages they belong to are scored exactly
-        over all their float16 vectors, in float32. When the neighbours belong to more passages than may be scored, those with
-        the best approximate scores are: the sum over query vectors of the best cosine that was found for the passage, or the
-        worst that was found at all.
+        First FAISS looks up approximate neighbours of each query vector. Then the passages of these neighbours are scored
+        exactly, over all their float16 vectors, in float32. If these are more passages than may be scored, those with the best
+        approximate scores are taken. An approximate score is a sum over query vectors: the best cosine that was found in the
+        passage, or, if none was, the worst cosine that was found at all. Each query is searched by one thread.
 
         Args:
             queries: texts, or for each query *Shape:* (n_q, dim), real numbers. A text longer than the model reads is cut.
             k: most passages for each query, at least 1.
-            nprobe: lists that are read for each query vector, at least 1.
-            n_neighbours: vectors that are looked up for each query vector, at least 1.
-            max_share: at most this part of all passages is scored exactly for each query, but k and 100 may be in any case;
-                above 0, at most 1.
+            nprobe: number of lists that are read for each query vector, at least 1.
+            n_neighbours: number of neighbours that are looked up for each query vector, at least 1.
+            max_share: share of all passages that may be scored exactly for each query, above 0, at most 1. At least k and at
+                least 100 passages may be scored, however small the share.
 
         Returns:
-            For each query (id, score), best first; equal scores by id. Fewer than k if the neighbours belong to fewer.
+            For each query pairs of id and score, best first; equal scores by id. Fewer than k if the neighbours belong to
+            fewer passages.
 
         Raises:
-            TypeError: queries is no list, or a query is neither a text nor an array.
+            TypeError: queries is no list, a query is neither a text nor an array, or a count is no whole number.
             ValueError: a number is out of range, or a query is blank or of another dim.
             EncoderMismatchError: there are texts, and the encoder cannot be loaded.
         """
         k, nprobe = check_count(k, "k"), check_count(nprobe, "nprobe", "lists")
         n_neighbours = min(check_count(n_neighbours, "n_neighbours", "vectors"), self.encoded.n_tokens)
-        n_exact = max(k, _LEAST_EXACT, int(_share(max_share, "max_share") * len(self.encoded)))
+        n_exact = max(k, _LEAST_EXACT, int(_check_share(max_share, "max_share") * len(self.encoded)))
         matrices = self._matrices(queries)
 
-        def ranked(query: NDArray[np.float32]) -> list[tuple[str, float]]:
+        def search(query: NDArray[np.float32]) -> list[tuple[str, float]]:
             distances, tokens = self._neighbours(query, nprobe, n_neighbours)
             rows = _candidates(self.encoded, distances, tokens, n_exact)
             return _best(self.encoded, rows, self.encoded.score(query, rows), k)
 
-        return spread(ranked, matrices)
+        return spread(search, matrices)
 
     def _neighbours(self, vectors: NDArray[np.float32], nprobe: int, n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Squared distances and tokens, *Shape:* (n_q, n) each; -1 where there are no more."""
-        import faiss
+        """Look up squared distances and tokens, *Shape:* (n_q, n) each; token -1 where FAISS found no more."""
+        import faiss  # here, so that importing the package does not wait for it
 
         settings: Any = faiss.SearchParametersIVF
-        with _faiss_threads(1):  # of its own for each query; so little work would be mostly waiting for each other
+        with _faiss_threads(1):  # several threads would mostly wait for each other over so little work
             distances, tokens = self._index.search(vectors, n, params=settings(nprobe=nprobe))
         return distances, tokens
 
@@ -261,7 +258,7 @@ class IVFPQ:
 
 
 def count_lists(n_tokens: int) -> int:
-    """How many inverted lists suit a collection: ``4 sqrt(n_tokens)``, with at least 39 vectors for each, at most 32,768.
+    """Choose the number of inverted lists: ``4 sqrt(n_tokens)``, at most one for 39 vectors, and at most 32,768.
 
     32,768 is what nanoColBERT gives MS MARCO's 600 million tokens.
     """
@@ -269,19 +266,19 @@ def count_lists(n_tokens: int) -> int:
 
 
 def sample_size(n_tokens: int, n_centroids: int, share: float) -> int:
-    """How many vectors to train on: a share of them, but no fewer than FAISS asks for, and no more than it looks at.
+    """Choose the number of vectors to train on: a share, but no fewer than FAISS asks for, and no more than it looks at.
 
     Args:
-        n_tokens: vectors that there are.
-        n_centroids: of the largest k-means.
-        share: above 0, at most 1.
+        n_tokens: number of vectors in the collection.
+        n_centroids: number of centroids of the largest k-means.
+        share: share of the vectors, above 0, at most 1.
     """
     least, most = _LEAST_PER_CENTROID * n_centroids, _MOST_PER_CENTROID * n_centroids
     return min(n_tokens, most, max(math.ceil(share * n_tokens), least))
 
 
 def is_built(folder: str | PathLike[str], embeddings: str | PathLike[str]) -> bool:
-    """Whether a folder holds a whole IVFPQ index of these vectors as they are now."""
+    """Tell whether a folder holds a whole IVFPQ index of these vectors as they are now."""
     folder = Path(folder)
     try:
         manifest = read_manifest(folder, "IVFPQ index", "IVFPQ.build")
@@ -297,12 +294,12 @@ def is_built(folder: str | PathLike[str], embeddings: str | PathLike[str]) -> bo
 def _candidates(
     encoded: EncodedCollection, distances: NDArray[np.float32], tokens: NDArray[np.int64], n: int
 ) -> NDArray[np.int64]:
-    """The rows of the passages that the neighbours belong to, the ``n`` best by what is known of them. Ascending.
+    """Return the rows of the passages that the neighbours belong to, ascending; of more than ``n``, the best by the neighbours.
 
     Args:
-        encoded: whose tokens they are.
-        distances: *Shape:* (n_q, n_neighbours), float32, squared.
-        tokens: *Shape:* (n_q, n_neighbours), int64; -1 for none.
+        encoded: collection of the tokens.
+        distances: squared distances. *Shape:* (n_q, n_neighbours), float32.
+        tokens: neighbours; -1 for none. *Shape:* (n_q, n_neighbours), int64.
         n: most passages.
     """
     query_rows, places = np.nonzero(tokens >= 0)
@@ -312,19 +309,19 @@ def _candidates(
     windows, columns = np.unique(encoded.windows_of(tokens[query_rows, places]), return_inverse=True)
     rows = encoded.owners[windows]
     if np.count_nonzero(np.diff(rows)) >= n:
-        # What a window lacks counts as the worst that its query vector found, so only what is better than that adds up.
+        # A window without a neighbour of a query vector counts as the vector's worst one, so only what is better adds up.
         worst = np.full(len(tokens), np.inf, np.float32)
         np.minimum.at(worst, query_rows, cosines)
         gains = np.zeros((len(tokens), len(windows)), np.float32)  # (n_q, n_windows)
         np.maximum.at(gains, (query_rows, columns), cosines - worst[query_rows])
         rows, approximate, _ = best_windows(gains.sum(axis=0), rows)
         rows = np.sort(rows[np.argsort(-approximate, kind="stable")[:n]])
-    found: NDArray[np.int64] = np.unique(rows)
-    return found
+    candidates: NDArray[np.int64] = np.unique(rows)
+    return candidates
 
 
 def _best(encoded: EncodedCollection, rows: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
-    """The ids and scores of the k best, equal ones by id."""
+    """Return ids and scores of the k best passages, equal scores by id."""
     if len(rows) > k:
         kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]  # all that tie with the k-th as well
         rows, scores = rows[kept], scores[kept]
@@ -334,8 +331,8 @@ def _best(encoded: EncodedCollection, rows: NDArray[np.int64], scores: NDArray[n
 
 @contextlib.contextmanager
 def _faiss_threads(n: int) -> Iterator[None]:
-    """FAISS uses so many threads when this one calls it; as many as before when the block ends."""
-    import faiss
+    """Let FAISS use ``n`` threads when this thread calls it, until the block ends."""
+    import faiss  # here, so that importing the package does not wait for it
 
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(n)
@@ -351,7 +348,7 @@ def _faiss_threads(n: int) -> Iterator[None]:
 def _check_settings(encoded: EncodedCollection, nlist: int, m: int, nbits: int, sample: float) -> None:
     check_count(nlist, "nlist", "lists")
     check_count(m, "m", "parts")
-    _share(sample, "sample")
+    _check_share(sample, "sample")
     if encoded.dim % m:
         divisors = [n for n in range(1, encoded.dim + 1) if encoded.dim % n == 0]
         raise ValueError(f"m must divide dim, got m={m} and dim {encoded.dim}; use one of {', '.join(map(str, divisors))}.")
@@ -365,9 +362,9 @@ def _check_settings(encoded: EncodedCollection, nlist: int, m: int, nbits: int, 
         )
 
 
-def _trained(work: Path, manifest: dict[str, Any], encoded: EncodedCollection) -> Any:
-    """A trained index without vectors, kept in ``work`` until the index is finished."""
-    import faiss
+def _train(work: Path, manifest: dict[str, Any], encoded: EncodedCollection) -> Any:
+    """Train an index without vectors, and keep it in ``work``; or read the one that an interrupted call kept there."""
+    import faiss  # here, so that importing the package does not wait for it
 
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # FAISS's errors of a file cut short are RuntimeErrors
         if json.loads((work / MANIFEST).read_text(encoding="utf-8")) == manifest:
@@ -376,19 +373,19 @@ def _trained(work: Path, manifest: dict[str, Any], encoded: EncodedCollection) -
     work.mkdir(parents=True)
     settings = manifest["settings"]
     index = faiss.IndexIVFPQ(faiss.IndexFlatL2(encoded.dim), encoded.dim, settings["nlist"], settings["m"], settings["nbits"])
-    n = sample_size(encoded.n_tokens, max(settings["nlist"], 2 ** settings["nbits"]), settings["sample"])
+    n_sampled = sample_size(encoded.n_tokens, max(settings["nlist"], 2 ** settings["nbits"]), settings["sample"])
     for clustering in (index.cp, index.pq.cp):
         clustering.seed = settings["seed"]
-        clustering.min_points_per_centroid = 1  # a small collection has no more, and FAISS writes to standard error of it
-    index.train(_sampled(encoded, n, settings["seed"]))
+        clustering.min_points_per_centroid = 1  # else FAISS complains of small collections on standard error
+    index.train(_sample(encoded, n_sampled, settings["seed"]))
     faiss.write_index(index, str(work / _TRAINED))
     sync_file(work / _TRAINED)
     write_manifest(work, manifest)
     return index
 
 
-def _sampled(encoded: EncodedCollection, n: int, seed: int) -> NDArray[np.float32]:
-    """So many different vectors of the collection, *Shape:* (n, dim), float32, read shard by shard in their order."""
+def _sample(encoded: EncodedCollection, n: int, seed: int) -> NDArray[np.float32]:
+    """Draw different vectors of the collection, in their order. *Shape:* (n, dim), float32."""
     random = np.random.default_rng(seed)
     counts = random.multivariate_hypergeometric([len(vectors) for vectors in encoded.shards], n, method="marginals")
     sample = np.empty((n, encoded.dim), np.float32)
@@ -400,7 +397,12 @@ def _sampled(encoded: EncodedCollection, n: int, seed: int) -> NDArray[np.float3
     return sample
 
 
-def _share(value: float, name: str) -> float:
+def _check_share(value: float, name: str) -> float:
+    """Return a share that is above 0 and at most 1.
+
+    Raises:
+        ValueError: it is no such number.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
         raise ValueError(f"{name} must be above 0 and at most 1, got {value!r}.")
     return value

@@ -49,11 +49,11 @@ def test_a_sample_has_no_vector_twice_and_is_the_same_each_time(tmp_path):
 
     passages = [Passage(str(n), " ".join(str(7 * n + i) for i in range(7))) for n in range(40)]
     encoded = encode_collection(passages, Counting(), tmp_path, shard_passages=9, progress=False)
-    sample = module._sampled(encoded, 100, 12345)
+    sample = module._sample(encoded, 100, 12345)
     assert sample.dtype == np.float32
     assert len(np.unique(sample, axis=0)) == len(sample) == 100
-    assert np.array_equal(sample, module._sampled(encoded, 100, 12345))
-    assert len(np.unique(module._sampled(encoded, 280, 1), axis=0)) == 280
+    assert np.array_equal(sample, module._sample(encoded, 100, 12345))
+    assert len(np.unique(module._sample(encoded, 280, 1), axis=0)) == 280
 
 
 # Search
@@ -216,8 +216,8 @@ def test_too_few_vectors_for_the_codes_are_an_error_that_says_what_would_do(tmp_
 
 def test_a_build_that_is_interrupted_leaves_no_index_and_keeps_its_training(built, tmp_path, monkeypatch):
     _, folder = built
-    trained, sampled, bar = [], module._sampled, module.progress_bar
-    monkeypatch.setattr(module, "_sampled", lambda *arguments: trained.append(1) or sampled(*arguments))
+    trained, sampled, bar = [], module._sample, module.progress_bar
+    monkeypatch.setattr(module, "_sample", lambda *arguments: trained.append(1) or sampled(*arguments))
 
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from colbert_core.checks import check_count, check_passages, check_relevance, check_share, check_similarity
 from colbert_core.evidence.evidence import MIN_SIMILARITY, Evidence
@@ -18,7 +19,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from os import PathLike
 
-    from colbert_core.types import Hit, Passage, TokenEncoder
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from colbert_core.types import Hit, Passage, TokenEmbeddings, TokenEncoder
+
+# What excerpts keep where no budget is given: .993 of 993 questions still have their answer then, .984 at a quarter.
+_KEEP_RATIO = 0.35
+# One lock for all: a lock inside an object would keep it from being copied and pickled.
+_LOADING = threading.Lock()
+
+
+class RerankerOwner(Protocol):
+    """An object that keeps a reranker for the model that it names, such as a framework's adapter."""
+
+    @property
+    def model(self) -> str | PathLike[str] | TokenEncoder | None:
+        """A checkpoint's name or folder, or a loaded encoder; None for the model in the box."""
+
+    @property
+    def device(self) -> str | None:
+        """Where a named model runs; None for the best device present."""
+
+    _loaded: tuple[Any, Reranker] | None
 
 
 class Reranker:
@@ -32,15 +55,41 @@ class Reranker:
     """
 
     def __init__(self, encoder: str | PathLike[str] | TokenEncoder | None = None, *, device: str | None = None) -> None:
-        """Load or take an encoder.
+        """Load an encoder, or take a loaded one.
 
         Args:
             encoder: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
-            device: where an encoder given by name runs; None for the best device present.
+            device: where an encoder loaded by name runs; None for the best device present.
+
+        Raises:
+            CheckpointNotFoundError: there is no such checkpoint.
+            TypeError: it is no encoder.
         """
         from colbert_core.model.encoder import as_encoder  # here, so that importing the package does not import torch
 
         self.encoder = as_encoder(encoder, device=device)
+
+    @classmethod
+    def kept_by(cls, owner: RerankerOwner) -> Reranker:
+        """Return the reranker of an object, which keeps it in ``_loaded``; load its model at the first use.
+
+        Load again where ``model`` or ``device`` were changed since, on the object or for a copy of it. Threads may share the
+        object: each model is loaded once, and who has a loaded one does not wait for another to load.
+
+        Args:
+            owner: names the model; its ``_loaded`` is None at first, and is copied and pickled with it.
+
+        Raises:
+            CheckpointNotFoundError: there is no such checkpoint.
+        """
+        wanted = (owner.model, owner.device)
+        loaded = owner._loaded
+        if loaded is None or loaded[0] != wanted:
+            with _LOADING:
+                loaded = owner._loaded
+                if loaded is None or loaded[0] != wanted:
+                    loaded = owner._loaded = (wanted, cls(owner.model, device=owner.device))
+        return loaded[1]
 
     def rank(
         self,
@@ -50,41 +99,38 @@ class Reranker:
         min_relevance: float | None = None,
         *,
         evidence: bool = False,
+        batch_size: int | None = None,
         progress: bool | None = None,
     ) -> list[Hit]:
         """Score all passages and return them best first; equal scores keep the order given.
 
         Args:
             query: the question.
-            passages: candidates, the same objects come back; their ids need not differ.
+            passages: candidates. The same objects come back; their ids need not differ.
             top_n: most hits, at least 1; None for all.
             min_relevance: least relevance of a hit, from 0 to 1.
             evidence: give each hit the ``evidence`` of its window, as ``explain`` does.
+            batch_size: passages whose vectors are in memory at a time; None for all. Scores do not depend on it.
             progress: show a bar; None shows it on a terminal once a second has passed.
 
         Raises:
             TypeError: the query is not a string, or something is not a ``Passage``.
-            ValueError: the query is blank, or top_n is below 1.
+            ValueError: the query is blank, or top_n or batch_size is below 1.
         """
         passages = check_passages(passages)
         top_n = len(passages) if top_n is None else check_count(top_n, "top_n")
         min_relevance = check_relevance(min_relevance, "min_relevance")
+        batch_size = len(passages) if batch_size is None else check_count(batch_size, "batch_size")
         (query_vectors,) = encode_queries(self.encoder, [query])
-        if not passages:
-            return []
-        embeddings = self.encoder.encode_passages([passage.text for passage in passages], progress=progress)
-        embeddings.check(len(passages), self.encoder.dim)
-        best = search(as_snapshot(embeddings), query_vectors, top_n, sort_keys=list)
-        hits = to_hits([passages[row] for row in best.pids], best, len(query_vectors), min_relevance)
-        if not evidence:
-            return hits
-        ends, asked = token_ends(embeddings), query_spans(self.encoder, query, len(query_vectors))
-        explained = []
-        for hit, row in zip(hits, best.pids, strict=False):  # a threshold may have dropped the last hits
-            window, vectors, spans = best_window(query_vectors, of_owner(embeddings, row, ends))
-            found = evidence_of(query, query_vectors, asked, hit.passage, window, vectors, spans, MIN_SIMILARITY)
-            explained.append(replace(hit, evidence=found))
-        return explained
+        hits: list[Hit] = []
+        for start in range(0, len(passages), batch_size or 1):
+            batch = passages[start : start + batch_size]
+            embeddings = self._encode(batch, progress)
+            ranked = search(as_snapshot(embeddings), query_vectors, top_n, sort_keys=list)
+            best = to_hits([batch[row] for row in ranked.pids], ranked, len(query_vectors), min_relevance)
+            hits += self._explained(best, ranked.pids, query, query_vectors, embeddings) if evidence else best
+        hits.sort(key=lambda hit: -hit.score)  # the sort is stable: equal scores keep the order given
+        return [replace(hit, rank=rank) for rank, hit in enumerate(hits[:top_n], 1)]
 
     def explain(self, query: str, passage: Passage, *, min_similarity: float = MIN_SIMILARITY) -> Evidence:
         """Show which words of a passage answer which words of a query, in the window of the passage that scores highest.
@@ -92,7 +138,7 @@ class Reranker:
         Args:
             query: the question.
             passage: any.
-            min_similarity: cosine from which a match counts as found, from -1 to 1.
+            min_similarity: least cosine of a match, from -1 to 1; a weaker one does not count.
 
         Raises:
             TypeError: the query is not a string, or the passage is no ``Passage``.
@@ -100,12 +146,10 @@ class Reranker:
         """
         (passage,) = check_passages([passage])
         check_similarity(min_similarity)
-        (matrix,) = encode_queries(self.encoder, [query])
-        embeddings = self.encoder.encode_passages([passage.text], progress=False)
-        embeddings.check(1, self.encoder.dim)
-        window, vectors, spans = best_window(matrix, embeddings)
-        asked = query_spans(self.encoder, query, len(matrix))
-        return evidence_of(query, matrix, asked, passage, window, vectors, spans, min_similarity)
+        (query_vectors,) = encode_queries(self.encoder, [query])
+        window, vectors, token_spans = best_window(query_vectors, self._encode([passage], progress=False))
+        spans = query_spans(self.encoder, query, len(query_vectors))
+        return evidence_of(query, query_vectors, spans, passage, window, vectors, token_spans, min_similarity)
 
     def excerpts(
         self,
@@ -117,39 +161,66 @@ class Reranker:
         count_tokens: Callable[[str], int] | None = None,
         progress: bool | None = None,
     ) -> list[Excerpt]:
-        """Cut passages down to the sentences that carry what matches the query, so that an LLM reads less.
+        """Cut passages down to the sentences that match the query best, so that an LLM reads less.
 
         Args:
             query: the question.
             passages: what was retrieved; their order stays.
             max_tokens: most tokens of all excerpts together.
-            keep_ratio: instead, the most as a part of what the passages have, above 0 to 1.
-            count_tokens: the length of a text, such as an LLM's tokenizer gives; None for the model's own.
+            keep_ratio: instead, the part of all passages' tokens to keep at most, above 0 to 1; 0.35 if neither is given.
+            count_tokens: returns the length of a text, as an LLM's tokenizer counts it; None for the model's own tokenizer.
             progress: show a bar; None shows it on a terminal once a second has passed.
 
         Returns:
-            One for each passage of which anything is left; none where not even the shortest of the sentences fits.
+            One excerpt for each passage of which anything is left. There is none if not even the shortest sentence fits.
 
         Raises:
             TypeError: the query is not a string, or something is not a ``Passage``.
-            ValueError: the query is blank, there is not exactly one budget, it is out of range, or the encoder cannot count.
+            ValueError: the query is blank, both budgets are given, one is out of range, or the encoder cannot count.
         """
         passages = check_passages(passages)
-        if (max_tokens is None) == (keep_ratio is None):
-            raise ValueError(f"Give max_tokens or keep_ratio, one of them; got {max_tokens!r} and {keep_ratio!r}.")
-        if max_tokens is not None:
-            check_count(max_tokens, "max_tokens", "tokens")
-        elif not check_share(keep_ratio, "keep_ratio"):
-            raise ValueError("keep_ratio must be above 0, got 0.")
+        max_tokens, keep_ratio = self.check_budget(max_tokens, keep_ratio)
         counter: Any = getattr(self.encoder, "count_tokens", None) if count_tokens is None else count_tokens
         if counter is None:
             raise ValueError(f"{self.encoder!r} has no count_tokens; give the length of a text as count_tokens=...")
         (query_vectors,) = encode_queries(self.encoder, [query])
         if not passages:
             return []
-        embeddings = self.encoder.encode_passages([passage.text for passage in passages], progress=progress)
-        embeddings.check(len(passages), self.encoder.dim)
+        embeddings = self._encode(passages, progress)
         return excerpts(query_vectors, passages, embeddings, counter, max_tokens=max_tokens, keep_ratio=keep_ratio)
+
+    @staticmethod
+    def check_budget(max_tokens: int | None, keep_ratio: float | None) -> tuple[int | None, float | None]:
+        """Return the budget of ``excerpts`` if it makes sense, with the default for none.
+
+        Raises:
+            TypeError: it is no number.
+            ValueError: both are given, or one is out of range.
+        """
+        if max_tokens is not None and keep_ratio is not None:
+            raise ValueError(f"Give max_tokens or keep_ratio, one of them; got {max_tokens!r} and {keep_ratio!r}.")
+        if max_tokens is not None:
+            return check_count(max_tokens, "max_tokens", "tokens"), None
+        ratio = check_share(_KEEP_RATIO if keep_ratio is None else keep_ratio, "keep_ratio")
+        if not ratio:
+            raise ValueError("keep_ratio must be above 0, got 0.")
+        return None, ratio
+
+    def _encode(self, passages: list[Passage], progress: bool | None) -> TokenEmbeddings:
+        embeddings = self.encoder.encode_passages([passage.text for passage in passages], progress=progress)
+        return embeddings.check(len(passages), self.encoder.dim)
+
+    def _explained(
+        self, hits: list[Hit], rows: list[int], query: str, query_vectors: NDArray[np.float32], embeddings: TokenEmbeddings
+    ) -> list[Hit]:
+        """The hits with their evidence; ``rows`` are the places of their passages in the embeddings."""
+        ends, spans = token_ends(embeddings), query_spans(self.encoder, query, len(query_vectors))
+        explained = []
+        for hit, row in zip(hits, rows, strict=False):  # a threshold may have dropped the last hits
+            window, vectors, token_spans = best_window(query_vectors, of_owner(embeddings, row, ends))
+            evidence = evidence_of(query, query_vectors, spans, hit.passage, window, vectors, token_spans, MIN_SIMILARITY)
+            explained.append(replace(hit, evidence=evidence))
+        return explained
 
     def __repr__(self) -> str:
         return f"Reranker({getattr(self.encoder, 'name', self.encoder)!r})"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from colbert_core import Passage
+from colbert_core import Passage, Reranker
 from langchain_colbert.compressor import ModelCompressor, copied_metadata
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from langchain_core.callbacks import Callbacks
     from langchain_core.documents import Document
-
-_DEFAULT_RATIO = 0.35
 
 
 class ColBERTContextCompressor(ModelCompressor):
@@ -84,8 +82,7 @@ class ColBERTContextCompressor(ModelCompressor):
 
     @model_validator(mode="after")
     def _check_budget(self) -> Self:
-        if self.keep_ratio is not None and self.max_tokens is not None:
-            raise ValueError(f"Give max_tokens or keep_ratio, one of them; got {self.max_tokens} and {self.keep_ratio}.")
+        Reranker.check_budget(self.max_tokens, self.keep_ratio)
         return self
 
     def compress_documents(
@@ -100,12 +97,16 @@ class ColBERTContextCompressor(ModelCompressor):
         if not documents:
             return []
         passages = [Passage(str(position), document.page_content) for position, document in enumerate(documents)]
-        budget: dict[str, Any] = {"max_tokens": self.max_tokens, "keep_ratio": self.keep_ratio}
-        if self.max_tokens is None and self.keep_ratio is None:
-            budget["keep_ratio"] = _DEFAULT_RATIO
-        found = self._reranker().excerpts(query, passages, count_tokens=self.count_tokens, progress=False, **budget)
+        excerpts = self._reranker().excerpts(
+            query,
+            passages,
+            max_tokens=self.max_tokens,
+            keep_ratio=self.keep_ratio,
+            count_tokens=self.count_tokens,
+            progress=False,
+        )
         compressed = []
-        for excerpt in found:
+        for excerpt in excerpts:
             document = documents[int(excerpt.passage.id)]
             metadata = copied_metadata(document) | {"excerpt_spans": [list(span) for span in excerpt.spans]}
             compressed.append(document.model_copy(update={"page_content": excerpt.text, "metadata": metadata}))

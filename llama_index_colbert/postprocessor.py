@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +37,8 @@ class ModelPostprocessor(BaseNodePostprocessor):
         return _unpickled, (type(self), fields)
 
     def _reranker(self) -> Reranker:
-        """The loaded model; loaded again where ``model`` or ``device`` were changed, on this object or for a copy."""
-        wanted = (self.model, self.device)
-        loaded = self._loaded
-        if loaded is None or loaded[0] != wanted:
-            with _LOADING:
-                loaded = self._loaded
-                if loaded is None or loaded[0] != wanted:
-                    loaded = self._loaded = (wanted, Reranker(self.model, device=self.device))
-        return loaded[1]
-
-
-# One lock for all: a lock inside the object would keep it from being copied and pickled.
-_LOADING = threading.Lock()
+        """The reranker of ``model`` and ``device``, loaded at the first use."""
+        return Reranker.kept_by(self)
 
 
 def named(model: str | Path | TokenEncoder | None) -> str | None:

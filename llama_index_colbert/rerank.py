@@ -101,15 +101,11 @@ class ColBERTRerank(ModelPostprocessor):
         return ranked
 
     def _ranked(self, nodes: list[NodeWithScore], query: str) -> list[NodeWithScore]:
-        reranker, hits = self._reranker(), []
-        for start in range(0, len(nodes), self.batch_size):
-            passages = [
-                Passage(str(position), scored.node.get_content(self.metadata_mode))
-                for position, scored in enumerate(nodes[start : start + self.batch_size], start)
-            ]
-            hits += reranker.rank(query, passages, self.top_n, self.score_threshold)
-        hits.sort(key=lambda hit: -hit.score)  # of equal ones, the first retriever's best stays first
-        return [self._scored(nodes[int(hit.passage.id)], hit) for hit in hits[: self.top_n]]
+        passages = [
+            Passage(str(position), scored.node.get_content(self.metadata_mode)) for position, scored in enumerate(nodes)
+        ]
+        hits = self._reranker().rank(query, passages, self.top_n, self.score_threshold, batch_size=self.batch_size)
+        return [self._scored(nodes[int(hit.passage.id)], hit) for hit in hits]
 
     def _scored(self, retrieved: NodeWithScore, hit: Hit) -> NodeWithScore:
         node = copied(retrieved.node)

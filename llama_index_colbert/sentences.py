@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from llama_index.core.bridge.pydantic import Field, model_validator
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
-from colbert_core import Passage
+from colbert_core import Passage, Reranker
 from llama_index_colbert.nodes import add_hidden_metadata, copied
 from llama_index_colbert.postprocessor import ModelPostprocessor
-
-_DEFAULT_RATIO = 0.35
 
 
 class ColBERTSentencePostprocessor(ModelPostprocessor):
@@ -40,8 +37,7 @@ class ColBERTSentencePostprocessor(ModelPostprocessor):
 
     @model_validator(mode="after")
     def _check_budget(self) -> ColBERTSentencePostprocessor:
-        if self.keep_ratio is not None and self.max_tokens is not None:
-            raise ValueError(f"Give max_tokens or keep_ratio, one of them; got {self.max_tokens} and {self.keep_ratio}.")
+        Reranker.check_budget(self.max_tokens, self.keep_ratio)
         return self
 
     @classmethod
@@ -55,13 +51,16 @@ class ColBERTSentencePostprocessor(ModelPostprocessor):
         if not nodes:
             return []
         passages = [Passage(str(place), found.node.get_content(MetadataMode.NONE)) for place, found in enumerate(nodes)]
-        budget: dict[str, Any] = {"max_tokens": self.max_tokens, "keep_ratio": self.keep_ratio}
-        if self.max_tokens is None and self.keep_ratio is None:
-            budget["keep_ratio"] = _DEFAULT_RATIO
-        query = query_bundle.query_str.strip()
-        kept = self._reranker().excerpts(query, passages, count_tokens=self.count_tokens, progress=False, **budget)
+        excerpts = self._reranker().excerpts(
+            query_bundle.query_str.strip(),
+            passages,
+            max_tokens=self.max_tokens,
+            keep_ratio=self.keep_ratio,
+            count_tokens=self.count_tokens,
+            progress=False,
+        )
         shortened = []
-        for excerpt in kept:
+        for excerpt in excerpts:
             retrieved = nodes[int(excerpt.passage.id)]
             node = copied(retrieved.node)
             node.set_content(excerpt.text)

@@ -1,9 +1,13 @@
 """Reranking: the same scores as an index gives, over any candidates."""
 
+import copy
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from builders.encoders import WordEncoder
 
-from colbert_core import Index, Passage, Reranker
+from colbert_core import CheckpointNotFoundError, Index, Passage, Reranker
 
 PASSAGES = [
     Passage("3", "dogs bark"),
@@ -55,8 +59,46 @@ def test_passages_may_be_any_iterable(words):
     assert reranker.rank("dogs bark", iter(PASSAGES)) == reranker.rank("dogs bark", PASSAGES)
 
 
+@pytest.mark.parametrize("evidence", [False, True])
+def test_batches_change_nothing(words, evidence):
+    reranker = Reranker(words)
+    whole = reranker.rank("dogs bark", PASSAGES, evidence=evidence)
+    for size in (1, 2, 3, 4, 99):
+        batched = reranker.rank("dogs bark", PASSAGES, evidence=evidence, batch_size=size)
+        assert batched == whole  # equal scores keep the order given, and ranks are counted over all
+        assert [hit.evidence and hit.evidence.to_dict() for hit in batched] == [
+            hit.evidence and hit.evidence.to_dict() for hit in whole
+        ]
+        assert reranker.rank("dogs bark", PASSAGES, 3, evidence=evidence, batch_size=size) == whole[:3]
+
+
+# Rerankers that other objects keep
+
+
+def test_an_object_keeps_the_reranker_of_the_model_that_it_names(words):
+    owner = SimpleNamespace(model=words, device=None, _loaded=None)
+    reranker = Reranker.kept_by(owner)
+    assert reranker.encoder is words
+    assert Reranker.kept_by(owner) is reranker
+    copied = copy.copy(owner)
+    assert Reranker.kept_by(copied) is reranker
+    copied.model = WordEncoder(dim=32)
+    assert Reranker.kept_by(copied).encoder is copied.model
+    assert Reranker.kept_by(owner) is reranker
+
+
+def test_a_model_that_is_not_there_is_named_and_may_come_later(words):
+    owner = SimpleNamespace(model="/no/such/model", device=None, _loaded=None)
+    with pytest.raises(CheckpointNotFoundError, match="/no/such/model"):
+        Reranker.kept_by(owner)
+    owner.model = words
+    assert Reranker.kept_by(owner).encoder is words
+
+
 def test_bad_arguments_are_refused(words):
     reranker = Reranker(words)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        reranker.rank("cat", PASSAGES, batch_size=0)
     with pytest.raises(ValueError, match="top_n must be at least 1, got 0"):
         reranker.rank("cat", PASSAGES, top_n=0)
     with pytest.raises(TypeError, match="Item 0 is a str, not a Passage"):

@@ -7,15 +7,14 @@ import threading
 from builders.documents import DOCUMENTS, ids
 from builders.encoders import WordEncoder
 
+from colbert_core.model import encoder
 from langchain_colbert import ColBERTRerank
 
 
 def test_the_model_is_loaded_at_the_first_use_and_once(stanford_folder, monkeypatch):
-    import langchain_colbert.compressor as module
-
     loaded = []
-    load = module.Reranker
-    monkeypatch.setattr(module, "Reranker", lambda *args, **kwargs: loaded.append(args) or load(*args, **kwargs))
+    load = encoder.as_encoder
+    monkeypatch.setattr(encoder, "as_encoder", lambda *args, **kwargs: loaded.append(args) or load(*args, **kwargs))
     rerank = ColBERTRerank(model=str(stanford_folder), device="cpu")
     assert loaded == []
     threads = [threading.Thread(target=rerank.compress_documents, args=(DOCUMENTS, "cat")) for _ in range(4)]
@@ -36,12 +35,10 @@ def test_a_changed_model_takes_effect(words):
 
 
 def test_a_reranker_that_is_loaded_does_not_wait_for_one_that_loads(words, monkeypatch):
-    import langchain_colbert.compressor as module
-
     loaded, slow = ColBERTRerank(model=words), ColBERTRerank(model="slow")
     expected = loaded.compress_documents(DOCUMENTS, "dog barks")
     go_on = threading.Event()
-    monkeypatch.setattr(module, "Reranker", lambda *_, **__: go_on.wait(10))
+    monkeypatch.setattr(encoder, "as_encoder", lambda *_, **__: go_on.wait(10))
     thread = threading.Thread(target=slow._reranker)
     thread.start()
     try:

@@ -101,6 +101,11 @@ def test_a_ratio_is_of_all_tokens_together():
     assert kept("purr when content", [CATS, DOGS], keep_ratio=0.2) == {"cats": "They purr when content."}  # 4 of 21
 
 
+def test_a_third_of_the_tokens_is_kept_where_nothing_else_is_said():
+    assert kept("Some live indoors", [CATS, DOGS]) == kept("Some live indoors", [CATS, DOGS], keep_ratio=0.35) != {}
+    assert kept("Some live indoors", [CATS, DOGS]) != kept("Some live indoors", [CATS, DOGS], keep_ratio=0.6)
+
+
 def test_passages_with_nothing_left_are_left_out_and_none_may_be():
     assert list(kept("bark", [CATS, DOGS], max_tokens=4)) == ["dogs"]
     assert kept("bark", [CATS, DOGS], max_tokens=1) == {}
@@ -136,9 +141,8 @@ def test_any_budget_is_kept_and_every_span_is_text_of_its_passage(texts, budget)
 
 def test_bad_arguments_are_refused():
     reranker = Reranker(WordEncoder())
-    for budget in ({}, {"max_tokens": 5, "keep_ratio": 0.5}):
-        with pytest.raises(ValueError, match="max_tokens or keep_ratio, one of them"):
-            reranker.excerpts("cat", [CATS], **budget)
+    with pytest.raises(ValueError, match="max_tokens or keep_ratio, one of them; got 5 and 0.5"):
+        reranker.excerpts("cat", [CATS], max_tokens=5, keep_ratio=0.5)
     with pytest.raises(ValueError, match="max_tokens must be at least 1, got 0"):
         reranker.excerpts("cat", [CATS], max_tokens=0)
     with pytest.raises(ValueError, match=r"keep_ratio is a number from 0 to 1, got 1\.5"):

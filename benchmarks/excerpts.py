@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from colbert_core import Encoder, Index, Passage, set_num_threads
-from colbert_core.search.excerpts import excerpts, fitted
+from colbert_core.search.excerpts import choose_sentences, excerpts
 from colbert_core.text.splitter import sentences
 from colbert_core.vectors.embeddings import of_owner, token_ends
 
@@ -99,7 +99,7 @@ def main():
             results = {"excerpts": excerpts(matrix, retrieved, packed, count, max_tokens=None, keep_ratio=ratio)}
             seconds += time.perf_counter() - begun
             for name, scores in others.items():
-                results[name] = fitted(retrieved, mine, scores, count, max_tokens=None, keep_ratio=ratio)
+                results[name] = choose_sentences(retrieved, mine, scores, count, max_tokens=None, keep_ratio=ratio)
             for name, kept in results.items():
                 survives = any(answer in one.text for one in kept for answer in answers[line["_id"]])
                 entry = tally.setdefault((name, ratio), [0, 0, 0, 0])

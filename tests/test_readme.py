@@ -45,7 +45,7 @@ def test_the_quickstart_command_for_own_files_is_understood():
     from colbert_core.cli.main import build_parser
 
     (line,) = (line for line in COMMANDS if "--files" in line)
-    options = buildbuild_parser().parse_args(shlex.split(line)[1:])
+    options = build_parser().parse_args(shlex.split(line)[1:])
     assert (str(options.files), len(options.ask)) == ("DIR", 1)
 
 

@@ -1,7 +1,7 @@
-"""The hot loops of search and compression, compiled by Numba for the processor at hand. NumPy arrays in and out.
+"""The hot loops of search and compression, compiled by Numba for this processor. NumPy arrays in and out.
 
-``vector`` is the vocabulary they are written in, ``scoring`` and ``building`` are the loops, ``compiling`` keeps their machine
-code on disk. Importing this package imports Numba (.4 s); a search of a small uncompressed index does without.
+``scoring`` and ``building`` hold the loops, ``vector`` the vector operations that they are written in, and ``compiling`` keeps
+their machine code on disk. Importing this package imports Numba (.4 s); a search of a small uncompressed index does without.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = ["BLOCK", "NOWHERE", "PORTABLE", "VNNI", "ByteRows", "QueryBlocks", "b
 
 @functools.cache
 def instruction_set() -> Any:
-    """The fastest variant of the kernels that this processor runs, and that Numba compiles for."""
+    """Return the fastest variant of the kernels that this processor runs and that Numba compiles for."""
     settings = numba.config
-    if settings.CPU_NAME or settings.CPU_FEATURES or not settings.ENABLE_AVX:  # for another processor than this one
+    if settings.CPU_NAME or settings.CPU_FEATURES or not settings.ENABLE_AVX:  # Numba compiles for another processor
         return PORTABLE
     features = llvmlite.binding.get_host_cpu_features()
     needed = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
@@ -37,9 +37,10 @@ def instruction_set() -> Any:
 
 
 def plain(array: NDArray[Any]) -> NDArray[Any]:
-    """The same memory as an array that Numba compiles for as for any other of its dtype: writable, aligned, contiguous.
+    """Return the same memory as a writable, aligned and contiguous array, so that a kernel is compiled once for each dtype.
 
-    A memory-mapped array is read-only, which is another type and would be compiled for again. No kernel writes to its inputs.
+    To Numba a read-only array, such as a memory-mapped one, is another type: it would compile again. No kernel writes to its
+    inputs.
     """
     array = np.require(array, requirements=["C", "A"])
     if array.flags.writeable or not array.size:
@@ -60,8 +61,8 @@ class ByteRows:
     """Vectors as bytes, for products of bytes.
 
     Attributes:
-        rows: *Shape:* (n, width), uint8, with an offset of 128; width is dim filled up to a multiple of 16.
-        scale: what a byte stands for.
+        rows: *Shape:* (n, width), uint8, with an offset of 128; width is dim rounded up to a multiple of 16.
+        scale: the value of one step of a byte.
     """
 
     rows: NDArray[np.uint8]
@@ -69,11 +70,11 @@ class ByteRows:
 
     @classmethod
     def of(cls, vectors: NDArray[np.float32], multiple: int = 1) -> ByteRows:
-        """Quantize vectors by one scale, that of the largest component.
+        """Quantize vectors by one scale for all, which the largest component decides.
 
         Args:
             vectors: *Shape:* (n, dim), float32.
-            multiple: of rows; the last vector is repeated.
+            multiple: repeat the last vector until the number of rows is a multiple of this.
 
         Raises:
             IndexError: a component is not finite; the file is damaged.
@@ -91,10 +92,10 @@ class ByteRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QueryBlocks:
-    """A query as the kernels read it, 32 vectors to a block, filled up with zeros.
+    """A query as the kernels read it: blocks of 32 vectors, the last one filled up with zeros.
 
     Attributes:
-        n_q: its vectors.
+        n_q: number of query vectors.
         bytes: *Shape:* (n_blocks, width / 4, 32, 4), int8.
         scales: *Shape:* (n_blocks, 32), float32.
         starts: *Shape:* (n_blocks, 32), int32.
@@ -111,7 +112,7 @@ class QueryBlocks:
 
         Args:
             query: *Shape:* (n_q, dim), float32.
-            width: of the rows it meets, a multiple of 16, at least dim.
+            width: width of the rows that it is multiplied with, a multiple of 16, at least dim.
         """
         n_blocks = -(-len(query) // BLOCK)
         blocks = cls(
@@ -125,31 +126,31 @@ class QueryBlocks:
 
 
 def float_blocks(query: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A query in float32 as ``score_floats`` reads it. *Shape:* (n_blocks, dim, 32)."""
+    """Return a query as ``score_floats`` reads it. *Shape:* (n_blocks, dim, 32), float32."""
     n_blocks = -(-len(query) // BLOCK)
     filled = np.zeros((n_blocks * BLOCK, query.shape[1]), np.float32)
     filled[: len(query)] = query
     return np.ascontiguousarray(filled.reshape(n_blocks, BLOCK, -1).transpose(0, 2, 1))
 
 
-# Numbers in an array that a thread keeps: 32 MB of 16 bits, enough for 512 query vectors and 32,768 centroids.
+# A thread keeps arrays of at most so many numbers: 32 MB of 16 bits, enough for 512 query vectors and 32,768 centroids.
 _LARGEST_KEPT = 2**24
 
 
 class Scratch(threading.local):
-    """Arrays that a thread uses again in its next search: fresh megabytes would cost a page fault for every 4 kB."""
+    """Arrays that a thread keeps for its next search, because new ones would cost a page fault for every 4 kB."""
 
     def __init__(self) -> None:
         self._arrays: dict[str, NDArray[Any]] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: Any, *, zeros: bool = False) -> NDArray[Any]:
-        """An array of this name, with what the last user left in it.
+        """Return the array of this name, with what its last user left in it.
 
         Args:
-            name: of the array.
-            shape: may differ from call to call.
-            dtype: always the same for a name.
-            zeros: it is all zeros at first, and every user leaves it so.
+            name: name of the array.
+            shape: its shape, which may differ from call to call.
+            dtype: its dtype, always the same for a name.
+            zeros: fill it with zeros when it is made; every user has to leave it filled with zeros.
         """
         size = 1
         for length in shape:

@@ -1,4 +1,4 @@
-"""Compiled loops that compress vectors. Arrays are C-contiguous; who calls has checked that shapes fit."""
+"""Compiled loops that compress vectors. Arrays are C-contiguous; the caller has checked that their shapes fit."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from colbert_core.kernels.vector import (
 
 @compiled
 def to_bytes(vectors: Any, scale: Any, rows: Any) -> None:
-    """Components in multiples of a scale, from -127 to 127, with an offset of 128.
+    """Round components to multiples of a scale, from -127 to 127, and add an offset of 128.
 
     Args:
         vectors: *Shape:* (n, dim), float32.
-        scale: what a byte stands for.
+        scale: the value of one step of a byte.
         rows: *Shape:* (n, width), uint8; is filled, with 128 beyond dim.
     """
     n, dim = vectors.shape
@@ -55,14 +55,14 @@ def to_bytes(vectors: Any, scale: Any, rows: Any) -> None:
 
 @compiled
 def nearest_rows(isa: Any, vectors: Any, rows: Any, nearest: Any) -> None:
-    """The row of greatest dot product for each vector, over bytes of both; the lowest of equals.
+    """Find for each vector the row of greatest dot product, by the bytes of both; of equal ones the lowest.
 
-    A vector's own scale changes no comparison, so each uses its bytes to the full.
+    Each vector is quantized by a scale of its own, which uses its bytes to the full and changes no comparison.
 
     Args:
         isa: the instruction set.
         vectors: *Shape:* (n, dim), float32.
-        rows: *Shape:* (n_rows, width), uint8, n_rows a multiple of 4, the last of them repeated; width a multiple of 16.
+        rows: *Shape:* (n_rows, width), uint8; n_rows is a multiple of 4 (the last row is repeated), and width one of 16.
         nearest: *Shape:* (n,), int32; is filled.
     """
     n, dim = vectors.shape
@@ -105,7 +105,7 @@ def _nearer(best: Any, which: Any, products: Any, number: int) -> Any:
 
 @compiled
 def add_up(vectors: Any, groups: Any, sums: Any, counts: Any) -> None:
-    """The sum of the vectors of each group.
+    """Add up the vectors of each group, and count them.
 
     Args:
         vectors: *Shape:* (n, dim), float32.
@@ -122,7 +122,7 @@ def add_up(vectors: Any, groups: Any, sums: Any, counts: Any) -> None:
 
 @compiled
 def pack_residuals(vectors: Any, nearest: Any, centroids: Any, levels: Any, nbits: int, residuals: Any) -> None:
-    """What is left of vectors after their centroids, each component at the number of the nearest level.
+    """Subtract from each vector its centroid, and pack the number of the level that is nearest to each component.
 
     Args:
         vectors: *Shape:* (n, dim), float32.
@@ -151,13 +151,13 @@ def pack_residuals(vectors: Any, nearest: Any, centroids: Any, levels: Any, nbit
 
 @njit(forceinline=True)
 def _count_below(values: Any, cuts: Any, numbers: Any) -> None:
-    """How many cuts each value is above, 16 values at a time."""
+    """Count for each value the cuts below it, 16 values at a time."""
     whole = len(values) // 16 * 16
     for d in range(0, whole, 16):
-        some = load_floats_16(values.ctypes.data + d * 4)
+        lanes = load_floats_16(values.ctypes.data + d * 4)
         count = same_ints(np.int32(0))
         for cut in cuts:
-            count = counted_larger(some, same_floats(cut), count)
+            count = counted_larger(lanes, same_floats(cut), count)
         store(numbers.ctypes.data + d * 4, count)
     for d in range(whole, len(values)):
         numbers[d] = 0
@@ -167,13 +167,13 @@ def _count_below(values: Any, cuts: Any, numbers: Any) -> None:
 
 @njit(forceinline=True)
 def inverse_length(total: Any) -> int:
-    """One by the root of a sum of squares, in 32768ths; at most 2, which vectors compressed from length 1 rarely reach."""
+    """Return 1 / sqrt(total) in 32768ths, at most 65535 (a factor of 2, which compressed vectors of length 1 rarely need)."""
     return min(int(np.float32(32768) / np.sqrt(max(total, np.float32(1e-12))) + np.float32(0.5)), 65535)
 
 
 @compiled
 def measure(codes: Any, residuals: Any, centroids: Any, levels: Any, nbits: int, lengths: Any) -> None:
-    """The ``lengths`` of ``pack_residuals`` for what is compressed already.
+    """Compute the factor that scales centroid plus residual to length 1, by ``inverse_length``.
 
     Args:
         codes: *Shape:* (n,), uint16 or uint32.
@@ -195,14 +195,14 @@ def measure(codes: Any, residuals: Any, centroids: Any, levels: Any, nbits: int,
 
 @compiled
 def decompress(isa: Any, codes: Any, residuals: Any, centroids: Any, levels: Any, nbits: int, vectors: Any) -> None:
-    """The vectors that codes and residuals stand for, of length 1.
+    """Compute the vectors of codes and residuals: centroid plus residual, scaled to length 1.
 
     Args:
         isa: the instruction set.
         codes: *Shape:* (n,), uint16 or uint32.
         residuals: *Shape:* (n, packed), uint8.
         centroids: *Shape:* (n_centroids, dim), float32.
-        levels: *Shape:* (2**nbits,), float32, filled up to 16.
+        levels: *Shape:* (2**nbits,) or more, float32; at least 16, of which those beyond 2**nbits are not used.
         nbits: 1, 2, 4 or 8.
         vectors: *Shape:* (n or more, dim), float32; is filled.
     """
@@ -217,8 +217,8 @@ def decompress(isa: Any, codes: Any, residuals: Any, centroids: Any, levels: Any
             n = max(min(packed, dim - first), 0)
             whole = n // 16 * 16 if nbits < 8 else 0
             for place in range(0, whole, 16):
-                some = load_bytes_16(residuals.ctypes.data + i * packed + place)
-                places = as_ints(bits_at(some, slot * nbits, mask))
+                packed_bytes = load_bytes_16(residuals.ctypes.data + i * packed + place)
+                places = as_ints(bits_at(packed_bytes, slot * nbits, mask))
                 here = (first + place) * 4
                 value = plus(load_floats_16(centroid.ctypes.data + here), look_up_floats(isa, table, places))
                 total = times_plus(value, value, total)
@@ -227,7 +227,7 @@ def decompress(isa: Any, codes: Any, residuals: Any, centroids: Any, levels: Any
                 one = centroid[first + place] + levels[(residuals[i, place] >> (slot * nbits)) & mask]
                 rest += one * one
                 row[first + place] = one
-        # Where centroid and residual cancel out there is no direction; such a row stays a row of zeros.
+        # Where centroid and residual cancel out, there is no direction: such a row stays a row of zeros.
         inverse = np.float32(1) / max(np.sqrt(sum_of_floats(total) + rest), np.float32(1e-12))
         for d in range(dim):
             row[d] *= inverse

@@ -1,9 +1,9 @@
-"""Compiled functions, kept on disk so that a processor compiles them once.
+"""Compile functions, and keep their machine code on disk so that each processor compiles them once.
 
-Numba's own cache looks at the one file that defines a function, and would run an old kernel after a change to the vocabulary
-it is written in. This one is named by all kernel sources, the versions of Python, Numba and LLVM, and the processor. Each
-signature has a file of its own, written aside and renamed, so that any number of processes may share the folder; one that
-cannot be written to is read all the same.
+Numba's own cache looks only at the file that defines a function. It would run an old kernel after a change in ``vector``. The
+names of the files here depend on the sources of all kernels, on the versions of Python, Numba and LLVM, and on the processor.
+Each signature has a file of its own, which is written under another name and then renamed, so any number of processes may
+share the folder. A folder that cannot be written to is still read.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class _KernelCache(_Cache):
         target_context.refresh()
         name = self._file_name(sig, target_context.codegen())
         for folder in _folders():
-            # A file that was cut short or comes from somewhere else is as good as none.
+            # Ignore a file that was cut short or comes from elsewhere, and compile.
             with contextlib.suppress(Exception):
                 checksum, content = (kept := (folder / name).read_bytes())[:32], kept[32:]
-                if hashlib.sha256(content).digest() == checksum:  # or machine code with a flipped bit would run
+                if hashlib.sha256(content).digest() == checksum:  # never run machine code with a flipped bit
                     return CompileResult._rebuild(target_context, *pickle.loads(content))  # noqa: S301
         _announce()
         return None
@@ -72,7 +72,7 @@ class _KernelCache(_Cache):
                     try:
                         aside.write(content)
                         aside.close()
-                        Path(aside.name).chmod(0o644)  # other users may run what an administrator's first search compiled
+                        Path(aside.name).chmod(0o644)  # so that all users run what an administrator's first search compiled
                         Path(aside.name).replace(folder / name)  # not synced: what a power failure damages is compiled again
                     except BaseException:
                         Path(aside.name).unlink(missing_ok=True)
@@ -92,7 +92,7 @@ class _KernelCache(_Cache):
 
 @functools.cache
 def _sources() -> str:
-    """A name for the text of all kernels."""
+    """Return a digest of the source text of all kernels."""
     digest = hashlib.sha256()
     for path in sorted(_HERE.glob("*.py")):
         digest.update(path.read_bytes())
@@ -100,7 +100,7 @@ def _sources() -> str:
 
 
 def _folders() -> list[Path]:
-    """Where kernels may be: where Numba was told to, else beside their source, else in the user's cache."""
+    """Return the folders for machine code, best first: the one Numba is told to use, else the sources' and the user's cache."""
     if numba.config.CACHE_DIR:
         return [Path(numba.config.CACHE_DIR) / "colbert_core"]
     try:
@@ -115,7 +115,7 @@ def _folders() -> list[Path]:
     return [_HERE / "__pycache__", home / "colbert-retrievers"]
 
 
-# A child of a fork must not find the lock held by a thread that it does not have.
+# Fork only while no other thread holds the compiler's lock: in the child nobody would release it.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=global_compiler_lock.acquire,
@@ -126,6 +126,6 @@ if hasattr(os, "register_at_fork"):
 
 @functools.cache
 def _announce() -> None:
-    # Whoever sits at a terminal wonders why nothing happens; a log that nobody watches need not know.
+    # Tell a user at a terminal why nothing happens. For a log that nobody watches this is no warning.
     level = logging.WARNING if sys.stderr.isatty() else logging.INFO
     logger.log(level, "Compiling for this processor what searches and builds indexes; this takes some seconds, once.")

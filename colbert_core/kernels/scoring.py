@@ -1,8 +1,8 @@
-"""Compiled loops of a search. Arrays are C-contiguous; who calls has checked that shapes fit and that numbers are in range.
+"""Compiled loops of a search. Arrays are C-contiguous; the caller has checked that shapes fit and numbers are in range.
 
-A query comes in blocks of 32 vectors, rows of zeros filling the last: these have the cosine 0 with everything and add nothing.
-Bytes of rows are unsigned with an offset of 128, those of queries signed, so that one instruction multiplies and adds four
-pairs.
+A query comes in blocks of 32 vectors. The last block is filled up with zeros, whose cosine with everything is 0, so they add
+nothing to a score. The bytes of rows are unsigned with an offset of 128 and those of queries are signed, because one
+instruction multiplies four such pairs and adds the products.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ from colbert_core.kernels.vector import (
 BLOCK = 32
 """Query vectors in a block."""
 SHORT = 16384.0
-"""What a cosine is multiplied by to be 16 bits: up to 2, beyond what rounding makes of 1."""
+"""A cosine times this is kept in 16 bits. They hold cosines up to 2; rounding makes some larger than 1."""
 BYTE, ZERO = 200.0, 55.0
-"""What a cosine is multiplied by, and what is added, to be a byte: -.275 to 1. Coarser than that matters to no ranking."""
+"""A cosine times ``BYTE`` plus ``ZERO`` is kept in a byte, which holds -.275 to 1. Rough scores need no more."""
 _AHEAD = 4096
-"""Bytes between what is computed on and what is fetched."""
+"""Fetch memory so many bytes ahead of what is computed on."""
 NOWHERE = -32768
 """The similarity of a centroid that must not be probed."""
 
 
 @compiled
 def quantize_query(query: Any, blocks: Any, scales: Any, starts: Any) -> None:
-    """Signed bytes of query vectors, each vector by its own scale.
+    """Quantize query vectors to signed bytes, each vector by a scale of its own.
 
     Args:
         query: *Shape:* (n_q, dim), float32.
         blocks: *Shape:* (n_blocks, width / 4, 32, 4), int8, zeros; is filled.
-        scales: *Shape:* (n_blocks, 32), float32, zeros; what a product of bytes stands for, but for the scale of the rows.
-        starts: *Shape:* (n_blocks, 32), int32, zeros; what undoes the offset of the rows.
+        scales: *Shape:* (n_blocks, 32), float32, zeros; filled: a sum of products times this and the rows' scale is a cosine.
+        starts: *Shape:* (n_blocks, 32), int32, zeros; filled: sums of products start here, which undoes the rows' offset.
     """
     for i in range(query.shape[0]):
         largest = np.float32(0)
@@ -87,13 +87,13 @@ def quantize_query(query: Any, blocks: Any, scales: Any, starts: Any) -> None:
 def score_centroids(
     isa: Any, rows: Any, row_scale: Any, blocks: Any, scales: Any, starts: Any, shorts: Any, bytes_: Any
 ) -> None:
-    """Cosines of query vectors and centroids, twice: at 16 bits for the exact scores, in a byte for the rough ones.
+    """Compute the cosines of query vectors and centroids twice: in 16 bits for exact scores, in a byte for rough ones.
 
     Args:
         isa: the instruction set.
-        rows: *Shape:* (n_rows, width), uint8, n_rows a multiple of 4, width of 16.
-        row_scale: what a row's byte stands for.
-        blocks, scales, starts: of the query.
+        rows: *Shape:* (n_rows, width), uint8; n_rows is a multiple of 4, and width one of 16.
+        row_scale: the value of one step of a row's byte.
+        blocks, scales, starts: the query, as ``quantize_query`` fills them.
         shorts: *Shape:* (n_blocks, n_rows, 32), int16; is filled.
         bytes_: *Shape:* (n_blocks, n_rows, 32), uint8; is filled.
     """
@@ -124,18 +124,20 @@ def _write_cosines(one: Any, other: Any, to_shorts: int, to_bytes: int) -> None:
 
 @compiled
 def nearest_cells(shorts: Any, block: int, first: int, last: int, n_q: int, cells: Any, cosines: Any) -> None:
-    """For each query vector of a block the nearest of the centroids ``first`` to ``last``, nearest first, the lower of equals.
+    """Find for each query vector of a block its nearest centroids from ``first`` to ``last``, nearest first.
+
+    Of equal ones the lower comes first.
 
     Args:
-        shorts: of ``score_centroids``.
-        block: which.
-        first, last: half-open.
+        shorts: cosines, as ``score_centroids`` fills them.
+        block: number of the block.
+        first, last: the centroids to look at, half-open.
         n_q: query vectors of the block.
-        cells: *Shape:* (32, nprobe), int32; is filled, with -1 where there are too few.
-        cosines: *Shape:* (32, nprobe), int16; their cosines.
+        cells: *Shape:* (32, nprobe), int32; is filled with centroids, and with -1 where there are too few.
+        cosines: *Shape:* (32, nprobe), int16; is filled with their cosines.
     """
     nprobe = cells.shape[1]
-    bars = np.full(32, 32767, np.int16)  # to be passed to get among the nearest; nothing passes this one
+    bars = np.full(32, 32767, np.int16)  # a cosine above its bar is among the nearest; none is above this one
     for q in range(n_q):
         bars[q] = NOWHERE
     cells[:] = -1
@@ -157,18 +159,18 @@ def nearest_cells(shorts: Any, block: int, first: int, last: int, n_q: int, cell
 
 @compiled
 def listed_windows(cells: Any, offsets: Any, windows: Any, live: Any, marked: Any, found: Any) -> int:
-    """The live windows in the lists of these cells, ascending.
+    """Collect the live windows in the lists of these cells, ascending.
 
     Args:
-        cells: *Shape:* (n,), int32; -1 is none, and one may stand there several times.
+        cells: *Shape:* (n,), int32; -1 is ignored, and a cell may be named several times.
         offsets: *Shape:* (n_centroids + 1,), int64; where the list of each centroid begins.
         windows: *Shape:* (offsets[-1],), int32; the lists.
         live: *Shape:* (n_windows,), uint8, 0 or 1.
-        marked: *Shape:* (n_windows,), uint8, zeros; is left so.
+        marked: *Shape:* (n_windows,), uint8, zeros; is zeros again afterwards.
         found: *Shape:* (n_windows + 1,), int32; its beginning is filled.
 
     Returns:
-        How many there are.
+        The number of windows.
     """
     for cell in cells:
         if cell >= 0:
@@ -191,7 +193,7 @@ def listed_windows(cells: Any, offsets: Any, windows: Any, live: Any, marked: An
 
 @compiled
 def passages_of(windows: Any, rows: Any, scores: Any, firsts: Any, heights: Any) -> int:
-    """The first of each passage's windows and the highest of their scores.
+    """Find the first of each passage's windows and the highest of their scores.
 
     Args:
         windows: *Shape:* (n,), int32, ascending.
@@ -200,7 +202,7 @@ def passages_of(windows: Any, rows: Any, scores: Any, firsts: Any, heights: Any)
         firsts, heights: *Shape:* (n,), int32; their beginnings are filled.
 
     Returns:
-        How many passages there are.
+        The number of passages.
     """
     count = 0
     for place in range(len(windows)):
@@ -214,7 +216,7 @@ def passages_of(windows: Any, rows: Any, scores: Any, firsts: Any, heights: Any)
 
 @compiled
 def windows_of(firsts: Any, rows: Any, live: Any, found: Any) -> int:
-    """All live windows of the passages that these windows belong to, ascending.
+    """Collect all live windows of the passages that these windows belong to, ascending.
 
     Args:
         firsts: *Shape:* (n,), int32, ascending; one window of each passage.
@@ -223,7 +225,7 @@ def windows_of(firsts: Any, rows: Any, live: Any, found: Any) -> int:
         found: *Shape:* (n_windows + 1,), int32; its beginning is filled.
 
     Returns:
-        How many there are.
+        The number of windows.
     """
     count = 0
     for window in firsts:
@@ -239,17 +241,17 @@ def windows_of(firsts: Any, rows: Any, live: Any, found: Any) -> int:
 
 @compiled
 def accumulate(cells: Any, cosines: Any, offsets: Any, windows: Any, turn: int, sums: Any) -> None:
-    """Add to each window the nearest of the cells it is listed in, for each query vector of a block.
+    """Add to each window, for each query vector of a block, the cosine of the nearest cell that lists the window.
 
-    XTR's sum over retrieved tokens (Lee et al., NeurIPS 2023, section 3.2) with centroids for tokens: what is not in any list
-    counts as just below the last cell probed.
+    This is XTR's sum over retrieved tokens (Lee et al., NeurIPS 2023, section 3.2), with centroids in place of tokens. A window
+    that no probed cell lists counts as if its cosine were just below that of the last cell.
 
     Args:
-        cells, cosines: of ``nearest_cells``, nearest first.
-        offsets, windows: inverted lists.
-        turn: a number for each query vector, at least 1, that ``sums`` has not had yet; the next 31 are used as well.
-        sums: *Shape:* (n_windows,), int64, zeros at first; the sum in the lower half, the last turn above it, so that both come
-            from memory at once.
+        cells, cosines: cells and their cosines, as ``nearest_cells`` fills them.
+        offsets, windows: the inverted lists.
+        turn: number of the block's first query vector, at least 1, and new to ``sums``; the next 31 numbers are used as well.
+        sums: *Shape:* (n_windows,), int64, zeros at first. The lower half is the sum and the upper half the last turn, so one
+            access to memory reads both.
     """
     for q in range(cells.shape[0]):
         n = 0
@@ -261,25 +263,25 @@ def accumulate(cells: Any, cosines: Any, offsets: Any, windows: Any, turn: int, 
             for place in range(offsets[cell], offsets[cell + 1]):
                 window = np.uint64(windows[place])
                 before = sums[window]
-                # Not a branch, because nobody can tell which way it would go.
+                # A product instead of a branch, because the processor could not predict the branch.
                 sums[window] = (before & 0xFFFFFFFF) + now + gain * ((before >> 32) != (now >> 32))
 
 
 @compiled
 def interact(bytes_: Any, codes: Any, offsets: Any, windows: Any, scores: Any) -> None:
-    """Score windows with every token taken for its centroid: sums of the largest bytes. PLAID (CIKM 2022), section 4.3.
+    """Score windows as if every token were its centroid: sums of the largest bytes. PLAID (CIKM 2022), section 4.3.
 
     Args:
-        bytes_: of ``score_centroids``.
+        bytes_: cosines, as ``score_centroids`` fills them.
         codes: *Shape:* (n_tokens,), uint16 or uint32.
         offsets: *Shape:* (n_windows + 1,), int64; where each window's tokens begin.
-        windows: *Shape:* (n,), int32; best ascending, for the sake of memory.
+        windows: *Shape:* (n,), int32; fastest if they ascend, as memory does.
         scores: *Shape:* (n,), int32; is filled.
     """
     n_blocks, n_rows, _ = bytes_.shape
     table, item = bytes_.ctypes.data, codes.itemsize
     for place in range(len(windows)):
-        # What comes in eight windows is fetched meanwhile; this makes it 2.7 times as fast where codes are not in the cache.
+        # Fetch the codes of the window eight places ahead: 2.7 times as fast where they are not in the cache.
         if place + 16 < len(windows):
             prefetch(offsets.ctypes.data + 8 * windows[place + 16])
         if place + 8 < len(windows):
@@ -299,17 +301,17 @@ def interact(bytes_: Any, codes: Any, offsets: Any, windows: Any, scores: Any) -
 
 @compiled
 def best_of(scores: Any, n: int, most: int, chosen: Any, counts: Any) -> int:
-    """The places of the ``n`` highest scores, ascending, and of what equals the last of them; ``most`` at most.
+    """Collect the places of the ``n`` highest scores, ascending, and of scores equal to the last, but at most ``most``.
 
     Args:
         scores: *Shape:* (m,), int32, at least 0 and below ``len(counts)``.
-        n: at least 1, at most m.
-        most: at least n.
+        n: how many to take, from 1 to m.
+        most: most places in all, at least n.
         chosen: *Shape:* (m,), int32; its beginning is filled.
-        counts: int32, room for one number per score.
+        counts: *Shape:* (above the highest score,), int32; is overwritten.
 
     Returns:
-        How many there are.
+        The number of places.
     """
     top = 0
     for score in scores:
@@ -334,35 +336,35 @@ def best_of(scores: Any, n: int, most: int, chosen: Any, counts: Any) -> int:
 
 @njit(forceinline=True)
 def _unpack(isa: Any, packed: int, width: int, nbits: int, table: Any, table_address: int, row: int) -> None:
-    """The levels, as bytes, of one packed residual of ``width`` bytes at an address, to the address ``row``.
+    """Unpack one residual: write the levels, as bytes, of the ``width`` bytes at ``packed`` to the address ``row``.
 
-    ``table`` has 256 entries; those of a residual of fewer bits come first, 16 times over.
+    ``table`` has 256 entries: the levels, repeated.
     """
     mask = (1 << nbits) - 1
     if nbits < 8 and width >= 16:
         levels = load_bytes_64(table_address)
         if width % 64 == 0:
             for place in range(0, width, 64):
-                some = load_bytes_64(packed + place)
-                if nbits == 4:  # spelled out, for a third of the time
-                    store(row + place, look_up(isa, levels, bits_at(some, 0, 15)))
-                    store(row + width + place, look_up(isa, levels, bits_at(some, 4, 15)))
+                wide = load_bytes_64(packed + place)
+                if nbits == 4:  # without the loop it takes a third of the time
+                    store(row + place, look_up(isa, levels, bits_at(wide, 0, 15)))
+                    store(row + width + place, look_up(isa, levels, bits_at(wide, 4, 15)))
                 else:
                     for slot in range(8 // nbits):
-                        store(row + slot * width + place, look_up(isa, levels, bits_at(some, slot * nbits, mask)))
+                        store(row + slot * width + place, look_up(isa, levels, bits_at(wide, slot * nbits, mask)))
         else:
-            # The last 16 may overlap those before: nothing is read beyond the row.
+            # The last 16 bytes may overlap those before them, so nothing is read beyond the row.
             for start in range(0, width, 16):
                 place = min(start, width - 16)
-                some = four_times(load_bytes_16(packed + place))
+                repeated = four_times(load_bytes_16(packed + place))
                 for slot in range(8 // nbits):
-                    found = look_up(isa, levels, bits_at(some, slot * nbits, mask))
-                    store(row + slot * width + place, first_16(found))
+                    entries = look_up(isa, levels, bits_at(repeated, slot * nbits, mask))
+                    store(row + slot * width + place, first_16(entries))
     else:
         for place in range(width):
-            some = byte_at(packed + place)
+            byte = byte_at(packed + place)
             for slot in range(8 // nbits):
-                set_byte(row + slot * width + place, table[(some >> (slot * nbits)) & mask])
+                set_byte(row + slot * width + place, table[(byte >> (slot * nbits)) & mask])
 
 
 @compiled
@@ -383,23 +385,23 @@ def score_residuals(
     rows: Any,
     scores: Any,
 ) -> None:
-    """MaxSim of windows over centroids and residuals, in bytes: right to about .001 of each cosine.
+    """Score compressed windows by MaxSim in bytes: each cosine is right to about .001.
 
-    A token's cosine is (query . centroid + query . residual) / length; the first is in ``shorts``, the second is computed over
-    the levels as bytes.
+    A token's cosine is (query . centroid + query . residual) / length. The first product is in ``shorts``, the second one is
+    computed from the levels as bytes.
 
     Args:
         isa: the instruction set.
         nbits: 1, 2, 4 or 8.
         codes: *Shape:* (n_tokens,), uint16 or uint32.
         residuals: *Shape:* (n_tokens, packed), uint8.
-        lengths: *Shape:* (n_tokens,), uint16; of what a token decompresses to, inverted, in 32768ths.
+        lengths: *Shape:* (n_tokens,), uint16; 1 / length of centroid plus residual, in 32768ths.
         offsets: *Shape:* (n_windows + 1,), int64.
         windows: *Shape:* (n,), int32.
         table: *Shape:* (256,), uint8; levels as bytes.
-        level_scale: what such a byte stands for.
-        blocks, scales, starts: of the query.
-        shorts: of ``score_centroids``.
+        level_scale: the value of one step of such a byte.
+        blocks, scales, starts: the query, as ``quantize_query`` fills them.
+        shorts: cosines, as ``score_centroids`` fills them.
         rows: *Shape:* (4, width), uint8, room for four unpacked residuals.
         scores: *Shape:* (n,), float32; is filled.
     """
@@ -412,7 +414,7 @@ def score_residuals(
         if place + 1 < len(windows):
             ahead = offsets[windows[place + 1]]
             n_ahead = offsets[windows[place + 1] + 1] - ahead
-            if ahead != last:  # else what is fetched below comes next
+            if ahead != last:  # else it is what the loop over tokens fetches anyway
                 for line in range(0, min(n_ahead * packed, _AHEAD), 64):
                     prefetch(address + ahead * packed + line)
             for line in range(0, n_ahead * item, 64):
@@ -428,7 +430,7 @@ def score_residuals(
             centroids = shorts.ctypes.data + block * shorts.shape[1] * 64
             best, best_other = same_floats(np.float32(-1e9)), same_floats(np.float32(-1e9))
             for token in range(first, last, 4):
-                # Beyond the last token the last one again, which changes no maximum.
+                # Beyond the last token take the last one again, which changes no maximum.
                 t1, t2, t3 = min(token + 1, last - 1), min(token + 2, last - 1), min(token + 3, last - 1)
                 for line in range(_AHEAD, _AHEAD + 4 * packed, 64):
                     prefetch(address + token * packed + line)
@@ -451,7 +453,7 @@ def score_residuals(
 def _better(
     best: Any, best_other: Any, a: Any, b: Any, one: Any, other: Any, unit: Any, centroids: int, code: int, length: int
 ) -> Any:
-    """The largest cosines so far, with one more token."""
+    """Compare the largest cosines so far with those of one more token, and return the larger ones."""
     cosines = load_shorts_32(centroids + int(code) * 64)
     length_ = same_floats(np.float32(length) * np.float32(1 / 32768))
     first = times(times_plus(as_floats(a), one, times(first_floats(cosines), unit)), length_)
@@ -463,15 +465,15 @@ def _better(
 def score_bytes(
     isa: Any, rows: Any, row_scale: Any, offsets: Any, windows: Any, blocks: Any, scales: Any, starts: Any, scores: Any
 ) -> None:
-    """MaxSim of windows whose vectors are kept as bytes: right to about .001 of each cosine.
+    """Score windows of vectors that are kept as bytes, by MaxSim: each cosine is right to about .001.
 
     Args:
         isa: the instruction set.
         rows: *Shape:* (n_tokens, width), uint8.
-        row_scale: what such a byte stands for.
+        row_scale: the value of one step of such a byte.
         offsets: *Shape:* (n_windows + 1,), int64.
         windows: *Shape:* (n,), int32.
-        blocks, scales, starts: of the query.
+        blocks, scales, starts: the query, as ``quantize_query`` fills them.
         scores: *Shape:* (n,), float32; is filled.
     """
     width = rows.shape[1]
@@ -480,7 +482,7 @@ def score_bytes(
         first, last = offsets[windows[place]], offsets[windows[place] + 1]
         if place + 1 < len(windows):
             ahead = offsets[windows[place + 1]]
-            if ahead != last:  # else what is fetched below comes next
+            if ahead != last:  # else it is what the loop over tokens fetches anyway
                 for line in range(0, min((offsets[windows[place + 1] + 1] - ahead) * width, _AHEAD), 64):
                     prefetch(rows.ctypes.data + ahead * width + line)
         total = np.float32(0)
@@ -518,13 +520,13 @@ def score_exactly(
     vectors: Any,
     scores: Any,
 ) -> None:
-    """MaxSim of windows over centroids and residuals, in float32. A window's score does not depend on what is beside it.
+    """Score compressed windows by MaxSim in float32. A window's score does not depend on the windows scored beside it.
 
     Args:
         isa: the instruction set.
         nbits, codes, residuals, offsets, windows: as for ``score_residuals``.
         centroids: *Shape:* (n_centroids, dim), float32.
-        levels: *Shape:* (2**nbits,), float32, filled up to 16.
+        levels: *Shape:* (2**nbits,) or more, float32; at least 16, of which those beyond 2**nbits are not used.
         blocks: *Shape:* (n_blocks, dim, 32), float32; the query.
         vectors: *Shape:* (n, dim), float32, room for the tokens of the longest window.
         scores: *Shape:* (n,), float32; is filled.
@@ -537,7 +539,7 @@ def score_exactly(
 
 @compiled
 def score_floats(isa: Any, vectors: Any, offsets: Any, windows: Any, blocks: Any, scores: Any) -> None:
-    """MaxSim of windows, in float32. A window's score does not depend on what is scored beside it.
+    """Score windows by MaxSim in float32. A window's score does not depend on the windows scored beside it.
 
     Args:
         isa: the instruction set.
@@ -555,7 +557,7 @@ def score_floats(isa: Any, vectors: Any, offsets: Any, windows: Any, blocks: Any
 
 @njit(forceinline=True)
 def _maxsim(isa: Any, address: int, n: int, dim: int, blocks: Any) -> Any:
-    """Of ``n`` rows of float32."""
+    """Return MaxSim of a query and the ``n`` rows of float32 at an address."""
     total = np.float32(0)
     for block in range(blocks.shape[0]):
         query = blocks.ctypes.data + block * dim * 128

@@ -1,11 +1,11 @@
-"""A small vocabulary of vector operations, for kernels that read like their algorithm and run like hand-written SIMD.
+"""Vector operations for the kernels, which read like their algorithm and run like hand-written SIMD.
 
-Each is one or a few instructions of LLVM's vector language, which becomes AVX-512, AVX2, NEON or whatever the processor has: a
-vector of 64 bytes is one register of AVX-512, two of AVX2, four of NEON. Plain Numba loops with arrays as accumulators are 20
-to 40 times slower, because what they accumulate stays in memory.
+Each operation is one or a few instructions of LLVM's vector language. LLVM turns them into AVX-512, AVX2, NEON or whatever the
+processor has: a vector of 64 bytes is one register of AVX-512, two of AVX2, four of NEON. Plain Numba loops that accumulate in
+arrays are 20 to 40 times slower, because their sums stay in memory.
 
-Two operations have an instruction that LLVM's own language does not reach, so a kernel is compiled for one of two instruction
-sets, told apart by the type of its first argument: ``VNNI`` (x86 with AVX-512 VNNI) or ``PORTABLE``.
+Some operations have an instruction of AVX-512 that LLVM's own language cannot express. So a kernel is compiled for one of two
+instruction sets, and the type of its first argument says which: ``VNNI`` (x86 with AVX-512 VNNI) or ``PORTABLE``.
 
 Addresses are integers. Nothing here checks a bound: the kernels do.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-intrinsic: Any = extending.intrinsic  # whose annotations count the typing context as an argument of a call
+intrinsic: Any = extending.intrinsic  # Any: its annotations count the typing context as an argument of a call
 
 
 class Vnni(NamedTuple):
@@ -46,7 +46,7 @@ _LANE = {types.int8: _I8, types.uint8: _I8, types.int16: _I16, types.int32: _I32
 
 
 class Vector(types.Type):
-    """So many numbers in one register, or in a few that are used as one."""
+    """``size`` numbers in one register, or in a few registers that are used as one."""
 
     def __init__(self, lane: types.Type, size: int) -> None:
         self.lane, self.size = lane, size
@@ -67,19 +67,19 @@ INTS_16 = Vector(types.int32, 16)
 FLOATS_16 = Vector(types.float32, 16)
 
 _ADDRESS = types.int64
-"""Of memory; arrays give it as ``array.ctypes.data``."""
+"""An address in memory; ``array.ctypes.data`` is that of an array."""
 
 
 def _operation(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Make an operation of Numba out of a function that emits its instructions: ``emit(builder, *values)``."""
+    """Turn a function that emits instructions, ``emit(builder, *values)``, into an operation for Numba."""
 
     def make(emit: Callable[..., Any]) -> Any:
         def implement(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
             return emit(builder, *values)
 
         def typed(given: tuple[types.Type, ...]) -> Any:
-            # The instruction set stands for itself; the rest must be what the operation works on.
-            wanted = tuple(mine if kind is None else kind for kind, mine in zip(arguments, given, strict=True))
+            # None in ``arguments`` accepts the type given, which is that of an instruction set.
+            wanted = tuple(actual if kind is None else kind for kind, actual in zip(arguments, given, strict=True))
             return result(*wanted), implement
 
         calls = {
@@ -96,8 +96,8 @@ def _operation(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], A
 
 
 def _declared(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
-    found = builder.module.globals.get(name)
-    return found or ir.Function(builder.module, ir.FunctionType(result, arguments), name)
+    declared = builder.module.globals.get(name)
+    return declared or ir.Function(builder.module, ir.FunctionType(result, arguments), name)
 
 
 def _call(builder: Any, name: str, result: Any, *values: Any) -> Any:
@@ -147,7 +147,7 @@ def store(_: Any, address: Any, vector: Any) -> Any:
 
 @intrinsic
 def prefetch(_: Any, address: Any) -> Any:
-    """Ask for the 64 bytes around an address, which need not exist, to be there soon."""
+    """Ask the processor to fetch the 64 bytes around an address, which need not exist."""
 
     def implement(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
         flags = [ir.Constant(_I32, flag) for flag in (0, 3, 1)]  # to read, to keep, data
@@ -159,7 +159,7 @@ def prefetch(_: Any, address: Any) -> Any:
 
 @_operation(BYTES_64, _ADDRESS)
 def repeated_4_bytes(builder: Any, address: Any) -> Any:
-    """The four bytes there, 16 times."""
+    """Load four bytes and repeat them 16 times."""
     value = builder.load(_pointer(builder, address, _I32))
     value.align = 1
     return builder.bitcast(_splat(builder, value, 16), ir.VectorType(_I8, 64))
@@ -167,7 +167,7 @@ def repeated_4_bytes(builder: Any, address: Any) -> Any:
 
 @_operation(FLOATS_16, _ADDRESS)
 def repeated_float(builder: Any, address: Any) -> Any:
-    """The float32 there, 16 times."""
+    """Load a float32 and repeat it 16 times."""
     value = builder.load(_pointer(builder, address, _F32))
     value.align = 1
     return _splat(builder, value, 16)
@@ -175,7 +175,7 @@ def repeated_float(builder: Any, address: Any) -> Any:
 
 @_operation(types.int64, _ADDRESS)
 def byte_at(builder: Any, address: Any) -> Any:
-    """The byte there."""
+    """Load a byte."""
     return builder.zext(builder.load(_pointer(builder, address, _I8)), _I64)
 
 
@@ -192,25 +192,25 @@ def set_byte(_: Any, address: Any, value: Any) -> Any:
 
 @_operation(BYTES_64, BYTES_16)
 def four_times(builder: Any, value: Any) -> Any:
-    """16 bytes, four times."""
+    """Repeat 16 bytes four times."""
     return builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(_I32, 64), list(range(16)) * 4))
 
 
 @_operation(BYTES_16, BYTES_64)
 def first_16(builder: Any, value: Any) -> Any:
-    """The first 16 bytes."""
+    """Take the first 16 bytes."""
     return builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(_I32, 16), list(range(16))))
 
 
 @_operation(INTS_16, types.int32)
 def same_ints(builder: Any, value: Any) -> Any:
-    """A number in every lane."""
+    """Put a number into every lane."""
     return _splat(builder, value, 16)
 
 
 @_operation(FLOATS_16, types.float32)
 def same_floats(builder: Any, value: Any) -> Any:
-    """A number in every lane."""
+    """Put a number into every lane."""
     return _splat(builder, value, 16)
 
 
@@ -221,8 +221,8 @@ def _dot_vnni(builder: Any, _: Any, sums: Any, unsigned: Any, signed: Any) -> An
 
 @_operation(INTS_16, None, INTS_16, BYTES_64, BYTES_64)
 def _dot_portable(builder: Any, _: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
-    # As pairs of 16 bits, bytes 0 and 2 of each four, then 1 and 3: LLVM makes one multiply-and-add of each sum of two products
-    # (pmaddwd on x86). Its partial.reduce.add does not say which products meet in which lane.
+    # Multiply bytes 0 and 2 of each four as pairs of 16 bits, then bytes 1 and 3: LLVM turns each sum of two products into one
+    # multiply-and-add (pmaddwd on x86). Its partial.reduce.add does not say which products end up in which lane.
     pairs, wide = ir.VectorType(_I16, 32), ir.VectorType(_I32, 32)
     eight = _same(pairs, 8)
     unsigned, signed = builder.bitcast(unsigned, pairs), builder.bitcast(signed, pairs)
@@ -231,14 +231,14 @@ def _dot_portable(builder: Any, _: Any, sums: Any, unsigned: Any, signed: Any) -
     for one, other in (low, high):
         products = builder.mul(builder.sext(one, wide), builder.sext(other, wide))
         lanes = [ir.Constant(ir.VectorType(_I32, 16), list(range(first, 32, 2))) for first in (0, 1)]
-        even, odd = (builder.shuffle_vector(products, products, some) for some in lanes)
+        even, odd = (builder.shuffle_vector(products, products, places) for places in lanes)
         sums = builder.add(sums, builder.add(even, odd))
     return sums
 
 
 @intrinsic
 def dot(context: Any, isa: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
-    """To each of 16 sums add the products of four unsigned and four signed bytes."""
+    """Add to each of 16 sums the products of four unsigned and four signed bytes."""
     chosen = _dot_vnni if isa.instance_class is Vnni else _dot_portable
     return chosen._defn(context, isa, sums, unsigned, signed)
 
@@ -254,7 +254,7 @@ def _look_up_portable(builder: Any, _: Any, table: Any, places: Any) -> Any:
 
 
 def _halved(builder: Any, table: Any, places: Any) -> Any:
-    """The entries of a table of 16; each bit of a place halves what it may mean, for LLVM has no shuffle by variable places."""
+    """Look up entries of a table of 16. Each bit of a place halves the candidates: LLVM has no shuffle by variable places."""
     size = places.type.count
     left = [builder.shuffle_vector(table, table, ir.Constant(ir.VectorType(_I32, size), [entry] * size)) for entry in range(16)]
     for bit in range(4):
@@ -266,7 +266,7 @@ def _halved(builder: Any, table: Any, places: Any) -> Any:
 
 @intrinsic
 def look_up(context: Any, isa: Any, table: Any, places: Any) -> Any:
-    """64 entries of a table of 16 bytes, which stands four times in its vector; places from 0 to 15."""
+    """Look up 64 entries of a table of 16 bytes, at places from 0 to 15. The vector holds the table four times."""
     chosen = _look_up_vnni if isa.instance_class is Vnni else _look_up_portable
     return chosen._defn(context, isa, table, places)
 
@@ -283,20 +283,20 @@ def _look_up_floats_portable(builder: Any, _: Any, table: Any, places: Any) -> A
 
 @intrinsic
 def look_up_floats(context: Any, isa: Any, table: Any, places: Any) -> Any:
-    """16 entries of a table of 16 numbers; places from 0 to 15."""
+    """Look up 16 entries of a table of 16 numbers, at places from 0 to 15."""
     chosen = _look_up_floats_vnni if isa.instance_class is Vnni else _look_up_floats_portable
     return chosen._defn(context, isa, table, places)
 
 
 @_operation(INTS_16, BYTES_16)
 def as_ints(builder: Any, value: Any) -> Any:
-    """Bytes as whole numbers."""
+    """Convert bytes to whole numbers."""
     return builder.zext(value, ir.VectorType(_I32, 16))
 
 
 @intrinsic
 def bits_at(_: Any, vector: Any, shift: Any, mask: Any) -> Any:
-    """Each byte shifted right and masked; the mask may not keep what came from the neighbour."""
+    """Shift each byte right and mask it. The mask has to drop the bits that come from the neighbouring byte."""
 
     def implement(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
         bytes_, shift_, mask_ = values
@@ -311,7 +311,7 @@ def bits_at(_: Any, vector: Any, shift: Any, mask: Any) -> Any:
 
 @intrinsic
 def larger(_: Any, one: Any, other: Any) -> Any:
-    """The larger number of each lane."""
+    """Take the larger number in each lane."""
     name = {types.uint8: "umax", types.float32: "maxnum"}.get(one.lane, "smax")
 
     def implement(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
@@ -325,31 +325,31 @@ def larger(_: Any, one: Any, other: Any) -> Any:
 
 @_operation(types.int64, SHORTS_32, SHORTS_32)
 def where_larger(builder: Any, one: Any, other: Any) -> Any:
-    """32 bits: in which lanes the first number is larger."""
+    """Return 32 bits: which lanes of the first vector hold the larger number."""
     return builder.zext(builder.bitcast(builder.icmp_signed(">", one, other), _I32), _I64)
 
 
 @_operation(types.int64, types.int64)
 def lowest_bit(builder: Any, value: Any) -> Any:
-    """The number of the lowest bit that is set; the value may not be 0."""
+    """Return the number of the lowest bit that is set; the value must not be 0."""
     return _call(builder, "llvm.cttz.i64", _I64, value, ir.Constant(_I1, 1))
 
 
 @_operation(INTS_16, INTS_16, INTS_16, INTS_16, INTS_16)
 def chosen_ints(builder: Any, one: Any, other: Any, if_larger: Any, if_not: Any) -> Any:
-    """By whether the first number is larger than the second, the third or the fourth."""
+    """Take the third number in each lane where the first is larger than the second, else the fourth."""
     return builder.select(builder.icmp_signed(">", one, other), if_larger, if_not)
 
 
 @_operation(INTS_16, FLOATS_16, FLOATS_16, INTS_16)
 def counted_larger(builder: Any, one: Any, other: Any, count: Any) -> Any:
-    """The count, one more where the first number is larger."""
+    """Add one to the count in each lane where the first number is larger than the second."""
     return builder.add(count, builder.zext(builder.fcmp_ordered(">", one, other), count.type))
 
 
 @_operation(FLOATS_16, INTS_16)
 def as_floats(builder: Any, value: Any) -> Any:
-    """Whole numbers as floats."""
+    """Convert whole numbers to floats."""
     return builder.sitofp(value, ir.VectorType(_F32, 16))
 
 
@@ -367,25 +367,25 @@ first_floats, last_floats = _half(0), _half(16)
 
 @_operation(INTS_16, INTS_16, INTS_16)
 def both(builder: Any, one: Any, other: Any) -> Any:
-    """The sum of each lane, of whole numbers."""
+    """Add whole numbers in each lane."""
     return builder.add(one, other)
 
 
 @_operation(FLOATS_16, FLOATS_16, FLOATS_16)
 def plus(builder: Any, one: Any, other: Any) -> Any:
-    """The sum of each lane."""
+    """Add floats in each lane."""
     return builder.fadd(one, other)
 
 
 @_operation(FLOATS_16, FLOATS_16, FLOATS_16)
 def times(builder: Any, one: Any, other: Any) -> Any:
-    """The product of each lane."""
+    """Multiply floats in each lane."""
     return builder.fmul(one, other)
 
 
 @_operation(FLOATS_16, FLOATS_16, FLOATS_16, FLOATS_16)
 def times_plus(builder: Any, one: Any, other: Any, added: Any) -> Any:
-    """The product of two and the sum with the third, rounded once where the processor can."""
+    """Multiply two floats and add the third in each lane, rounding once where the processor can."""
     return _call(builder, "llvm.fmuladd.v16f32", one.type, one, other, added)
 
 
@@ -403,26 +403,26 @@ def _joined(builder: Any, one: Any, other: Any) -> Any:
 
 @_operation(SHORTS_32, FLOATS_16, FLOATS_16)
 def as_shorts(builder: Any, one: Any, other: Any) -> Any:
-    """Two vectors rounded to 16 bits, what is beyond to the nearest that these hold."""
+    """Round two vectors to 16 bits; numbers out of range become the nearest that fits."""
     return _joined(builder, *(_rounded(builder, value, -32768.0, 32767.0, _I16) for value in (one, other)))
 
 
 @_operation(BYTES_32, FLOATS_16, FLOATS_16)
 def as_bytes(builder: Any, one: Any, other: Any) -> Any:
-    """Two vectors rounded to whole numbers from 0 to 255."""
+    """Round two vectors to whole numbers from 0 to 255."""
     return _joined(builder, *(_rounded(builder, value, 0.0, 255.0, _I8) for value in (one, other)))
 
 
 @_operation(types.int64, BYTES_32)
 def sum_of_bytes(builder: Any, value: Any) -> Any:
-    """All of them added up."""
+    """Add up all bytes."""
     wide = builder.zext(value, ir.VectorType(_I32, 32))
     return builder.zext(_call(builder, "llvm.vector.reduce.add.v32i32", _I32, wide), _I64)
 
 
 @_operation(types.float32, FLOATS_16)
 def sum_of_floats(builder: Any, value: Any) -> Any:
-    """All of them added up, one half to the other until one is left."""
+    """Add up all lanes: one half to the other, until one number is left."""
     for size in (8, 4, 2, 1):
         parts = [ir.Constant(ir.VectorType(_I32, size), list(range(first, first + size))) for first in (0, size)]
         one, other = (builder.shuffle_vector(value, value, part) for part in parts)
@@ -442,7 +442,10 @@ def _wide_portable(_builder: Any, _: Any) -> Any:
 
 @intrinsic
 def has_wide_registers(context: Any, isa: Any) -> Any:
-    """Whether 64 bytes are one register, of 32; else a kernel keeps fewer sums at a time. A constant when it is compiled."""
+    """Tell whether 64 bytes are one register, and there are 32 of them; a kernel keeps fewer sums at a time where not.
+
+    A constant at compile time.
+    """
     chosen = _wide_vnni if isa.instance_class is Vnni else _wide_portable
     return chosen._defn(context, isa)
 
@@ -462,20 +465,20 @@ def _typeof_portable(value: Portable, _: Any) -> types.Type:
 
 @njit(forceinline=True)
 def dots(isa: Any, row_0: int, row_1: int, row_2: int, row_3: int, query: int, width: int, start: int) -> Any:
-    """Products of four rows and the 32 vectors of a query block, as eight times 16 sums.
+    """Multiply four rows with the 32 vectors of a query block; return the dot products as eight times 16 sums.
 
     Args:
         isa: the instruction set.
-        row_0: address of a row of ``width`` unsigned bytes, and so are the next three.
+        row_0, row_1, row_2, row_3: addresses of rows of ``width`` unsigned bytes.
         query: address of a block of signed bytes, *Shape:* (width / 4, 32, 4).
-        width: a multiple of 16.
-        start: address of 32 int32 to start from.
+        width: bytes of a row, a multiple of 16.
+        start: address of 32 int32, with which the sums start.
     """
     first, last = load_ints_16(start), load_ints_16(start + 64)
     a0, a1, a2, a3 = first, first, first, first
     b0, b1, b2, b3 = last, last, last, last
     if has_wide_registers(isa):
-        # Each sum waits five cycles for the one before, and two are begun in each: 16 of them keep the processor busy, not 8.
+        # An addition to a sum takes five cycles, and two begin in each cycle: 16 sums keep the processor busy, 8 do not.
         zero = same_ints(np.int32(0))
         c0, c1, c2, c3, d0, d1, d2, d3 = zero, zero, zero, zero, zero, zero, zero, zero
         for place in range(0, width, 8):
@@ -517,13 +520,13 @@ def dots(isa: Any, row_0: int, row_1: int, row_2: int, row_3: int, query: int, w
 
 @njit(forceinline=True)
 def dot_floats(isa: Any, row_0: int, row_1: int, row_2: int, row_3: int, query: int, dim: int) -> Any:
-    """Products of four rows of float32 and the 32 vectors of a query block, as eight times 16 sums.
+    """Multiply four rows of float32 with the 32 vectors of a query block; return the dot products as eight times 16 sums.
 
     Args:
         isa: the instruction set.
-        row_0: address of a row of ``dim`` float32, and so are the next three.
+        row_0, row_1, row_2, row_3: addresses of rows of ``dim`` float32.
         query: address of a block of float32, *Shape:* (dim, 32).
-        dim: components.
+        dim: components of a row.
     """
     zero = same_floats(np.float32(0))
     a0, a1, a2, a3, b0, b1, b2, b3 = zero, zero, zero, zero, zero, zero, zero, zero

@@ -1,4 +1,4 @@
-"""Compute the evidence of a window against a query. Vectors and spans in, a value out."""
+"""Compute the evidence of a window for a query: which of its tokens match. Vectors and spans in, a value out."""
 
 from __future__ import annotations
 
@@ -25,51 +25,55 @@ def evidence_of(
     token_spans: NDArray[np.int32],
     min_similarity: float,
 ) -> Evidence:
-    """Match every query vector with its best vector of a window, the first of equals.
+    """Match every query vector with the most similar vector of a window; of equal ones the first.
 
     Args:
-        query: its text.
+        query: text of the query.
         query_vectors: *Shape:* (n_q, dim), float32.
         query_spans: *Shape:* (n_q, 2), int32, characters of the query.
-        passage: where the window is from.
-        window: its characters, half-open.
+        passage: the passage of the window.
+        window: characters of the window, half-open.
         vectors: *Shape:* (n, dim), float32, n at least 1.
         token_spans: *Shape:* (n, 2), int32, characters of the passage.
-        min_similarity: cosine from which a match counts.
+        min_similarity: least cosine of a match; a weaker one does not count.
     """
     similarities = query_vectors @ vectors.T  # (n_q, n)
     best = similarities.argmax(axis=1)
     matches = tuple(
-        Match((int(asked[0]), int(asked[1])), (int(token_spans[place, 0]), int(token_spans[place, 1])), float(row[place]))
-        for asked, row, place in zip(query_spans, similarities, best.tolist(), strict=True)
+        Match((int(span[0]), int(span[1])), (int(token_spans[place, 0]), int(token_spans[place, 1])), float(row[place]))
+        for span, row, place in zip(query_spans, similarities, best.tolist(), strict=True)
     )
     return Evidence(query, passage.id, passage.text, window, matches, token_spans, similarities, min_similarity)
 
 
 def query_spans(encoder: TokenEncoder, query: str, n_q: int) -> NDArray[np.int32]:
-    """The characters of each query vector; all empty where an encoder of the user's own cannot say. *Shape:* (n_q, 2)."""
+    """Return the characters of each query vector. *Shape:* (n_q, 2), int32.
+
+    All are empty if the encoder is the user's own and does not know them.
+    """
     spans_of: Any = getattr(encoder, "query_spans", None)
     spans = np.zeros((n_q, 2), np.int32) if spans_of is None else spans_of(query)
     return spans if len(spans) == n_q else np.zeros((n_q, 2), np.int32)
 
 
 def spans_of_window(encoder: TokenEncoder, text: str, window: tuple[int, int], n: int) -> NDArray[np.int32] | None:
-    """The characters of a window's ``n`` vectors, without running a model.
+    """Return the characters of each of a window's ``n`` vectors without running a model. *Shape:* (n, 2), int32.
 
-    None where the vectors are not one for each token: they were pooled, or the encoder is another one or cannot say.
+    Return None if the vectors are not one for each token of this encoder: they were pooled, another encoder made them, or the
+    encoder is the user's own and does not know the characters.
     """
     windows_of: Any = getattr(encoder, "passage_spans", None)
     for span, token_spans in [] if windows_of is None else windows_of(text):
         if tuple(span) == tuple(window) and len(token_spans) == n:
-            found: NDArray[np.int32] = token_spans
-            return found
+            spans: NDArray[np.int32] = token_spans
+            return spans
     return None
 
 
 def best_window(
     query_vectors: NDArray[np.float32], embeddings: TokenEmbeddings
 ) -> tuple[tuple[int, int], NDArray[np.float32], NDArray[np.int32]]:
-    """Of one text's windows the one that scores highest, the first of equals: its span, vectors and token spans."""
+    """Find the window of one text that scores highest, the first of equal ones. Return its span, vectors and token spans."""
     best = int(maxsim(query_vectors, embeddings.vectors, embeddings.doclens).argmax())
     start = int(embeddings.doclens[:best].sum())
     tokens = slice(start, start + int(embeddings.doclens[best]))

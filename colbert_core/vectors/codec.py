@@ -1,8 +1,8 @@
-"""Token vectors in a few bytes each: the nearest of a set of centroids, and the rest at a few bits per component.
+"""Compress token vectors to a few bytes each: the nearest centroid, and what is left of each component at a few bits.
 
-Santhanam et al., "ColBERTv2" (NAACL 2022), section 3.3. The levels of the residuals are those of least squared error (Lloyd,
-"Least squares quantization in PCM", 1982) where ColBERTv2 takes quantiles: for the same bytes, recall@10 of scoring every
-passage rises from .855 to .907 at 4 bits.
+Santhanam et al., "ColBERTv2" (NAACL 2022), section 3.3. Residuals are rounded to the levels of least squared error (Lloyd,
+"Least squares quantization in PCM", 1982). ColBERTv2 takes quantiles instead: for the same bytes, recall@10 of scoring every
+passage is .855 with quantiles and .907 with these levels, at 4 bits.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
 NBITS = (1, 2, 4, 8)
 
-# More than rounding a centroid to float16 and FAISS's splitting of clusters leave of a component (.001 was seen). Levels for
-# residuals of that size alone would bring a vector unlike the sample back as its nearest centroid; those between unit vectors
-# without relation have a variance of 2 / dim.
+# Residuals below this are rounding errors: rounding centroids to float16 and FAISS's splitting of clusters leave .001. Levels
+# fitted to such residuals alone would decompress a vector unlike the sample to its nearest centroid. The difference of two
+# unrelated unit vectors has a variance of 2 / dim in each component; levels are fitted to that instead.
 _ROUNDED = 1e-2
 
-# Vectors per centroid that k-means looks at, and its passes over them. Eight passes gain .002 of mean cosine.
+# K-means looks at so many vectors per centroid, in so many passes. Eight passes would gain .002 of mean cosine.
 _PER_CENTROID = 32
 _MOST_SAMPLED = 2**20
 _PASSES = 4
 MOST_CENTROIDS = 2**16
-"""Codes have 16 bits up to here."""
-# Similarities computed at a time: 16 MB of float32.
+"""Up to so many centroids, a code has 16 bits."""
+# So many similarities are computed at a time: 16 MB of float32.
 _SIMILARITIES = 2**22
-# Up to here a matrix product in float32 finds the nearest centroid as fast as bytes do.
+# With so few centroids, a matrix product in float32 finds the nearest as fast as products of bytes do.
 _FEW_CENTROIDS = 2**10
-# Vectors that a thread takes at a time.
+# A thread takes so many vectors at a time.
 _PIECE = 2**13
-# Vectors whose residuals the levels are fitted to.
+# The levels are fitted to the residuals of so many vectors.
 _FITTED_ON = 2**14
 _SEED = 12345
 
@@ -50,9 +50,10 @@ class ResidualCodec:
     """Centroids and residual levels. Compressed vectors are codes and packed residuals.
 
     Attributes:
-        centroids: *Shape:* (n_centroids, dim), float32, every value one that float16 can hold.
-        levels: *Shape:* (2**nbits,), float32, ascending: what the numbers in the residuals stand for.
-        layers: where the centroids of each ``fit`` and ``extended`` begin. Those of a later layer lie closer together.
+        centroids: *Shape:* (n_centroids, dim), float32, rounded to what float16 can hold.
+        levels: *Shape:* (2**nbits,), float32, ascending: the value of each number in a residual.
+        layers: position of the first centroid of ``fit`` and of each ``extended``. Centroids of a later layer lie closer
+            together.
     """
 
     centroids: NDArray[np.float32]
@@ -71,7 +72,7 @@ class ResidualCodec:
 
     @property
     def code_type(self) -> np.dtype[Any]:
-        """The smallest unsigned integers that number all centroids."""
+        """The smallest unsigned integer type that can number all centroids."""
         return np.dtype(np.uint16 if len(self.centroids) <= MOST_CENTROIDS else np.uint32)
 
     @classmethod
@@ -79,40 +80,40 @@ class ResidualCodec:
         """Find centroids and levels for vectors like these. The same sample gives the same codec.
 
         Args:
-            sample: *Shape:* (n, dim), float32, unit rows, at least ``n_centroids``; ``sample_size`` says how many to take.
+            sample: *Shape:* (n, dim), float32, unit rows, n at least ``n_centroids``; ``sample_size`` says how many to take.
             n_centroids: at least 1.
             nbits: 1, 2, 4 or 8.
         """
         centroids = _cluster(sample, n_centroids)
-        held = sample[:: max(1, len(sample) // _FITTED_ON)]
+        vectors = sample[:: max(1, len(sample) // _FITTED_ON)]
         codec = cls(centroids, np.zeros(2**nbits, np.float32))
-        residuals = held - centroids[nearest_centroids(held, centroids, codec._rows)]
+        residuals = vectors - centroids[nearest_centroids(vectors, centroids, codec._rows)]
         values = residuals.ravel()
-        if np.abs(values).max() < _ROUNDED:  # every vector is a centroid: what comes later will not be
-            others = np.random.default_rng(_SEED).normal(0, math.sqrt(2 / sample.shape[1]), len(values))
-            values = np.concatenate([values, others.astype(np.float32)])
+        if np.abs(values).max() < _ROUNDED:  # every vector is a centroid, but later vectors will not be
+            unrelated = np.random.default_rng(_SEED).normal(0, math.sqrt(2 / sample.shape[1]), len(values))
+            values = np.concatenate([values, unrelated.astype(np.float32)])
         return cls(centroids, lloyd_max(values, 2**nbits))
 
     def extended(self, sample: NDArray[np.float32], n_centroids: int) -> ResidualCodec:
-        """The codec of a collection that has grown: more centroids behind the others, for the vectors to come.
+        """Return a codec for a collection that has grown: more centroids behind the others, for the vectors to come.
 
-        What is compressed already stays as it is: its codes and residuals mean the same. Compressing it again from what it
-        decompresses to would add the error of each time: over 2.1 million tokens, recall@10 of scoring everything fell from
-        .973 to .961 when that was done twice.
+        Vectors that are compressed already stay as they are: their codes and residuals mean the same. Decompressing and
+        compressing them again would add an error each time: over 2.1 million tokens, doing that twice lowered recall@10 of
+        scoring every passage from .973 to .961.
 
         Args:
             sample: as for ``fit``.
             n_centroids: how many to add.
         """
-        more = _cluster(sample, n_centroids)
-        return ResidualCodec(np.concatenate([self.centroids, more]), self.levels, (*self.layers, len(self.centroids)))
+        added = _cluster(sample, n_centroids)
+        return ResidualCodec(np.concatenate([self.centroids, added]), self.levels, (*self.layers, len(self.centroids)))
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> ResidualCodec:
-        """What ``to_arrays`` gave.
+        """Make a codec of what ``to_arrays`` returned.
 
         Raises:
-            ValueError: the arrays are not those of a codec.
+            ValueError: these are not the arrays of a codec, or they are damaged.
         """
         centroids, levels, layers = (arrays.get(name) for name in ("centroids", "levels", "layers"))
         if centroids is None or levels is None or centroids.ndim != 2 or not len(centroids):
@@ -127,18 +128,18 @@ class ResidualCodec:
         return cls(centroids.astype(np.float32), levels.astype(np.float32), starts)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """To keep: ``centroids`` float16, ``levels`` float32, ``layers`` int32."""
+        """Return the arrays to store: ``centroids`` float16, ``levels`` float32, ``layers`` int32."""
         layers = np.array(self.layers, np.int32)
         return {"centroids": self.centroids.astype(np.float16), "levels": self.levels, "layers": layers}
 
     def compress(self, vectors: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Codes and packed residuals of unit vectors.
+        """Return the codes and the packed residuals of unit vectors.
 
         Args:
             vectors: *Shape:* (n, dim), float32, unit rows.
 
         Returns:
-            *Shape:* (n,), of ``code_type``; and *Shape:* (n, ceil(dim * nbits / 8)), uint8.
+            The codes, *Shape:* (n,), ``code_type``; and the residuals, *Shape:* (n, ceil(dim * nbits / 8)), uint8.
         """
         from colbert_core.kernels import building, plain
 
@@ -146,14 +147,14 @@ class ResidualCodec:
         packed = np.zeros((len(vectors), row_bytes(self.dim, self.nbits)), np.uint8)
         vectors = plain(vectors)
 
-        def piece(some: slice) -> None:
-            building.pack_residuals(vectors[some], nearest[some], self.centroids, self.levels, self.nbits, packed[some])
+        def pack_piece(piece: slice) -> None:
+            building.pack_residuals(vectors[piece], nearest[piece], self.centroids, self.levels, self.nbits, packed[piece])
 
-        spread(piece, pieces(len(vectors)))
+        spread(pack_piece, pieces(len(vectors)))
         return nearest.astype(self.code_type), packed
 
     def decompress(self, codes: NDArray[Any], residuals: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The vectors that codes and residuals stand for: centroid plus residual, scaled to length 1.
+        """Return the vectors of codes and residuals: centroid plus residual, scaled to length 1.
 
         Args:
             codes: *Shape:* (n,).
@@ -163,7 +164,7 @@ class ResidualCodec:
             *Shape:* (n, dim), float32.
 
         Raises:
-            IndexError: a code is no centroid's.
+            IndexError: a code names no centroid.
         """
         from colbert_core.kernels import building, instruction_set, plain
 
@@ -176,11 +177,14 @@ class ResidualCodec:
         return vectors
 
     def inverse_lengths(self, codes: NDArray[Any], residuals: NDArray[np.uint8]) -> NDArray[np.uint16]:
-        """What the sum of centroid and residual is multiplied by to have length 1, in 32768ths, at most 65535.
+        """Return the factors that scale centroid plus residual to length 1, in 32768ths, at most 65535.
 
         Args:
-            codes: *Shape:* (n,), of ``code_type``.
+            codes: *Shape:* (n,), ``code_type``.
             residuals: *Shape:* (n, ceil(dim * nbits / 8)), uint8.
+
+        Returns:
+            *Shape:* (n,), uint16.
         """
         from colbert_core.kernels import building, plain
 
@@ -190,64 +194,64 @@ class ResidualCodec:
         return lengths
 
     def check_codes(self, codes: NDArray[Any]) -> None:
-        """Make sure that every code is a centroid's.
+        """Make sure that every code names a centroid.
 
         Raises:
-            IndexError: one is not.
+            IndexError: one does not.
         """
-        least, most = (int(codes.min()), int(codes.max())) if len(codes) else (0, 0)
-        if least < 0 or most >= len(self.centroids):
-            raise IndexError(f"a code is {least if least < 0 else most}, but there are {len(self.centroids)} centroids")
+        lowest, highest = (int(codes.min()), int(codes.max())) if len(codes) else (0, 0)
+        if lowest < 0 or highest >= len(self.centroids):
+            raise IndexError(f"a code is {lowest if lowest < 0 else highest}, but there are {len(self.centroids)} centroids")
 
     @cached_property
     def _rows(self) -> ByteRows | None:
-        """The centroids as bytes, where there are enough of them for that to be faster."""
+        """The centroids as bytes if there are enough of them for bytes to be faster, else None."""
         return None if len(self.centroids) <= _FEW_CENTROIDS else self.rows
 
     @cached_property
     def rows(self) -> ByteRows:
-        """The centroids as bytes, filled up to a multiple of four by repeating the last."""
+        """The centroids as bytes; the last one is repeated until their number is a multiple of four."""
         from colbert_core.kernels import ByteRows
 
         return ByteRows.of(self.centroids, multiple=4)
 
     @cached_property
     def padded_levels(self) -> NDArray[np.float32]:
-        """The levels, filled up to 16 of them or more."""
+        """The levels, followed by 16 zeros, because kernels read 16 levels at a time. *Shape:* (2**nbits + 16,), float32."""
         return np.concatenate([self.levels, np.zeros(16, np.float32)])
 
     @cached_property
     def byte_levels(self) -> tuple[NDArray[np.uint8], np.float32]:
-        """The levels as bytes with an offset of 128, over and over, *Shape:* (256,), and what such a byte stands for."""
+        """The levels as bytes with an offset of 128, repeated to *Shape:* (256,); and the value of one step of a byte."""
         scale = np.float32(max(float(np.abs(self.levels).max()), 1e-20) / 127)
         return np.resize((np.rint(self.levels / scale) + 128).astype(np.uint8), 256), scale
 
 
 def count_centroids(n_tokens: int) -> int:
-    """How many centroids suit a collection: the power of two at or below ``8 sqrt(n_tokens)``.
+    """Decide how many centroids a collection gets: the power of two at or below ``8 sqrt(n_tokens)``.
 
-    Half of what ColBERTv2's code takes: over 2.1 million tokens that is a quarter of the work, scoring every passage finds
-    .977 of the exact top 10 in place of .973, and a search .975 of that in place of .987. Never more than one for four
-    vectors, and codes stay within 16 bits.
+    ColBERTv2's code takes twice as many. Over 2.1 million tokens, half as many are a quarter of the work; scoring every
+    passage finds .977 of the exact top 10 instead of .973, and a search finds .975 of that instead of .987. There is never
+    more than one centroid for four vectors, and codes stay within 16 bits.
     """
     wanted = min(8 * math.sqrt(max(n_tokens, 1)), max(n_tokens // 4, 1), MOST_CENTROIDS)
     return int(2 ** math.floor(math.log2(wanted)))
 
 
 def sample_size(n_centroids: int) -> int:
-    """How many vectors ``ResidualCodec.fit`` makes good use of."""
+    """Return how many vectors to give to ``ResidualCodec.fit``; more would not help."""
     return min(_PER_CENTROID * n_centroids, _MOST_SAMPLED)
 
 
 def row_bytes(dim: int, nbits: int) -> int:
-    """Bytes of one packed residual; the last one may be partly unused."""
+    """Return the bytes of one packed residual; the last byte may be partly unused."""
     return -(-dim * nbits // 8)
 
 
 def pack(numbers: NDArray[np.uint8], nbits: int) -> NDArray[np.uint8]:
     """Put ``8 // nbits`` numbers into each byte: byte ``j`` holds components ``j``, ``j + width``, ``j + 2 width`` and so on.
 
-    Neighbouring components lie in neighbouring bytes, so one shift unpacks a whole run of them.
+    Neighbouring components lie in neighbouring bytes, so one shift unpacks many of them at once.
 
     Args:
         numbers: *Shape:* (n, dim), uint8, below ``2**nbits``.
@@ -266,9 +270,9 @@ def pack(numbers: NDArray[np.uint8], nbits: int) -> NDArray[np.uint8]:
 
 
 def lloyd_max(values: NDArray[np.float32], n_levels: int) -> NDArray[np.float32]:
-    """The levels to which numbers can be rounded with the least mean squared error (a local minimum, from quantiles).
+    """Find the levels that numbers are rounded to with the least mean squared error: a local minimum, starting at quantiles.
 
-    Lloyd (1982), method I: each cut lies midway between two levels, each level is the mean of what is rounded to it.
+    Lloyd (1982), method I: each cut lies midway between two levels, and each level is the mean of the numbers rounded to it.
 
     Args:
         values: *Shape:* (n,), float32, n >= 1.
@@ -280,7 +284,7 @@ def lloyd_max(values: NDArray[np.float32], n_levels: int) -> NDArray[np.float32]
     ordered = np.sort(values).astype(np.float64)
     sums = np.concatenate([[0], np.cumsum(ordered)])
     levels = np.quantile(ordered, (np.arange(n_levels) + 0.5) / n_levels)
-    for _ in range(100):  # 4 bits settle to six digits in about 60
+    for _ in range(100):  # 16 levels settle to six digits in about 60 rounds
         cuts = np.searchsorted(ordered, (levels[1:] + levels[:-1]) / 2)
         edges = np.concatenate([[0], cuts, [len(ordered)]])
         counts = np.diff(edges)
@@ -290,18 +294,18 @@ def lloyd_max(values: NDArray[np.float32], n_levels: int) -> NDArray[np.float32]
 
 
 def _cluster(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
-    """Centroids by spherical k-means, rounded to what float16 holds. *Shape:* (n_centroids, dim), float32.
+    """Find centroids by spherical k-means, rounded to what float16 can hold. *Shape:* (n_centroids, dim), float32.
 
-    Where there are many, FAISS would take 16 times as long for the same mean cosine, computing in float32 what bytes are good
-    enough for.
+    FAISS finds a few. For many it would take 16 times as long as our kernels, for the same mean cosine: it computes in float32
+    what bytes are exact enough for.
     """
-    centroids = _few_clusters(sample, n_centroids) if n_centroids <= _FEW_CENTROIDS else _many_clusters(sample, n_centroids)
-    held: NDArray[np.float32] = centroids.astype(np.float16).astype(np.float32)
-    return held
+    cluster = _cluster_by_faiss if n_centroids <= _FEW_CENTROIDS else _cluster_by_bytes
+    rounded: NDArray[np.float32] = cluster(sample, n_centroids).astype(np.float16).astype(np.float32)
+    return rounded
 
 
-def _few_clusters(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
-    import faiss  # here, so that opening and searching an index do not wait for it
+def _cluster_by_faiss(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
+    import faiss  # here, because opening and searching an index do without it
 
     kmeans = faiss.Kmeans(
         sample.shape[1],
@@ -313,11 +317,11 @@ def _few_clusters(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.f
         max_points_per_centroid=_MOST_SAMPLED,
     )
     kmeans.train(np.ascontiguousarray(sample))
-    found: Any = kmeans.centroids
-    return np.asarray(found, np.float32)
+    centroids: Any = kmeans.centroids
+    return np.asarray(centroids, np.float32)
 
 
-def _many_clusters(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
+def _cluster_by_bytes(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
     from colbert_core.kernels import ByteRows, building, plain
 
     sample = plain(sample)
@@ -327,7 +331,7 @@ def _many_clusters(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.
         nearest = nearest_centroids(sample, centroids, ByteRows.of(centroids, multiple=4))
         sums, counts = np.zeros_like(centroids), np.zeros(n_centroids, np.int64)
         building.add_up(sample, nearest, sums, counts)
-        # A centroid that nothing is nearest to starts again somewhere else.
+        # A centroid without vectors starts again at a random vector.
         empty = np.flatnonzero(counts == 0)
         sums[empty] = sample[random.choice(len(sample), len(empty), replace=False)]
         centroids = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), np.float32(1e-12))
@@ -335,9 +339,15 @@ def _many_clusters(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.
 
 
 def nearest_centroids(vectors: NDArray[np.float32], centroids: NDArray[np.float32], rows: ByteRows | None) -> NDArray[np.int32]:
-    """The centroid of greatest dot product for each row, by the centroids' bytes if they are given. *Shape:* (n,).
+    """Return for each vector the number of the centroid with the greatest dot product. *Shape:* (n,), int32.
 
-    Over 2.7 million vectors and 16,384 centroids bytes choose one whose mean cosine is .85590, float32 .85596.
+    Over 2.7 million vectors and 16,384 centroids, the mean cosine with the chosen centroid is .85590 by bytes and .85596 by
+    float32.
+
+    Args:
+        vectors: *Shape:* (n, dim), float32.
+        centroids: *Shape:* (n_centroids, dim), float32.
+        rows: the centroids as bytes, to compare by bytes; None to compare in float32.
     """
     nearest = np.empty(len(vectors), np.int32)
     if rows is None:
@@ -349,13 +359,13 @@ def nearest_centroids(vectors: NDArray[np.float32], centroids: NDArray[np.float3
 
     vectors = plain(vectors)
 
-    def piece(some: slice) -> None:
-        building.nearest_rows(instruction_set(), vectors[some], rows.rows, nearest[some])
+    def find_nearest(piece: slice) -> None:
+        building.nearest_rows(instruction_set(), vectors[piece], rows.rows, nearest[piece])
 
-    spread(piece, pieces(len(vectors)))
+    spread(find_nearest, pieces(len(vectors)))
     return nearest
 
 
 def pieces(n: int) -> list[slice]:
-    """``range(n)`` in parts that threads can share."""
+    """Cut ``range(n)`` into parts that threads can share."""
     return [slice(start, min(start + _PIECE, n)) for start in range(0, n, _PIECE)]

@@ -1,4 +1,4 @@
-"""Queries as matrices, and vectors that were made elsewhere as if an encoder had just made them."""
+"""Encode queries, and take token vectors that users give in place of an encoder's. Checks both."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 
 def encode_queries(encoder: TokenEncoder, texts: Sequence[str]) -> list[NDArray[np.float32]]:
-    """The encoder's matrices for these texts, if they can be scored; an encoder of the user's own may be wrong.
+    """Encode queries and check the matrices, because an encoder of the user's own may be wrong.
+
+    Returns:
+        One matrix for each text, *Shape:* (n_q, dim), float32, unit rows.
 
     Raises:
-        ValueError: they cannot.
+        ValueError: a matrix cannot be scored, or their number is not that of the texts.
     """
     matrices = list(encoder.encode_queries(texts))
     if len(matrices) != len(texts):
@@ -40,16 +43,19 @@ def encode_queries(encoder: TokenEncoder, texts: Sequence[str]) -> list[NDArray[
 def query_matrices(
     queries: list[str | NDArray[np.float32]], dim: int, encoder: Callable[[], TokenEncoder]
 ) -> list[NDArray[np.float32]]:
-    """Texts encoded together, and matrices with their rows scaled to length 1, in the order given.
+    """Turn queries into matrices, in the order given: encode the texts together, scale the rows of matrices to length 1.
 
     Args:
-        queries: texts, or *Shape:* (n_q, dim).
+        queries: texts, or matrices of *Shape:* (n_q, dim).
         dim: components of a vector.
-        encoder: gives the encoder, and is asked only if there is a text.
+        encoder: returns the encoder; is called only if there is a text.
+
+    Returns:
+        One matrix for each query, *Shape:* (n_q, dim), float32, unit rows.
 
     Raises:
-        TypeError: a query is neither.
-        ValueError: a matrix is of another dim, or has rows that are zero or not finite.
+        TypeError: a query is neither a text nor a matrix.
+        ValueError: a matrix has another dim, or a row that is zero or not finite.
     """
     for position, query in enumerate(queries):
         if not isinstance(query, str | np.ndarray):
@@ -65,7 +71,18 @@ def query_matrices(
 def vectors_for(
     passages: Iterable[Passage], embeddings: Iterable[NDArray[np.float32]] | TokenEmbeddings, dim: int
 ) -> Callable[[list[Passage]], TokenEmbeddings]:
-    """A function that gives the vectors of the passages that come next; called with none, it sees that none are left over."""
+    """Return a function that gives the vectors of the next passages, batch by batch.
+
+    Call it with an empty batch at the end: it makes sure that no embeddings are left over.
+
+    Args:
+        passages: all passages; their number is checked at once if it is known.
+        embeddings: an array for each passage, *Shape:* (n, dim); or what an encoder made of them.
+        dim: components of a vector.
+
+    Raises:
+        ValueError: there are more or fewer embeddings than passages, or an array cannot be scored.
+    """
     total = len(passages) if isinstance(passages, (list, tuple)) else None
     if isinstance(embeddings, TokenEmbeddings):
         n_texts = int(embeddings.owners[-1]) + 1 if len(embeddings.owners) else 0
@@ -78,12 +95,12 @@ def vectors_for(
     if total is not None and given != total:
         raise ValueError(f"There are {total} passages but embeddings for {given}; give one array for each passage.")
 
-    def following(batch: list[Passage]) -> TokenEmbeddings:
+    def take(batch: list[Passage]) -> TokenEmbeddings:
         arrays = list(islice(source, len(batch) or 1))
         if len(arrays) != len(batch):
             fewer = "fewer" if batch else "more"
             raise ValueError(f"There are {fewer} embeddings than passages; give one array for each passage.")
-        return _packed(
+        return _pack(
             [
                 vectors
                 if isinstance(vectors, TokenEmbeddings)
@@ -93,22 +110,28 @@ def vectors_for(
             dim,
         )
 
-    return following
+    return take
 
 
 def token_ends(embeddings: TokenEmbeddings) -> NDArray[np.int64]:
-    """Where the tokens of each window end, with a 0 before. *Shape:* (n_windows + 1,)."""
+    """Return where the tokens of each window end, with a 0 in front. *Shape:* (n_windows + 1,), int64."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(embeddings.doclens, dtype=np.int64)])
 
 
 def embeddings_of(embeddings: TokenEmbeddings, owners: Sequence[int]) -> TokenEmbeddings:
-    """Those of some of the texts, one after the other in the order given."""
+    """Return the embeddings of the texts with these numbers, one after the other in the order given."""
     ends = token_ends(embeddings)
-    return _packed([of_owner(embeddings, owner, ends) for owner in owners], embeddings.vectors.shape[1])
+    return _pack([of_owner(embeddings, owner, ends) for owner in owners], embeddings.vectors.shape[1])
 
 
 def of_owner(embeddings: TokenEmbeddings, owner: int, ends: NDArray[np.int64]) -> TokenEmbeddings:
-    """The embeddings of one text; ``ends`` are ``token_ends`` of them all."""
+    """Return the embeddings of one text.
+
+    Args:
+        embeddings: those of all texts.
+        owner: number of the text.
+        ends: ``token_ends`` of all embeddings.
+    """
     first, last = np.searchsorted(embeddings.owners, [owner, owner + 1]).tolist()
     windows, tokens = slice(first, last), slice(int(ends[first]), int(ends[last]))
     return TokenEmbeddings(
@@ -126,12 +149,12 @@ def _one_window(passage: Passage, vectors: NDArray[np.float32]) -> TokenEmbeddin
     return TokenEmbeddings(vectors, spans, np.array([len(vectors)], np.int32), window, np.zeros(1, np.int32))
 
 
-def _packed(each: list[TokenEmbeddings], dim: int) -> TokenEmbeddings:
-    """The embeddings of several texts one after the other."""
-    if not each:
+def _pack(texts: list[TokenEmbeddings], dim: int) -> TokenEmbeddings:
+    """Put the embeddings of several texts one after the other."""
+    if not texts:
         empty, counts = np.empty((0, 2), np.int32), np.empty(0, np.int32)
         return TokenEmbeddings(np.empty((0, dim), np.float32), empty, counts, empty, counts)
-    owners = np.repeat(np.arange(len(each), dtype=np.int32), [len(one.doclens) for one in each])
+    owners = np.repeat(np.arange(len(texts), dtype=np.int32), [len(text.doclens) for text in texts])
     columns = ("vectors", "token_spans", "doclens", "window_spans")
-    packed = {name: np.concatenate([getattr(one, name) for one in each]) for name in columns}
-    return TokenEmbeddings(**packed, owners=owners).check(len(each), dim)
+    packed = {name: np.concatenate([getattr(text, name) for text in texts]) for name in columns}
+    return TokenEmbeddings(**packed, owners=owners).check(len(texts), dim)

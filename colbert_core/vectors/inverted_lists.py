@@ -1,4 +1,4 @@
-"""Inverted lists: for each centroid, the windows that have a token there. Arrays in, arrays out."""
+"""Inverted lists: for each centroid, the windows with a token whose nearest centroid it is. Arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class InvertedLists:
-    """The lists of the centroids that occur, one after the other.
+    """The lists of all centroids that occur, one after the other.
 
-    PLAID (Santhanam et al., CIKM 2022), section 4.2: lists of passages rather than tokens, which are shorter.
+    PLAID (Santhanam et al., CIKM 2022), section 4.2, lists passages instead of tokens, because these lists are shorter. Here
+    they list windows.
 
     Attributes:
-        centroids: *Shape:* (m,), ascending; those with a list.
+        centroids: *Shape:* (m,), ascending; the centroids that have a list.
         offsets: *Shape:* (m + 1,), int64; list ``i`` is ``windows[offsets[i]:offsets[i + 1]]``.
-        windows: *Shape:* (n,), int32; ascending and different within each list.
+        windows: *Shape:* (n,), int32; each list ascends and names no window twice.
     """
 
     centroids: NDArray[Any]
@@ -34,9 +35,9 @@ class InvertedLists:
 
         Args:
             codes: *Shape:* (n_tokens,), the centroid of each token.
-            doclens: *Shape:* (n_windows,), tokens in each window.
+            doclens: *Shape:* (n_windows,), the number of tokens of each window.
         """
-        order = np.argsort(codes, kind="stable")  # of equal codes, the first window comes first
+        order = np.argsort(codes, kind="stable")  # a stable sort: among equal codes, windows ascend
         windows = np.repeat(np.arange(len(doclens), dtype=np.int32), doclens)[order]
         codes = codes[order]
         is_new = np.ones(len(codes), np.bool_)
@@ -46,11 +47,11 @@ class InvertedLists:
         return cls(codes[starts], np.append(starts, len(codes)).astype(np.int64), windows)
 
     def by_centroid(self, n_centroids: int, n_windows: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Where the list of every centroid begins, and ``windows``, as the kernels read them.
+        """Return the lists as the kernels read them: where the list of every centroid begins, and ``windows``.
 
         Args:
-            n_centroids: of the codec; has only ever grown.
-            n_windows: that there are.
+            n_centroids: centroids of the codec. There may be more of them than when the lists were built, never fewer.
+            n_windows: windows of the segment.
 
         Returns:
             *Shape:* (n_centroids + 1,), int64; and ``windows``.
@@ -58,8 +59,8 @@ class InvertedLists:
         Raises:
             IndexError: a list leads nowhere; the file is damaged.
         """
-        kept = self._expanded.get(n_centroids)
-        if kept is None:
+        expanded = self._expanded.get(n_centroids)
+        if expanded is None:
             from colbert_core.kernels import plain
 
             windows, offsets = self.windows, self.offsets
@@ -67,18 +68,18 @@ class InvertedLists:
                 raise IndexError(f"there is a list of centroid {int(self.centroids.max())} of {n_centroids}")
             if len(windows) and not 0 <= int(windows.min()) <= int(windows.max()) < n_windows:
                 raise IndexError(f"a list names window {int(windows.max())} of {n_windows}")
-            # Compared, not subtracted: differences of damaged numbers may wrap around and look right.
+            # Compare instead of subtracting: differences of damaged numbers may wrap around and look right.
             if offsets[0] != 0 or offsets[-1] != len(windows) or (offsets[1:] < offsets[:-1]).any():
                 raise IndexError("the lists do not fit together")
             counts = np.zeros(n_centroids + 1, np.int64)
             np.add.at(counts, self.centroids.astype(np.int64) + 1, np.diff(offsets))
-            kept = np.cumsum(counts), plain(windows)
+            expanded = np.cumsum(counts), plain(windows)
             self._expanded.clear()
-            self._expanded[n_centroids] = kept
-        return kept
+            self._expanded[n_centroids] = expanded
+        return expanded
 
     def reaching(self, allowed: NDArray[np.bool_]) -> NDArray[Any]:
-        """The centroids whose list has an allowed window.
+        """Return the centroids whose list names an allowed window.
 
         Args:
             allowed: *Shape:* (n_windows,), bool.

@@ -1,4 +1,4 @@
-"""The score of late interaction, defined once. Every faster way to compute it is tested equal to this one."""
+"""MaxSim, the score of late interaction, defined once. Tests hold every faster way to compute it equal to this one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-# Token rows scored at a time: 32 query vectors x 32768 rows of float32 are 4 MB, which stays in the second-level cache.
+# So many token vectors are scored at a time: 32 query vectors x 32768 of float32 are 4 MB, which fit the second-level cache.
 _ROWS_AT_A_TIME = 32768
 
 
@@ -18,13 +18,13 @@ def maxsim(
 ) -> NDArray[np.float32]:
     """Score windows against a query: ``sum_i max_j (query_i . window_j)``.
 
-    ColBERT (Khattab and Zaharia, SIGIR 2020), section 3.3, equation 3, over vectors of unit length, so every term is
-    a cosine. The maximum is over a window's own vectors only; there is no padding that could win it.
+    ColBERT (Khattab and Zaharia, SIGIR 2020), section 3.3, equation 3. The vectors have length 1, so every term is a cosine.
+    The maximum is taken over a window's own vectors only; there is no padding that could win it.
 
     Args:
         query: *Shape:* (n_q, dim), float32 or float64, unit rows.
         vectors: *Shape:* (n_tokens, dim), the same dtype, unit rows; the windows' vectors one after the other.
-        doclens: *Shape:* (n_windows,), vectors in each window, at least 1; they add up to n_tokens.
+        doclens: *Shape:* (n_windows,), the number of vectors of each window, at least 1; they add up to n_tokens.
 
     Returns:
         *Shape:* (n_windows,), float32, from -n_q to n_q.
@@ -62,18 +62,18 @@ def maxsim(
 
 
 def unit_vectors(values: ArrayLike, dim: int, subject: str) -> NDArray[np.float32]:
-    """Check a matrix of vectors that came from outside and scale its rows to length 1.
+    """Check a matrix of vectors that a user gave, and scale its rows to length 1.
 
     Args:
-        values: anything NumPy reads as an (n, dim) matrix with n >= 1.
-        dim: components that are wanted.
-        subject: what the matrix is, for the error.
+        values: anything that NumPy reads as an (n, dim) matrix with n >= 1.
+        dim: components that a row must have.
+        subject: what to call the matrix in an error.
 
     Returns:
         *Shape:* (n, dim), float32, unit rows.
 
     Raises:
-        ValueError: another shape, a NaN or infinity, or a row of zeros.
+        ValueError: the matrix has another shape, a NaN, an infinity or a row of zeros.
     """
     try:
         given = np.asarray(values)
@@ -85,7 +85,7 @@ def unit_vectors(values: ArrayLike, dim: int, subject: str) -> NDArray[np.float3
         raise ValueError(f"{subject} must be real numbers of shape (n, {dim}): {error}.") from None
     if matrix.ndim != 2 or len(matrix) == 0 or matrix.shape[1] != dim:
         raise ValueError(f"{subject} must have the shape (n, {dim}) with n >= 1, got {matrix.shape}; use one row per token.")
-    # Scaling by the largest component first keeps rows of tiny or huge numbers from under- or overflowing in the square.
+    # Divide by the largest component first: the squares of tiny or huge numbers would underflow or overflow.
     largest = np.abs(matrix).max(axis=1, keepdims=True)
     if not np.isfinite(largest).all():
         raise ValueError(f"{subject} has a NaN or infinite component in row {int(np.argmin(np.isfinite(largest)))}.")

@@ -1,4 +1,4 @@
-"""Fewer vectors for a passage: similar ones are replaced by their mean. Arrays in, arrays out; nothing is encoded here.
+"""Token pooling: replace similar vectors of a passage by their mean. Arrays in, arrays out; nothing is encoded here.
 
 Clavié, Chaffin and Adams, "Reducing the Footprint of Multi-Vector Retrieval with Minimal Performance Impact via Token
 Pooling" (2024, arXiv 2409.14683), the hierarchical method.
@@ -41,10 +41,10 @@ def pool_embeddings(embeddings: TokenEmbeddings, factor: float, n_protected: int
     """Pool the vectors of every window by itself.
 
     Args:
-        embeddings: windows; a pooled vector has the characters of the token that it stands for.
+        embeddings: windows of texts. A pooled vector gets the span of the token that it stands for.
         factor: about 1 / factor of the vectors stay; 1 keeps them all.
-        n_protected: leave the first so many vectors of each window alone; None for the model's own tokens, which are those
-            with an empty span: [CLS], markers, [SEP], prompts.
+        n_protected: how many vectors at the beginning of each window stay as they are. None protects the model's own tokens
+            instead, wherever they are: those with an empty span, such as [CLS], markers, [SEP] and prompts.
 
     Raises:
         TypeError: the factor is no number.
@@ -53,10 +53,10 @@ def pool_embeddings(embeddings: TokenEmbeddings, factor: float, n_protected: int
     if check_factor(factor) == 1:
         return embeddings
     ends = np.cumsum(embeddings.doclens)
-    is_own = embeddings.token_spans[:, 0] == embeddings.token_spans[:, 1]
+    is_models_own = embeddings.token_spans[:, 0] == embeddings.token_spans[:, 1]
     vectors, places, doclens = [embeddings.vectors[:0]], [np.empty(0, np.intp)], []
     for start, end in zip((ends - embeddings.doclens).tolist(), ends.tolist(), strict=True):
-        protected = is_own[start:end] if n_protected is None else np.arange(end - start) < n_protected
+        protected = is_models_own[start:end] if n_protected is None else np.arange(end - start) < n_protected
         pooled, stands_for = pool_tokens(embeddings.vectors[start:end], protected, factor)
         vectors.append(pooled)
         places.append(stands_for + start)
@@ -77,11 +77,12 @@ def pool_tokens(
     Args:
         vectors: *Shape:* (n, dim), float32, unit rows.
         protected: *Shape:* (n,), bool, rows that stay as they are.
-        factor: at least 1; the others become at most max(n_others // factor, 1) rows.
+        factor: at least 1; the rows that are not protected become at most max(n_others // factor, 1) rows.
 
     Returns:
-        *Shape:* (m, dim), float32, unit rows, in the order of the first member of each; and *Shape:* (m,), intp, for each
-        row the one that it stands for: itself, or the member of the cluster that is nearest to the mean.
+        The pooled vectors, *Shape:* (m, dim), float32, unit rows, each at the place of the first row of its cluster. And for
+        each of them the row that it stands for, *Shape:* (m,), intp: the row itself where it is protected, else the row of the
+        cluster that is nearest to the mean.
     """
     others = np.flatnonzero(~protected)
     n_clusters = max(int(len(others) // factor), 1)
@@ -94,15 +95,15 @@ def pool_tokens(
     pooling = vectors[others].astype(np.float64)
     distances = squareform(np.clip(1 - pooling @ pooling.T, 0, 2), checks=False)  # (n_others * (n_others - 1) / 2,)
     labels = fcluster(linkage(distances, method="ward"), t=n_clusters, criterion="maxclust")
-    _, cluster_of = np.unique(labels, return_inverse=True)  # ties may leave fewer clusters than were asked for
+    _, cluster_of = np.unique(labels, return_inverse=True)  # ties may leave fewer clusters than n_clusters
 
     sums = np.zeros((cluster_of.max() + 1, vectors.shape[1]))
     np.add.at(sums, cluster_of, pooling)
-    likeness = np.einsum("nd,nd->n", pooling, sums[cluster_of])
-    by_cluster = np.lexsort((-likeness, cluster_of))  # in each cluster the member nearest to the mean comes first
+    similarities = np.einsum("nd,nd->n", pooling, sums[cluster_of])
+    by_cluster = np.lexsort((-similarities, cluster_of))  # in each cluster, the row nearest to the mean comes first
     nearest = by_cluster[np.flatnonzero(np.diff(cluster_of[by_cluster], prepend=-1))]
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    # Opposite vectors have no mean; the member nearest to it stands for them.
+    # Opposite vectors add up to zero, which has no direction; the nearest row stands for the cluster.
     means = np.where(lengths > 1e-6, sums / np.maximum(lengths, 1e-6), pooling[nearest]).astype(np.float32)
 
     _, firsts = np.unique(cluster_of, return_index=True)

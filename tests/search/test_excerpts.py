@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbert_core import Passage, Reranker
-from colbert_core.search.excerpts import sentence_scores
+from colbert_core.search.excerpts import score_sentences
 from colbert_core.text.splitter import sentences
 
 CATS = Passage("cats", "Cats are mammals. They purr when content. Some live indoors.", {"page": 1})
@@ -58,7 +58,7 @@ def test_a_sentence_scores_by_maxsim_over_its_own_tokens():
     encoder = WordEncoder(window=4)  # windows end inside sentences
     text = "cats purr here . dogs bark there . ?"
     (query,) = encoder.encode_queries(["cats bark"])
-    (scores,) = sentence_scores(query, encoder.encode_passages([text]), [[(0, 16), (17, 34), (35, 36)]])
+    (scores,) = score_sentences(query, encoder.encode_passages([text]), [[(0, 16), (17, 34), (35, 36)]])
     vector = encoder.vector
     for place, words in enumerate(("cats purr here .", "dogs bark there .", "?")):
         expected = sum(max(float(vector(asked) @ vector(word)) for word in words.split()) for asked in ("cats", "bark"))
@@ -68,7 +68,7 @@ def test_a_sentence_scores_by_maxsim_over_its_own_tokens():
 def test_a_sentence_without_tokens_scores_lowest():
     encoder = WordEncoder()
     (query,) = encoder.encode_queries(["cats bark"])
-    (scores,) = sentence_scores(query, encoder.encode_passages(["cats"]), [[(0, 4), (4, 4)]])
+    (scores,) = score_sentences(query, encoder.encode_passages(["cats"]), [[(0, 4), (4, 4)]])
     assert scores[1] == -2
 
 

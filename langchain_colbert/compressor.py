@@ -1,4 +1,4 @@
-"""What the document compressors share: a model that is loaded at the first use, and documents that are copied."""
+"""What the document compressors share: they load a model at the first use, and copy documents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ModelCompressor(BaseDocumentCompressor):
     """A document compressor that scores with a late-interaction model.
 
-    The model is loaded at the first use. Threads may share one compressor; copies and pickles share the model.
+    It loads the model at the first use. Threads may share one compressor; copies and pickles share the model.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -39,8 +39,8 @@ class ModelCompressor(BaseDocumentCompressor):
         return Reranker.kept_by(self)
 
 
-def copied_metadata(document: Document) -> dict[str, Any]:
-    """A deep copy, or a shallow one where another retriever's metadata hold what cannot be copied, such as a lock."""
+def copy_metadata(document: Document) -> dict[str, Any]:
+    """Return a deep copy; a shallow one if another retriever's metadata hold what cannot be copied, such as a lock."""
     try:
         return copy.deepcopy(document.metadata)
     except Exception:

@@ -1,4 +1,4 @@
-"""``ColBERTContextCompressor``: of what was retrieved, only the sentences that carry what matches the question."""
+"""``ColBERTContextCompressor``: keep only the sentences of retrieved documents that match the question best."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field, model_validator
 
 from colbert_core import Passage, Reranker
-from langchain_colbert.compressor import ModelCompressor, copied_metadata
+from langchain_colbert.compressor import ModelCompressor, copy_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 class ColBERTContextCompressor(ModelCompressor):
     """Cut documents down to the sentences that matter, so that the LLM reads a third of the tokens.
 
-    No LLM is asked: the tokens of every sentence are matched with those of the question, in the context of the document.
+    It asks no LLM: it matches the tokens of every sentence, in the context of the document, with those of the question.
 
     Setup:
         Nothing beyond the package: no network, no GPU and no API key. Without a ``model``, the checkpoint that ships with
         the package scores.
 
     Key init args:
-        keep_ratio: what part of the tokens of all documents to keep at most, 0.35 by default.
-        max_tokens: instead, the most tokens of all documents together.
-        count_tokens: the length of a text, such as your LLM's; the model's own tokenizer counts by default.
+        keep_ratio: the part of all documents' tokens to keep at most, 0.35 by default.
+        max_tokens: instead, most tokens of all documents together.
+        count_tokens: returns the length of a text, as your LLM counts it; the model's own tokenizer counts by default.
         model: a checkpoint's name or folder, or a loaded encoder.
 
     Instantiate:
@@ -59,8 +59,8 @@ class ColBERTContextCompressor(ModelCompressor):
         from langchain_classic.retrievers import ContextualCompressionRetriever
         from langchain_colbert import ColBERTRetriever
 
-        found = ColBERTRetriever.from_texts([text], ids=["cats"])
-        retriever = ContextualCompressionRetriever(base_compressor=compressor, base_retriever=found)
+        base = ColBERTRetriever.from_texts([text], ids=["cats"])
+        retriever = ContextualCompressionRetriever(base_compressor=compressor, base_retriever=base)
         print(retriever.invoke("Why do cats purr?")[0].page_content)
         ```
 
@@ -68,17 +68,17 @@ class ColBERTContextCompressor(ModelCompressor):
         They purr when they are content.
         ```
 
-    Documents keep their order, id and metadata; those of which nothing is left are left out. Sentences keep their order, and
-    " … " stands for what is left out between two. ``metadata["excerpt_spans"]`` has the characters of the original text, in
-    which a retriever's ``metadata["evidence"]`` counts as well.
+    Documents keep their order, id and metadata; one without any sentence left is dropped. Sentences keep their order, and
+    " … " stands for what was left out between two. ``metadata["excerpt_spans"]`` gives their characters in the original text,
+    as a retriever's ``metadata["evidence"]`` does.
     """
 
     keep_ratio: float | None = Field(default=None, gt=0, le=1)
-    """What part of the tokens of all documents to keep at most; 0.35 where there is no ``max_tokens`` either."""
+    """The part of all documents' tokens to keep at most; 0.35 if there is no ``max_tokens`` either."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """The most tokens of all documents together."""
+    """Most tokens of all documents together."""
     count_tokens: Callable[[str], int] | None = Field(default=None, exclude=True)
-    """The length of a text; None for the model's own tokenizer."""
+    """Returns the length of a text; None for the model's own tokenizer."""
 
     @model_validator(mode="after")
     def _check_budget(self) -> Self:
@@ -88,10 +88,10 @@ class ColBERTContextCompressor(ModelCompressor):
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """Return the documents with the sentences that matter, in their order.
+        """Return the documents, in their order, with the sentences that matter.
 
         Raises:
-            ValueError: the query is blank, or a loaded encoder cannot count and there is no ``count_tokens``.
+            ValueError: the query is blank, or the encoder cannot count tokens and no ``count_tokens`` is given.
         """
         documents = list(documents)
         if not documents:
@@ -108,6 +108,6 @@ class ColBERTContextCompressor(ModelCompressor):
         compressed = []
         for excerpt in excerpts:
             document = documents[int(excerpt.passage.id)]
-            metadata = copied_metadata(document) | {"excerpt_spans": [list(span) for span in excerpt.spans]}
+            metadata = copy_metadata(document) | {"excerpt_spans": [list(span) for span in excerpt.spans]}
             compressed.append(document.model_copy(update={"page_content": excerpt.text, "metadata": metadata}))
         return compressed

@@ -1,4 +1,4 @@
-"""LangChain's documents and filters as the engine's passages and conditions, and back."""
+"""Translate LangChain's documents and filters to the engine's passages and conditions, and back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Filter = Mapping[str, Any] | Callable[[Document], bool]
 def to_documents(
     texts: Iterable[str], metadatas: Sequence[dict[str, Any]] | None, ids: Sequence[str | None] | None
 ) -> list[Document]:
-    """Texts with their metadata and ids, as LangChain's ``add_texts`` and ``from_texts`` take them.
+    """Make documents of texts, metadata and ids, as LangChain's ``add_texts`` and ``from_texts`` take them.
 
     Raises:
         TypeError: ``texts`` is one string.
@@ -42,9 +42,9 @@ def add_documents(index: PassageIndex, documents: Iterable[Document], ids: Seque
     """Add documents, replacing those whose id is known, and return their ids in order.
 
     Args:
-        index: where to.
-        documents: they are copied.
-        ids: one for each document, which beats the document's own; a document with neither gets a random one.
+        index: the index to add them to.
+        documents: the documents; the index copies them.
+        ids: one id or None for each document, which beats the document's own. A document with neither gets a random id.
 
     Raises:
         ValueError: there are more or fewer ids than documents, or an id stands twice.
@@ -57,7 +57,7 @@ def add_documents(index: PassageIndex, documents: Iterable[Document], ids: Seque
             raise TypeError(f"Item {position} is a {type(document).__name__}, not a Document; for texts there is add_texts.")
     return index.add(
         [
-            Passage(_first(name, document.id), document.page_content, document.metadata)
+            Passage(_choose_id(name, document.id), document.page_content, document.metadata)
             for name, document in zip(names or [None] * len(documents), documents, strict=True)
         ]
     )
@@ -81,21 +81,21 @@ def delete_documents(index: PassageIndex, ids: Iterable[str] | None, filter: Fil
 
 
 def to_document(passage: Passage, **found: Any) -> Document:
-    """A new document; of what was found and the user's own metadata, the user's win."""
+    """Make a new document. Metadata are the user's own and ``found``; where both have a key, the user's value wins."""
     return Document(passage.text, metadata=found | passage.metadata, id=passage.id)
 
 
 def to_where(filter: Filter | None) -> Any:
-    """A filter as ``Index.search(where=...)`` takes it."""
+    """Translate a filter to what ``Index.search(where=...)`` takes."""
     if not callable(filter):
         return filter
     matches = filter
     return lambda passage: matches(to_document(passage))
 
 
-def _first(*names: str | None) -> str:
-    """The first name that there is, or a random one."""
-    return next((name for name in names if name is not None), str(uuid.uuid4()))
+def _choose_id(*candidates: str | None) -> str:
+    """Return the first id that is given, or a random one."""
+    return next((candidate for candidate in candidates if candidate is not None), str(uuid.uuid4()))
 
 
 def _check_lengths(n: int, what: str, **lists: Sequence[Any] | None) -> None:

@@ -3,7 +3,7 @@
     from langchain_colbert.ragatouille import RAGPretrainedModel, get_wikipedia_page
 
 Methods, arguments and result keys are RAGatouille's, and scores are MaxSim sums. Arguments that steer its engine (``n_gpu``,
-``verbose``, ``bsize``, ``use_faiss``, ``force_fast``) are taken and mean nothing here.
+``verbose``, ``bsize``, ``use_faiss``, ``force_fast``) are accepted and mean nothing here.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ if TYPE_CHECKING:
     Splitter = Callable[[list[str], list[str], int], list[dict[str, str]]]
     Preprocessing = Callable[[list[dict[str, str]]], list[dict[str, str]]]
 
-# What neighbouring pieces of a document share, as RAGatouille has it for pieces of 256 tokens.
+# Neighbouring pieces of a document share so many tokens, as RAGatouille's do for pieces of 256 tokens.
 _OVERLAP = 64
-_OURS = ("document_id", "passage_id")
+# Metadata keys that say which document a piece is from.
+_RESERVED = ("document_id", "passage_id")
 _ADDING = threading.Lock()
 
 
 class RAGPretrainedModel:
-    """A ColBERT model, an index on disk and documents in memory, by RAGatouille's names.
+    """A ColBERT model, an index on disk and documents in memory, under RAGatouille's names.
 
     Example:
         ```python
@@ -54,7 +55,7 @@ class RAGPretrainedModel:
     """
 
     def __init__(self, encoder: Encoder | None, index: Index | None, folder: Path) -> None:
-        """``from_pretrained`` and ``from_index`` are the doors."""
+        """Use ``from_pretrained`` or ``from_index``."""
         self._given = encoder
         self._index = index
         self._name: str | None = None
@@ -75,7 +76,7 @@ class RAGPretrainedModel:
             pretrained_model_name_or_path: a checkpoint's name or folder; None for the model in the box.
             n_gpu: means nothing here; the best device present is used.
             verbose: means nothing here; long work shows a bar on a terminal.
-            index_root: indexes are kept in ``index_root/colbert/indexes``; None for ".ragatouille".
+            index_root: folder for indexes, which lie in ``index_root/colbert/indexes``; None for ".ragatouille".
 
         Raises:
             CheckpointNotFoundError: there is no such checkpoint, or no network to fetch it by.
@@ -88,7 +89,7 @@ class RAGPretrainedModel:
 
     @classmethod
     def from_index(cls, index_path: str | PathLike[str], n_gpu: int = -1, verbose: int = 1) -> RAGPretrainedModel:
-        """Open an index of this package with its model. ``colbert import OLD --out NEW`` takes over one of RAGatouille's.
+        """Open an index of this package with its model. For one of RAGatouille, use ``colbert import OLD --out NEW`` first.
 
         Raises:
             IndexNotFoundError: there is no index.
@@ -112,20 +113,20 @@ class RAGPretrainedModel:
         bsize: int = 32,
         use_faiss: bool = False,
     ) -> str:
-        """Make an index of documents, in one step: until it is whole, the old one stays.
+        """Make an index of documents, in one step: the old one stays until the new one is complete.
 
         Args:
-            collection: the documents' texts.
-            document_ids: one for each, all different; random ones by default.
-            document_metadatas: one dict for each.
-            index_name: of its folder.
-            overwrite_index: replace an index of this name; RAGatouille's "force_silent_overwrite" is the same here, since
-                nothing waits.
+            collection: texts of the documents.
+            document_ids: one id for each document, all different; random ids by default.
+            document_metadatas: one dict for each document.
+            index_name: name of the index, and of its folder.
+            overwrite_index: replace an index of this name. RAGatouille's "force_silent_overwrite" does the same, since
+                nothing waits here.
             max_document_length: most tokens of a piece, the model's own included.
-            split_documents: cut documents into pieces; whole ones are found by their best window all the same.
-            document_splitter_fn: cuts in place of the model's own splitter: of texts, ids and a length makes dicts of
+            split_documents: cut documents into pieces. A whole document is found as well, by its best window.
+            document_splitter_fn: replaces the model's own splitter: takes texts, ids and a length, and returns dicts with
                 ``document_id`` and ``content``.
-            preprocessing_fn: one or several that make other such dicts of these.
+            preprocessing_fn: one function or several, each of which takes such dicts and returns others.
             bsize: means nothing here.
             use_faiss: means nothing here.
 
@@ -133,8 +134,8 @@ class RAGPretrainedModel:
             The folder of the index.
 
         Raises:
-            ValueError: the lists differ in length, an id stands twice, or metadata have a key that is kept for the pieces.
-            IndexExistsError: the folder holds something else, or an index that is not to be replaced.
+            ValueError: the lists differ in length, an id stands twice, or metadata have a key that is reserved for pieces.
+            IndexExistsError: the folder holds something else, or an index that must not be replaced.
         """
         encoder = self._encoder
         if encoder.config.passage_length != max_document_length:
@@ -145,10 +146,10 @@ class RAGPretrainedModel:
         path = self._path(index_name)
         if path.exists() and not overwrite_index:
             raise IndexExistsError(f"{path} exists already; name another index, or pass overwrite_index=True.")
-        # In memory first, so that a collection that cannot be indexed costs nobody the index that is there.
+        # Index in memory first: if the collection cannot be indexed, the index that is there stays.
         made = Index.create(None, encoder, nbits=4)
-        splitter = (document_splitter_fn or _splitter(encoder)) if split_documents else _whole
-        made.add(_passages(made, _checked(collection, document_ids, document_metadatas), splitter, preprocessing_fn))
+        splitter = (document_splitter_fn or _make_splitter(encoder)) if split_documents else _keep_whole
+        made.add(_to_passages(made, _check_documents(collection, document_ids, document_metadatas), splitter, preprocessing_fn))
         made.save(path, overwrite=True)
         self._index, self._name = Index.open(path, encoder), index_name
         return str(path)
@@ -165,13 +166,13 @@ class RAGPretrainedModel:
         bsize: int = 32,
         use_faiss: bool = False,
     ) -> None:
-        """Add documents; one whose id is known takes the place of the old one.
+        """Add documents; one whose id is known replaces the old one.
 
         Args:
-            new_collection: the documents' texts.
-            new_document_ids: one for each, all different; random ones by default.
-            new_document_metadatas: one dict for each.
-            index_name: another index than the one at hand.
+            new_collection: texts of the documents.
+            new_document_ids: one id for each document, all different; random ids by default.
+            new_document_metadatas: one dict for each document.
+            index_name: another index than the current one.
             split_documents: as in ``index``.
             document_splitter_fn: as in ``index``.
             preprocessing_fn: as in ``index``.
@@ -179,18 +180,18 @@ class RAGPretrainedModel:
             use_faiss: means nothing here.
         """
         index = self._named(index_name)
-        documents = _checked(new_collection, new_document_ids, new_document_metadatas)
-        splitter = (document_splitter_fn or _splitter(index.encoder)) if split_documents else _whole
-        with _ADDING:  # numbers are given once
-            passages = _passages(index, documents, splitter, preprocessing_fn)
-            before = _pieces(index, documents)
+        documents = _check_documents(new_collection, new_document_ids, new_document_metadatas)
+        splitter = (document_splitter_fn or _make_splitter(index.encoder)) if split_documents else _keep_whole
+        with _ADDING:  # one thread at a time, so that each number is given once
+            passages = _to_passages(index, documents, splitter, preprocessing_fn)
+            before = _piece_ids(index, documents)
             added = set(index.add(passages))
             index.delete([passage_id for passage_id in before if passage_id not in added])
 
     def delete_from_index(self, document_ids: str | Sequence[str], index_name: str | None = None) -> None:
         """Delete documents with all their pieces; unknown ids are no error."""
         index = self._named(index_name)
-        index.delete(_pieces(index, [document_ids] if isinstance(document_ids, str) else document_ids))
+        index.delete(_piece_ids(index, [document_ids] if isinstance(document_ids, str) else document_ids))
 
     def search(
         self,
@@ -204,12 +205,12 @@ class RAGPretrainedModel:
         """Search the index.
 
         Args:
-            query: one, or a list.
-            index_name: another index than the one at hand.
-            k: most results; there are as many as there are pieces, if that is less.
+            query: one query, or a list.
+            index_name: another index than the current one.
+            k: most results.
             force_fast: means nothing here.
             zero_index_ranks: count ranks from 0.
-            doc_ids: only these documents.
+            doc_ids: search only these documents.
 
         Returns:
             Dicts with ``content``, ``score`` (MaxSim), ``rank``, ``document_id``, ``passage_id`` and, for a document with
@@ -219,9 +220,9 @@ class RAGPretrainedModel:
             ValueError: no index was made or opened, or a query is blank.
         """
         index = self._named(index_name)
-        ids = None if doc_ids is None else _pieces(index, doc_ids)
-        found = index.search_many([query] if isinstance(query, str) else query, k, ids=ids)
-        results = [[_as_result(hit, zero_index_ranks) for hit in hits] for hits in found]
+        ids = None if doc_ids is None else _piece_ids(index, doc_ids)
+        hits_by_query = index.search_many([query] if isinstance(query, str) else query, k, ids=ids)
+        results = [[_to_result(hit, zero_index_ranks) for hit in hits] for hits in hits_by_query]
         return results[0] if isinstance(query, str) else results
 
     def rerank(
@@ -241,8 +242,8 @@ class RAGPretrainedModel:
         reranker = Reranker(self._encoder)
         passages = [Passage(str(place), text) for place, text in enumerate(_texts(documents))]
         results = [
-            [_as_encoded(hit, zero_index_ranks) for hit in reranker.rank(one, passages, k)]
-            for one in ([query] if isinstance(query, str) else query)
+            [_to_numbered_result(hit, zero_index_ranks) for hit in reranker.rank(text, passages, k)]
+            for text in ([query] if isinstance(query, str) else query)
         ]
         return results[0] if isinstance(query, str) else results
 
@@ -254,7 +255,7 @@ class RAGPretrainedModel:
         verbose: bool = True,
         max_document_length: int | str = "auto",
     ) -> None:
-        """Encode documents in memory, behind those encoded before, for ``search_encoded_docs``. Long ones are not cut."""
+        """Encode documents in memory, after those encoded before, for ``search_encoded_docs``. Long ones are not cut."""
         texts = _texts(documents)
         metadatas = _as_many(document_metadatas, texts, "document_metadatas") or [None] * len(texts)
         if self._encoded is None:
@@ -268,10 +269,10 @@ class RAGPretrainedModel:
         )
 
     def search_encoded_docs(self, query: str | Sequence[str], k: int = 10, bsize: int = 32) -> Any:
-        """Search what ``encode`` was given.
+        """Search the documents that ``encode`` was given.
 
         Returns:
-            Dicts with ``content``, ``score`` (MaxSim), ``rank``, ``result_index`` (the place among all that were encoded)
+            Dicts with ``content``, ``score`` (MaxSim), ``rank``, ``result_index`` (the place among all encoded documents)
             and, for a document with metadata, ``document_metadata``; a list of such lists for a list of queries.
 
         Raises:
@@ -279,23 +280,23 @@ class RAGPretrainedModel:
         """
         if self._encoded is None:
             raise ValueError("There are no encoded documents to search; call encode(documents) first.")
-        found = self._encoded.search_many([query] if isinstance(query, str) else query, k)
-        results = [[_as_encoded(hit, zero_index_ranks=False) for hit in hits] for hits in found]
+        hits_by_query = self._encoded.search_many([query] if isinstance(query, str) else query, k)
+        results = [[_to_numbered_result(hit, zero_index_ranks=False) for hit in hits] for hits in hits_by_query]
         return results[0] if isinstance(query, str) else results
 
     def clear_encoded_docs(self, force: bool = False) -> None:
-        """Forget what ``encode`` was given, at once; ``force`` means nothing here."""
+        """Forget the documents that ``encode`` was given, at once; ``force`` means nothing here."""
         self._encoded = None
 
     def as_langchain_retriever(
         self, k: int = 10, index_name: str | None = None, doc_ids: Sequence[str] | None = None, **fields: Any
     ) -> ColBERTRetriever:
-        """The index as a LangChain retriever; documents have the user's metadata, ``document_id`` and scores.
+        """Make a LangChain retriever of the index. Documents have the user's metadata, ``document_id`` and scores.
 
         Args:
             k: documents to return.
-            index_name: another index than the one at hand.
-            doc_ids: only these documents.
+            index_name: another index than the current one.
+            doc_ids: search only these documents.
             fields: of ``ColBERTRetriever``, such as ``filter``.
         """
         if doc_ids is not None:
@@ -305,7 +306,7 @@ class RAGPretrainedModel:
         return ColBERTRetriever(index=self._named(index_name), k=k, **fields)
 
     def as_langchain_document_compressor(self, k: int = 5, **fields: Any) -> ColBERTRerank:
-        """The model as a LangChain document compressor; ``relevance_score`` is from 0 to 1.
+        """Make a LangChain document compressor of the model; ``relevance_score`` is from 0 to 1.
 
         Args:
             k: documents to keep.
@@ -319,7 +320,7 @@ class RAGPretrainedModel:
         return encoder  # type: ignore[no-any-return]
 
     def _named(self, index_name: str | None) -> Index:
-        """The index of a name, which is the one at hand from then on; or the one at hand."""
+        """Return the current index; if another name is given, open that index first, which is the current one from then on."""
         if index_name is not None and index_name != self._name:
             self._index, self._name = Index.open(self._path(index_name)), index_name
         if self._index is None:
@@ -333,14 +334,21 @@ class RAGPretrainedModel:
 
 
 def get_wikipedia_page(title: str) -> str:
-    """The plain text of a page of the English Wikipedia.
+    """Fetch the plain text of a page of the English Wikipedia.
 
     Raises:
-        ConnectionError: it cannot be fetched.
+        ConnectionError: the page cannot be fetched.
         ValueError: there is no such page.
     """
-    asked = {"action": "query", "format": "json", "titles": title, "prop": "extracts", "explaintext": "1", "redirects": "1"}
-    url = f"https://en.wikipedia.org/w/api.php?{urllib.parse.urlencode(asked)}"
+    parameters = {
+        "action": "query",
+        "format": "json",
+        "titles": title,
+        "prop": "extracts",
+        "explaintext": "1",
+        "redirects": "1",
+    }
+    url = f"https://en.wikipedia.org/w/api.php?{urllib.parse.urlencode(parameters)}"
     request = urllib.request.Request(url, headers={"User-Agent": "colbert-retrievers"})
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
@@ -355,25 +363,25 @@ def get_wikipedia_page(title: str) -> str:
     return str(text)
 
 
-def _checked(
+def _check_documents(
     collection: Sequence[str],
     document_ids: Sequence[str] | None,
     document_metadatas: Sequence[dict[str, Any] | None] | None,
 ) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Text and metadata of each document by its id."""
+    """Return the text and the metadata of each document by its id."""
     texts = _texts(collection)
     names = _as_many(document_ids, texts, "document_ids") or [str(uuid.uuid4()) for _ in texts]
     metadatas = _as_many(document_metadatas, texts, "document_metadatas") or [None] * len(texts)
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"{len(twice)} document_ids stand more than once, among them {twice[0]!r}; give each its own.")
     for name, metadata in zip(names, metadatas, strict=True):
-        if taken := [key for key in _OURS if key in (metadata or {})]:
+        if taken := [key for key in _RESERVED if key in (metadata or {})]:
             raise ValueError(f"Metadata of document {name!r} may not have the key {taken[0]!r}, which tells of its pieces.")
     return {name: (text, metadata or {}) for name, text, metadata in zip(names, texts, metadatas, strict=True)}
 
 
-def _splitter(encoder: Any) -> Splitter:
-    """By the model's own tokens, at headings, paragraphs and sentences."""
+def _make_splitter(encoder: Any) -> Splitter:
+    """Make a splitter that counts the model's own tokens and cuts at headings, paragraphs and sentences."""
     overlap = min(_OVERLAP, encoder.config.passage_length // 4)
 
     def split(documents: list[str], document_ids: list[str], chunk_size: int | None = None) -> list[dict[str, str]]:
@@ -386,35 +394,40 @@ def _splitter(encoder: Any) -> Splitter:
     return split
 
 
-def _whole(documents: list[str], document_ids: list[str], chunk_size: int | None = None) -> list[dict[str, str]]:
+def _keep_whole(documents: list[str], document_ids: list[str], chunk_size: int | None = None) -> list[dict[str, str]]:
     return [{"document_id": name, "content": text} for name, text in zip(document_ids, documents, strict=True)]
 
 
-def _passages(
+def _to_passages(
     index: Index,
     documents: dict[str, tuple[str, dict[str, Any]]],
     splitter: Splitter,
     preprocessing: Preprocessing | list[Preprocessing] | None,
 ) -> list[Passage]:
-    """Pieces of documents, named ``ID#1`` and so on, or whole ones, numbered behind those of the index as ``passage_id``."""
+    """Split documents into passages.
+
+    The pieces of a document are named ``ID#1`` and so on; a document of one piece keeps its id. ``passage_id`` numbers them,
+    after those of the index.
+    """
     encoder: Any = index.encoder
     pieces = splitter([text for text, _ in documents.values()], list(documents), encoder.config.passage_length)
     for step in preprocessing if isinstance(preprocessing, list) else [preprocessing] if preprocessing else []:
         pieces = step(pieces)
     last = [passage.metadata.get("passage_id", -1) for passage in index.get(index.ids()[-1:]) if passage]
     counts, seen = Counter(piece["document_id"] for piece in pieces), Counter[str]()
-    wanted = []
+    plain_names = []
     for piece in pieces:
         document = piece["document_id"]
         seen[document] += 1
-        wanted.append(document if counts[document] == 1 else f"{document}#{seen[document]}")
-    known = index.get(wanted)
+        plain_names.append(document if counts[document] == 1 else f"{document}#{seen[document]}")
+    known = index.get(plain_names)
     names: set[str] = set()
     passages = []
-    for number, (piece, name, old) in enumerate(zip(pieces, wanted, known, strict=True), 1 + max([len(index) - 1, *last])):
+    first = 1 + max([len(index) - 1, *last])
+    for number, (piece, name, old) in enumerate(zip(pieces, plain_names, known, strict=True), first):
         document = piece["document_id"]
         while name in names or (name != document and name in documents) or _is_of_another(old, document):
-            name += "#"  # the name of another document, or of a piece of one
+            name += "#"  # another document, or a piece of one, has this name
             (old,) = index.get([name])
         names.add(name)
         metadata = {**documents[document][1], "document_id": document, "passage_id": number}
@@ -426,17 +439,18 @@ def _is_of_another(passage: Passage | None, document: str) -> bool:
     return passage is not None and passage.metadata.get("document_id", passage.id) != document
 
 
-def _pieces(index: Index, document_ids: Iterable[str]) -> list[str]:
-    """The passages of these documents; one that was never cut has the document's own id."""
+def _piece_ids(index: Index, document_ids: Iterable[str]) -> list[str]:
+    """Return the ids of the passages of these documents; one that was never cut has the document's own id."""
     names = list(document_ids)
-    whole = [passage.id for passage in index.get(names) if passage and not _is_of_another(passage, passage.id)]
-    found = [index.ids({"document_id": {"$in": names[start : start + 10_000]}}) for start in range(0, len(names), 10_000)]
-    return list(dict.fromkeys([*whole, *(passage_id for some in found for passage_id in some)]))
+    piece_ids = [passage.id for passage in index.get(names) if passage and not _is_of_another(passage, passage.id)]
+    for start in range(0, len(names), 10_000):
+        piece_ids += index.ids({"document_id": {"$in": names[start : start + 10_000]}})
+    return list(dict.fromkeys(piece_ids))
 
 
-def _as_result(hit: Hit, zero_index_ranks: bool) -> dict[str, Any]:
+def _to_result(hit: Hit, zero_index_ranks: bool) -> dict[str, Any]:
     known = hit.passage.metadata
-    metadata = {key: value for key, value in known.items() if key not in _OURS}
+    metadata = {key: value for key, value in known.items() if key not in _RESERVED}
     return {
         "content": hit.passage.text,
         "score": hit.score,
@@ -447,7 +461,7 @@ def _as_result(hit: Hit, zero_index_ranks: bool) -> dict[str, Any]:
     }
 
 
-def _as_encoded(hit: Hit, zero_index_ranks: bool) -> dict[str, Any]:
+def _to_numbered_result(hit: Hit, zero_index_ranks: bool) -> dict[str, Any]:
     return {
         "content": hit.passage.text,
         "score": hit.score,

@@ -1,4 +1,4 @@
-"""``ColBERTRerank``: late interaction as a LangChain document compressor, over what another retriever found."""
+"""``ColBERTRerank``: a LangChain document compressor that reranks by late interaction what another retriever found."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from colbert_core import Passage
-from langchain_colbert.compressor import ModelCompressor, copied_metadata
+from langchain_colbert.compressor import ModelCompressor, copy_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ class ColBERTRerank(ModelCompressor):
         model: a checkpoint's name or folder, or a loaded encoder.
         top_n: documents to keep, 3 by default; None for all.
         score_threshold: least relevance, from 0 to 1.
-        evidence: say in ``metadata["evidence"]`` which words matched, ready for JSON.
+        evidence: put the words that matched into ``metadata["evidence"]``, ready for JSON.
 
     Instantiate:
         ```python
@@ -42,8 +42,11 @@ class ColBERTRerank(ModelCompressor):
         ```python
         from langchain_core.documents import Document
 
-        found = [Document("Rust is a systems language.", id="rust"), Document("Cats purr when they are content.", id="cats")]
-        (best,) = reranker.compress_documents(found, "What do happy pets do?")
+        documents = [
+            Document("Rust is a systems language.", id="rust"),
+            Document("Cats purr when they are content.", id="cats"),
+        ]
+        (best,) = reranker.compress_documents(documents, "What do happy pets do?")
         print(best.id, list(best.metadata))
         ```
 
@@ -56,8 +59,8 @@ class ColBERTRerank(ModelCompressor):
         from langchain_classic.retrievers import ContextualCompressionRetriever
         from langchain_colbert import ColBERTRetriever
 
-        found = ColBERTRetriever.from_documents(found)  # put any retriever here, such as BM25
-        retriever = ContextualCompressionRetriever(base_compressor=reranker, base_retriever=found)
+        base = ColBERTRetriever.from_documents(documents)  # put any retriever here, such as BM25
+        retriever = ContextualCompressionRetriever(base_compressor=reranker, base_retriever=base)
         print(retriever.invoke("What do happy pets do?")[0].page_content)
         ```
 
@@ -65,8 +68,8 @@ class ColBERTRerank(ModelCompressor):
         Cats purr when they are content.
         ```
 
-    The documents that come back are copies, best first, with their id and metadata and ``relevance_score`` (0 to 1).
-    The model is loaded at the first use. Threads may share one reranker; copies and pickles share the model.
+    It returns copies of the documents, best first, with their id and metadata and ``relevance_score`` (0 to 1).
+    It loads the model at the first use. Threads may share one reranker; copies and pickles share the model.
     """
 
     top_n: int | None = Field(default=3, ge=1)
@@ -81,7 +84,7 @@ class ColBERTRerank(ModelCompressor):
     ) -> list[Document]:
         """Return the ``top_n`` documents that answer the query best, best first.
 
-        None come back for none, or where none reaches the ``score_threshold``; a failure is an error.
+        The list is empty if no documents are given or none reaches the ``score_threshold``. A failure is an error.
 
         Raises:
             ValueError: the query is blank.
@@ -91,11 +94,11 @@ class ColBERTRerank(ModelCompressor):
             return []
         passages = [Passage(str(position), document.page_content) for position, document in enumerate(documents)]
         hits = self._reranker().rank(query, passages, self.top_n, self.score_threshold, evidence=self.evidence)
-        return [_scored(documents[int(hit.passage.id)], hit) for hit in hits]
+        return [_add_score(documents[int(hit.passage.id)], hit) for hit in hits]
 
 
-def _scored(document: Document, hit: Hit) -> Document:
-    found: dict[str, Any] = {"relevance_score": hit.relevance}
+def _add_score(document: Document, hit: Hit) -> Document:
+    added: dict[str, Any] = {"relevance_score": hit.relevance}
     if hit.evidence is not None:
-        found["evidence"] = hit.evidence.to_dict()
-    return document.model_copy(update={"metadata": copied_metadata(document) | found})
+        added["evidence"] = hit.evidence.to_dict()
+    return document.model_copy(update={"metadata": copy_metadata(document) | added})

@@ -1,4 +1,4 @@
-"""``ColBERTRetriever``: an index of colbert_core as a LangChain retriever."""
+"""``ColBERTRetriever``: a LangChain retriever over an index of colbert_core."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class ColBERTRetriever(BaseRetriever):
         the package encodes.
 
     Key init args:
-        index: what is searched, a ``colbert_core.Index`` or ``colbert_core.cluster.ShardedIndex``; ``from_texts``,
-            ``from_documents`` and ``from_index`` make or open an ``Index``.
+        index: the index to search, a ``colbert_core.Index`` or ``colbert_core.cluster.ShardedIndex``. ``from_texts`` and
+            ``from_documents`` make an ``Index``, ``from_index`` opens one.
         k: documents to return, 4 by default.
-        filter: only documents whose metadata match, ``{"year": {"$gte": 2020}}``; or a function of a document.
+        filter: return only documents whose metadata match, such as ``{"year": {"$gte": 2020}}``; or a function of a document.
         score_threshold: least relevance, from 0 to 1.
-        evidence: say in ``metadata["evidence"]`` which words matched, ready for JSON.
+        evidence: put the words that matched into ``metadata["evidence"]``, ready for JSON.
 
     Instantiate:
         ```python
@@ -84,20 +84,20 @@ class ColBERTRetriever(BaseRetriever):
         Context: Cats purr when they are content. Question: What do happy cats do?
         ```
 
-    Every document is a new object with the id it was added under. Its metadata are the user's own and, where the user
-    has no such key, ``score`` (MaxSim), ``relevance_score`` (0 to 1) and ``rank`` (from 1), and ``evidence`` if asked for.
-    Batches and threads may share one retriever. Copies and pickles share the model; an index in memory is copied with them,
-    one on disk is opened again.
+    Every document is a new object with the id under which it was added. Its metadata are the user's own, plus ``score``
+    (MaxSim), ``relevance_score`` (0 to 1), ``rank`` (from 1) and, on request, ``evidence``; a key of the user's own wins.
+    Batches and threads may share one retriever. Copies and pickles share the model. They copy an index in memory, and open one
+    on disk again.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", validate_assignment=True)
 
     index: PassageIndex = Field(exclude=True)
-    """What is searched; it may be shared with other retrievers."""
+    """The index to search; other retrievers may share it."""
     k: int = Field(default=4, ge=1)
     """Documents to return; ``invoke(query, k=...)`` overrides it for one call."""
     filter: dict[str, Any] | Callable[[Document], bool] | None = None
-    """Only documents whose metadata match, by the operators of ``colbert_core.filters``; or a function of a document.
+    """Return only documents whose metadata match, by the operators of ``colbert_core.filters``; or a function of a document.
 
     ``invoke(query, filter={})`` lifts it for one call.
     """
@@ -106,7 +106,7 @@ class ColBERTRetriever(BaseRetriever):
     evidence: bool = False
     """Put the words of the document that match the question into ``metadata["evidence"]``, with their characters."""
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """``k``, ``filter`` and ``score_threshold`` once more, as vector stores' retrievers have them; they beat the fields."""
+    """``k``, ``filter`` and ``score_threshold`` once more, as retrievers of vector stores take them; they beat the fields."""
 
     @field_validator("search_kwargs")
     @classmethod
@@ -130,7 +130,7 @@ class ColBERTRetriever(BaseRetriever):
         Args:
             texts: one string per document, of any length.
             metadatas: one dict per text.
-            ids: one string per text; random ones by default.
+            ids: one string per text; random ids by default.
             model: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
             fields: of the retriever, such as ``k``.
 
@@ -147,7 +147,7 @@ class ColBERTRetriever(BaseRetriever):
         """Index documents in memory; those without an id get a random one.
 
         Args:
-            documents: they are copied.
+            documents: the documents; the index copies them.
             model: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
             fields: of the retriever, such as ``k``.
 
@@ -165,8 +165,8 @@ class ColBERTRetriever(BaseRetriever):
         """Open an index on disk, whoever made it: the command line, LangChain or LlamaIndex.
 
         Args:
-            path: its folder.
-            model: a checkpoint's name or folder, or a loaded encoder; None for the one the index was made with, which is
+            path: folder of the index.
+            model: a checkpoint's name or folder, or a loaded encoder; None for the one with which the index was made, which is
                 loaded at the first search.
             fields: of the retriever, such as ``k``.
 
@@ -180,8 +180,8 @@ class ColBERTRetriever(BaseRetriever):
         """Add documents, replacing those whose id is known, and return their ids in order.
 
         Args:
-            documents: they are copied.
-            ids: one for each document, which beats the document's own; a document with neither gets a random one.
+            documents: the documents; the index copies them.
+            ids: one id or None for each document, which beats the document's own. A document with neither gets a random id.
         """
         return add_documents(self.index, documents, ids)
 
@@ -217,16 +217,16 @@ class ColBERTRetriever(BaseRetriever):
 
     def _search(self, query: str, **call: Any) -> list[Document]:
         fields = {name: getattr(self, name) for name in _SEARCH_KWARGS}
-        given = {name: value for name, value in call.items() if value is not None}
-        settled = fields | self._check_search_kwargs(self.search_kwargs) | given  # it may have been changed in place
+        search_kwargs = self._check_search_kwargs(self.search_kwargs)  # again, because users may change the dict in place
+        settings = fields | search_kwargs | {name: value for name, value in call.items() if value is not None}
         hits = self.index.search(
             query,
-            settled["k"],
-            where=to_where(settled["filter"]),
-            min_relevance=settled["score_threshold"],
+            settings["k"],
+            where=to_where(settings["filter"]),
+            min_relevance=settings["score_threshold"],
             evidence=self.evidence,
         )
-        return [_scored(hit) for hit in hits]
+        return [_hit_to_document(hit) for hit in hits]
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)
@@ -236,6 +236,6 @@ class ColBERTRetriever(BaseRetriever):
         return params
 
 
-def _scored(hit: Hit) -> Document:
-    found = {} if hit.evidence is None else {"evidence": hit.evidence.to_dict()}
-    return to_document(hit.passage, score=hit.score, relevance_score=hit.relevance, rank=hit.rank, **found)
+def _hit_to_document(hit: Hit) -> Document:
+    evidence = {} if hit.evidence is None else {"evidence": hit.evidence.to_dict()}
+    return to_document(hit.passage, score=hit.score, relevance_score=hit.relevance, rank=hit.rank, **evidence)

@@ -1,4 +1,4 @@
-"""``ColBERTVectorStore``: an index of colbert_core as a LangChain vector store."""
+"""``ColBERTVectorStore``: a LangChain vector store over an index of colbert_core."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _RETRIEVER_KWARGS = ("search_type", "search_kwargs", "tags", "metadata", "name")
 
 
 class ColBERTVectorStore(VectorStore):
-    """Documents that are found by late interaction: one vector per word instead of one per document.
+    """Store documents and search them by late interaction: one vector per word instead of one per document.
 
     Setup:
         Nothing beyond the package: no network, no GPU, no API key and no ``Embeddings``. Without a ``model``, the checkpoint
@@ -39,15 +39,15 @@ class ColBERTVectorStore(VectorStore):
 
     Key init args:
         model: a checkpoint's name or folder, or a loaded encoder.
-        persist_directory: the folder of an index, made at the first use if it is not there; None keeps everything in memory.
-        index: a ``colbert_core.Index``, in place of both.
+        persist_directory: folder of the index, made at the first use if it is not there; None keeps everything in memory.
+        index: a ``colbert_core.Index``, instead of both.
 
     Instantiate:
         ```python
         from langchain_colbert import ColBERTVectorStore
         from langchain_core.documents import Document
 
-        store = ColBERTVectorStore()  # persist_directory="wiki.idx" keeps it
+        store = ColBERTVectorStore()  # persist_directory="wiki.idx" keeps it on disk
         ```
 
     Add Documents:
@@ -90,8 +90,8 @@ class ColBERTVectorStore(VectorStore):
         sparrows
         ```
 
-        The operators are those of ``colbert_core.filters``. A filter is applied before the search, so ``k`` documents come
-        back whenever ``k`` match.
+        The operators are those of ``colbert_core.filters``. The filter acts before the search, so ``k`` documents are returned
+        whenever ``k`` match.
 
     Search with score:
         ```python
@@ -105,7 +105,7 @@ class ColBERTVectorStore(VectorStore):
         ```
 
     Async:
-        What adds, deletes and searches has its twin with an ``a`` before its name, which runs off the event loop.
+        Every method that adds, deletes or searches has a twin with an ``a`` before its name, which runs off the event loop.
 
     Delete:
         ```python
@@ -132,23 +132,23 @@ class ColBERTVectorStore(VectorStore):
         2
         ```
 
-    Metadata are kept as JSON keeps them and come back as they went in, with nothing added. Threads may share one store.
+    Metadata are stored as JSON and come back as they went in, with nothing added. Threads may share one store.
     """
 
     def __init__(
         self, model: Model | None = None, *, persist_directory: str | PathLike[str] | None = None, index: Index | None = None
     ) -> None:
-        """Open a store; neither a model is loaded nor a folder made before the first use.
+        """Open a store. It loads no model and makes no folder before the first use.
 
         Args:
-            model: a checkpoint's name or folder, or a loaded encoder; None for the one an existing index was made with, and
-                for a new one the model in the box.
-            persist_directory: the folder of an index, on disk already or to be made; None for an index in memory.
-            index: what to search, in place of both.
+            model: a checkpoint's name or folder, or a loaded encoder. None is the model with which an existing index was made,
+                and the model in the box for a new one.
+            persist_directory: folder of the index, which is made if it is not there; None for an index in memory.
+            index: the index to search, instead of both.
 
         Raises:
-            ValueError: an index is given together with one of the others.
-            EncoderMismatchError: the folder was made with another model.
+            ValueError: an index is given together with a model or a folder.
+            EncoderMismatchError: the index in the folder was made with another model.
         """
         if index is not None and not (model is None and persist_directory is None):
             raise ValueError("index= brings its own model and folder; leave out model= and persist_directory=.")
@@ -165,15 +165,15 @@ class ColBERTVectorStore(VectorStore):
 
     @property
     def index(self) -> Index:
-        """The engine's index, made when it is first asked for."""
+        """The index of the engine, made at the first use."""
         if self._index is None:
             with _MAKING:
                 if self._index is None:
-                    self._index = self._made()
+                    self._index = self._make_index()
         return self._index
 
-    def _made(self) -> Index:
-        """A new index, or the one that another process has made here meanwhile."""
+    def _make_index(self) -> Index:
+        """Make an index, or open the one that another process has made here meanwhile."""
         if self._path is not None and _is_filled(self._path):
             return Index.open(self._path, self._model)
         try:
@@ -196,12 +196,12 @@ class ColBERTVectorStore(VectorStore):
         """Add documents, replacing those whose id is known.
 
         Args:
-            documents: they are copied.
-            ids: one for each document, which beats the document's own; a document with neither gets a random one.
-            batch_size: given by LangChain's indexing API; the engine cuts its own batches.
+            documents: the documents; the index copies them.
+            ids: one id or None for each document, which beats the document's own. A document with neither gets a random id.
+            batch_size: means nothing here, where LangChain's indexing API gives it; the engine cuts its own batches.
 
         Returns:
-            Their ids, in the order given.
+            The ids of the documents, in the order given.
 
         Raises:
             ValueError: there are more or fewer ids than documents, or an id stands twice.
@@ -230,14 +230,14 @@ class ColBERTVectorStore(VectorStore):
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """The documents with these ids, in their order; unknown ones are left out."""
+        """Return the documents with these ids, in their order, without unknown ones."""
         return [to_document(passage) for passage in self.index.get(ids) if passage is not None]
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __bool__(self) -> bool:
-        """A store is something even while it is empty."""
+        """True, also while the store is empty."""
         return True
 
     # Searching
@@ -245,13 +245,13 @@ class ColBERTVectorStore(VectorStore):
     def similarity_search(
         self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
     ) -> list[Document]:
-        """The ``k`` documents that match a query best, best first.
+        """Return the ``k`` documents that match a query best, best first.
 
         Args:
             query: the question.
             k: most documents, at least 1.
-            filter: only documents whose metadata match, by the operators of ``colbert_core.filters``; or a function of a
-                document.
+            filter: return only documents whose metadata match, by the operators of ``colbert_core.filters``; or a function of
+                a document.
             score_threshold: least relevance, from 0 to 1.
 
         Raises:
@@ -263,7 +263,7 @@ class ColBERTVectorStore(VectorStore):
     def similarity_search_with_score(
         self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
     ) -> list[tuple[Document, float]]:
-        """``similarity_search`` with MaxSim: for each vector of the query its best cosine, summed. More is better."""
+        """``similarity_search`` with MaxSim: the sum of each query vector's best cosine. Higher is better."""
         hits = self.index.search(query, k, where=to_where(filter), min_relevance=score_threshold)
         return [(to_document(hit.passage), hit.score) for hit in hits]
 
@@ -275,7 +275,9 @@ class ColBERTVectorStore(VectorStore):
         return [(to_document(hit.passage), hit.relevance) for hit in hits]
 
     def _similarity_search_with_relevance_scores(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
-        return self.similarity_search_with_relevance_scores(query, k, **kwargs)  # for what wraps a store
+        return self.similarity_search_with_relevance_scores(
+            query, k, **kwargs
+        )  # LangChain calls this name when it wraps a store
 
     async def asimilarity_search_with_relevance_scores(
         self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
@@ -300,12 +302,12 @@ class ColBERTVectorStore(VectorStore):
         filter: Filter | None = None,
         score_threshold: float | None = None,
     ) -> list[Document]:
-        """Documents that match a query and differ from each other, in the order in which they were taken.
+        """Return documents that match a query and differ from each other, in the order in which they were chosen.
 
         Args:
             query: the question.
             k: most documents, at least 1.
-            fetch_k: how many of the best are chosen from.
+            fetch_k: choose from so many of the best.
             lambda_mult: from 0 (as different as possible) to 1 (as relevant as possible).
             filter: as in ``similarity_search``.
             score_threshold: as in ``similarity_search``.
@@ -314,21 +316,21 @@ class ColBERTVectorStore(VectorStore):
         return [to_document(hit.passage) for hit in hits]
 
     def similarity_search_by_vector(self, embedding: Any, k: int = 4, **kwargs: Any) -> list[Document]:
-        """Not there: a query has one vector for each of its words, which ``store.index.search(matrix)`` takes."""
+        """Refused: a query has one vector for each of its words; give them to ``store.index.search(matrix)``."""
         raise _no_single_vector()
 
     def max_marginal_relevance_search_by_vector(self, embedding: Any, k: int = 4, *_: Any, **kwargs: Any) -> list[Document]:
-        """Not there: a query has one vector for each of its words, which ``store.index.search_diverse(matrix)`` takes."""
+        """Refused: a query has one vector for each of its words; give them to ``store.index.search_diverse(matrix)``."""
         raise _no_single_vector()
 
     def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
-        """This store as a retriever.
+        """Make a retriever of this store.
 
         Args:
             kwargs: ``k``, ``filter``, ``score_threshold``, and for "mmr" ``fetch_k`` and ``lambda_mult``, here or in
-                ``search_kwargs``; ``search_type``, which is "mmr" if one of those two is given, "similarity" otherwise, or
-                "similarity_score_threshold"; and ``tags``, ``metadata`` and ``name`` of every retriever. What is given here
-                beats ``search_kwargs``, and ``invoke(query, k=...)`` beats both for one call.
+                ``search_kwargs``; ``search_type``, by default "mmr" if one of those two is given and "similarity" if not, or
+                "similarity_score_threshold"; and ``tags``, ``metadata`` and ``name`` of every retriever. Keywords given here
+                beat ``search_kwargs``, and ``invoke(query, k=...)`` beats both for one call.
 
         Raises:
             TypeError: there is no such argument for this search type.
@@ -366,9 +368,9 @@ class ColBERTVectorStore(VectorStore):
 
         Args:
             texts: one string per document, of any length.
-            embedding: None; LangChain's signature has it, and a ColBERT index needs none.
+            embedding: None; it is in LangChain's signature, and a ColBERT index needs none.
             metadatas: one dict per text.
-            ids: one string per text; random ones by default.
+            ids: one string per text; random ids by default.
             model: as in the constructor.
             persist_directory: as in the constructor.
         """
@@ -389,9 +391,9 @@ class ColBERTVectorStore(VectorStore):
         """Make a store of documents.
 
         Args:
-            documents: they are copied; those without an id get a random one.
-            embedding: None; LangChain's signature has it, and a ColBERT index needs none.
-            ids: one for each document, which beats the document's own.
+            documents: the documents; the index copies them. Those without an id get a random one.
+            embedding: None; it is in LangChain's signature, and a ColBERT index needs none.
+            ids: one id or None for each document, which beats the document's own.
             model: as in the constructor.
             persist_directory: as in the constructor.
         """
@@ -416,24 +418,24 @@ class ColBERTVectorStore(VectorStore):
         return await run_in_executor(None, cls.from_documents, *args, **kwargs)
 
     def save_local(self, folder_path: str | PathLike[str]) -> None:
-        """Write the store to a folder, in one step; an index that is there already is replaced.
+        """Write the store to a folder, in one step. An index that is there is replaced.
 
         Raises:
-            IndexExistsError: there is something else at the folder.
+            IndexExistsError: the folder holds something else.
         """
         self.index.save(folder_path, overwrite=True)
 
     @classmethod
     def load_local(cls, folder_path: str | PathLike[str], model: Model | None = None) -> ColBERTVectorStore:
-        """Open what ``save_local``, ``persist_directory``, the command line or LlamaIndex wrote. Changes are kept there.
+        """Open an index that ``save_local``, ``persist_directory``, the command line or LlamaIndex wrote. Changes go there.
 
         Args:
-            folder_path: its folder.
-            model: None for the one it was made with, which is loaded when it is first needed.
+            folder_path: folder of the index.
+            model: None for the model with which it was made, which is loaded at the first use.
 
         Raises:
             IndexNotFoundError: there is no index.
-            EncoderMismatchError: it was made with another model.
+            EncoderMismatchError: the index was made with another model.
         """
         return cls(index=Index.open(folder_path, model))
 

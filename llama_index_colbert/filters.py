@@ -1,4 +1,4 @@
-"""Metadata filters of LlamaIndex as a ``where`` of colbert_core."""
+"""Translate metadata filters of LlamaIndex to a ``where`` of colbert_core."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _OF_ORDER = {FilterOperator.GT, FilterOperator.GTE, FilterOperator.LT, FilterOpe
 
 
 def to_where(filters: MetadataFilters | None, doc_ids: Sequence[str] | None = None) -> dict[str, Any] | None:
-    """Translate filters, nested as they may be, and the ids of source documents.
+    """Translate filters, which may be nested, and the ids of source documents.
 
     ======================================  ===========================================================================
     ``==`` ``!=``                           the same value of the same type (1 is 1.0, but never "1"), and its opposite
-    ``>`` ``>=`` ``<`` ``<=``               numbers with numbers, strings with strings; nothing else matches
+    ``>`` ``>=`` ``<`` ``<=``               numbers and numbers, strings and strings; nothing else matches
     ``in`` ``nin``                          one of the listed values, and its opposite
     ``contains`` ``any`` ``all``            a list that has the value, one of the values, every one of them
     ``text_match`` (``_insensitive``)       a string that has the text as a part (whatever its letter case)
     ``is_empty``                            missing, None, "", [] or {}; the filter's value does not matter
     ======================================  ===========================================================================
 
-    A field that is missing matches ``!=``, ``nin`` and ``is_empty`` only; None is a value like any other. A condition
-    ``not`` matches what none of its filters matches. No filters at all match everything.
+    A field that is missing matches only ``!=``, ``nin`` and ``is_empty``; None is a value like any other. A condition
+    ``not`` matches where none of its filters matches. No filters at all match everything.
 
     Raises:
         TypeError: filters is something else, or a value is of a kind that its operator does not take.
@@ -51,14 +51,14 @@ def to_where(filters: MetadataFilters | None, doc_ids: Sequence[str] | None = No
         raise TypeError(f"filters must be MetadataFilters, got {type(filters).__name__}: {filters!r:.80}")
     if isinstance(doc_ids, str):
         raise TypeError(f"doc_ids must be a list of strings, got one str; write [{doc_ids!r}].")
-    wheres = [] if filters is None else [_joined(filters)]
+    wheres = [] if filters is None else [_join(filters)]
     if doc_ids is not None:
         wheres.append({"ref_doc_id": {"$in": list(doc_ids)}})
     return {"$and": wheres} if len(wheres) > 1 else wheres[0] if wheres else None
 
 
-def _joined(filters: MetadataFilters) -> dict[str, Any]:
-    wheres = [_joined(inner) if isinstance(inner, MetadataFilters) else _single(inner) for inner in filters.filters]
+def _join(filters: MetadataFilters) -> dict[str, Any]:
+    wheres = [_join(inner) if isinstance(inner, MetadataFilters) else _translate(inner) for inner in filters.filters]
     if not wheres:
         return {}
     if filters.condition == FilterCondition.NOT:
@@ -66,7 +66,7 @@ def _joined(filters: MetadataFilters) -> dict[str, Any]:
     return {"$or" if filters.condition == FilterCondition.OR else "$and": wheres}
 
 
-def _single(test: MetadataFilter) -> dict[str, Any]:
+def _translate(test: MetadataFilter) -> dict[str, Any]:
     if test.operator == FilterOperator.IS_EMPTY:
         return {_path(test.key): {"$empty": True}}
     if test.operator in _OF_LISTS:
@@ -83,6 +83,6 @@ def _single(test: MetadataFilter) -> dict[str, Any]:
 
 
 def _path(key: str) -> str:
-    """A key as a path of one step: LlamaIndex's filters know no nested objects."""
+    """Escape a key so that it is a path of one step, because LlamaIndex's filters know no nested objects."""
     escaped = key.replace("\\", "\\\\").replace(".", "\\.")
     return f"\\{escaped}" if escaped.startswith("$") else escaped

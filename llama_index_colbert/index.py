@@ -1,4 +1,4 @@
-"""``ColBERTIndex``: an index of colbert_core as a LlamaIndex index, with documents that come, change and go."""
+"""``ColBERTIndex``: a LlamaIndex index over an index of colbert_core, whose documents come, change and go."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from llama_index.core.storage.docstore.types import RefDocInfo
 
 from colbert_core import Index, TokenEncoder
 from llama_index_colbert import saved
-from llama_index_colbert.nodes import to_node, to_passage, without_objects
+from llama_index_colbert.keywords import refuse_keywords
+from llama_index_colbert.nodes import copy_documents, take_objects_out, to_node, to_passage
 from llama_index_colbert.retriever import ColBERTRetriever
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class ColBERTIndex(BaseIndex[IndexDict]):
-    """Documents indexed for late interaction, which can be inserted, updated and deleted at any time.
+    """Index documents for late interaction; insert, update and delete them at any time.
 
     Needs no network, no GPU and no API key: without a ``model_name``, the checkpoint that ships with the package encodes.
 
@@ -51,8 +52,8 @@ class ColBERTIndex(BaseIndex[IndexDict]):
             index.persist("storage")
             index = ColBERTIndex.load("storage")
 
-    ``index.index`` is the index of colbert_core, which holds every node. The docstore has them as well, for what else works
-    on one, and is made anew from the index by ``load``. Threads may share one index.
+    ``index.index`` is the index of colbert_core, which holds every node. The docstore holds them as well, for whatever else
+    reads a docstore; ``load`` makes it again from the index. Threads may share one index.
     """
 
     index_struct_cls = IndexDict
@@ -77,26 +78,26 @@ class ColBERTIndex(BaseIndex[IndexDict]):
         callback_manager: CallbackManager | None = None,
         transformations: list[TransformComponent] | None = None,
     ) -> None:
-        """Index nodes; ``from_documents`` takes documents, ``load`` opens what is on disk.
+        """Index nodes. ``from_documents`` takes documents, ``load`` opens an index on disk.
 
         Args:
-            nodes: they are copied; their ids must differ. The object of an ``IndexNode`` takes its place when it is found.
+            nodes: the nodes, which are copied; their ids must differ. Where an ``IndexNode`` is found, its object is returned.
             objects: more index nodes.
-            index_struct: the identity of the index at ``index_path``, which is opened; ``load`` sets both.
+            index_struct: identity of the index at ``index_path``, which is opened then; ``load`` sets both.
             storage_context: its docstore gets the nodes; a vector store in it is not used.
             model_name: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
-            index_name: tells several indexes in one persist directory from each other.
+            index_name: tells several indexes in one persist directory apart.
             show_progress: show bars.
-            nbits: bits per component of a compressed vector: 1, 2, 4, 8, or 32 for vectors as they are; None for 4 on disk
+            nbits: bits per component of a compressed vector: 1, 2, 4, 8, or 32 for uncompressed vectors; None for 4 on disk
                 and 32 in memory. A collection is compressed when it has grown large enough.
             gpus: no effect; the model runs on the best device present.
             ranks: no effect; one process writes, with as many threads as there are cores.
-            doc_maxlen: most tokens of a window of a node; None for the checkpoint's. Longer nodes have several windows.
-            query_maxlen: most tokens of a query; None for the checkpoint's.
-            kmeans_niters: no effect; centroids are improved until that changes little.
+            doc_maxlen: most tokens of a window of a node; None for the checkpoint's number. Longer nodes have several windows.
+            query_maxlen: most tokens of a query; None for the checkpoint's number.
+            kmeans_niters: no effect; the engine decides how often it improves centroids.
             index_path: a folder to make for an index that is on disk from the start; None for one in memory.
-            callback_manager: of every LlamaIndex index.
-            transformations: what makes nodes of documents that are inserted; None for those in ``Settings``.
+            callback_manager: as every LlamaIndex index takes it.
+            transformations: make nodes of inserted documents; None for those in ``Settings``.
 
         Raises:
             IndexExistsError: there is something at ``index_path``.
@@ -124,7 +125,7 @@ class ColBERTIndex(BaseIndex[IndexDict]):
             transformations=transformations,
         )
         if transformations is not None:
-            self._transformations = transformations  # where it takes [] for None
+            self._transformations = transformations  # because BaseIndex takes [] for None
 
     @classmethod
     def from_documents(
@@ -139,18 +140,18 @@ class ColBERTIndex(BaseIndex[IndexDict]):
         """Split documents into nodes and index them.
 
         Args:
-            documents: they are not changed.
+            documents: the documents, which are not changed.
             storage_context: its docstore gets the nodes and the documents' hashes.
             show_progress: show bars.
-            callback_manager: of every LlamaIndex index.
-            transformations: what makes nodes of documents; None for those in ``Settings``.
+            callback_manager: as every LlamaIndex index takes it.
+            transformations: make nodes of documents; None for those in ``Settings``.
             kwargs: as in the constructor.
 
         Raises:
             TypeError: there is no such keyword.
         """
         steps = Settings.transformations if transformations is None else transformations
-        nodes = run_transformations(_copies(documents), steps, show_progress=show_progress)
+        nodes = run_transformations(copy_documents(documents), steps, show_progress=show_progress)
         index = cls(
             nodes=nodes,
             storage_context=storage_context,
@@ -172,13 +173,12 @@ class ColBERTIndex(BaseIndex[IndexDict]):
         model_name: str | Path | TokenEncoder | None = None,
         **kwargs: Any,
     ) -> ColBERTIndex:
-        """Open what ``persist`` wrote, or an index that the command line or colbert_core built; the model loads at first use.
+        """Open an index that ``persist``, the command line or colbert_core wrote. The model is loaded at the first use.
 
         Args:
-            persist_dir: the directory, or the folder of the index itself. What is inserted or deleted later is in it at
-                once.
-            index_name: as it was when the index was persisted.
-            model_name: an encoder that the index cannot load itself; None for the one it was made with.
+            persist_dir: the directory, or the folder of the index itself. Later insertions and deletions are in it at once.
+            index_name: the name under which the index was persisted.
+            model_name: an encoder that the index cannot load itself; None for the one with which it was made.
             kwargs: ``show_progress``, ``callback_manager`` and ``transformations``.
 
         Raises:
@@ -190,7 +190,7 @@ class ColBERTIndex(BaseIndex[IndexDict]):
         index = cls(index_struct=struct, index_path=folder, model_name=model_name, index_name=index_name, **kwargs)
         nodes = index._nodes(index.index.ids())
         index.docstore.add_documents(nodes)
-        for node in nodes:  # the source's hash, by which refresh_ref_docs sees that a document has not changed
+        for node in nodes:  # refresh_ref_docs compares the hash of the source to see whether a document has changed
             source = node.source_node
             if source is not None and source.hash is not None:
                 index.docstore.set_document_hash(source.node_id, source.hash)
@@ -198,13 +198,13 @@ class ColBERTIndex(BaseIndex[IndexDict]):
 
     @classmethod
     def load_from_disk(cls, persist_dir: str | Path, index_name: str = "") -> ColBERTIndex:
-        """``load``, by the name it has in ``llama-index-indices-managed-colbert``."""
+        """``load``, under its name in ``llama-index-indices-managed-colbert``."""
         return cls.load(persist_dir, index_name)
 
     def persist(self, persist_dir: str | Path) -> None:
-        """Write the index into a directory, next to what is there. Only what was persisted under this name is replaced.
+        """Write the index into a directory, next to what is there. It replaces only what was persisted under this name.
 
-        The objects of index nodes stay behind: give them to the retriever as ``object_map``.
+        The objects of index nodes are not written: give them to the retriever as ``object_map``.
 
         Raises:
             FileExistsError: the name is taken by something that ``persist`` did not write.
@@ -220,64 +220,63 @@ class ColBERTIndex(BaseIndex[IndexDict]):
         doc_ids: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> ColBERTRetriever:
-        """A retriever over this index.
+        """Make a retriever over this index.
 
         Args:
             similarity_top_k: nodes to return.
-            filters: only nodes whose metadata match.
-            node_ids: only these nodes.
-            doc_ids: only nodes of these source documents.
-            kwargs: of every LlamaIndex retriever. Those of query and chat engines are let pass, for ``as_query_engine`` and
-                ``as_chat_engine`` hand all of theirs to this method.
+            filters: return only nodes whose metadata match.
+            node_ids: return only these nodes.
+            doc_ids: return only nodes of these source documents.
+            kwargs: keywords of every LlamaIndex retriever. Those of query and chat engines are ignored, because
+                ``as_query_engine`` and ``as_chat_engine`` pass all of theirs to this method.
 
         Raises:
-            TypeError: there is no such keyword anywhere.
+            TypeError: neither a retriever nor an engine takes this keyword.
         """
-        own = {name: kwargs.pop(name) for name in list(kwargs) if name in _RETRIEVERS}
-        unknown = sorted(kwargs.keys() - _ENGINES)
+        own = {name: kwargs.pop(name) for name in list(kwargs) if name in _RETRIEVER_KEYWORDS}
+        unknown = sorted(kwargs.keys() - _ENGINE_KEYWORDS)
         if unknown:
             raise TypeError(f"Neither ColBERTRetriever nor a query or chat engine takes a keyword {unknown[0]!r}.")
         settings = {"callback_manager": self._callback_manager} | own
         retriever = ColBERTRetriever(self.index, similarity_top_k, filters, node_ids, doc_ids, **settings)
         if "object_map" not in own and "objects" not in own:
-            retriever.object_map = self._object_map  # the same dict, for nodes that are inserted later
+            retriever.object_map = self._object_map  # the same dict, so that it sees nodes that are inserted later
         return retriever
 
     def query(self, query_str: str, top_k: int = 10) -> list[NodeWithScore]:
-        """The ``top_k`` nodes that match best."""
+        """Return the ``top_k`` nodes that match best."""
         return self.as_retriever(top_k).retrieve(query_str)
 
     @property
     def ref_doc_info(self) -> dict[str, RefDocInfo]:
         """The source documents of all nodes, with the ids of their nodes and the metadata of the first."""
-        found: dict[str, RefDocInfo] = {}
+        infos: dict[str, RefDocInfo] = {}
         for node in self._nodes(self.index.ids()):
             if node.ref_doc_id is not None:
-                info = found.setdefault(node.ref_doc_id, RefDocInfo(metadata=node.metadata))
+                info = infos.setdefault(node.ref_doc_id, RefDocInfo(metadata=node.metadata))
                 info.node_ids.append(node.node_id)
-        return found
+        return infos
 
     def build_index_from_nodes(self, nodes: Sequence[BaseNode], **build_kwargs: Any) -> IndexDict:
-        """Index nodes, whose objects stay out of the docstore."""
-        kept = without_objects(nodes, self._object_map)
+        """Index nodes; their objects stay out of the docstore."""
+        kept = take_objects_out(nodes, self._object_map)
         struct = self._build_index_from_nodes(kept, **build_kwargs)
-        self.docstore.add_documents(kept, allow_update=True)  # what could not be indexed is not in there either
+        self.docstore.add_documents(kept, allow_update=True)  # last: nodes that could not be indexed must not be in it
         return struct
 
     def insert(self, document: Document, **insert_kwargs: Any) -> None:
-        """Split a document into nodes and add them; ``update_ref_doc`` replaces those of an older state of it."""
-        _take_none("insert", insert_kwargs)
-        (copied,) = _copies([document])
-        super().insert(copied)
-        self.docstore.set_document_hash(document.id_, document.hash)  # not of what a transformation has made of it
+        """Split a document into nodes and add them. To replace the nodes of an older version, use ``update_ref_doc``."""
+        refuse_keywords("ColBERTIndex.insert", insert_kwargs)
+        super().insert(*copy_documents([document]))
+        self.docstore.set_document_hash(document.id_, document.hash)  # the hash before a transformation changed it
 
     async def ainsert(self, document: Document, **insert_kwargs: Any) -> None:
         """``insert``, off the event loop."""
         await asyncio.to_thread(self.insert, document, **insert_kwargs)
 
     def insert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
-        """Add nodes, replacing those whose id is known; the caller's are not changed."""
-        kept = without_objects(nodes, self._object_map)
+        """Add nodes, replacing those whose id is known; the caller's nodes are not changed."""
+        kept = take_objects_out(nodes, self._object_map)
         with self._callback_manager.as_trace("insert_nodes"):
             self._insert(kept, **insert_kwargs)
             self.docstore.add_documents(kept, allow_update=True)
@@ -290,11 +289,11 @@ class ColBERTIndex(BaseIndex[IndexDict]):
         """Delete nodes, all in one step; unknown ids are no error.
 
         Args:
-            node_ids: of the nodes.
-            delete_from_docstore: delete them there too, which other indexes may share.
-            delete_kwargs: there are none.
+            node_ids: ids of the nodes.
+            delete_from_docstore: delete them from the docstore as well, which other indexes may share.
+            delete_kwargs: must be empty.
         """
-        _take_none("delete_nodes", delete_kwargs)
+        refuse_keywords("ColBERTIndex.delete_nodes", delete_kwargs)
         self.index.delete(node_ids)
         if delete_from_docstore:
             for node_id in node_ids:
@@ -313,11 +312,11 @@ class ColBERTIndex(BaseIndex[IndexDict]):
         """Delete the nodes of a document; an unknown one is logged.
 
         Args:
-            ref_doc_id: of the document.
-            delete_from_docstore: delete them there too, which other indexes may share.
-            delete_kwargs: there are none.
+            ref_doc_id: id of the document.
+            delete_from_docstore: delete them from the docstore as well, which other indexes may share.
+            delete_kwargs: must be empty.
         """
-        _take_none("delete_ref_doc", delete_kwargs)
+        refuse_keywords("ColBERTIndex.delete_ref_doc", delete_kwargs)
         node_ids = self.index.ids({"ref_doc_id": ref_doc_id})
         if not node_ids:
             logger.warning("There are no nodes of a document %r; nothing is deleted.", ref_doc_id)
@@ -326,7 +325,7 @@ class ColBERTIndex(BaseIndex[IndexDict]):
             self.docstore.delete_ref_doc(ref_doc_id, raise_error=False)
             self.docstore.delete_document(ref_doc_id, raise_error=False)
         elif node_ids:
-            self.docstore.set_document_hash(ref_doc_id, "")  # or refresh_ref_docs would take it for one that is here
+            self.docstore.set_document_hash(ref_doc_id, "")  # or refresh_ref_docs would think that the document is still here
 
     async def adelete_ref_doc(
         self,
@@ -338,12 +337,12 @@ class ColBERTIndex(BaseIndex[IndexDict]):
         await asyncio.to_thread(self.delete_ref_doc, ref_doc_id, delete_from_docstore, **delete_kwargs)
 
     def _build_index_from_nodes(self, nodes: Sequence[BaseNode], **build_kwargs: Any) -> IndexDict:
-        _take_none("build_index_from_nodes", build_kwargs)
+        refuse_keywords("ColBERTIndex.build_index_from_nodes", build_kwargs)
         self._insert(nodes)
         return IndexDict(summary="ColBERTIndex")
 
     def _insert(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
-        _take_none("insert_nodes", insert_kwargs)
+        refuse_keywords("ColBERTIndex.insert_nodes", insert_kwargs)
         self.index.add([to_passage(node) for node in nodes], progress=self._show_progress)
 
     def _delete_node(self, node_id: str, **delete_kwargs: Any) -> None:
@@ -353,18 +352,18 @@ class ColBERTIndex(BaseIndex[IndexDict]):
         return [to_node(passage) for passage in self.index.get(ids) if passage is not None]
 
 
-# Keywords of a retriever, and those that as_query_engine and as_chat_engine take for what stands behind it.
-_RETRIEVERS = {"callback_manager", "object_map", "objects", "verbose"}
-_ENGINES = {
+# as_query_engine and as_chat_engine pass the keywords of the retriever and of the engine together.
+_RETRIEVER_KEYWORDS = {"callback_manager", "object_map", "objects", "verbose"}
+_ENGINE_KEYWORDS = {
     name
-    for takes in (
+    for constructor in (
         RetrieverQueryEngine.from_args,
         CondensePlusContextChatEngine.from_defaults,
         CondenseQuestionChatEngine.from_defaults,
         ContextChatEngine.from_defaults,
         SimpleChatEngine.from_defaults,
     )
-    for name, parameter in inspect.signature(takes).parameters.items()
+    for name, parameter in inspect.signature(constructor).parameters.items()
     if parameter.kind != inspect.Parameter.VAR_KEYWORD
 }
 
@@ -379,12 +378,3 @@ def _encoder(
     from colbert_core import Encoder  # here, so that importing the package does not import torch
 
     return Encoder.from_pretrained(model, passage_length=doc_maxlen, query_length=query_maxlen)
-
-
-def _copies(documents: Sequence[Document]) -> list[Document]:
-    return [document.model_copy(deep=True) for document in documents]  # extractors work in place
-
-
-def _take_none(verb: str, kwargs: dict[str, Any]) -> None:
-    if kwargs:
-        raise TypeError(f"ColBERTIndex.{verb} takes no keyword {sorted(kwargs)[0]!r}.")

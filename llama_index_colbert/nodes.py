@@ -1,4 +1,4 @@
-"""Nodes of LlamaIndex as passages of colbert_core, and back."""
+"""Translate nodes of LlamaIndex to passages of colbert_core, and back."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from colbert_core import Passage
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from llama_index.core.schema import Document
+
     from colbert_core import Evidence, Hit
 
 
 def to_passage(node: BaseNode) -> Passage:
-    """A node as LlamaIndex's vector stores keep it: its text for embedding, its metadata, and all of it as JSON.
+    """Make a passage of a node, as LlamaIndex's vector stores keep it: text for embedding, metadata, and the node as JSON.
 
-    ``ref_doc_id`` is the source document in every passage; a node without one is its own. ``doc_id`` and ``document_id``
-    are that too, unless the user has metadata of that name.
+    Metadata of every passage name the source document as ``ref_doc_id``; a node without a source is its own. ``doc_id`` and
+    ``document_id`` name it as well, unless the user has metadata of that name.
 
     Raises:
         ValueError: JSON cannot hold the node.
@@ -31,7 +33,7 @@ def to_passage(node: BaseNode) -> Passage:
         metadata = node_to_metadata_dict(node)
         own = {"doc_id", "document_id"} & node.metadata.keys()
         users = node.model_dump(mode="json", include={"metadata"})["metadata"] if own else {}
-    except Exception as error:  # pydantic's own, which names no node
+    except Exception as error:  # errors of Pydantic do not name the node
         raise ValueError(f"Node {node.node_id!r} cannot be kept as JSON: {error}") from error
     source = node.ref_doc_id or node.node_id
     metadata |= {"ref_doc_id": source, "doc_id": source, "document_id": source} | {key: users[key] for key in own}
@@ -39,61 +41,66 @@ def to_passage(node: BaseNode) -> Passage:
 
 
 def to_node(passage: Passage) -> BaseNode:
-    """The node that was added; a passage that did not come from LlamaIndex becomes a text node."""
+    """Return the node that was added; a passage that does not come from LlamaIndex becomes a text node."""
     if {"_node_content", "_node_type"} <= passage.metadata.keys():
         return metadata_dict_to_node(passage.metadata)
     return TextNode(id_=passage.id, text=passage.text, metadata=passage.metadata)
 
 
 def to_nodes_with_score(hits: Iterable[Hit]) -> list[NodeWithScore]:
-    """The nodes that were found, with their relevance, and with their evidence where the search gave some."""
-    found = []
+    """Make nodes of hits, with their relevance, and with their evidence where the search gave some."""
+    nodes = []
     for hit in hits:
         node = to_node(hit.passage)
         if hit.evidence is not None:
-            add_hidden_metadata(node, "evidence", _evidence_in(node, hit.passage, hit.evidence))
-        found.append(NodeWithScore(node=node, score=hit.relevance))
-    return found
+            add_hidden_metadata(node, "evidence", _evidence_to_dict(node, hit.passage, hit.evidence))
+        nodes.append(NodeWithScore(node=node, score=hit.relevance))
+    return nodes
 
 
 def add_hidden_metadata(node: BaseNode, key: str, value: Any) -> None:
-    """Metadata for the caller, which neither the text for embedding nor the LLM's shows."""
+    """Add metadata for the caller that neither the text for embedding nor the text for the LLM shows."""
     node.metadata[key] = value
     for keys in (node.excluded_embed_metadata_keys, node.excluded_llm_metadata_keys):
         if key not in keys:
             keys.append(key)
 
 
-def copied(node: BaseNode) -> BaseNode:
-    """A node whose lists and dicts are its own; an object that an ``IndexNode`` stands for is not copied."""
+def copy_node(node: BaseNode) -> BaseNode:
+    """Copy a node with its lists and dicts, but not the object that an ``IndexNode`` stands for."""
     parts = ("relationships", "excluded_embed_metadata_keys", "excluded_llm_metadata_keys", "embedding")
     copies = {name: copy.copy(getattr(node, name)) for name in parts}
     return node.model_copy(update={"metadata": copy.deepcopy(node.metadata), **copies})
 
 
-def _evidence_in(node: BaseNode, passage: Passage, evidence: Evidence) -> dict[str, Any]:
-    """The evidence as JSON, its characters counted in the node's own text.
+def _evidence_to_dict(node: BaseNode, passage: Passage, evidence: Evidence) -> dict[str, Any]:
+    """Return evidence ready for JSON, with characters counted in the node's own text.
 
-    What was searched is the text for embedding, which begins with metadata; what matched there has no place in the text, and
-    keeps its words only. So has everything where a template does not repeat the text as it is.
+    The search read the text for embedding, which begins with metadata. A match in the metadata has no place in the node's text:
+    it keeps its words, and start and end are None. The same holds for all matches if a template changes the text.
     """
-    found, text = evidence.to_dict(), node.get_content(MetadataMode.NONE)
+    as_dict, text = evidence.to_dict(), node.get_content(MetadataMode.NONE)
     offset = passage.text.rfind(text)
 
-    def moved(place: int) -> int:
+    def move(place: int) -> int:
         return min(max(place - offset, 0), len(text))
 
-    for highlight in found["highlights"]:
+    for highlight in as_dict["highlights"]:
         if offset < 0 or not offset <= highlight["start"] <= highlight["end"] <= offset + len(text):
             highlight["start"] = highlight["end"] = None
         else:
-            highlight["start"], highlight["end"] = moved(highlight["start"]), moved(highlight["end"])
-    found["window"] = None if offset < 0 else [moved(place) for place in found["window"]]
-    return found
+            highlight["start"], highlight["end"] = move(highlight["start"]), move(highlight["end"])
+    as_dict["window"] = None if offset < 0 else [move(place) for place in as_dict["window"]]
+    return as_dict
 
 
-def without_objects(nodes: Iterable[BaseNode], objects: dict[str, Any]) -> list[BaseNode]:
-    """The nodes, with copies of index nodes that leave their objects to ``objects``: JSON could not hold a retriever."""
+def copy_documents(documents: Iterable[Document]) -> list[Document]:
+    """Copy documents before they are transformed, because extractors change them in place."""
+    return [document.model_copy(deep=True) for document in documents]
+
+
+def take_objects_out(nodes: Iterable[BaseNode], objects: dict[str, Any]) -> list[BaseNode]:
+    """Move the objects of index nodes to ``objects``, because JSON cannot hold a retriever, and return copies without them."""
     kept = []
     for node in nodes:
         if isinstance(node, IndexNode) and node.obj is not None:

@@ -1,4 +1,4 @@
-"""What the node postprocessors share: a model that is loaded at the first use."""
+"""What the node postprocessors share: they load a model at the first use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from colbert_core import Reranker, TokenEncoder
 class ModelPostprocessor(BaseNodePostprocessor):
     """A node postprocessor that scores with a late-interaction model.
 
-    The model is loaded at the first use. Threads may share one postprocessor.
+    It loads the model at the first use. Threads may share one postprocessor.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -29,10 +29,10 @@ class ModelPostprocessor(BaseNodePostprocessor):
 
     @field_serializer("model")
     def _serialized_model(self, model: str | Path | TokenEncoder | None) -> str | None:
-        return named(model)
+        return name_of(model)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled by its settings: the model is loaded again, callbacks stay in their process."""
+        """Pickle the settings: a copy loads the model again, and callbacks stay in their process."""
         fields = {name: getattr(self, name) for name in type(self).model_fields if name != "callback_manager"}
         return _unpickled, (type(self), fields)
 
@@ -41,8 +41,8 @@ class ModelPostprocessor(BaseNodePostprocessor):
         return Reranker.kept_by(self)
 
 
-def named(model: str | Path | TokenEncoder | None) -> str | None:
-    """What to write for a model: a loaded encoder by its name, the model in the box as None."""
+def name_of(model: str | Path | TokenEncoder | None) -> str | None:
+    """Return what settings say for a model: the name of a loaded encoder, and None for the model in the box."""
     if model is None or isinstance(model, str | Path):
         return None if model is None else str(model)
     name = str(getattr(model, "name", type(model).__name__))

@@ -1,4 +1,4 @@
-"""``ColBERTRerank``: late interaction as a LlamaIndex node postprocessor, over what another retriever found."""
+"""``ColBERTRerank``: a LlamaIndex node postprocessor that reranks by late interaction what another retriever found."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 
 from colbert_core import Hit, Passage, TokenEncoder
-from llama_index_colbert.nodes import add_hidden_metadata, copied
-from llama_index_colbert.postprocessor import ModelPostprocessor, named
+from llama_index_colbert.nodes import add_hidden_metadata, copy_node
+from llama_index_colbert.postprocessor import ModelPostprocessor, name_of
 
 dispatcher = get_dispatcher(__name__)
 
@@ -26,8 +26,8 @@ class ColBERTRerank(ModelPostprocessor):
 
             query_engine = index.as_query_engine(node_postprocessors=[ColBERTRerank(top_n=3)])
 
-    New ``NodeWithScore`` objects come back, best first; ``score`` is the relevance, from 0 to 1. The caller's nodes and
-    scores stay as they are. The model is loaded at the first use. Threads may share one reranker.
+    It returns new ``NodeWithScore`` objects, best first, whose ``score`` is the relevance, from 0 to 1. The caller's nodes and
+    scores stay as they are. It loads the model at the first use. Threads may share one reranker.
     """
 
     top_n: int = Field(default=5, ge=1, description="Nodes to keep.")
@@ -61,11 +61,11 @@ class ColBERTRerank(ModelPostprocessor):
         Args:
             top_n: nodes to keep.
             model: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
-            tokenizer: for code written for ``llama-index-postprocessor-colbert-rerank``. A checkpoint brings its own, so
-                this can only name the same one.
+            tokenizer: for code that was written for ``llama-index-postprocessor-colbert-rerank``. A checkpoint brings its
+                own tokenizer, so this can only name the same checkpoint.
             device: where a named model runs; None for the best device present.
             keep_retrieval_score: keep the score of the first retriever in the node's metadata.
-            fields: the others, such as ``score_threshold``, and ``callback_manager``.
+            fields: the other fields, such as ``score_threshold``, and ``callback_manager``.
 
         Raises:
             ValueError: a value is out of range, there is no such field, or the tokenizer is not the model's.
@@ -95,24 +95,24 @@ class ColBERTRerank(ModelPostprocessor):
             EventPayload.TOP_K: self.top_n,
         }
         with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
-            ranked = self._ranked(nodes, query_bundle.query_str.strip()) if nodes else []
+            ranked = self._rank(nodes, query_bundle.query_str.strip()) if nodes else []
             event.on_end(payload={EventPayload.NODES: ranked})
         dispatcher.event(ReRankEndEvent(nodes=ranked))
         return ranked
 
-    def _ranked(self, nodes: list[NodeWithScore], query: str) -> list[NodeWithScore]:
+    def _rank(self, nodes: list[NodeWithScore], query: str) -> list[NodeWithScore]:
         passages = [
             Passage(str(position), scored.node.get_content(self.metadata_mode)) for position, scored in enumerate(nodes)
         ]
         hits = self._reranker().rank(query, passages, self.top_n, self.score_threshold, batch_size=self.batch_size)
-        return [self._scored(nodes[int(hit.passage.id)], hit) for hit in hits]
+        return [self._to_node_with_score(nodes[int(hit.passage.id)], hit) for hit in hits]
 
-    def _scored(self, retrieved: NodeWithScore, hit: Hit) -> NodeWithScore:
-        node = copied(retrieved.node)
+    def _to_node_with_score(self, retrieved: NodeWithScore, hit: Hit) -> NodeWithScore:
+        node = copy_node(retrieved.node)
         if self.keep_retrieval_score:
             add_hidden_metadata(node, "retrieval_score", retrieved.score)
         return NodeWithScore(node=node, score=hit.relevance if self.score_scale == "relevance" else hit.score)
 
 
 def _name(model: str | Path | TokenEncoder | None) -> str:
-    return named(model) or "default"
+    return name_of(model) or "default"

@@ -1,4 +1,4 @@
-"""``ColBERTRetriever``: an index of colbert_core as a LlamaIndex retriever."""
+"""``ColBERTRetriever``: a LlamaIndex retriever over an index of colbert_core."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llama_index_instrumentation import get_dispatcher
 from colbert_core import Index, PassageIndex, TokenEncoder
 from llama_index_colbert import saved
 from llama_index_colbert.filters import to_where
-from llama_index_colbert.nodes import to_nodes_with_score, to_passage, without_objects
+from llama_index_colbert.nodes import copy_documents, take_objects_out, to_nodes_with_score, to_passage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ class ColBERTRetriever(BaseRetriever):
     """Retrieve nodes by late interaction: every word of the question finds its best match in every node.
 
     Needs no network, no GPU and no API key: without a ``model``, the checkpoint that ships with the package encodes.
-    What is encoded is the node's text for embedding, metadata included (``MetadataMode.EMBED``).
+    It encodes the node's text for embedding, metadata included (``MetadataMode.EMBED``).
 
     Example:
         .. code-block:: python
@@ -40,10 +40,10 @@ class ColBERTRetriever(BaseRetriever):
             retriever = ColBERTRetriever.from_nodes(nodes, similarity_top_k=3)
             query_engine = RetrieverQueryEngine.from_args(retriever, llm=llm)
 
-    Nodes come back as new objects with their id, relationships and metadata, kept as LlamaIndex's vector stores keep them:
-    as JSON, so a tuple comes back as a list and a ``Document`` as a ``TextNode``. ``NodeWithScore.score`` is the relevance,
-    the mean best cosine of the query's vectors, from 0 to 1; of a query of several texts, such as HyDE's, the mean of
-    theirs. Threads may share one retriever.
+    Nodes come back as new objects with their id, relationships and metadata. They are stored as JSON, as LlamaIndex's vector
+    stores do it, so a tuple comes back as a list and a ``Document`` as a ``TextNode``. ``NodeWithScore.score`` is the
+    relevance: the mean best cosine of the query's vectors, from 0 to 1. For a query of several texts, such as HyDE's, it is
+    the mean of their relevances. Threads may share one retriever.
     """
 
     def __init__(
@@ -59,13 +59,14 @@ class ColBERTRetriever(BaseRetriever):
         """Take a built index; ``from_defaults``, ``from_nodes`` and ``from_documents`` build one.
 
         Args:
-            index: what is searched; it may be shared with other retrievers.
-            similarity_top_k: nodes to return, at least 1; may be set at any time, as may the next three.
-            filters: only nodes whose metadata match, nested as they may be; there are ``similarity_top_k`` of those then.
-            node_ids: only these nodes; an empty list matches none.
-            doc_ids: only nodes of these source documents; an empty list matches none.
+            index: the index to search; other retrievers may share it.
+            similarity_top_k: nodes to return, at least 1. Set this attribute at any time, and the next three as well.
+            filters: return only nodes whose metadata match; filters may be nested. They act before the search, so
+                ``similarity_top_k`` nodes are returned whenever as many match.
+            node_ids: return only these nodes; an empty list matches none.
+            doc_ids: return only nodes of these source documents; an empty list matches none.
             evidence: put the words of a node that match the query into its metadata, under "evidence" and hidden from
-                embedding and LLM text; of several texts, those that match the first.
+                embedding and LLM text. If the query has several texts, these are the words that match the first.
             kwargs: ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of every LlamaIndex retriever.
 
         Raises:
@@ -77,7 +78,7 @@ class ColBERTRetriever(BaseRetriever):
             raise TypeError(
                 f"index must be an Index of colbert_core, got {type(index).__name__}; from_defaults takes other things."
             )
-        to_where(filters, doc_ids)  # a mistake is found here, not by the first search
+        to_where(filters, doc_ids)  # so that a mistake is found now, not at the first search
         self.index = index
         self.similarity_top_k = similarity_top_k
         self.filters = filters
@@ -107,12 +108,12 @@ class ColBERTRetriever(BaseRetriever):
         model: str | Path | TokenEncoder | None = None,
         **kwargs: Any,
     ) -> ColBERTRetriever:
-        """Retrieve from one of three things.
+        """Make a retriever of an index, of nodes or of a docstore.
 
         Args:
-            index: what is searched; of another index of LlamaIndex, the nodes in its docstore are indexed.
-            nodes: they are indexed in memory.
-            docstore: its nodes are indexed in memory.
+            index: the index to search. If it is another index of LlamaIndex, the nodes in its docstore are indexed in memory.
+            nodes: nodes to index in memory.
+            docstore: holds the nodes to index in memory.
             similarity_top_k: nodes to return.
             model: encodes the nodes; a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
             kwargs: as in the constructor.
@@ -125,7 +126,7 @@ class ColBERTRetriever(BaseRetriever):
         if len(given) != 1:
             raise ValueError(f"Pass exactly one of index, nodes and docstore, got {' and '.join(given) or 'none of them'}.")
         for holder in (index, getattr(index, "vector_store", None)):  # a ColBERTIndex, or an index over a ColBERTVectorStore
-            index = found if isinstance(found := getattr(holder, "index", None), PassageIndex) else index
+            index = held if isinstance(held := getattr(holder, "index", None), PassageIndex) else index
         if isinstance(index, PassageIndex):
             if model is not None:
                 raise ValueError(f"The index has its own model, so model={model!r:.80} would not be used; leave it out.")
@@ -152,7 +153,7 @@ class ColBERTRetriever(BaseRetriever):
         """Index nodes in memory.
 
         Args:
-            nodes: they are copied; their ids must differ. The object of an ``IndexNode`` takes its place when it is found.
+            nodes: the nodes, which are copied; their ids must differ. Where an ``IndexNode`` is found, its object is returned.
             similarity_top_k: nodes to return.
             model: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
             kwargs: as in the constructor.
@@ -177,14 +178,14 @@ class ColBERTRetriever(BaseRetriever):
         """Split documents into nodes and index them in memory.
 
         Args:
-            documents: they are not changed.
+            documents: the documents, which are not changed.
             similarity_top_k: nodes to return.
             model: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
-            transformations: what makes nodes of documents; None for those in ``Settings``.
+            transformations: make nodes of documents; None for those in ``Settings``.
             kwargs: as in the constructor.
         """
-        copies = [document.model_copy(deep=True) for document in documents]  # extractors work in place
-        nodes = run_transformations(copies, Settings.transformations if transformations is None else transformations)
+        steps = Settings.transformations if transformations is None else transformations
+        nodes = run_transformations(copy_documents(documents), steps)
         return cls.from_nodes(nodes, similarity_top_k, model=model, **kwargs)
 
     @classmethod
@@ -196,12 +197,12 @@ class ColBERTRetriever(BaseRetriever):
         model: str | Path | TokenEncoder | None = None,
         **kwargs: Any,
     ) -> ColBERTRetriever:
-        """Open what ``persist`` wrote, a ``ColBERTIndex`` persisted, or the command line built; the model loads at first use.
+        """Open an index that ``persist`` or the command line wrote. The model is loaded at the first use.
 
         Args:
-            path: the directory; what is added later is in it at once.
+            path: the directory. Nodes that are added later are in it at once.
             similarity_top_k: nodes to return.
-            model: an encoder that the index cannot load itself; None for the one it was made with.
+            model: an encoder that the index cannot load itself; None for the one with which it was made.
             kwargs: as in the constructor.
 
         Raises:
@@ -211,11 +212,11 @@ class ColBERTRetriever(BaseRetriever):
         return cls(Index.open(folder, model), similarity_top_k, **kwargs)
 
     def persist(self, path: str | Path) -> None:
-        """Write the index into a directory, next to what is there; settings and the objects of index nodes stay behind.
+        """Write the index into a directory, next to what is there, without settings and the objects of index nodes.
 
         Raises:
             FileExistsError: ``colbert.idx`` is there and was not written by ``persist``.
-            TypeError: the index is in shards on several machines; it is on disk already.
+            TypeError: the index lies in shards on several machines; it is on disk already.
         """
         if not isinstance(self.index, Index):
             raise TypeError(f"persist writes an Index, got {self.index!r}; it is on disk already, and stays where it is.")
@@ -224,12 +225,12 @@ class ColBERTRetriever(BaseRetriever):
     def add_nodes(self, nodes: Sequence[BaseNode]) -> list[str]:
         """Add nodes, replacing those whose id is known, and return their ids in order."""
         objects: dict[str, Any] = {}
-        ids = self.index.add([to_passage(node) for node in without_objects(nodes, objects)])
+        ids = self.index.add([to_passage(node) for node in take_objects_out(nodes, objects)])
         self.object_map.update(objects)
         return ids
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        # One text as a rule; a query transform such as HyDE gives several, and an LLM may have left one of them empty.
+        # Usually one text. A query transform such as HyDE gives several, and an LLM may have left one of them empty.
         texts = [text.strip() for text in query_bundle.embedding_strs if text.strip()] or [query_bundle.query_str.strip()]
         where = to_where(self.filters, self.doc_ids)
         hits = self.index.search_mean(texts, self.similarity_top_k, where=where, ids=self.node_ids)

@@ -1,7 +1,7 @@
-"""Where an index lies in a persist directory, which may hold other things: next to them, under names of its own.
+"""Save an index into a persist directory, next to what else is there, and find it again.
 
 ``<name>.idx`` is the index itself, which ``Index.open`` and the command line read as well. ``<name>.idx.json`` says that this
-package put it there, so that persisting again may replace it.
+package wrote it, so persisting again may replace it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ NAME = "colbert"
 
 
 def save(index: Index, persist_dir: str | PathLike[str], name: str = NAME, **about: Any) -> None:
-    """Write a copy of the index, in place of the one that was written here before.
+    """Write a copy of the index, and replace the one that was written here before.
 
     Args:
-        index: it stays where it is; one that lives in this very place is saved already.
-        persist_dir: made if it is not there.
-        name: tells several indexes in one directory from each other.
-        about: what else to keep, as JSON can.
+        index: the index, which stays where it is. One that already lives in this very place is not copied.
+        persist_dir: the directory, made if it is not there.
+        name: tells several indexes in one directory apart.
+        about: what else to store, as JSON.
 
     Raises:
-        FileExistsError: there is something under this name that did not come from here.
+        FileExistsError: something under this name was not written by this function.
     """
     target, note = _paths(persist_dir, name)
     known = note.exists()
@@ -40,7 +40,7 @@ def save(index: Index, persist_dir: str | PathLike[str], name: str = NAME, **abo
             f"{target} is there already, and was not written by persist; choose another directory or name, or move it away."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not known:  # before the index, which could never be replaced without it
+    if not known:  # first, because an index without a note could never be replaced
         _write(note, {})
     try:
         index.save(target, overwrite=True)
@@ -52,7 +52,9 @@ def save(index: Index, persist_dir: str | PathLike[str], name: str = NAME, **abo
 
 
 def find(persist_dir: str | PathLike[str], name: str = NAME) -> tuple[Path, dict[str, Any]]:
-    """The folder to open, and what was kept about it. ``persist_dir`` may itself be an index, from the command line say.
+    """Return the folder to open, and what was stored about it.
+
+    ``persist_dir`` may itself be an index, such as one that the command line made.
 
     Raises:
         IndexNotFoundError: there is no such index.
@@ -60,7 +62,7 @@ def find(persist_dir: str | PathLike[str], name: str = NAME) -> tuple[Path, dict
     folder, note = _paths(persist_dir, name)
     if folder.is_dir():
         return folder, json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
-    # A directory without the name that was asked for must not be taken for it.
+    # If another name was asked for, do not take the directory itself for that index.
     if name != NAME or not folder.parent.is_dir():
         raise IndexNotFoundError(f"There is no index {name!r} in {persist_dir}: {folder} is missing.")
     return folder.parent, {}
@@ -69,7 +71,7 @@ def find(persist_dir: str | PathLike[str], name: str = NAME) -> tuple[Path, dict
 def _paths(persist_dir: str | PathLike[str], name: str) -> tuple[Path, Path]:
     if name != Path(name).name:
         raise ValueError(f"An index's name becomes part of a file's name, so it has no '/' in it; got {name!r}.")
-    # Without links and "..", so that an index knows its own place when it is saved there.
+    # Resolve links and "..", so that an index notices when it is saved to its own place.
     folder = Path(persist_dir).resolve() / f"{name}.idx"
     return folder, folder.with_name(f"{folder.name}.json")
 
@@ -78,6 +80,6 @@ def _write(note: Path, about: dict[str, Any]) -> None:
     unfinished = note.with_name(f".{note.name}.{uuid.uuid4().hex}")
     try:
         unfinished.write_text(json.dumps({"written_by": "llama_index_colbert", "format": 1} | about), encoding="utf-8")
-        unfinished.replace(note)  # a reader sees the old one or the new one, whole
+        unfinished.replace(note)  # in one step: a reader sees the old note or the new one
     finally:
         unfinished.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""``ColBERTSentencePostprocessor``: of what was retrieved, only the sentences that carry what matches the query."""
+"""``ColBERTSentencePostprocessor``: keep only the sentences of retrieved nodes that match the query best."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from llama_index.core.bridge.pydantic import Field, model_validator
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from colbert_core import Passage, Reranker
-from llama_index_colbert.nodes import add_hidden_metadata, copied
+from llama_index_colbert.nodes import add_hidden_metadata, copy_node
 from llama_index_colbert.postprocessor import ModelPostprocessor
 
 
 class ColBERTSentencePostprocessor(ModelPostprocessor):
     """Cut nodes down to the sentences that matter, so that the LLM reads a third of the tokens.
 
-    No LLM is asked: the tokens of every sentence are matched with those of the query, in the context of the node.
+    It asks no LLM: it matches the tokens of every sentence, in the context of the node, with those of the query.
 
     Example:
         .. code-block:: python
 
             query_engine = index.as_query_engine(node_postprocessors=[ColBERTSentencePostprocessor(max_tokens=1000)])
 
-    New ``NodeWithScore`` objects come back in the order given, with id, score and metadata; nodes of which nothing is left are
-    left out, as are those without text. Sentences keep their order, and " … " stands for what is left out between two. The
-    characters of the original text are in the metadata as "excerpt_spans", hidden from embedding and LLM text.
+    It returns new ``NodeWithScore`` objects in the order given, with id, score and metadata; a node without any sentence left,
+    or without text, is dropped. Sentences keep their order, and " … " stands for what was left out between two. Their
+    characters in the original text are in the metadata as "excerpt_spans", hidden from embedding and LLM text.
     """
 
     keep_ratio: float | None = Field(
@@ -50,7 +50,7 @@ class ColBERTSentencePostprocessor(ModelPostprocessor):
             raise ValueError("ColBERTSentencePostprocessor needs the query: pass query_bundle=... or query_str=...")
         if not nodes:
             return []
-        passages = [Passage(str(place), found.node.get_content(MetadataMode.NONE)) for place, found in enumerate(nodes)]
+        passages = [Passage(str(place), scored.node.get_content(MetadataMode.NONE)) for place, scored in enumerate(nodes)]
         excerpts = self._reranker().excerpts(
             query_bundle.query_str.strip(),
             passages,
@@ -62,7 +62,7 @@ class ColBERTSentencePostprocessor(ModelPostprocessor):
         shortened = []
         for excerpt in excerpts:
             retrieved = nodes[int(excerpt.passage.id)]
-            node = copied(retrieved.node)
+            node = copy_node(retrieved.node)
             node.set_content(excerpt.text)
             add_hidden_metadata(node, "excerpt_spans", [list(span) for span in excerpt.spans])
             shortened.append(NodeWithScore(node=node, score=retrieved.score))

@@ -1,4 +1,4 @@
-"""``ColBERTVectorStore``: an index of colbert_core where LlamaIndex wants a vector store."""
+"""``ColBERTVectorStore``: an index of colbert_core in the place of a LlamaIndex vector store."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from llama_index.core.vector_stores.types import (
 from colbert_core import Index, TokenEncoder
 from llama_index_colbert import saved
 from llama_index_colbert.filters import to_where
+from llama_index_colbert.keywords import refuse_keywords
 from llama_index_colbert.nodes import to_node, to_passage
-from llama_index_colbert.postprocessor import named
+from llama_index_colbert.postprocessor import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class ColBERTVectorStore(BasePydanticVectorStore):
-    """A store that searches by late interaction, for an ``IngestionPipeline`` or a ``VectorStoreIndex``.
+    """Store nodes for an ``IngestionPipeline`` or a ``VectorStoreIndex``, and search them by late interaction.
 
     Example:
         .. code-block:: python
@@ -47,9 +48,9 @@ class ColBERTVectorStore(BasePydanticVectorStore):
             pipeline.run(documents=documents)
             query_engine = store.as_index().as_query_engine(llm=llm)
 
-    It reads the text of nodes and queries, and no embeddings. LlamaIndex hands a store only nodes that have one, so the
-    last transformation of a pipeline is ``embed_model``, which computes nothing. ``similarities`` are relevances, from 0 to
-    1. Nodes go in and come out as copies; one whose id is known replaces the old one. Threads may share one store.
+    It reads the text of nodes and queries, and no embeddings. LlamaIndex gives a store only nodes that have an embedding, so
+    end a pipeline with ``embed_model``, which computes nothing. ``similarities`` are relevances, from 0 to 1. The store copies
+    nodes that go in and out. A node whose id is known replaces the old one. Threads may share one store.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -61,7 +62,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         default=None, description="A checkpoint's name or folder, or a loaded encoder; None for the model in the box."
     )
     path: str | Path | None = Field(default=None, description="The folder of the index; None for one in memory.")
-    index: Index = Field(exclude=True, description="What is searched; it may be shared.")
+    index: Index = Field(exclude=True, description="The index to search; others may share it.")
 
     def __init__(
         self,
@@ -73,18 +74,18 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         """Make an empty store, or open one.
 
         Args:
-            model: a checkpoint's name or folder, or a loaded encoder; None for the model in the box, and for the one that
-                an index on disk was made with.
-            path: the folder of the index, made if it is not there; None for one in memory.
-            index: take this one; it may be shared with retrievers.
-            fields: of every LlamaIndex vector store.
+            model: a checkpoint's name or folder, or a loaded encoder. None is the model in the box for a new index, and the
+                model with which it was made for an index on disk.
+            path: folder of the index, made if it is not there; None for one in memory.
+            index: the index to search, instead of another; retrievers may share it.
+            fields: fields of every LlamaIndex vector store.
 
         Raises:
             EncoderMismatchError: the index was made with another model.
         """
         if index is None:
-            there = path is not None and Path(path).exists()
-            index = Index.open(Path(str(path)), model) if there else Index.create(path, model)
+            exists = path is not None and Path(path).exists()
+            index = Index.open(Path(str(path)), model) if exists else Index.create(path, model)
         fields |= {"model": model, "path": path, "index": index}
         super().__init__(**fields)
 
@@ -95,22 +96,22 @@ class ColBERTVectorStore(BasePydanticVectorStore):
 
     @field_serializer("model", "path")
     def _serialized(self, value: str | Path | TokenEncoder | None) -> str | None:
-        return named(value)
+        return name_of(value)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled by its settings and its index: in memory with all nodes, on disk by its folder."""
+        """Pickle the settings and the index: one in memory with all nodes, one on disk by its folder."""
         return _unpickled, (type(self), {name: getattr(self, name) for name in type(self).model_fields})
 
     @classmethod
     def from_persist_dir(
         cls, persist_dir: str | Path, namespace: str = "default", model: str | Path | TokenEncoder | None = None
     ) -> ColBERTVectorStore:
-        """Open what ``persist``, or a ``StorageContext`` with this store, wrote into a directory.
+        """Open an index that ``persist``, or a ``StorageContext`` with this store, wrote into a directory.
 
         Args:
-            persist_dir: the directory; what is added later is in it at once.
-            namespace: under which a ``StorageContext`` had the store.
-            model: an encoder that the index cannot load itself; None for the one it was made with.
+            persist_dir: the directory. Nodes that are added later are in it at once.
+            namespace: the namespace of the store in its ``StorageContext``.
+            model: an encoder that the index cannot load itself; None for the one with which it was made.
 
         Raises:
             IndexNotFoundError: there is no such index.
@@ -119,11 +120,11 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         return cls(model, folder)
 
     def persist(self, persist_path: str | Path, fs: Any = None) -> None:
-        """Write the index next to ``persist_path``, a file's name, of which the ending becomes ``.idx``.
+        """Write the index to the folder whose name is that of the file ``persist_path``, ending in ``.idx``.
 
         Raises:
             FileExistsError: something is there that ``persist`` did not write.
-            ValueError: ``fs`` is not on this machine.
+            ValueError: ``fs`` is not a file system of this machine.
         """
         if fs is not None and "file" not in (fs.protocol if isinstance(fs.protocol, (list, tuple)) else [fs.protocol]):
             raise ValueError(f"An index is written to a folder of this machine, not to {fs.protocol!r}; copy it from there.")
@@ -137,36 +138,36 @@ class ColBERTVectorStore(BasePydanticVectorStore):
 
     @property
     def embed_model(self) -> MockEmbedding:
-        """Where LlamaIndex insists on an embedding model: one that computes nothing."""
+        """An embedding model that computes nothing, for where LlamaIndex insists on one."""
         return MockEmbedding(embed_dim=1)
 
     def as_index(self, **kwargs: Any) -> VectorStoreIndex:
-        """A ``VectorStoreIndex`` over this store, that needs no embedding model.
+        """Make a ``VectorStoreIndex`` over this store that needs no embedding model.
 
         Args:
-            kwargs: of ``VectorStoreIndex``, such as ``transformations``.
+            kwargs: arguments of ``VectorStoreIndex``, such as ``transformations``.
         """
         return _StoreIndex.from_vector_store(self, embed_model=self.embed_model, **kwargs)
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """Add nodes, replacing those whose id is known, and return their ids in order."""
-        _take_none("add", kwargs)
+        refuse_keywords("ColBERTVectorStore.add", kwargs)
         return self.index.add([to_passage(node) for node in nodes])
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a source document; an unknown one is no error."""
-        _take_none("delete", delete_kwargs)
+        refuse_keywords("ColBERTVectorStore.delete", delete_kwargs)
         self.index.delete_where({"ref_doc_id": ref_doc_id})
 
     def delete_nodes(
         self, node_ids: Sequence[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
-        """Delete nodes by id, by filters, or those to which both apply; unknown ids are no error.
+        """Delete nodes by ids, by filters, or by both at once; unknown ids are no error.
 
         Raises:
-            ValueError: there are neither ids nor filters, which might be meant to delete everything.
+            ValueError: there are neither ids nor filters; ``clear`` deletes everything.
         """
-        _take_none("delete_nodes", delete_kwargs)
+        refuse_keywords("ColBERTVectorStore.delete_nodes", delete_kwargs)
         if node_ids is None and not (filters and filters.filters):
             raise ValueError("delete_nodes needs node_ids=... or filters=...; clear() deletes everything.")
         if filters is None:
@@ -174,24 +175,24 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         elif node_ids is None:
             self.index.delete_where(to_where(filters) or {})
         else:
-            self.index.delete(self._chosen(node_ids, filters))
+            self.index.delete(self._choose(node_ids, filters))
 
     def get_nodes(self, node_ids: Sequence[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """The nodes with these ids, in their order, unknown ones left out; without ids, all that the filters match."""
-        return [to_node(passage) for passage in self.index.get(self._chosen(node_ids, filters)) if passage is not None]
+        """Return the nodes with these ids, in their order, without unknown ones; without ids, all that the filters match."""
+        return [to_node(passage) for passage in self.index.get(self._choose(node_ids, filters)) if passage is not None]
 
     def clear(self) -> None:
         """Delete all nodes."""
         self.index.clear()
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """Find nodes by the text of a query, whose embedding does not matter.
+        """Find nodes by the text of a query; its embedding does not matter.
 
         Args:
-            query: in mode ``DEFAULT`` or ``MMR``. An empty list of ``node_ids`` is the same as none: LlamaIndex's indexes
-                send it when they mean that.
+            query: a query in mode ``DEFAULT`` or ``MMR``. An empty list of ``node_ids`` means no restriction, because
+                LlamaIndex's indexes send it for none.
             kwargs: for MMR, ``mmr_threshold`` from 0 (as different as possible) to 1 (as relevant as possible), 0.5 by
-                default, and ``mmr_prefetch_k`` or ``mmr_prefetch_factor``, 4 by default, for how many nodes are chosen from.
+                default; and ``mmr_prefetch_k``, or ``mmr_prefetch_factor``, 4 by default: how many nodes to choose from.
 
         Raises:
             TypeError: there is no such keyword.
@@ -203,12 +204,15 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         restrictions: dict[str, Any] = {"where": to_where(query.filters, query.doc_ids), "ids": query.node_ids or None}
         if query.mode == VectorStoreQueryMode.MMR:
             settings = {"mmr_threshold": query.mmr_threshold, "mmr_prefetch_k": None, "mmr_prefetch_factor": 4} | kwargs
-            _take_none("query in mode mmr", settings.keys() - {"mmr_threshold", "mmr_prefetch_k", "mmr_prefetch_factor"})
+            refuse_keywords(
+                "ColBERTVectorStore.query in mode mmr",
+                settings.keys() - {"mmr_threshold", "mmr_prefetch_k", "mmr_prefetch_factor"},
+            )
             fetch_k = settings["mmr_prefetch_k"] or int(k * settings["mmr_prefetch_factor"])
             weight = 0.5 if settings["mmr_threshold"] is None else settings["mmr_threshold"]
             hits = self.index.search_diverse(text, k, max(k, fetch_k), weight, **restrictions)
         elif query.mode == VectorStoreQueryMode.DEFAULT:
-            _take_none("query", kwargs)
+            refuse_keywords("ColBERTVectorStore.query", kwargs)
             hits = self.index.search(text, k, **restrictions)
         else:
             raise ValueError(f"ColBERTVectorStore has the query modes 'default' and 'mmr', not {query.mode!s}.")
@@ -242,7 +246,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         """``query``, off the event loop."""
         return await asyncio.to_thread(self.query, query, **kwargs)
 
-    def _chosen(self, node_ids: Sequence[str] | None, filters: MetadataFilters | None) -> Sequence[str]:
+    def _choose(self, node_ids: Sequence[str] | None, filters: MetadataFilters | None) -> Sequence[str]:
         if node_ids is not None and filters is None:
             return node_ids
         matching = self.index.ids(to_where(filters))
@@ -253,7 +257,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
 
 
 class _StoreIndex(VectorStoreIndex):
-    """LlamaIndex's own looks at nothing but the index and image nodes once it has been given one."""
+    """LlamaIndex's own restricts retrieval to index and image nodes once one was inserted; this one retrieves all nodes."""
 
     def as_retriever(self, **kwargs: Any) -> VectorIndexRetriever:
         own: dict[str, Any] = {"callback_manager": self._callback_manager, "object_map": self._object_map}
@@ -266,11 +270,6 @@ def _to_result(hits: list[Hit]) -> VectorStoreQueryResult:
         similarities=[hit.relevance for hit in hits],
         ids=[hit.passage.id for hit in hits],
     )
-
-
-def _take_none(verb: str, kwargs: Any) -> None:
-    if kwargs:
-        raise TypeError(f"ColBERTVectorStore.{verb} takes no keyword {sorted(kwargs)[0]!r}.")
 
 
 def _unpickled(cls: Callable[..., ColBERTVectorStore], fields: dict[str, Any]) -> ColBERTVectorStore:

@@ -1,4 +1,4 @@
-"""The values that cross the boundaries of the package. No behaviour beyond checking themselves."""
+"""The values that cross the boundaries of the package. They check themselves, and do no more."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class TokenEmbeddings:
     owners: NDArray[np.int32]
 
     def check(self, n_texts: int, dim: int) -> TokenEmbeddings:
-        """Return these embeddings if they are what the attributes say, for so many texts and components.
+        """Return these embeddings if they are what the attributes say, for ``n`` texts and ``dim`` components.
 
         Raises:
             ValueError: they are not; an encoder of the user's own may be wrong, and must not spoil an index.
@@ -138,7 +138,7 @@ class Hit:
 class TokenEncoder(Protocol):
     """What an index or a reranker needs of an encoder; ``Encoder`` is one, and so may be your own.
 
-    ``progress`` is a tqdm bar's wish: True shows it, False does not, None shows it on a terminal once a second has passed.
+    ``progress`` says whether to show a bar: True does, False does not, None does on a terminal once a second has passed.
     """
 
     @property

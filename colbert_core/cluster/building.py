@@ -1,7 +1,7 @@
 """Build a sharded index: files are read and encoded by the machines of a Ray cluster.
 
 A shard is the unit of work, of failure and of resumption: one worker encodes its passages, in the order of the files, and puts
-the finished index folder in place. So what a shard holds depends on neither the number of workers nor on what went wrong.
+the finished index folder in place. So what a shard holds depends neither on the number of workers nor on what went wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 
 from colbert_core import errors
 from colbert_core.checks import check_count
-from colbert_core.cluster.layout import Layout, Settings, hashed, is_cluster, shard_of
+from colbert_core.cluster.layout import Layout, Settings, hash_id, is_cluster, shard_of
 from colbert_core.cluster.nodes import check_version, connect, load_ray, share, version
 from colbert_core.errors import ClusterError, ClusterUnreachableError, ColBERTError, IndexExistsError, PartialAddError
 from colbert_core.index.index import Index
@@ -49,11 +49,11 @@ if TYPE_CHECKING:
 
     Model = str | PathLike[str] | TokenEncoder | None
 
-# Each has a file open while its passages are staged.
+# Each shard has a file open while its passages are staged.
 _MOST_SHARDS = 512
-# Passages that may be sampled for the codec; of 16 tokens each they are as many vectors as it takes at most.
+# Most passages sampled for the codec; at 16 tokens each they have as many vectors as a fit takes at most.
 _MOST_SAMPLED = 2**16
-# Of these the first tell how long passages are.
+# The first of these tell how long passages are.
 _FIRST_SAMPLED = 2**10
 # Sampled passages that a worker encodes at a time.
 _PIECE = 2**8
@@ -89,9 +89,9 @@ def build(
             model in the box.
         nbits: bits per component of a compressed vector, 1, 2, 4 or 8, or 32 to keep vectors as they are; None for 4.
         address: of the Ray cluster; None for the one at hand, or else this machine alone.
-        workers: that encode, each with a model of its own; None for as many as there is room for.
-        num_cpus: cores that each of them takes.
-        num_gpus: GPUs that each of them takes; two may share one with 0.5.
+        workers: how many processes encode, each with a model of its own; None for as many as there is room for.
+        num_cpus: cores that each worker takes.
+        num_gpus: GPUs that each worker takes; two may share one with 0.5.
         timeout: seconds to wait for the cluster to answer, and for a worker to be there.
         progress: show bars; None shows them on a terminal once a second has passed.
 
@@ -119,7 +119,7 @@ def build(
     layout = Layout(Path(out).absolute())
     files = find_sources(source)
     wanted = Settings(shards, nbits, _model_name(encoder), {name: size for _, name, size in files})
-    settings = _begun(layout, wanted)
+    settings = _begin(layout, wanted)
     missing = layout.missing(shards)
     if not missing and settings.passages is not None:
         return settings
@@ -129,11 +129,11 @@ def build(
     if not n_passages:
         raise ValueError(f"{source} holds no passages; there is nothing to index.")
     if missing:
-        n_workers = min(workers or _room(ray, num_cpus, num_gpus), len(missing))
+        n_workers = min(workers or _count_workers(ray, num_cpus, num_gpus), len(missing))
         arguments = (layout.folder, nbits, encoder, version(), num_cpus)
         with _workers(ray, n_workers, arguments, num_cpus=num_cpus, num_gpus=num_gpus) as pool:
             if nbits != 32 and not layout.codec.is_file():
-                codec = _fitted(ray, pool, layout, n_passages, nbits, timeout)
+                codec = _fit_codec(ray, pool, layout, n_passages, nbits, timeout)
                 arrays = {name: [array] for name, array in codec.to_arrays().items()}
                 write_bytes(layout.codec, b"".join(dump_arrays(arrays)), shared=True)
             with progress_bar("Building shards", sum(counts[shard] for shard in missing), "passage", progress) as bar:
@@ -147,7 +147,7 @@ def build(
 
 
 class Worker:
-    """Encodes, with one model; a Ray actor."""
+    """Encodes passages with a model of its own; a Ray actor."""
 
     def __init__(self, folder: Path, nbits: int, encoder: Model, of_driver: str, num_cpus: float) -> None:
         self._layout, self._nbits, self._of_driver, self._num_cpus = Layout(folder), nbits, of_driver, num_cpus
@@ -156,7 +156,7 @@ class Worker:
 
     @property
     def _encoder(self) -> TokenEncoder:
-        """The model. Not loaded with the actor: what is wrong with it would come out as the actor's death."""
+        """The model. It is not loaded with the actor: an error would come out as the actor's death."""
         if self._loaded is None:
             check_version(self._of_driver, version(), load_ray().util.get_node_ip_address())
             set_num_threads(max(1, int(self._num_cpus)))
@@ -164,15 +164,15 @@ class Worker:
         return self._loaded
 
     def about(self) -> str:
-        """The model's name, once it is loaded."""
+        """Load the model, and return its name."""
         return _model_name(self._encoder)
 
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
-        """The vectors of some texts. *Shape:* (n_tokens, dim), float32."""
+        """Encode some texts. *Shape:* (n_tokens, dim), float32."""
         return self._encoder.encode_passages(texts, progress=False).check(len(texts), self._encoder.dim).vectors
 
     def build(self, shard: int) -> None:
-        """Write the index of a shard, which is there once it is whole."""
+        """Write the index of a shard; its folder is there once it is whole."""
         layout = self._layout
         codec = None if self._nbits == 32 else _load_codec(layout)
         with (
@@ -188,7 +188,7 @@ class Worker:
 
 @contextlib.contextmanager
 def _workers(ray: Any, n: int, arguments: tuple[Any, ...], **resources: float) -> Iterator[list[Any]]:
-    """So many actors, for a while. One that dies is started again, but what it was at is ours to hand on."""
+    """Start so many actors, and end them with the block. Ray starts one again that dies; ``share`` hands its work on."""
     remote = ray.remote(Worker).options(max_restarts=-1, max_task_retries=0, scheduling_strategy="SPREAD", **resources)
     pool = [remote.remote(*arguments) for _ in range(n)]
     try:
@@ -199,7 +199,7 @@ def _workers(ray: Any, n: int, arguments: tuple[Any, ...], **resources: float) -
 
 
 def find_sources(source: str | PathLike[str]) -> list[tuple[str, str, int]]:
-    """The files to read: where each lies, what it is called, and its bytes; in the order of their names.
+    """Find the files to read: where each lies, its name, and its size in bytes; in the order of their names.
 
     Raises:
         ValueError: there is nothing that can be read.
@@ -207,9 +207,9 @@ def find_sources(source: str | PathLike[str]) -> list[tuple[str, str, int]]:
     """
     if "://" not in str(source):
         path = Path(source).absolute()
-        found = find_files(path)
         return [
-            (str(file), file.name if file == path else file.relative_to(path).as_posix(), file.stat().st_size) for file in found
+            (str(file), file.name if file == path else file.relative_to(path).as_posix(), file.stat().st_size)
+            for file in find_files(path)
         ]
     from pyarrow import fs  # comes with ray[data]
 
@@ -233,12 +233,17 @@ def find_sources(source: str | PathLike[str]) -> list[tuple[str, str, int]]:
     placed = [(entry, entry.path.removeprefix(root).lstrip("/")) for entry in files]
     return sorted(
         ((address if entry.path == inner else f"{address}/{name}", name, entry.size) for entry, name in placed),
-        key=lambda one: one[1],
+        key=lambda entry: entry[1],
     )
 
 
-def _begun(layout: Layout, wanted: Settings) -> Settings:
-    """What the folder was begun with, which is what is wanted now; begins it if need be."""
+def _begin(layout: Layout, wanted: Settings) -> Settings:
+    """Return the settings that the folder was begun with, if they are those wanted now; begin it if it is new.
+
+    Raises:
+        ValueError: it was begun with other settings.
+        IndexExistsError: it holds something else.
+    """
     if is_cluster(layout.folder):
         known = layout.read()
         for name in ("shards", "nbits", "model", "files"):
@@ -262,7 +267,7 @@ def _model_name(encoder: Model) -> str:
     return str(getattr(encoder, "name", encoder))
 
 
-def _room(ray: Any, num_cpus: float, num_gpus: float) -> int:
+def _count_workers(ray: Any, num_cpus: float, num_gpus: float) -> int:
     """How many workers the cluster has room for, at least 1."""
     amounts = ray.cluster_resources()
     wanted = {"CPU": num_cpus, "GPU": num_gpus}
@@ -273,7 +278,7 @@ def _room(ray: Any, num_cpus: float, num_gpus: float) -> int:
 
 
 def _stage(layout: Layout, files: list[tuple[str, str, int]], shards: int, encoder: Model, progress: bool | None) -> list[int]:
-    """Have every file read and its passages laid down by shard; how many passages each shard gets."""
+    """Have every file read, and its passages written down by shard; return how many passages each shard gets."""
     data = load_ray("ray.data")
     tasks = [
         {"number": number, "location": location, "name": name}
@@ -298,7 +303,7 @@ def _stage(layout: Layout, files: list[tuple[str, str, int]], shards: int, encod
 
 @contextlib.contextmanager
 def _quietly(data: Any) -> Iterator[None]:
-    """Without what Ray Data shows of its progress, which would stand between ours."""
+    """Silence Ray Data's own bars, which would stand between ours."""
     context, log = data.DataContext.get_current(), logging.getLogger("ray.data")
     before = context.enable_progress_bars, log.level
     context.enable_progress_bars = False
@@ -311,7 +316,7 @@ def _quietly(data: Any) -> Iterator[None]:
 
 
 def _stage_file(task: Mapping[str, Any], *, encoder: Model, of_driver: str, **arguments: Any) -> dict[str, str]:
-    """Read one file, in a task of Ray Data; what is wrong with it comes back by name, which Ray Data would wrap in its own."""
+    """Read one file, in a task of Ray Data; return the name and message of an error, which Ray Data would wrap in its own."""
     try:
         check_version(of_driver, version(), load_ray().util.get_node_ip_address())
         split = getattr(loaded_encoder(encoder), "split", lambda text, name: [Passage(name, text)])
@@ -322,7 +327,7 @@ def _stage_file(task: Mapping[str, Any], *, encoder: Model, of_driver: str, **ar
 
 
 def _error(kind: str, message: str) -> Exception:
-    """The error of this name, of this package or Python's own; a ``ClusterError`` where it takes more than a message."""
+    """Make the error of this name, ours or Python's own; a ``ClusterError`` where it takes more than a message."""
     made: Any = getattr(errors, kind, None) or getattr(builtins, kind, ClusterError)
     try:
         error: Exception = made(message)
@@ -332,17 +337,17 @@ def _error(kind: str, message: str) -> Exception:
 
 
 def _stage_passages(task: Mapping[str, Any], split: Any, *, staged: Path, shards: int) -> None:
-    """Lay down the passages of a file by shard, with a sample and their counts; there whole, and the same each time."""
+    """Write down the passages of a file by shard, with a sample and their counts; all or nothing, and the same each time."""
     target = staged / f"{task['number']:06}"
     work = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     counts = Counter[int]()
     work.mkdir()
     try:
         with contextlib.ExitStack() as stack:
-            path = stack.enter_context(_fetched(task["location"]))
+            path = stack.enter_context(_fetch(task["location"]))
             outputs: dict[int, Any] = {}
 
-            def written() -> Iterator[tuple[int, str]]:
+            def write_lines() -> Iterator[tuple[int, str]]:
                 for passage in _named_in_errors(read_file(path, task["name"], split), path, task["location"]):
                     metadata = json.loads(dump_metadata(passage.metadata, f"Metadata of passage {passage.id!r}"))
                     line = json.dumps([passage.id, passage.text, metadata])
@@ -351,9 +356,9 @@ def _stage_passages(task: Mapping[str, Any], split: Any, *, staged: Path, shards
                         outputs[shard] = stack.enter_context((work / f"{shard:04}.jsonl").open("w", encoding="utf-8"))
                     outputs[shard].write(f"{line}\n")
                     counts[shard] += 1
-                    yield hashed(passage.id), line
+                    yield hash_id(passage.id), line
 
-            sample = heapq.nsmallest(_MOST_SAMPLED, written())
+            sample = heapq.nsmallest(_MOST_SAMPLED, write_lines())
         (work / "sample.jsonl").write_text("".join(f"{line}\n" for _, line in sample), encoding="utf-8")
         (work / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
         if not target.is_dir():  # or somebody who was taken for dead has left the same
@@ -364,7 +369,7 @@ def _stage_passages(task: Mapping[str, Any], split: Any, *, staged: Path, shards
 
 
 def _named_in_errors(passages: Iterator[Passage], path: Path, location: str) -> Iterator[Passage]:
-    """The passages; an error tells of the file in the storage instead of its copy here."""
+    """Pass the passages on; an error names the file in the storage instead of its copy here."""
     try:
         yield from passages
     except ValueError as error:
@@ -372,8 +377,8 @@ def _named_in_errors(passages: Iterator[Passage], path: Path, location: str) -> 
 
 
 @contextlib.contextmanager
-def _fetched(location: str) -> Iterator[Path]:
-    """A file as one on this machine."""
+def _fetch(location: str) -> Iterator[Path]:
+    """Bring a file to this machine, for as long as the block takes."""
     if "://" not in location:
         yield Path(location)
         return
@@ -402,31 +407,31 @@ def _read_staged(path: Path) -> Iterator[tuple[int, Passage]]:
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             passage_id, text, metadata = json.loads(line)
-            yield hashed(passage_id), Passage(passage_id, text, metadata)
+            yield hash_id(passage_id), Passage(passage_id, text, metadata)
 
 
 # The codec
 
 
-def _fitted(ray: Any, pool: list[Any], layout: Layout, n_passages: int, nbits: int, timeout: float) -> ResidualCodec:
-    """A codec for the whole collection, from passages whose ids have the smallest hashes: a sample without a preference."""
+def _fit_codec(ray: Any, pool: list[Any], layout: Layout, n_passages: int, nbits: int, timeout: float) -> ResidualCodec:
+    """Fit a codec to the collection, by the passages whose ids have the smallest hashes: a sample without a preference."""
     samples = heapq.merge(
         *(_read_staged(path) for path in sorted(layout.staged.glob("[0-9]*/sample.jsonl"))), key=lambda entry: entry[0]
     )
     texts = [passage.text for _, (_, passage) in zip(range(_MOST_SAMPLED), samples, strict=False)]
 
-    def encoded(some: list[str]) -> list[NDArray[np.float32]]:
-        pieces = [some[start : start + _PIECE] for start in range(0, len(some), _PIECE)]
-        found = dict(share(ray, pool, "encode", pieces, timeout=timeout))
-        return [found[place] for place in range(len(pieces))]
+    def encode(chosen: list[str]) -> list[NDArray[np.float32]]:
+        pieces = [chosen[start : start + _PIECE] for start in range(0, len(chosen), _PIECE)]
+        vectors = dict(share(ray, pool, "encode", pieces, timeout=timeout))
+        return [vectors[place] for place in range(len(pieces))]
 
-    vectors = encoded(texts[:_FIRST_SAMPLED])
+    vectors = encode(texts[:_FIRST_SAMPLED])
     n_tokens = sum(map(len, vectors))
     per_passage = n_tokens / min(len(texts), _FIRST_SAMPLED)
     n_centroids = count_centroids(round(per_passage * n_passages))
     more = math.ceil(sample_size(n_centroids) / per_passage) - _FIRST_SAMPLED
     if more > 0:
-        vectors += encoded(texts[_FIRST_SAMPLED : _FIRST_SAMPLED + more])
+        vectors += encode(texts[_FIRST_SAMPLED : _FIRST_SAMPLED + more])
     sample = np.concatenate(vectors)
     wanted = min(sample_size(n_centroids), len(sample))
     chosen = np.sort(np.random.default_rng(_SEED).choice(len(sample), wanted, replace=False))
@@ -438,7 +443,7 @@ def _load_codec(layout: Layout) -> ResidualCodec:
 
 
 def _clear_away(layout: Layout) -> None:
-    """What workers that were killed have left half done."""
+    """Remove what workers that were killed have left half done."""
     for pattern in (".shard-*", "staged/.*"):
         for path in layout.folder.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)

@@ -68,7 +68,7 @@ class Shard:
         return getattr(self._opened(), method)(*arguments, **options)
 
     def _opened(self) -> Index:
-        """The index; not opened with the actor, for what is wrong with it would come out as the actor's death."""
+        """The index. It is not opened with the actor: an error would come out as the actor's death."""
         with self._opening:
             if self._index is None:
                 self._index = Index.open(self._folder, timeout=self._timeout)
@@ -182,10 +182,10 @@ class Replicas:
 
 
 class _Round:
-    """A method of some shards called, all at once; a call that is lost goes to the next replica.
+    """Calls a method of some shards, all at once; a call that is lost goes to the next replica.
 
-    When all have lost it, the first that Ray has started again gets it. All calls may be repeated: an add replaces what it
-    added before, a delete finds nothing the second time.
+    When all replicas have lost it, the first one that Ray has started again gets it. All calls may be repeated: an add replaces
+    what it added before, a delete finds nothing the second time.
     """
 
     def __init__(self, ray: Any, replicas: list[list[Any]], calls: Calls, turn: int, *, wait: bool) -> None:
@@ -194,19 +194,19 @@ class _Round:
         Args:
             ray: connected.
             replicas: the actors of each shard.
-            calls: for each shard that is asked a method, its arguments and options.
+            calls: a method, its arguments and options for each shard that is asked.
             turn: which replica is asked first.
-            wait: for lost actors to be started again; without, a shard whose actors are all lost, or that cannot be read, is
-                done without.
+            wait: for lost actors to be started again; otherwise there is no answer of a shard whose actors are all lost, or
+                that cannot be read.
         """
         self._ray, self._replicas, self._calls, self._turn, self._wait = ray, replicas, calls, turn, wait
         self._lost: tuple[type[Exception], ...] = lost_errors(ray) if wait else (*lost_errors(ray), StorageError)
         self._tries = Counter[int]()
-        self._calling: dict[Any, int] = {}  # references, and which shard will answer
-        self._asking: dict[Any, tuple[int, Any]] = {}  # the same and the actor, which was only asked whether it is there
+        self._calling: dict[Any, int] = {}  # a reference for each call, and which shard will answer
+        self._asking: dict[Any, tuple[int, Any]] = {}  # the same for actors that were only asked whether they are there
 
     def run(self, until: float) -> tuple[dict[int, Any], dict[int, Exception | None]]:
-        """The answers, and the shards without one, with the last error if there was any.
+        """Collect the answers; return them, and the shards without one with their last error if there was any.
 
         Args:
             until: when to give up, by ``time.monotonic``.

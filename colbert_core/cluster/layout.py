@@ -4,7 +4,7 @@
 
     DIR/
       cluster.json           how many shards, of what, by which model; written first and last
-      codec.safetensors      the codec that all shards share, unless their vectors are kept as they are
+      codec.safetensors      the codec of all shards; none where vectors are kept as they are
       shard-0000 ...         ordinary index folders; each is there once it is whole
       staged/                passages on their way to their shards, while it is being built
 
@@ -34,11 +34,11 @@ class Settings:
     """What ``cluster.json`` says.
 
     Attributes:
-        shards: how many there are.
+        shards: number of shards.
         nbits: bits per component, 32 for vectors that are kept as they are.
-        model: what was asked to encode.
-        files: names of what was read, with their sizes in bytes.
-        passages: that were built in; None until all are.
+        model: name of the model that encodes.
+        files: names of the files that are read, with their sizes in bytes.
+        passages: number of passages; None until all are built in.
     """
 
     shards: int
@@ -73,7 +73,7 @@ class Layout:
         return [number for number in range(n_shards) if not self.shard(number).is_dir()]
 
     def read(self) -> Settings:
-        """What ``cluster.json`` says.
+        """Read ``cluster.json``.
 
         Raises:
             IndexNotFoundError: there is none.
@@ -105,11 +105,11 @@ def is_cluster(folder: Path) -> bool:
     return (folder / NAME).is_file()
 
 
-def hashed(passage_id: str) -> int:
-    """64 bits that are the same for this id on every machine and in every run."""
+def hash_id(passage_id: str) -> int:
+    """Hash an id to 64 bits, the same on every machine and in every run."""
     return int.from_bytes(hashlib.blake2b(passage_id.encode(), digest_size=8).digest(), "big")
 
 
 def shard_of(passage_id: str, n_shards: int) -> int:
     """The shard that a passage belongs to."""
-    return hashed(passage_id) % n_shards
+    return hash_id(passage_id) % n_shards

@@ -1,4 +1,4 @@
-"""Ray as the rest of this package sees it: connected, of one version, and with work handed on when a worker is lost."""
+"""What this package needs of Ray: to connect, to have one version on all nodes, and to hand work on when a worker is lost."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from colbert_core.extras import import_extra
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# How often something is tried that costs a worker its life: by then it is the work, and not the worker.
+# How many workers an item may kill: after so many it is the item that is at fault, and not the worker.
 _TRIES = 5
 # What an HTTP/2 client says first, and an empty SETTINGS frame; every server answers with its own (RFC 9113, section 3.4).
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
 def load_ray(part: str = "ray") -> Any:
-    """Ray, or a part of it such as "ray.data".
+    """Import Ray, or a part of it such as "ray.data".
 
     Raises:
         MissingExtraError: it is not installed.
@@ -30,7 +30,7 @@ def load_ray(part: str = "ray") -> Any:
 
 
 def connect(address: str | None, timeout: float) -> Any:
-    """Ray, connected to a cluster; it stays so until ``ray.shutdown()`` or the end of the process.
+    """Connect Ray to a cluster; it stays connected until ``ray.shutdown()`` or the end of the process.
 
     Args:
         address: "host:port", "ray://host:port" or "auto"; None for the cluster that this process is part of or connected to
@@ -75,12 +75,12 @@ def _check_answers(address: str, timeout: float) -> None:
 
 
 def version() -> str:
-    """Of this package on this machine."""
+    """The version of this package on this machine."""
     return metadata.version("colbert-retrievers")
 
 
 def check_version(here: str, there: str, node: str) -> None:
-    """Whether two machines have the same version of this package.
+    """Check that two machines have the same version of this package.
 
     Raises:
         ClusterError: they have not.
@@ -104,7 +104,7 @@ def lost_errors(ray: Any) -> tuple[type[Exception], ...]:
 
 
 def answer(ray: Any, reference: Any) -> Any:
-    """What a worker returned; what it raised is raised here as it was there."""
+    """Return what a worker returned, or raise what it raised."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
@@ -113,13 +113,13 @@ def answer(ray: Any, reference: Any) -> Any:
 
 
 def share(ray: Any, workers: Sequence[Any], method: str, items: Sequence[Any], *, timeout: float) -> Iterator[tuple[int, Any]]:
-    """Have each item done by a worker that is free; what a lost worker had goes to another one.
+    """Give each item to a worker that is free; what a lost worker had goes to another one.
 
     Args:
         ray: connected.
         workers: actors that Ray starts again when they die, with a method ``about`` that takes nothing.
-        method: of the workers, takes an item.
-        items: to do.
+        method: name of the workers' method that takes an item.
+        items: what to work on.
         timeout: seconds to wait when there is no worker at all.
 
     Yields:
@@ -131,7 +131,7 @@ def share(ray: Any, workers: Sequence[Any], method: str, items: Sequence[Any], *
     waiting, tries = deque(range(len(items))), Counter[int]()
     idle: list[Any] = []
     # The first answer of a worker says that it is there. Ray holds the question back until it is, also for one that died.
-    busy: dict[Any, tuple[Any, int | None]] = {_asked(worker): (worker, None) for worker in workers}
+    busy: dict[Any, tuple[Any, int | None]] = {_ask_whether_it_is_there(worker): (worker, None) for worker in workers}
     left = len(items)
     while left:
         while waiting and idle:
@@ -158,7 +158,7 @@ def share(ray: Any, workers: Sequence[Any], method: str, items: Sequence[Any], *
                     f"The work on {items[held]!r:.100} was the end of {_TRIES} workers, of the last one so: {error!s:.1000}"
                 ) from error
             waiting.appendleft(held)
-            busy[_asked(worker)] = (worker, None)
+            busy[_ask_whether_it_is_there(worker)] = (worker, None)
             continue
         idle.append(worker)
         if held is not None:
@@ -166,7 +166,7 @@ def share(ray: Any, workers: Sequence[Any], method: str, items: Sequence[Any], *
             yield held, result
 
 
-def _asked(worker: Any) -> Any:
+def _ask_whether_it_is_there(worker: Any) -> Any:
     return worker.about.options(max_task_retries=-1).remote()
 
 

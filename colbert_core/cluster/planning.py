@@ -33,7 +33,7 @@ _LISTS = 2.7
 _WINDOW = 20
 _PASSAGE = 150
 _TEXT = 5.0  # bytes of a token's text; MS MARCO's passages have 4.9
-# Python, NumPy, Numba's kernels and Ray's worker.
+# Memory of a process: Python, NumPy, Numba's kernels and Ray's worker.
 _PROCESS = 300e6
 _QUERY_VECTORS = 32
 _LARGEST_SHARD = 1e6  # passages, from where on a search takes longer than is pleasant
@@ -52,10 +52,10 @@ class Rates:
     ``benchmarks/build.py`` and ``benchmarks/scale.py``). ``scatter`` is an allowance for Ray, and not measured.
 
     Attributes:
-        encode: tokens of passages that the model encodes, a second.
+        encode: tokens of passages that the model encodes in a second.
         compress: seconds to compress and write a token, whatever the number of centroids.
         per_centroid: seconds for each centroid that a token is compared with.
-        search: milliseconds of a search that are there whatever the size of the collection.
+        search: milliseconds that every search takes, whatever the size of the collection.
         per_million: milliseconds more for each million passages.
         scatter: milliseconds to ask several shards and to merge what they found.
     """
@@ -73,18 +73,18 @@ class Plan:
     """What a collection needs.
 
     Attributes:
-        passages: in the collection.
-        tokens: in all of them.
+        passages: number of passages.
+        tokens: number of tokens of all passages.
         nbits: bits per component of a vector.
-        nodes: machines.
-        cores: of each.
-        shards: parts, the same number on each machine.
-        centroids: of the codec that they share; 0 for vectors that are kept as they are.
-        vector_bytes: of codec, codes, residuals and lists, or the vectors themselves; searches want them in memory.
+        nodes: number of machines.
+        cores: number of cores of each machine.
+        shards: number of shards, the same on each machine.
+        centroids: number of centroids of the codec that the shards share; 0 for vectors that are kept as they are.
+        vector_bytes: size of codec, codes, residuals and lists, or of the vectors themselves; searches want them in memory.
         disk_bytes: the same, with texts.
         memory_bytes: ``vector_bytes`` and a process for each shard.
-        build_hours: to encode, compress and write everything with all cores.
-        latency_ms: of one query of 32 vectors, its encoding included, on idle machines.
+        build_hours: time to encode, compress and write everything with all cores.
+        latency_ms: time of one query of 32 vectors, its encoding included, on idle machines.
     """
 
     passages: int
@@ -112,17 +112,18 @@ def plan(
     shards: int | None = None,
     rates: Rates | None = None,
 ) -> Plan:
-    """Say what a collection will need.
+    """Estimate what a collection will need.
 
     Args:
-        passages: how many, at least 1; 8.8e6 is understood.
-        tokens_per_passage: vectors that the model makes of one, at least 1; MS MARCO's have 68.
+        passages: number of passages, at least 1; may be a float such as 8.8e6.
+        tokens_per_passage: vectors that the model makes of a passage, at least 1; MS MARCO's have 68.
         dim: components of a vector.
         nbits: bits per component, 1, 2, 4, 8, or 32 for vectors that are kept as they are.
-        nodes: machines that share it.
-        cores: of each machine.
-        shards: parts; None for as many as keep each at a million passages, if there are cores for them, on every node the same.
-        rates: of the machines; None for those of the machine that this was measured on.
+        nodes: number of machines.
+        cores: number of cores of each machine.
+        shards: number of shards; None for as many as keep each at a million passages, if there are cores for them, the same on
+            every node.
+        rates: how fast a core is; None for the machine that this was measured on.
 
     Raises:
         ValueError: a number is out of range.
@@ -165,13 +166,13 @@ def plan(
 
 
 def measured_rates(encoder: TokenEncoder, texts: Sequence[str]) -> Rates:
-    """The rates of one core of this machine, by its processor time; some ten seconds.
+    """Measure the rates of one core of this machine, by its processor time; it takes some ten seconds.
 
-    Encoding is measured as it is. Compressing and searching would need the collection; what is measured is how much longer the
-    same work on random vectors takes than on the machine that the defaults are of.
+    Encoding is measured as it is. Compressing and searching would need the collection, so the same work on random vectors is
+    timed, and compared with the machine that the defaults come from.
 
     Args:
-        encoder: what will encode.
+        encoder: the model that will encode.
         texts: passages such as those to come, a hundred or so.
     """
     threads = get_num_threads()
@@ -223,7 +224,7 @@ def _random(n: int, seed: int) -> NDArray[np.float32]:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Of the processor's time, which does not grow with what else the machine does."""
+    """Processor time, which does not grow with what else the machine does."""
     start = time.process_time()
     work()
     return time.process_time() - start

@@ -38,7 +38,7 @@ class PartialHits(list[Hit]):
     """Hits of the shards that answered; what ``allow_partial=True`` gives.
 
     Attributes:
-        missing_shards: numbers of those that did not; empty if the hits are those of the whole collection.
+        missing_shards: numbers of the shards that did not; empty if the hits are those of the whole collection.
     """
 
     def __init__(self, hits: Iterable[Hit], missing_shards: Sequence[int]) -> None:

@@ -85,7 +85,7 @@ class TokenEmbeddings:
     owners: NDArray[np.int32]
 
     def check(self, n_texts: int, dim: int) -> TokenEmbeddings:
-        """Return these embeddings if they are what the attributes say, for ``n`` texts and ``dim`` components.
+        """Return these embeddings if they are what the attributes say, for so many texts and components.
 
         Raises:
             ValueError: they are not; an encoder of the user's own may be wrong, and must not spoil an index.

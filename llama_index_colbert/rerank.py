@@ -33,18 +33,18 @@ class ColBERTRerank(ModelPostprocessor):
     top_n: int = Field(default=5, ge=1, description="Nodes to keep.")
     keep_retrieval_score: bool = Field(
         default=False,
-        description="Keep the score of the first retriever in the node's metadata, hidden from embedding and LLM text.",
+        description="Keep the retriever's score in the node's metadata, hidden from embedding and LLM text.",
     )
-    metadata_mode: MetadataMode = Field(default=MetadataMode.EMBED, description="Which metadata are read with the text.")
+    metadata_mode: MetadataMode = Field(default=MetadataMode.EMBED, description="Which metadata to read with the text.")
     batch_size: int = Field(
-        default=256, ge=1, description="Nodes whose vectors are in memory at a time; scores do not depend on it."
+        default=256, ge=1, description="Nodes whose vectors are in memory at a time. Scores do not depend on it."
     )
     score_threshold: float | None = Field(
-        default=None, ge=0, le=1, description="Least relevance of a node, whatever the scale; None keeps all."
+        default=None, ge=0, le=1, description="Least relevance of a node, on either score scale; None keeps all."
     )
     score_scale: Literal["relevance", "maxsim"] = Field(
         default="relevance",
-        description="The mean best cosine of the query's vectors, from 0 to 1, or their sum, as the papers have it.",
+        description="relevance: the mean best cosine of the query's vectors, from 0 to 1; maxsim: their sum, as in the papers.",
     )
 
     def __init__(
@@ -64,7 +64,7 @@ class ColBERTRerank(ModelPostprocessor):
             tokenizer: for code that was written for ``llama-index-postprocessor-colbert-rerank``. A checkpoint brings its
                 own tokenizer, so this can only name the same checkpoint.
             device: where a named model runs; None for the best device present.
-            keep_retrieval_score: keep the score of the first retriever in the node's metadata.
+            keep_retrieval_score: keep the retriever's score in the node's metadata.
             fields: the other fields, such as ``score_threshold``, and ``callback_manager``.
 
         Raises:

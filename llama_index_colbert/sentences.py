@@ -28,11 +28,11 @@ class ColBERTSentencePostprocessor(ModelPostprocessor):
     """
 
     keep_ratio: float | None = Field(
-        default=None, gt=0, le=1, description="What part of the nodes' tokens to keep at most; .35 without max_tokens."
+        default=None, gt=0, le=1, description="The part of the nodes' tokens to keep at most; 0.35 without max_tokens."
     )
-    max_tokens: int | None = Field(default=None, ge=1, description="The most tokens of all nodes together.")
+    max_tokens: int | None = Field(default=None, ge=1, description="Most tokens of all nodes together.")
     count_tokens: Callable[[str], int] | None = Field(
-        default=None, exclude=True, description="The length of a text; None for the model's own tokenizer."
+        default=None, exclude=True, description="Returns the length of a text; None for the model's own tokenizer."
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Order passages that something else retrieved by how well they answer a query."""
+"""Rerank: order passages that something else retrieved by how well they answer a query."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from colbert_core.types import Hit, Passage, TokenEmbeddings, TokenEncoder
 
-# What excerpts keep where no budget is given: .993 of 993 questions still have their answer then, .984 at a quarter.
+# Excerpts keep this part of the tokens if no budget is given. .993 of 993 questions still have their answer then, and .984 of
+# them at a quarter.
 _KEEP_RATIO = 0.35
 # One lock for all: a lock inside an object would keep it from being copied and pickled.
 _LOADING = threading.Lock()
@@ -73,11 +74,11 @@ class Reranker:
     def kept_by(cls, owner: RerankerOwner) -> Reranker:
         """Return the reranker of an object, which keeps it in ``_loaded``; load its model at the first use.
 
-        Load again where ``model`` or ``device`` were changed since, on the object or for a copy of it. Threads may share the
-        object: each model is loaded once, and who has a loaded one does not wait for another to load.
+        Load again if ``model`` or ``device`` has changed since, on the object or on a copy of it. Threads may share the object:
+        its model is loaded once. An object whose model is loaded never waits for another one to load.
 
         Args:
-            owner: names the model; its ``_loaded`` is None at first, and is copied and pickled with it.
+            owner: the object. Its ``_loaded`` is None at first, and is copied and pickled with it.
 
         Raises:
             CheckpointNotFoundError: there is no such checkpoint.
@@ -128,7 +129,7 @@ class Reranker:
             embeddings = self._encode(batch, progress)
             ranked = search(as_snapshot(embeddings), query_vectors, top_n, sort_keys=list)
             best = to_hits([batch[row] for row in ranked.pids], ranked, len(query_vectors), min_relevance)
-            hits += self._explained(best, ranked.pids, query, query_vectors, embeddings) if evidence else best
+            hits += self._explain(best, ranked.pids, query, query_vectors, embeddings) if evidence else best
         hits.sort(key=lambda hit: -hit.score)  # the sort is stable: equal scores keep the order given
         return [replace(hit, rank=rank) for rank, hit in enumerate(hits[:top_n], 1)]
 
@@ -210,10 +211,10 @@ class Reranker:
         embeddings = self.encoder.encode_passages([passage.text for passage in passages], progress=progress)
         return embeddings.check(len(passages), self.encoder.dim)
 
-    def _explained(
+    def _explain(
         self, hits: list[Hit], rows: list[int], query: str, query_vectors: NDArray[np.float32], embeddings: TokenEmbeddings
     ) -> list[Hit]:
-        """The hits with their evidence; ``rows`` are the places of their passages in the embeddings."""
+        """Give hits their evidence; ``rows`` are the places of their passages in the embeddings."""
         ends, spans = token_ends(embeddings), query_spans(self.encoder, query, len(query_vectors))
         explained = []
         for hit, row in zip(hits, rows, strict=False):  # a threshold may have dropped the last hits

@@ -64,7 +64,7 @@ def plan_commit(writer: Writer, state: State, deleted: NDArray[np.int64], added:
                 files.append(_put(writer, [part]))
         dropped.append(file.name)
         tombstones += _dead_pids(part)
-    return Changes(files=files, dropped=dropped, buried=tombstones)
+    return Changes(files=files, dropped=dropped, tombstones=tombstones)
 
 
 def plan_merge(writer: Writer, state: State) -> Changes:
@@ -73,7 +73,7 @@ def plan_merge(writer: Writer, state: State) -> Changes:
     return Changes(
         files=[_put(writer, parts)] if any(part.live.any() for part in parts) else [],
         dropped=[file.name for file in state.files],
-        buried=list(chain.from_iterable(map(_dead_pids, parts))),
+        tombstones=list(chain.from_iterable(map(_dead_pids, parts))),
     )
 
 
@@ -103,7 +103,7 @@ def plan_recompression(writer: Writer, state: State, codec: ResidualCodec, progr
         if waiting:
             files.append(_put(writer, waiting))
     dropped = [file.name for file in (*state.files, state.codec_file) if file]
-    return Changes(files=files, dropped=dropped, buried=tombstones)
+    return Changes(files=files, dropped=dropped, tombstones=tombstones)
 
 
 def compress(segment: Segment, codec: ResidualCodec | None) -> Segment:

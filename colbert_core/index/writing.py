@@ -206,7 +206,7 @@ def clear_passages(store: Store, versions: Versions) -> None:
             Changes(
                 about={"codec_tokens": None, "codec_given": 0},
                 removed=pids,
-                buried=np.union1d(pids, writer.dead()).tolist(),
+                tombstones=np.union1d(pids, writer.dead()).tolist(),
                 dropped=[file.name for file in (*state.files, state.codec_file) if file],
             ),
         )

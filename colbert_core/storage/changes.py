@@ -16,7 +16,7 @@ class File:
     """Arrays that belong to an index.
 
     Attributes:
-        name: made of their content.
+        name: the SHA-256 of its content.
         kind: "segment" or "codec".
         position: of a segment, the row of its first passage; segments follow each other by it.
         size: bytes.
@@ -36,12 +36,12 @@ class Changes:
 
     Attributes:
         about: settings to write.
-        added: passages, which get the next rows in this order; one whose id is known replaces the old one.
+        added: passages to add, which get the next rows in this order; one whose id is known replaces the old one.
         metadata: of ``added``, as JSON.
-        removed: rows of passages that go.
-        files: to be part of the index from now on.
-        dropped: names of files that are not any more.
-        buried: dead rows of which no window is left in any file.
+        removed: rows of passages to remove.
+        files: files that become part of the index.
+        dropped: names of files that are no longer part of it.
+        tombstones: rows to forget: they are dead, and no file has a window of theirs any more.
     """
 
     about: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Changes:
     removed: Sequence[int] = ()
     files: list[File] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
-    buried: Sequence[int] = ()
+    tombstones: Sequence[int] = ()
 
 
 class StaleRead(Exception):  # noqa: N818  (no error: the reader starts again)

@@ -8,8 +8,9 @@ import sqlite3
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from colbert_core.errors import (
     IndexLockedError,
@@ -17,11 +18,11 @@ from colbert_core.errors import (
     ReadOnlyIndexError,
     StorageError,
 )
+from colbert_core.storage.durable import disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-from colbert_core.storage.durable import disk_errors
 
 # SQLite's log is written back into the database when a commit leaves it larger than this. Readers that follow each other
 # without a gap keep SQLite from doing so by itself: 218 commits beside six of them left a log of 14 MB to 74 kB of data.
@@ -34,30 +35,42 @@ _living: weakref.WeakSet[Connections] = weakref.WeakSet()
 
 
 class Connection(sqlite3.Connection):
-    """A connection, and whether it may be used again."""
-
-    reusable = True
-
-
-class Connections:
-    """A pool for a database on disk; the one connection to a database in memory.
+    """A connection.
 
     Attributes:
-        path: of the database; None for memory.
+        reusable: it may be used again.
+        shared: other threads use it at the same time.
+        closed: SQLite refuses every call.
+    """
+
+    reusable = True
+    shared = False
+    closed = False
+
+    def close(self) -> None:
+        """Close it for good."""
+        super().close()
+        self.closed = True
+
+
+class Connections(ABC):
+    """Lends connections to one database to the threads of this process, and its write lock to one of them.
+
+    Attributes:
+        name: of the index, for messages.
         timeout: seconds to wait for another writer.
         read_only: the folder cannot be written to.
-        only: guards the one connection of a database in memory.
         closed: nothing can be done any more.
         after_fork: called in a forked process, to renew the owner's locks.
     """
 
-    def __init__(self, path: Path | None, timeout: float) -> None:
-        self.path = path
+    def __init__(self, name: str, timeout: float) -> None:
+        """Take the index's name for messages, and how long to wait for another writer."""
+        self.name = name
         self.timeout = timeout
         self.read_only = False
         self.closed = False
         self.after_fork: Callable[[], Callable[[], None] | None] | None = None
-        self._idle: list[Connection] = []
         self._users: Counter[int] = Counter()  # threads, and how many connections each has now
         self._forking = False
         self._torn = False
@@ -66,28 +79,118 @@ class Connections:
         _living.add(self)
 
     def _make_locks(self) -> None:
-        self.only = threading.RLock()
         self._idle_lock = threading.Lock()  # a Condition would not survive Ctrl-C, being written in Python
         self._writing = threading.RLock()
 
+    # What differs between memory and disk
+
+    @property
+    @abstractmethod
+    def guard(self) -> contextlib.AbstractContextManager[Any]:
+        """What to hold so that several reads belong together: on disk the transaction sees to it."""
+
+    @abstractmethod
+    def roll_back(self, connection: Connection) -> None:
+        """End what ``reading``, ``writing`` or ``begin_cleaning`` has begun on disk."""
+
+    @abstractmethod
+    def begin_cleaning(self, connection: Connection) -> None:
+        """Take the write lock once more after a write, unless somebody else has it by now.
+
+        Raises:
+            sqlite3.Error: somebody has.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close all connections."""
+
+    @abstractmethod
+    def _take_idle(self) -> Connection | None:
+        """A connection that is there already; called under the lock of the idle ones."""
+
+    @abstractmethod
+    def _connect(self, *, create: bool) -> Connection:
+        """A new connection."""
+
+    @abstractmethod
+    def _give_back(self, connection: Connection) -> None:
+        """End a thread's use of a connection."""
+
+    @abstractmethod
+    def _begin_reading(self, connection: Connection) -> None:
+        """Fix the state that is read."""
+
+    @abstractmethod
+    def _begin_writing(self, connection: Connection, seconds: float, locked: str) -> None:
+        """Take the lock between processes, or raise ``locked`` when the seconds are over."""
+
+    @abstractmethod
+    def _abandon(self, connection: Connection) -> None:
+        """Give up the connection of a write that was interrupted where no line of ours could end it."""
+
+    @abstractmethod
+    def _let_go(self) -> None:
+        """Close what a forked process must not inherit."""
+
+    # What is the same for both
+
     @contextlib.contextmanager
     def used(self, *, create: bool = False) -> Iterator[Connection]:
-        """A connection for this thread, for a while; in memory the same for all.
+        """Lend a connection to this thread for a while; in memory all threads have the same one.
 
         Args:
             create: the database may be made.
         """
-        connection = self._taken(create=create)
+        connection = self._take(create=create)
         try:
             yield connection
         except BaseException:
-            if create and self.path is not None:
+            if create:
                 connection.reusable = False
             raise
         finally:
             self._give_back(connection)
 
-    def _taken(self, *, create: bool) -> Connection:
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Lend a connection that sees one state: on disk that of its transaction, in memory the newest at every call."""
+        with self.used() as connection:
+            self._begin_reading(connection)
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Lend a connection that holds the write lock, of this process and between processes. No code of users runs within.
+
+        Raises:
+            IndexLockedError: somebody else holds it for longer than the timeout.
+            ReadOnlyIndexError: the folder cannot be written to.
+        """
+        until = time.monotonic() + self.timeout
+        locked = f"Another writer has held {self.name} for {self.timeout:g} s; try again when it is done."
+        try:
+            if not self._writing.acquire(timeout=min(self.timeout, threading.TIMEOUT_MAX)):
+                raise IndexLockedError(locked)
+            if self._writing_with is not None:  # of a write of this thread, interrupted where no line of ours could end it
+                self._abandon(self._writing_with)
+            with self.used() as connection:
+                if self.read_only:
+                    raise ReadOnlyIndexError(
+                        f"{self.name} cannot be written to; copy the index to a place where it can be changed."
+                    )
+                self._writing_with = connection
+                self._begin_writing(connection, until - time.monotonic(), locked)
+                yield connection
+        finally:
+            # Owned by this thread: then it was acquired, however often, wherever the interrupt came.
+            if self._writing._is_owned():  # type: ignore[attr-defined]
+                self._writing_with = None
+                with contextlib.suppress(RuntimeError):
+                    while True:
+                        self._writing.release()
+
+    def _take(self, *, create: bool) -> Connection:
         me = threading.get_ident()
         while self._forking and not self._users[me]:
             time.sleep(0.001)
@@ -99,15 +202,9 @@ class Connections:
                     "This process was forked while another thread of its parent was using the index; open it again here."
                 )
             self._users[me] += 1
-            if self.path is None:
-                if not self._idle:
-                    self._idle.append(
-                        sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, factory=Connection)
-                    )
-                    _prepare(self._idle[0])
-                return self._idle[0]
-            if self._idle:
-                return self._idle.pop()
+            idle = self._take_idle()
+            if idle is not None:
+                return idle
         try:
             return self._connect(create=create)
         except BaseException:
@@ -115,94 +212,139 @@ class Connections:
                 self._finish()
             raise
 
-    def _give_back(self, connection: Connection) -> None:
-        if self.path is not None:
-            with contextlib.suppress(sqlite3.Error):
-                roll_back(connection)  # Ctrl-C can come between any two lines
-        with self._idle_lock:
-            self._finish()
-            if self.path is None:
-                return
-            if connection is self._writing_with:  # before anyone can take it, or the next write would close it under them
-                self._writing_with = None
-            if not self.closed and connection.reusable:
-                self._idle.append(connection)
-                return
-        connection.close()
-
     def _finish(self) -> None:
         me = threading.get_ident()
         self._users[me] -= 1
         if self._users[me] <= 0:
             del self._users[me]
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """A connection that holds the write lock, of this process and between processes. No code of users runs within.
+    # Forks. What SQLite knows of connections and their locks must not be there in the child, and none of its own locks be held
+    # by a thread that the child does not have: so the fork waits until nobody is within a call.
 
-        Raises:
-            IndexLockedError: somebody else holds it for longer than the timeout.
-            ReadOnlyIndexError: the folder cannot be written to.
-        """
-        until = time.monotonic() + self.timeout
-        folder = "the index" if self.path is None else self.path.parent
-        locked = f"Another writer has held {folder} for {self.timeout:g} s; try again when it is done."
-        try:
-            if not self._writing.acquire(timeout=min(self.timeout, threading.TIMEOUT_MAX)):
-                raise IndexLockedError(locked)
-            if self._writing_with is not None:  # of a write of this thread, interrupted where no line of ours could end it
-                self._writing_with.reusable = False
-                if self.path is not None:
-                    self._writing_with.close()
-            with self.used() as connection:
-                if self.read_only:
-                    raise ReadOnlyIndexError(
-                        f"{folder} cannot be written to; copy the index to a place where it can be changed."
-                    )
-                self._writing_with = connection
-                if self.path is not None:
-                    with disk_errors(self.path, locked):
-                        connection.execute(f"PRAGMA busy_timeout = {_milliseconds(until - time.monotonic())}")
-                        connection.execute("BEGIN IMMEDIATE")
-                yield connection
-        finally:
-            # Owned by this thread: then it was acquired, however often, wherever the interrupt came.
-            if self._writing._is_owned():  # type: ignore[attr-defined]
-                self._writing_with = None
-                with contextlib.suppress(RuntimeError):
-                    while True:
-                        self._writing.release()
+    def _before_fork(self) -> None:
+        me, until = threading.get_ident(), time.monotonic() + _FORK_WAITS
+        self._forking = True
+        self._idle_lock.acquire()
+        while self._users.keys() - {me} and time.monotonic() < until:
+            self._idle_lock.release()
+            time.sleep(0.001)
+            self._idle_lock.acquire()
+        self._let_go()
 
-    def tidy(self, connection: Connection) -> None:
-        """After a commit: write a log that has become long back into the database, if no reader minds."""
-        if self.path is None:
-            return
-        log = self.path.with_name(f"{self.path.name}-wal")
-        if log.exists() and log.stat().st_size > _LARGEST_LOG:
-            connection.execute("PRAGMA busy_timeout = 200")
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def _after_fork_in_parent(self) -> None:
+        self._forking = False
+        self._idle_lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        self._torn = bool(self._users)
+        self._users.clear()
+        self._forking = False
+        self._writing_with = None
+        self._make_locks()
+        renew = self.after_fork() if self.after_fork is not None else None
+        if renew is not None:
+            renew()
+
+
+class MemoryConnections(Connections):
+    """The one connection to a database in memory, which all threads use. Its guard keeps them apart."""
+
+    def __init__(self, timeout: float) -> None:
+        """Make an empty database."""
+        super().__init__("the index", timeout)
+        self._connection: Connection = sqlite3.connect(
+            ":memory:", isolation_level=None, check_same_thread=False, factory=Connection
+        )
+        self._connection.shared = True
+        _add_functions(self._connection)
+
+    def _make_locks(self) -> None:
+        super()._make_locks()
+        self._guard = threading.RLock()
+
+    @property
+    def guard(self) -> contextlib.AbstractContextManager[Any]:
+        """A lock."""
+        return self._guard
+
+    def close(self) -> None:
+        """Close the connection, which loses the database, once no thread reads over it."""
+        with self._guard, self._idle_lock:
+            self.closed = True
+            self._connection.close()
+
+    def _take_idle(self) -> Connection:
+        return self._connection
+
+    def _connect(self, *, create: bool) -> Connection:  # noqa: ARG002
+        return self._connection
+
+    def _give_back(self, connection: Connection) -> None:  # noqa: ARG002
+        with self._idle_lock:
+            self._finish()
+
+    # A transaction in memory lasts no longer than its thread holds the guard: the others share the connection.
+
+    def roll_back(self, connection: Connection) -> None:
+        """Nothing to do."""
+
+    def begin_cleaning(self, connection: Connection) -> None:
+        """Nothing to do: the writer has the lock until it ends."""
+
+    def _begin_reading(self, connection: Connection) -> None: ...
+
+    def _begin_writing(self, connection: Connection, seconds: float, locked: str) -> None: ...
+
+    def _abandon(self, connection: Connection) -> None: ...
+
+    def _let_go(self) -> None: ...
+
+
+class DiskConnections(Connections):
+    """A pool of connections to a database on disk, each of which one thread uses at a time."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        """Take the path of the database; connections are made as they are needed."""
+        super().__init__(str(path.parent), timeout)
+        self._path = path
+        self._idle: list[Connection] = []
+
+    @property
+    def guard(self) -> contextlib.AbstractContextManager[Any]:
+        """Nothing to hold."""
+        return contextlib.nullcontext()
+
+    def roll_back(self, connection: Connection) -> None:
+        """Leave the transaction, if there is one."""
+        roll_back(connection)
+
+    def begin_cleaning(self, connection: Connection) -> None:
+        """Shorten a long log, and take the write lock if nobody has it."""
+        self._shorten_log(connection)
+        connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute("BEGIN IMMEDIATE")
 
     def close(self) -> None:
         """Close all connections. The last one to a folder leaves it without SQLite's log, fit for read-only media."""
-        with self.only, self._idle_lock:
+        with self._idle_lock:
             self.closed = True
             connections, self._idle = self._idle, []
-        if self.path is not None and connections and not self.read_only:
+        if connections and not self.read_only:
             with contextlib.suppress(sqlite3.Error):
                 connections[0].execute("PRAGMA busy_timeout = 0")
                 connections[0].execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        with self.only:  # a thread may be reading over the one in memory
-            for connection in connections:
-                connection.close()
+        for connection in connections:
+            connection.close()
+
+    def _take_idle(self) -> Connection | None:
+        return self._idle.pop() if self._idle else None
 
     def _connect(self, *, create: bool) -> Connection:
-        assert self.path is not None
-        path = self.path
+        path = self._path
         with disk_errors(path):
             if not create and not path.exists():
                 raise IndexNotFoundError(f"There is no index at {path.parent} any more: {path.name} is gone.")
-            connection = _opened(path, "rwc" if create else "rw", self.timeout)
+            connection = _open(path, "rwc" if create else "rw", self.timeout)
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 # NORMAL would take .03 ms a commit in place of 4, and lose acknowledged commits when the power fails.
@@ -219,45 +361,88 @@ class Connections:
                 return connection
             # SQLite cannot share a database in this mode that it may not write beside, but reads one that nobody writes.
             self.read_only = True
-            log = path.with_name(f"{path.name}-wal")
+            log = self._log()
             if log.exists() and log.stat().st_size:
                 raise ReadOnlyIndexError(
                     f"{path.parent} cannot be written to from here, and is being written to from elsewhere or was not closed "
                     "cleanly; open and close it once where it can be."
                 )
-            connection = _opened(path, "ro&immutable=1", self.timeout)
+            connection = _open(path, "ro&immutable=1", self.timeout)
             connection.reusable = False  # it would not see a change
             return connection
 
-    # Forks. What SQLite knows of connections and their locks must not be there in the child, and none of its own locks be held
-    # by a thread that the child does not have: so the fork waits until nobody is within a call.
+    def _give_back(self, connection: Connection) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            roll_back(connection)  # Ctrl-C can come between any two lines
+        with self._idle_lock:
+            self._finish()
+            if connection is self._writing_with:  # before anyone can take it, or the next write would close it under them
+                self._writing_with = None
+            if not self.closed and connection.reusable:
+                self._idle.append(connection)
+                return
+        connection.close()
 
-    def _before_fork(self) -> None:
-        me, until = threading.get_ident(), time.monotonic() + _FORK_WAITS
-        self._forking = True
-        self._idle_lock.acquire()
-        while self._users.keys() - {me} and time.monotonic() < until:
-            self._idle_lock.release()
-            time.sleep(0.001)
-            self._idle_lock.acquire()
-        if self.path is not None:
-            for connection in self._idle:
-                connection.close()
-            self._idle = []
+    def _begin_reading(self, connection: Connection) -> None:
+        with disk_errors(self._path.parent):
+            connection.execute("BEGIN")
 
-    def _after_fork_in_parent(self) -> None:
-        self._forking = False
-        self._idle_lock.release()
+    def _begin_writing(self, connection: Connection, seconds: float, locked: str) -> None:
+        with disk_errors(self._path, locked):
+            connection.execute(f"PRAGMA busy_timeout = {_milliseconds(seconds)}")
+            connection.execute("BEGIN IMMEDIATE")
 
-    def _after_fork_in_child(self) -> None:
-        self._torn = bool(self._users)
-        self._users.clear()
-        self._forking = False
-        self._writing_with = None
-        self._make_locks()
-        renew = self.after_fork() if self.after_fork is not None else None
-        if renew is not None:
-            renew()
+    def _abandon(self, connection: Connection) -> None:
+        connection.reusable = False
+        connection.close()
+
+    def _let_go(self) -> None:
+        for connection in self._idle:
+            connection.close()
+        self._idle = []
+
+    def _log(self) -> Path:
+        return self._path.with_name(f"{self._path.name}-wal")
+
+    def _shorten_log(self, connection: Connection) -> None:
+        """Write a log that has become long back into the database, if no reader minds."""
+        log = self._log()
+        if log.exists() and log.stat().st_size > _LARGEST_LOG:
+            connection.execute("PRAGMA busy_timeout = 200")
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def roll_back(connection: sqlite3.Connection) -> None:
+    """Leave a transaction, if there is one."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def count_tables(connection: sqlite3.Connection) -> int:
+    """Count the tables and indexes in the database; there are none if its making was cut off."""
+    return int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+
+
+def _open(path: Path, mode: str, timeout: float) -> Connection:
+    connection: Connection = sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=Connection,
+        timeout=_milliseconds(timeout) / 1000,
+    )
+    _add_functions(connection)
+    return connection
+
+
+def _add_functions(connection: Connection) -> None:
+    connection.create_function("casefold", 1, str.casefold, deterministic=True)
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(1000 * min(max(seconds, 0), 10**6))
 
 
 _held: list[Connections] = []  # by the fork that is under way
@@ -283,35 +468,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-
-
-def _opened(path: Path, mode: str, timeout: float) -> Connection:
-    connection: Connection = sqlite3.connect(
-        f"{path.as_uri()}?mode={mode}",
-        uri=True,
-        isolation_level=None,
-        check_same_thread=False,
-        factory=Connection,
-        timeout=_milliseconds(timeout) / 1000,
-    )
-    _prepare(connection)
-    return connection
-
-
-def _prepare(connection: Connection) -> None:
-    connection.create_function("casefold", 1, str.casefold, deterministic=True)
-
-
-def _milliseconds(seconds: float) -> int:
-    return int(1000 * min(max(seconds, 0), 10**6))
-
-
-def roll_back(connection: sqlite3.Connection) -> None:
-    """Leave a transaction, if there is one."""
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
-
-
-def count_tables(connection: sqlite3.Connection) -> int:
-    """Tables and indexes in the database; none if its making was cut off."""
-    return int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])

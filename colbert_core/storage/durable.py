@@ -219,7 +219,7 @@ def checksum_files(files: Iterable[Path]) -> dict[str, Checksum]:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path | None, locked: str = "") -> Iterator[None]:
+def disk_errors(path: Path | str | None, locked: str = "") -> Iterator[None]:
     """Raise SQLite's and the file system's errors under the names of this package.
 
     Args:
@@ -245,7 +245,7 @@ def disk_errors(path: Path | None, locked: str = "") -> Iterator[None]:
         raise IndexWriteError(f"{path} could not be written or read ({error}); the index is as before.") from error
 
 
-def _named_error(message: str, path: Path | None, locked: str) -> StorageError | None:
+def _named_error(message: str, path: Path | str | None, locked: str) -> StorageError | None:
     def says(*words: str) -> bool:
         return any(word in message for word in words)
 

@@ -1,4 +1,4 @@
-"""What may lie in the folder of an index."""
+"""What may lie in the folder of an index, and whether a folder holds one."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from colbert_core.storage.durable import disk_errors
 if TYPE_CHECKING:
     from pathlib import Path
 
-
 DATABASE = "index.sqlite"
-FILES = "files"
 SIDE_FILES = ("-wal", "-shm", "-journal")
+"""What SQLite puts beside a database, by the end of the name."""
+FILES = "files"
 OUR_FILE = re.compile(r"[0-9a-f]{64}|[0-9a-f]{32}\.unfinished")
-# Told apart from other SQLite databases by PRAGMA application_id: "ColB".
+"""Names that this package gives in ``files``: a SHA-256, or what a write has not finished."""
 APPLICATION = 0x436F6C42
+"""SQLite's ``application_id`` of an index, "ColB", which tells it from other databases."""
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
-    """Whether an index may be made here.
+    """Make sure that an index may be made in this folder.
 
     Raises:
-        IndexExistsError: it may not.
+        IndexExistsError: there is something in it.
     """
     if not folder.exists() or is_vacant(folder):
         return
@@ -42,15 +43,6 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
         raise IndexExistsError(
             f"{folder} is an index already; open it with Index.open, or overwrite it (overwrite=True, --overwrite)."
         )
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether a folder holds nothing but what an index has there."""
-    databases = (DATABASE, f"{DATABASE}.unfinished")
-    ours = {FILES, *databases, *(f"{name}{end}" for name in databases for end in SIDE_FILES)}
-    if not folder.is_dir() or {entry.name for entry in folder.iterdir()} - ours:
-        return False
-    return all(OUR_FILE.fullmatch(entry.name) for entry in (folder / FILES).glob("*"))
 
 
 def is_vacant(folder: Path) -> bool:
@@ -68,7 +60,7 @@ def is_vacant(folder: Path) -> bool:
 
 
 def check_database(folder: Path) -> None:
-    """Whether a folder holds an index, without touching anything: opening a database of something else would change it.
+    """Make sure that a folder holds an index. Nothing is touched: opening a database of something else would change it.
 
     Raises:
         IndexNotFoundError: there is none.
@@ -88,10 +80,20 @@ def check_database(folder: Path) -> None:
         raise DamagedIndexError(f"{database} is no SQLite database; restore the index from a copy.")
     log = database.with_name(f"{DATABASE}-wal")
     has_log = log.exists() and log.stat().st_size > 0
-    # The header is as it was before what the log still holds. See "The SQLite file format", section 1.3.
+    # Bytes 68 to 71 are the application_id, 28 to 31 the number of pages ("The SQLite file format", section 1.3). With a log
+    # they may be out of date, and say nothing.
     if int.from_bytes(header[68:72], "big") != APPLICATION and not has_log and any(header[28:32]):
         address = f"{database.absolute().as_uri()}?mode=ro&immutable=1"
         with disk_errors(database), contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
             has_tables = count_tables(connection)
         if has_tables:
             raise UnsupportedIndexError(f"{database} is an SQLite database of something else, not an index.")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds nothing but what an index has there."""
+    databases = (DATABASE, f"{DATABASE}.unfinished")
+    ours = {FILES, *databases, *(f"{name}{end}" for name in databases for end in SIDE_FILES)}
+    if not folder.is_dir() or {entry.name for entry in folder.iterdir()} - ours:
+        return False
+    return all(OUR_FILE.fullmatch(entry.name) for entry in (folder / FILES).glob("*"))

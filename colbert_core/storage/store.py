@@ -6,12 +6,14 @@ A folder on disk::
     files/<hash>         arrays (see ``arrays``), named by their content; written and synced before the transaction naming them
 
 A commit is one SQLite transaction, so atomicity, durability, locking between processes and recovery are SQLite's. Small
-arrays lie in SQLite as well. The same code keeps an index in memory, over one connection to a private database.
+arrays lie in SQLite as well. The same code keeps an index in memory: what differs is in ``MemoryConnections`` and
+``MemoryFiles``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import sqlite3
 import tempfile
@@ -27,19 +29,19 @@ from colbert_core.errors import (
     StorageError,
     UnsupportedIndexError,
 )
-from colbert_core.storage.database import Connection, Connections, count_tables, roll_back
-from colbert_core.storage.durable import disk_errors
+from colbert_core.storage.changes import Changes, StaleRead
+from colbert_core.storage.database import Connection, Connections, DiskConnections, MemoryConnections, count_tables
+from colbert_core.storage.durable import disk_errors, step, sync_file, sync_folder
+from colbert_core.storage.files import Files, FolderFiles, MemoryFiles
+from colbert_core.storage.folder import APPLICATION, DATABASE, FILES, SIDE_FILES, check_database, check_free, is_vacant
+from colbert_core.storage.transaction import Reader, Writer, write_about
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-from colbert_core.storage.changes import Changes, StaleRead
-from colbert_core.storage.durable import step, sync, sync_folder, write_synced
-from colbert_core.storage.folder import APPLICATION, DATABASE, FILES, SIDE_FILES, check_database, check_free, is_vacant
-from colbert_core.storage.transaction import Reader, Writer, write_about
-
 FORMAT = 2
 """Version of the layout; raise it when an older version of this package would misread what is written."""
+
 # How long overwriting waits for a writer of the index that is there.
 _TIMEOUT = 60.0
 
@@ -56,18 +58,28 @@ CREATE TABLE dead(row INTEGER PRIMARY KEY);
 
 
 class Store:
-    """The passages and files of one index. Any number of threads and processes may read while one writes."""
+    """The passages and files of one index. Any number of threads and processes may read while one writes.
+
+    Attributes:
+        folder: where it is, absolute; None for memory.
+        connections: to its database.
+    """
 
     def __init__(self, folder: Path | None, *, timeout: float) -> None:
-        """``create`` and ``open`` are the doors.
+        """Use ``create`` or ``open``.
 
         Args:
             folder: None for memory.
             timeout: seconds to wait for another writer.
         """
         self.folder = None if folder is None else folder.absolute()  # the working folder may change
-        self.connections = Connections(None if self.folder is None else self.folder / DATABASE, timeout)
-        self.memory: dict[str, bytes] = {}  # the files of an index in memory
+        self.connections: Connections
+        self._files: Files
+        if self.folder is None:
+            self.connections, self._files = MemoryConnections(timeout), MemoryFiles()
+        else:
+            self.connections = DiskConnections(self.folder / DATABASE, timeout)
+            self._files = _files_of(self.folder, self.connections)
 
     @classmethod
     def create(cls, folder: Path | None, about: Mapping[str, Any], *, overwrite: bool, timeout: float) -> Store:
@@ -76,13 +88,13 @@ class Store:
         Raises:
             IndexExistsError: there is something at the folder.
         """
-        store = cls(folder, timeout=timeout)
         if folder is not None:
             with disk_errors(folder):
                 if folder.exists() and not is_vacant(folder):
                     check_free(folder, overwrite=overwrite)
                     return cls._emptied(folder, about, timeout=timeout)
                 (folder / FILES).mkdir(parents=True, exist_ok=True)
+        store = cls(folder, timeout=timeout)
         try:
             with store.connections.used(create=True) as connection, disk_errors(folder):
                 connection.execute("BEGIN IMMEDIATE")
@@ -104,38 +116,6 @@ class Store:
             store.close()
             raise
         return store
-
-    @classmethod
-    def _emptied(cls, folder: Path, about: Mapping[str, Any], *, timeout: float) -> Store:
-        """The store in this folder, with nothing in it any more; whoever reads it sees the old state or the new."""
-        store = cls._to_overwrite(folder, timeout=timeout)
-        try:
-            with store.write() as writer:
-                unset = dict.fromkeys(writer.about().keys() - about.keys() - {"generation", "next_row"})
-                rows = writer.rows()
-                writer.commit(
-                    Changes(
-                        about={**unset, **about, "identity": uuid.uuid4().hex},
-                        removed=rows,
-                        buried=[*rows, *writer.dead().tolist()],
-                        dropped=[file.name for file in writer.files()],
-                    )
-                )
-        except BaseException:
-            store.close()
-            raise
-        return store
-
-    @classmethod
-    def _to_overwrite(cls, folder: Path, *, timeout: float) -> Store:
-        try:
-            return cls.open(folder, timeout=timeout)
-        except IndexLockedError:
-            raise
-        except StorageError as error:
-            raise IndexExistsError(
-                f"{folder} holds no index that can be overwritten ({error}); remove it yourself, or choose another path."
-            ) from error
 
     @classmethod
     def open(cls, folder: Path, *, timeout: float) -> Store:
@@ -171,26 +151,25 @@ class Store:
 
     @classmethod
     def from_bytes(cls, database: bytes, memory: dict[str, bytes], *, timeout: float) -> Store:
-        """What ``to_bytes`` gave, in memory."""
+        """Make a store in memory of what ``to_bytes`` returned."""
         store = cls(None, timeout=timeout)
         with store.connections.used(create=True) as connection:
             connection.deserialize(database)
-        store.memory = dict(memory)
+        store._files = MemoryFiles(memory)
         return store
 
     def to_bytes(self) -> tuple[bytes, dict[str, bytes]]:
         """A store in memory as values that can be pickled."""
+        assert isinstance(self._files, MemoryFiles)
         with self.read() as reader, reader.moment():
-            return reader.connection.serialize(), {file.name: self.memory[file.name] for file in reader.files()}
+            contents = self._files.contents
+            return reader.connection.serialize(), {file.name: contents[file.name] for file in reader.files()}
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Reader]:
         """One state of the store, for a moment; whoever holds it keeps SQLite from cleaning up its log."""
-        with self.connections.used() as connection:
-            if self.folder is not None:
-                with disk_errors(self.folder):
-                    connection.execute("BEGIN")
-            yield Reader(self, connection)
+        with self.connections.reading() as connection:
+            yield Reader(connection, self._files, self.connections.guard)
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Writer]:
@@ -201,27 +180,14 @@ class Store:
             ReadOnlyIndexError: the folder cannot be written to.
         """
         with self.connections.writing() as connection:
-            writer = Writer(self, connection)
+            writer = self._writer(connection)
             try:
                 step("locked")
                 writer.collect()
                 yield writer
             finally:
-                if self.folder is not None:
-                    roll_back(connection)
+                self.connections.roll_back(connection)
                 self._collect_after(connection)
-
-    def _collect_after(self, connection: Connection) -> None:
-        """Remove the files that a commit left behind; what cannot be done now, the next writer will do."""
-        with contextlib.suppress(sqlite3.Error, OSError, StorageError):
-            if self.folder is not None:
-                self.connections.tidy(connection)
-                connection.execute("PRAGMA busy_timeout = 0")
-                connection.execute("BEGIN IMMEDIATE")
-            Writer(self, connection).collect()
-            if self.folder is not None:
-                roll_back(connection)
-            step("collected")
 
     def copy(self, folder: Path, *, overwrite: bool = False) -> None:
         """Write the newest state to a new folder, which is an index once this returns and not before.
@@ -241,14 +207,73 @@ class Store:
                 raise IndexExistsError(f"{folder} exists already; choose another path, or overwrite it (overwrite=True).")
             check_free(folder, overwrite=True)
             self._replace(folder)
-            return
+        else:
+            self._copy_to_new(folder)
+
+    def vacuum(self) -> None:
+        """Give back the room of what was deleted; another time, if somebody else is at work or there is no room for it."""
+        with (
+            self.connections.used() as connection,
+            self.connections.guard,
+            contextlib.suppress(IndexLockedError, IndexWriteError),
+            disk_errors(self._files.name),
+        ):
+            connection.execute("PRAGMA busy_timeout = 0")
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # or the log keeps as much room as the whole database
+
+    def close(self) -> None:
+        """Let go of everything; see ``DiskConnections.close``."""
+        self.connections.close()
+        self._files.close()
+
+    @classmethod
+    def _emptied(cls, folder: Path, about: Mapping[str, Any], *, timeout: float) -> Store:
+        """The store in this folder, with nothing in it any more; whoever reads it sees the old state or the new."""
+        store = cls._open_to_overwrite(folder, timeout=timeout)
+        try:
+            with store.write() as writer:
+                unset = dict.fromkeys(writer.about().keys() - about.keys() - {"generation", "next_row"})
+                rows = writer.rows()
+                writer.commit(
+                    Changes(
+                        about={**unset, **about, "identity": uuid.uuid4().hex},
+                        removed=rows,
+                        tombstones=[*rows, *writer.dead().tolist()],
+                        dropped=[file.name for file in writer.files()],
+                    )
+                )
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def _open_to_overwrite(cls, folder: Path, *, timeout: float) -> Store:
+        try:
+            return cls.open(folder, timeout=timeout)
+        except IndexLockedError:
+            raise
+        except StorageError as error:
+            raise IndexExistsError(
+                f"{folder} holds no index that can be overwritten ({error}); remove it yourself, or choose another path."
+            ) from error
+
+    def _writer(self, connection: Connection) -> Writer:
+        return Writer(connection, self._files, self.connections.guard)
+
+    def _collect_after(self, connection: Connection) -> None:
+        """Remove the files that a commit left behind; what cannot be done now, the next writer will do."""
+        with contextlib.suppress(sqlite3.Error, OSError, StorageError):
+            self.connections.begin_cleaning(connection)
+            self._writer(connection).collect()
+            self.connections.roll_back(connection)
+            step("collected")
+
+    def _copy_to_new(self, folder: Path) -> None:
         with self.read() as reader, reader.moment(), disk_errors(folder):
             (folder / FILES).mkdir(parents=True, exist_ok=True)
-            for file in reader.files():
-                data = reader.bytes_of(file)
-                if data is not None:
-                    write_synced(folder / FILES / file.name, [data.data])
-            sync_folder(folder / FILES)
+            _copy_files(reader, FolderFiles(folder, set), replace=True)
             unfinished = folder / f"{DATABASE}.unfinished"
             for name in (unfinished.name, *(f"{unfinished.name}{end}" for end in SIDE_FILES)):
                 (folder / name).unlink(missing_ok=True)
@@ -256,45 +281,20 @@ class Store:
                 reader.connection.backup(target)
                 target.execute("UPDATE about SET value = ? WHERE key = 'identity'", (uuid.uuid4().hex,))
                 target.execute("PRAGMA journal_mode = WAL")
-            with unfinished.open("rb+") as database:
-                sync(database.fileno())
+            sync_file(unfinished)
             unfinished.replace(folder / DATABASE)
             sync_folder(folder)
             sync_folder(folder.absolute().parent)
 
     def _replace(self, folder: Path) -> None:
-        target = Store._to_overwrite(folder, timeout=self.connections.timeout)
+        target = Store._open_to_overwrite(folder, timeout=self.connections.timeout)
         try:
             with target.write() as writer, self.read() as reader, reader.moment(), disk_errors(folder):
-                (folder / FILES).mkdir(exist_ok=True)
-                for file in reader.files():
-                    data = reader.bytes_of(file)
-                    if data is not None and not (folder / FILES / file.name).exists():
-                        unfinished = folder / FILES / f"{uuid.uuid4().hex}.unfinished"
-                        write_synced(unfinished, [data.data])
-                        unfinished.replace(folder / FILES / file.name)
-                sync_folder(folder / FILES)
+                (folder / FILES).mkdir(exist_ok=True)  # tools that copy folders may leave out an empty one
+                _copy_files(reader, _files_of(folder, target.connections), replace=False)
                 writer.take_over(reader)
         finally:
             target.close()
-
-    def vacuum(self) -> None:
-        """Give back the room of what was deleted; another time, if somebody else is at work or there is no room for it."""
-        guard = self.connections.only if self.folder is None else contextlib.nullcontext()
-        with (
-            self.connections.used() as connection,
-            guard,
-            contextlib.suppress(IndexLockedError, IndexWriteError),
-            disk_errors(self.folder),
-        ):
-            connection.execute("PRAGMA busy_timeout = 0")
-            connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # or the log keeps as much room as the whole database
-
-    def close(self) -> None:
-        """Let go of everything; see ``Connections.close``."""
-        self.connections.close()
-        self.memory = {}
 
 
 @contextlib.contextmanager
@@ -331,3 +331,29 @@ def made_aside(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
                 sync_folder(parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _files_of(folder: Path, connections: Connections) -> FolderFiles:
+    # Of the connections and not of a store, which would hold the files that hold it, and wait for the garbage collector.
+    return FolderFiles(folder, functools.partial(_newest_names, connections))
+
+
+def _newest_names(connections: Connections) -> set[str]:
+    """The names of the files of an index as it is now."""
+    with connections.reading() as connection, disk_errors(connections.name):
+        return {name for (name,) in connection.execute("SELECT name FROM files")}
+
+
+def _copy_files(reader: Reader, target: FolderFiles, *, replace: bool) -> None:
+    """Write what is no row of the database to another folder, durably.
+
+    Args:
+        reader: of the index to copy.
+        target: the files of the copy.
+        replace: write also what is there already, which may be left of a copy that was cut off.
+    """
+    for file in reader.files():
+        content = reader.bytes_of(file)
+        if content is not None and (replace or file.name not in target):
+            target.add(file.name, content)
+    target.sync()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import sqlite3
@@ -11,48 +10,52 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colbert_core.errors import (
-    DamagedIndexError,
-    IndexWriteError,
-)
+from colbert_core.errors import DamagedIndexError
 from colbert_core.storage.arrays import dump_arrays, load_arrays
+from colbert_core.storage.changes import Changes, File, StaleRead
 from colbert_core.storage.database import Connection, roll_back
-from colbert_core.storage.durable import disk_errors
+from colbert_core.storage.durable import disk_errors, step
 from colbert_core.storage.filters import metadata_fields
 from colbert_core.types import Passage
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from colbert_core.storage.files import Files
     from colbert_core.storage.filters import Condition
-    from colbert_core.storage.store import Store
-from colbert_core.storage.changes import Changes, File, StaleRead
-from colbert_core.storage.durable import step, sync_folder, write_synced
-from colbert_core.storage.folder import FILES, OUR_FILE
 
-# Arrays of fewer bytes lie in SQLite: a row is cheaper than a file with two syncs.
-_LARGEST_ROW = 2**20
 # Values bound in one statement; SQLite takes at least 32,766.
 _BOUND = 30_000
-
 
 _TABLES = ("about", "passages", "fields", "files", "dead")
 
 
 class Reader:
-    """One state of a store: of a folder that of a transaction, of an index in memory the newest."""
+    """One state of a store: on disk that of a transaction, in memory the newest at every call.
 
-    def __init__(self, store: Store, connection: Connection) -> None:
-        """Handed out by ``Store.read`` and ``Store.write``."""
-        self._store = store
+    Attributes:
+        connection: to the database.
+    """
+
+    def __init__(self, connection: Connection, files: Files, guard: contextlib.AbstractContextManager[Any]) -> None:
+        """Take what ``Store.read`` and ``Store.write`` hand out.
+
+        Args:
+            connection: to the database, within a transaction unless it is in memory.
+            files: where arrays lie that are no rows of the database.
+            guard: keeps the other threads off a database in memory while it is held.
+        """
         self.connection = connection
-        self.blobs: dict[str, bytes] = {}
+        self._files = files
+        self._guard = guard
+        self._rows: dict[str, bytes] = {}  # contents of files that the next commit writes as rows, by name
 
     def moment(self) -> contextlib.AbstractContextManager[Any]:
         """While this is held, what is read belongs together in memory as well."""
-        return self._store.connections.only if self._store.folder is None else contextlib.nullcontext()
+        return self._guard
 
     def about(self) -> dict[str, Any]:
         """All settings."""
@@ -64,10 +67,12 @@ class Reader:
         Raises:
             DamagedIndexError: it does not say.
         """
-        found = dict(self._all("SELECT key, value FROM about WHERE key IN ('identity', 'generation')"))
-        if len(found) != 2 or not isinstance(found["generation"], int):
-            raise DamagedIndexError(f"{self._store.folder} is damaged: its settings are gone; restore the index from a copy.")
-        return str(found["identity"]), found["generation"]
+        settings = dict(self._all("SELECT key, value FROM about WHERE key IN ('identity', 'generation')"))
+        if len(settings) != 2 or not isinstance(settings["generation"], int):
+            raise DamagedIndexError(f"{self._files.name} is damaged: its settings are gone; restore the index from a copy.")
+        return str(settings["identity"]), settings["generation"]
+
+    # Passages
 
     def count(self) -> int:
         """How many passages there are."""
@@ -77,15 +82,54 @@ class Reader:
         """The rows of all passages, ascending."""
         return [row for (row,) in self._all("SELECT row FROM passages ORDER BY row")]
 
+    def rows_of(self, ids: Sequence[str]) -> dict[str, int]:
+        """The row of each of these ids that is known."""
+        return dict(self._all_of("SELECT id, row FROM passages WHERE id IN", ids))
+
+    def ids(self, rows: Sequence[int]) -> list[str]:
+        """The ids of these rows.
+
+        Raises:
+            StaleRead: one is gone meanwhile.
+        """
+        ids_by_row = dict(self._all_of("SELECT row, id FROM passages WHERE row IN", rows))
+        self._check_complete(len(ids_by_row), len(set(rows)))
+        return [ids_by_row[row] for row in rows]
+
+    def passages(self, rows: Sequence[int]) -> list[Passage]:
+        """The passages of these rows.
+
+        Raises:
+            StaleRead: one is gone meanwhile.
+        """
+        entries = self._all_of("SELECT row, id, text, metadata FROM passages WHERE row IN", rows)
+        columns_by_row = {row: columns for row, *columns in entries}
+        self._check_complete(len(columns_by_row), len(set(rows)))
+        passages = []
+        for row in rows:
+            passage_id, text, metadata = columns_by_row[row]
+            passages.append(Passage(passage_id, text, _load_metadata(metadata)))
+        return passages
+
+    def matching(self, condition: Condition) -> NDArray[np.int64]:
+        """The rows that meet a condition. *Shape:* (n,), ascending."""
+        sql, values = condition
+        try:
+            entries = self._all(f"SELECT row FROM passages WHERE {sql} ORDER BY row", values)  # noqa: S608
+        except sqlite3.OperationalError as error:
+            raise ValueError(f"The filter is too large for SQLite ({error}); make it smaller, or use ids=.") from error
+        return np.array([row for (row,) in entries], np.int64)
+
     def dead(self) -> NDArray[np.int64]:
         """The rows that are gone but still have windows in some file. *Shape:* (n,), ascending."""
         return np.array([row for (row,) in self._all("SELECT row FROM dead ORDER BY row")], np.int64)
 
+    # Files
+
     def files(self, kind: str | None = None) -> list[File]:
         """The files of the index, by position."""
-        columns = "name, kind, position, size, sha256"
-        found = self._all(f"SELECT {columns} FROM files ORDER BY position, name")  # noqa: S608
-        return [file for file in (File(*entry) for entry in found) if kind in (None, file.kind)]
+        entries = self._all("SELECT name, kind, position, size, sha256 FROM files ORDER BY position, name")
+        return [file for file in (File(*entry) for entry in entries) if kind in (None, file.kind)]
 
     def load(self, file: File) -> dict[str, NDArray[Any]]:
         """The arrays of a file, mapped from disk where they lie there.
@@ -95,125 +139,62 @@ class Reader:
             StaleRead: it is missing because it has been replaced.
         """
         try:
-            return load_arrays(self._raw(file))
+            return load_arrays(self._content(file))
         except ValueError as error:
             raise DamagedIndexError(f"{self._name(file)} is damaged: {error}. Restore the index from a copy.") from None
 
     def check(self, file: File) -> list[str]:
         """What is wrong with a file, by its checksum."""
         try:
-            digest = hashlib.sha256(self._raw(file).data).hexdigest()
+            digest = hashlib.sha256(self._content(file).data).hexdigest()
         except DamagedIndexError as error:
             return [str(error)]
         return [] if digest == file.sha256 else [f"{self._name(file)} has changed since it was written (checksum)"]
 
     def bytes_of(self, file: File) -> NDArray[np.uint8] | None:
         """The bytes of a file, None if they lie in SQLite."""
-        return None if self._blob(file) is not None else self._raw(file)
-
-    def _blob(self, file: File) -> bytes | None:
-        found = self._all("SELECT data FROM files WHERE name = ?", (file.name,))
-        return found[0][0] if found else None
-
-    def _raw(self, file: File) -> NDArray[np.uint8]:
-        folder = self._store.folder
-        data = self.blobs.get(file.name) or self._blob(file)
-        if folder is None and data is None:
-            data = self._store.memory.get(file.name)
-            if data is None:
-                raise StaleRead(file.name)
-        if data is not None:
-            return np.frombuffer(data, np.uint8)
-        assert folder is not None
-        path = folder / FILES / file.name
-        try:
-            with disk_errors(path):
-                size = path.stat().st_size if path.exists() else None
-                if size == file.size:
-                    return np.memmap(path, np.uint8, "r")
-        except IndexWriteError:
-            if path.exists():
-                raise
-        if size is None:
-            with self._store.read() as newest:
-                if file.name not in {other.name for other in newest.files()}:
-                    raise StaleRead(file.name)
-            raise DamagedIndexError(f"{path} is missing; restore the index from a copy.")
-        raise DamagedIndexError(f"{path} has {size} bytes where {file.size} were written; restore the index from a copy.")
-
-    def _name(self, file: File) -> str:
-        return f"File {file.name} of {self._store.folder or 'the index in memory'}"
-
-    def passages(self, rows: Sequence[int]) -> list[Passage]:
-        """The passages of these rows.
-
-        Raises:
-            StaleRead: one is gone meanwhile.
-        """
-        found = {
-            row: (passage_id, text, metadata)
-            for some in _chunks(rows)
-            for row, passage_id, text, metadata in self._all(
-                f"SELECT row, id, text, metadata FROM passages WHERE row IN ({','.join('?' * len(some))})",  # noqa: S608
-                some,
-            )
-        }
-        self._check_found(len(found), len(set(rows)))
-        return [Passage(found[row][0], found[row][1], _metadata(found[row][2])) for row in rows]
-
-    def ids(self, rows: Sequence[int]) -> list[str]:
-        """The ids of these rows.
-
-        Raises:
-            StaleRead: one is gone meanwhile.
-        """
-        found = dict(
-            entry
-            for some in _chunks(rows)
-            for entry in self._all(
-                f"SELECT row, id FROM passages WHERE row IN ({','.join('?' * len(some))})",  # noqa: S608
-                some,
-            )
-        )
-        self._check_found(len(found), len(set(rows)))
-        return [found[row] for row in rows]
-
-    def _check_found(self, n_found: int, n_wanted: int) -> None:
-        if n_found == n_wanted:
-            return
-        if self._store.folder is None:
-            raise StaleRead("passages")
-        raise DamagedIndexError(
-            f"{self._store.folder} is damaged: vectors of {n_wanted - n_found} passages have no passage; run verify."
-        )
-
-    def rows_of(self, ids: Sequence[str]) -> dict[str, int]:
-        """The row of each of these ids that is known."""
-        return dict(
-            entry
-            for some in _chunks(ids)
-            for entry in self._all(f"SELECT id, row FROM passages WHERE id IN ({','.join('?' * len(some))})", some)  # noqa: S608
-        )
-
-    def matching(self, condition: Condition) -> NDArray[np.int64]:
-        """The rows that meet a condition. *Shape:* (n,), ascending."""
-        sql, values = condition
-        try:
-            found = self._all(f"SELECT row FROM passages WHERE {sql} ORDER BY row", values)  # noqa: S608
-        except sqlite3.OperationalError as error:
-            raise ValueError(f"The filter is too large for SQLite ({error}); make it smaller, or use ids=.") from error
-        return np.array([row for (row,) in found], np.int64)
+        return self._files.read(file) if self._row(file) is None else None
 
     def integrity(self) -> list[str]:
         """What SQLite finds wrong with its file."""
-        found = [str(line) for (line,) in self._all("PRAGMA integrity_check(10)")]
-        return [] if found == ["ok"] else found
+        lines = [str(line) for (line,) in self._all("PRAGMA integrity_check(10)")]
+        return [] if lines == ["ok"] else lines
+
+    def _content(self, file: File) -> NDArray[np.uint8]:
+        row = self._rows.get(file.name) or self._row(file)
+        return self._files.read(file) if row is None else np.frombuffer(row, np.uint8)
+
+    def _row(self, file: File) -> bytes | None:
+        entries = self._all("SELECT data FROM files WHERE name = ?", (file.name,))
+        return entries[0][0] if entries else None
+
+    def _name(self, file: File) -> str:
+        return f"File {file.name} of {self._files.name}"
+
+    def _check_complete(self, n_found: int, n_wanted: int) -> None:
+        if n_found == n_wanted:
+            return
+        if self.connection.shared:  # another thread may have committed between two reads
+            raise StaleRead("passages")
+        raise DamagedIndexError(
+            f"{self._files.name} is damaged: vectors of {n_wanted - n_found} passages have no passage; run verify."
+        )
+
+    def _all_of(self, sql: str, values: Iterable[Any]) -> Iterator[Any]:
+        """The rows of a query that ends in IN, asked about as many values at a time as SQLite takes."""
+        listed = list(values)
+        for start in range(0, len(listed), _BOUND):
+            chunk = listed[start : start + _BOUND]
+            yield from self._all(f"{sql} ({','.join('?' * len(chunk))})", chunk)
 
     def _all(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self.moment(), disk_errors(self._store.folder):
-            if self._store.folder is None and self._store.connections.closed:
-                raise ValueError("The index is closed; open it again.")
+        with self._guard, disk_errors(self._files.name):
+            self._check_open()
             return self.connection.execute(sql, values).fetchall()
+
+    def _check_open(self) -> None:
+        if self.connection.closed:  # in memory another thread may have done so
+            raise ValueError("The index is closed; open it again.")
 
 
 class Writer(Reader):
@@ -227,33 +208,20 @@ class Writer(Reader):
             position: see ``File``.
             arrays: each in one or several parts.
         """
-        folder = self._store.folder
-        if folder is None or sum(part.nbytes for parts in arrays.values() for part in parts) < _LARGEST_ROW:
-            data = b"".join(dump_arrays(arrays))
-            digest = hashlib.sha256(data).hexdigest()
-            (self._store.memory if folder is None else self.blobs)[digest] = data
-            return File(digest, kind, position, len(data), digest)
-        unfinished = folder / FILES / f"{uuid.uuid4().hex}.unfinished"
-        try:
-            with disk_errors(folder):
-                (folder / FILES).mkdir(exist_ok=True)  # tools that copy folders may leave out an empty one
-                size, digest = write_synced(unfinished, dump_arrays(arrays))
-                unfinished.replace(folder / FILES / digest)
-                step("file renamed")
-                sync_folder(folder / FILES)
-                step("folder synced")
-        except BaseException:
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
-            raise
+        pieces = dump_arrays(arrays)
+        if self._files.takes(sum(part.nbytes for parts in arrays.values() for part in parts)):
+            size, digest = self._files.write(pieces)
+        else:
+            content = b"".join(pieces)
+            size, digest = len(content), hashlib.sha256(content).hexdigest()
+            self._rows[digest] = content
         return File(digest, kind, position, size, digest)
 
     def commit(self, changes: Changes) -> None:
         """Apply changes in one transaction; durable when this returns."""
-        with self.moment(), disk_errors(self._store.folder):
-            if self._store.folder is None:
-                if self._store.connections.closed:
-                    raise ValueError("The index is closed; open it again.")
+        with self._guard, disk_errors(self._files.name):
+            self._check_open()
+            if not self.connection.in_transaction:  # on disk it began with the write lock
                 self.connection.execute("BEGIN")
             try:
                 self._apply(changes)
@@ -269,7 +237,7 @@ class Writer(Reader):
         run_all("DELETE FROM passages WHERE row = ?", ((row,) for row in removed))
         run_all("DELETE FROM fields WHERE row = ?", ((row,) for row in removed))
         run_all("INSERT INTO dead VALUES (?)", ((row,) for row in removed))
-        run_all("DELETE FROM dead WHERE row = ?", ((row,) for row in changes.buried))
+        run_all("DELETE FROM dead WHERE row = ?", ((row,) for row in changes.tombstones))
         about = self.about()
         rows = range(about["next_row"], about["next_row"] + len(changes.added))
         added = list(zip(rows, changes.added, changes.metadata, strict=True))
@@ -285,7 +253,7 @@ class Writer(Reader):
         run_all(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
             (
-                (file.name, file.kind, file.position, file.size, file.sha256, self.blobs.get(file.name))
+                (file.name, file.kind, file.position, file.size, file.sha256, self._rows.get(file.name))
                 for file in changes.files
             ),
         )
@@ -307,27 +275,16 @@ class Writer(Reader):
 
     def collect(self) -> None:
         """Remove every file that is no part of the index. Only under the write lock, or a file may be one just written."""
-        named, folder = {file.name for file in self.files()}, self._store.folder
-        if folder is None:
-            self._store.memory = {name: data for name, data in self._store.memory.items() if name in named}
-            return
-        for path in (folder / FILES).glob("*"):
-            if path.name not in named and OUR_FILE.fullmatch(path.name):
-                with contextlib.suppress(OSError):  # on Windows a reader may still map it; the next writer tries again
-                    path.unlink()
+        self._files.keep_only({file.name for file in self.files()})
 
 
 def write_about(connection: sqlite3.Connection, about: Mapping[str, Any]) -> None:
+    """Write settings; those that are there are replaced."""
     connection.executemany(
         "INSERT INTO about VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", list(about.items())
     )
 
 
-def _metadata(text: str) -> dict[str, Any]:
+def _load_metadata(text: str) -> dict[str, Any]:
     loaded: dict[str, Any] = {} if text == "{}" else json.loads(text)  # most have none, and parsing takes 4 us
     return loaded
-
-
-def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
-    listed = list(values)
-    return (listed[start : start + _BOUND] for start in range(0, len(listed), _BOUND))

@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 
-import colbert_core.storage.transaction as store_module
+import colbert_core.storage.files as files_module
 from colbert_core import Index, IndexExistsError, Passage
 from colbert_core.index import writing
 
@@ -47,7 +47,7 @@ def main():
         kill_at(sys.argv[3], int(sys.argv[4]) if len(sys.argv) > 4 else 1)
     writing.FIRST_FIT = 500  # small, so that the codec is fitted, and fitted again, within seconds
     writing._GROWTH = 2
-    store_module._LARGEST_ROW = 2**12  # and files are written as well as rows
+    files_module._LARGEST_ROW = 2**12  # and files are written as well as rows
     rng = np.random.default_rng(seed)
     say("ready")
     with contextlib.suppress(IndexExistsError):

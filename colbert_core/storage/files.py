@@ -1,0 +1,187 @@
+"""Where the arrays of an index lie: as files in its folder, or in memory. The database knows which of them belong to it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import uuid
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from colbert_core.errors import DamagedIndexError, IndexWriteError
+from colbert_core.storage.changes import StaleRead
+from colbert_core.storage.durable import Checksum, disk_errors, step, sync_folder, write_synced
+from colbert_core.storage.folder import FILES, OUR_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from colbert_core.storage.changes import File
+
+# On disk, arrays of fewer bytes lie in SQLite: a row is cheaper than a file with two syncs.
+_LARGEST_ROW = 2**20
+
+
+class Files(Protocol):
+    """Contents that never change, each by the name of its SHA-256.
+
+    Attributes:
+        name: of the index, for messages.
+    """
+
+    name: str
+
+    def takes(self, size: int) -> bool:
+        """Whether arrays of so many bytes belong here, not into a row of the database."""
+
+    def read(self, file: File) -> NDArray[np.uint8]:
+        """The bytes of a file. *Shape:* (n_bytes,), uint8, mapped from disk where they lie there.
+
+        Raises:
+            DamagedIndexError: the file is missing or cut short.
+            StaleRead: it is missing because a newer state of the index has no such file.
+        """
+
+    def write(self, pieces: Iterable[bytes | memoryview]) -> Checksum:
+        """Write a file, which is durable when this returns. Its name is the SHA-256.
+
+        Raises:
+            IndexWriteError: the disk is full or failed.
+        """
+
+    def keep_only(self, names: set[str]) -> None:
+        """Remove all files but these. Only under the write lock, or a file may be one just written."""
+
+    def close(self) -> None:
+        """Let go of what is in memory."""
+
+
+class MemoryFiles:
+    """The files of an index in memory.
+
+    Attributes:
+        name: for messages.
+        contents: bytes by name; another dict after each ``keep_only``.
+    """
+
+    def __init__(self, contents: Mapping[str, bytes] | None = None) -> None:
+        self.name = "the index in memory"
+        self.contents = dict(contents or {})
+
+    def takes(self, size: int) -> bool:  # noqa: ARG002
+        """Always: a row of a database in memory saves nothing."""
+        return True
+
+    def read(self, file: File) -> NDArray[np.uint8]:
+        """See ``Files.read``."""
+        content = self.contents.get(file.name)
+        if content is None:
+            raise StaleRead(file.name)
+        return np.frombuffer(content, np.uint8)
+
+    def write(self, pieces: Iterable[bytes | memoryview]) -> Checksum:
+        """Keep the pieces, joined."""
+        content = b"".join(pieces)
+        checksum = Checksum(len(content), hashlib.sha256(content).hexdigest())
+        self.contents[checksum.sha256] = content
+        return checksum
+
+    def keep_only(self, names: set[str]) -> None:
+        """See ``Files.keep_only``."""
+        self.contents = {name: content for name, content in self.contents.items() if name in names}
+
+    def close(self) -> None:
+        """Forget all contents."""
+        self.contents = {}
+
+
+class FolderFiles:
+    """The files of an index on disk.
+
+    Attributes:
+        name: the folder of the index, for messages.
+    """
+
+    def __init__(self, folder: Path, newest_names: Callable[[], set[str]]) -> None:
+        """Take where the files are.
+
+        Args:
+            folder: of the index.
+            newest_names: returns the names of the files that belong to the newest state of the index.
+        """
+        self.name = str(folder)
+        self._folder = folder
+        self._files = folder / FILES
+        self._newest_names = newest_names
+
+    def takes(self, size: int) -> bool:
+        """Whether they are not too small for a file."""
+        return size >= _LARGEST_ROW
+
+    def read(self, file: File) -> NDArray[np.uint8]:
+        """See ``Files.read``."""
+        path = self._files / file.name
+        try:
+            with disk_errors(path):
+                size = path.stat().st_size
+                if size == file.size:
+                    return np.memmap(path, np.uint8, "r")
+        except IndexWriteError:
+            if path.exists():
+                raise
+            if file.name not in self._newest_names():
+                raise StaleRead(file.name) from None
+            raise DamagedIndexError(f"{path} is missing; restore the index from a copy.") from None
+        raise DamagedIndexError(f"{path} has {size} bytes where {file.size} were written; restore the index from a copy.")
+
+    def write(self, pieces: Iterable[bytes | memoryview]) -> Checksum:
+        """Write the pieces to a file of another name, sync it, rename it, sync the folder."""
+        with disk_errors(self._folder), self._unfinished() as unfinished:
+            checksum = write_synced(unfinished, pieces)
+            unfinished.replace(self._files / checksum.sha256)
+            step("file renamed")
+            self.sync()
+            step("folder synced")
+        return checksum
+
+    def keep_only(self, names: set[str]) -> None:
+        """See ``Files.keep_only``. A file that this package does not write stays."""
+        for path in self._files.glob("*"):
+            if path.name not in names and OUR_FILE.fullmatch(path.name):
+                with contextlib.suppress(OSError):  # on Windows a reader may still map it; the next writer tries again
+                    path.unlink()
+
+    def close(self) -> None:
+        """Nothing to do: what is mapped goes with the arrays."""
+
+    # For copies of an index
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return (self._files / name).exists()
+
+    def add(self, name: str, content: NDArray[np.uint8]) -> None:
+        """Write a file of another index under its name, as it is; durable after the next ``sync``."""
+        with self._unfinished() as unfinished:
+            write_synced(unfinished, [content.data])
+            unfinished.replace(self._files / name)
+
+    def sync(self) -> None:
+        """Have the disk keep the names of the files."""
+        sync_folder(self._files)
+
+    @contextlib.contextmanager
+    def _unfinished(self) -> Iterator[Path]:
+        """A path to write to, which is removed if the block fails."""
+        self._files.mkdir(exist_ok=True)  # tools that copy folders may leave out an empty one
+        unfinished = self._files / f"{uuid.uuid4().hex}.unfinished"
+        try:
+            yield unfinished
+        except BaseException:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            raise

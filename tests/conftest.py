@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Workers share the cores, so the PyTorch of each has one thread, and so have the processes it starts. This counts only before
 # PyTorch is imported. The fixtures import it, since the process that hands out the tests needs none.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # FAISS's threads, two all the same, sleep while they wait
 
 pytest.register_assert_rewrite("builders")  # their assertions say what differs as well
 

@@ -166,6 +166,7 @@ def test_arguments_are_checked(nodes_of, built, source, tmp_path):
 
 
 @pytest.mark.slow  # the cluster waits for a node's heartbeats; workers are killed above
+@pytest.mark.timeout(900)
 def test_a_node_that_is_killed_while_building_loses_no_shard(nodes_of, built, source, tmp_path):
     out = tmp_path / "out"
     (tmp_path / "calls").mkdir()

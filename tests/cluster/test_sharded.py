@@ -338,6 +338,7 @@ def test_a_codec_of_another_kind_is_refused(built):
 
 
 @pytest.mark.slow  # the cluster waits for a node's heartbeats; actors are killed above
+@pytest.mark.timeout(900)
 def test_a_node_that_is_killed_while_searching_changes_no_result(nodes_of, built):
     with ShardedIndex.open(built[2], WordEncoder(), num_cpus=0.4, replicas=2) as index:
         expected = index.search(QUERIES[0], 20, exact=True)

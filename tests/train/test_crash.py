@@ -26,6 +26,7 @@ def n_lines(out):
 
 
 @pytest.mark.slow  # five processes that import PyTorch; test_loop.py interrupts a run in its own process
+@pytest.mark.timeout(900)
 def test_a_run_killed_at_random_steps_has_the_losses_and_weights_of_one_that_was_not(tmp_path):
     steps, n_kills = 30, 3
     base = write_base(tmp_path / "base")  # with BERT's dropout

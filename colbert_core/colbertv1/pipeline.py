@@ -1,16 +1,16 @@
-"""From raw files to a table of scores: mine, train, encode, index, retrieve, score, each step into a folder of one run.
+"""From raw files to a table of scores: mine, train, encode, index, retrieve, score. A run keeps every step in its folder.
 
 ::
 
-    run.json            what the run is: data, preset, base, settings; and of each finished step its seconds and figures
+    run.json            data, preset, base and settings of the run; seconds and figures of each finished step
     examples.jsonl      triples mined with BM25, unless the data have their own
     training/           the training run: log, checkpoints, model
-    embeddings/         the passages' vectors, float16
-    ivfpq/              their FAISS index
-    runs/NAME.trec      what was retrieved for the held-out queries
-    report.md           the scores, and how long everything took
+    embeddings/         vectors of the passages, float16
+    ivfpq/              FAISS index of the vectors
+    runs/NAME.trec      what a system retrieved for the held-out queries
+    report.md           scores, and the time of each step
 
-A run that was killed goes on when it is called again: what is finished is skipped, encoding and training go on inside.
+A run that was killed goes on when it is called again: finished steps are skipped, encoding and training go on where they were.
 """
 
 from __future__ import annotations
@@ -48,28 +48,28 @@ if TYPE_CHECKING:
     from colbert_core.types import TokenEncoder
 
 MEASURES = ("nDCG@10", "MRR@10", "Recall@50", "Recall@200", "Recall@1000", "Success@5")
-# The split to score on, the first that is there.
+# The split to score on is the first of these that the data have.
 _HELD_OUT = ("test", "dev", "dev.small", "validation")
 TRIPLES = "triples.train.small.tsv"
-# Of MS MARCO's tables the deepest, and the depth at which nanoColBERT scores.
+# Passages retrieved for each query: the deepest rank in the tables for MS MARCO, and nanoColBERT's.
 _DEPTH = 1000
-# Every passage is scored beside IVFPQ, to show what that loses, up to so many vectors: a quarter of a second for each query.
+# Up to so many vectors, every passage is scored as well, to show what IVFPQ loses: a quarter of a second for each query.
 _EXACT_UP_TO = 5_000_000
-# Scores of that in memory: 128 MB.
+# Scores of every passage in memory at a time: 128 MB.
 _SCORES_AT_A_TIME = 2**25
-# Bytes of a vector in IVFPQ, as nanoColBERT has them, or as many fewer as it takes to divide dim; and bits of a code.
+# Parts of a vector in IVFPQ, as in nanoColBERT, or the next smaller number that divides dim; and bits of a part's code.
 _MOST_PARTS, _MOST_BITS = 16, 8
 
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        model: the trained checkpoint, for ``Encoder.from_pretrained`` and ``model=`` of the adapters.
-        scores: for each system ("IVFPQ", "BM25", and "exact" where every passage was scored) the mean of each measure.
-        seconds: of each step, when it ran.
-        report: the file with the tables.
+        model: folder of the trained checkpoint, for ``Encoder.from_pretrained`` and ``model=`` of the adapters.
+        scores: mean of each measure for each system: "IVFPQ", "BM25", and "exact" if every passage was scored.
+        seconds: time of each step in seconds, when it ran.
+        report: file with the tables.
     """
 
     model: Path
@@ -91,45 +91,46 @@ def run_pipeline(
     progress: bool | None = None,
     **settings: Any,
 ) -> PipelineResult:
-    """Train a model on a collection and score ColBERTv1's end-to-end retrieval with it (Khattab and Zaharia, SIGIR 2020).
+    """Train a model on a dataset and score ColBERTv1's end-to-end retrieval with it (Khattab and Zaharia, SIGIR 2020).
 
-    Called again with the same arguments it skips what is finished and goes on with the rest.
+    Called again with the same arguments, it skips finished steps and does the rest.
 
     Args:
-        data: a collection, as for ``open_dataset``. Judged queries of its split "train" are trained on; without such a
-            split the queries are divided 80 to 20 by a hash of their ids, and scored on the 20.
-        out: the run's folder.
-        preset: of the training, "colbertv1" or "colbertv2".
-        base: what to begin with; None for the model in the box.
-        split: to score on; None for the first of test, dev, dev.small and validation.
-        n_negatives: mined for each judged pair: as many triples with "colbertv1", as many in one example with "colbertv2".
+        data: a test set, as for ``open_dataset``. The judged queries of its split "train" are trained on. Without such a
+            split, the queries are divided 80 to 20 by a hash of their ids, and the 20 are scored on.
+        out: folder of the run.
+        preset: "colbertv1" or "colbertv2", the preset of the training.
+        base: checkpoint to begin with; None for the model in the box.
+        split: split to score on; None for the first of test, dev, dev.small and validation.
+        n_negatives: number of negatives for each judged pair. "colbertv1" makes a triple of each, "colbertv2" one example of
+            all.
         trust_remote_code: run code that comes with the base.
-        say: is told, in a line, what each step came to.
+        say: takes a line about each finished step, and the report.
         progress: show bars; None shows them on a terminal once a second has passed.
-        settings: of the training, in place of the preset's: the attributes of ``TrainConfig``, such as ``steps``.
+        settings: settings of the training in place of the preset's: attributes of ``TrainConfig``, such as ``steps``.
 
     Raises:
-        ValueError: an argument is out of range, the collection lacks something or its files disagree, or ``out`` holds a run
-            of other arguments or data, which has got further than to check them.
+        ValueError: an argument is out of range, the dataset lacks something or its files disagree, or ``out`` holds a run
+            of other arguments or data that has done more than check them.
         TypeError: there is no such setting.
         FileExistsError: ``out`` holds something else.
-        BlockingIOError: another run is at work in ``out``.
+        BlockingIOError: another process works on a run in ``out``.
         CheckpointError: the base cannot be loaded.
         MissingExtraError: a library for training or evaluation is not installed.
     """
-    collection, out, triples = open_dataset(data), Path(out), Path(data) / TRIPLES
-    held_out = split or held_out_split(collection)
-    own = triples if triples.is_file() else None
+    dataset, out = open_dataset(data), Path(out)
+    held_out = split or held_out_split(dataset)
+    triples = Path(data) / TRIPLES if (Path(data) / TRIPLES).is_file() else None
     config = configured(preset, settings)
-    chosen_loss(config, scored=False)  # of what is mined, and of MS MARCO's triples
+    chosen_loss(config, scored=False)  # neither mined examples nor MS MARCO's triples have teacher scores
     check_count(n_negatives, "n_negatives")
-    judged = {held_out} if own or "train" not in collection.splits else {held_out, "train"}
-    train_qrels, qrels = _divided(collection, held_out, are_mined=own is None)
-    queries = {name: text for name, text in collection.queries(held_out).items() if name in qrels}
+    used_splits = {held_out} if triples or "train" not in dataset.splits else {held_out, "train"}
+    train_qrels, qrels = _divide_qrels(dataset, held_out, are_mined=triples is None)
+    queries = {query: text for query, text in dataset.queries(held_out).items() if query in qrels}
     if not (out / "training" / "model").exists():
-        _check_parts(base, config, trust_remote_code=trust_remote_code)
+        _check_needs(base, config, trust_remote_code=trust_remote_code)
     about = {
-        "data": _checksums(collection, own),
+        "data": _compute_checksums(dataset, triples),
         "preset": preset,
         "base": None if base is None else str(base),
         "split": held_out,
@@ -140,18 +141,17 @@ def run_pipeline(
         steps = _Steps(out, json.loads(json.dumps(about)), say)
         with steps.step("check") as step:
             if step is not None:
-                collection.check(*judged)
-                step["passages"] = collection.n_passages
-        if own is None:
+                dataset.check(*used_splits)
+                step["passages"] = dataset.n_passages
+        if triples is None:
             with steps.step("mine") as step:
                 if step is not None:
-                    mined = mine_with_bm25(
-                        collection, train_qrels, n_negatives, triples=preset == "colbertv1", progress=progress
-                    )
+                    makes_triples = preset == "colbertv1"
+                    mined = mine_with_bm25(dataset, train_qrels, n_negatives, triples=makes_triples, progress=progress)
                     step["examples"] = write_examples(mined, out / "examples.jsonl")
         with steps.step("train") as step:
             if step is not None:
-                examples = read_examples(out / "examples.jsonl") if own is None else own_triples(collection, own)
+                examples = read_examples(out / "examples.jsonl") if triples is None else own_triples(dataset, triples)
                 result = train(
                     examples,
                     base,
@@ -162,17 +162,17 @@ def run_pipeline(
                     **settings,
                 )
                 step |= {"steps": result.last_step, "loss": round(result.loss, 4)}
-        _retrieve(collection, queries, out, steps, trust_remote_code=trust_remote_code, progress=progress)
+        _retrieve(dataset, queries, out, steps, trust_remote_code=trust_remote_code, progress=progress)
         runs = sorted((out / "runs").glob("*.trec"))
         scores = {file.stem: evaluate(read_run(file), qrels, MEASURES).means for file in runs}
-        report = _report(collection, steps, scores, len(qrels))
+        report = _format_report(dataset, steps, scores, len(qrels))
         write_text(out / "report.md", report)
     say(report)
     return PipelineResult(out / "training" / "model", scores, steps.seconds, out / "report.md")
 
 
 def _retrieve(
-    collection: Dataset,
+    dataset: Dataset,
     queries: Mapping[str, str],
     out: Path,
     steps: _Steps,
@@ -180,9 +180,9 @@ def _retrieve(
     trust_remote_code: bool,
     progress: bool | None,
 ) -> None:
-    """From the trained model to a run of each system."""
+    """Encode the passages, index them, and make a run of each system."""
 
-    def loaded() -> TokenEncoder:
+    def load() -> TokenEncoder:
         from colbert_core.model.encoder import Encoder  # here, so that importing this does not import torch
 
         return Encoder.from_pretrained(out / "training" / "model", trust_remote_code=trust_remote_code)
@@ -190,52 +190,52 @@ def _retrieve(
     encoder: TokenEncoder | None = None
     with steps.step("encode") as step:
         if step is not None:
-            encoder = loaded()
+            encoder = load()
             encoded = encode_collection(
-                collection.passages(), encoder, out / "embeddings", n_passages=collection.n_passages, progress=progress
+                dataset.passages(), encoder, out / "embeddings", n_passages=dataset.n_passages, progress=progress
             )
             step["vectors"] = encoded.n_tokens
     with steps.step("index") as step:
         if step is not None:
-            _index(out / "embeddings", out / "ivfpq", progress)
+            _build_index(out / "embeddings", out / "ivfpq", progress)
     with steps.step("retrieve") as step:
         if step is not None:
-            encoder = encoder or loaded()
-            searched = run_of(search_engine(IVFPQ.open(out / "ivfpq", encoder), _DEPTH), queries, progress=progress)
-            _keep(out, "IVFPQ", searched.run)
-            step |= {"queries": len(queries), "median_ms": round(searched.median_ms, 1)}
+            encoder = encoder or load()
+            retrieved = run_of(search_engine(IVFPQ.open(out / "ivfpq", encoder), _DEPTH), queries, progress=progress)
+            _write_run(out, "IVFPQ", retrieved.run)
+            step |= {"queries": len(queries), "median_ms": round(retrieved.median_ms, 1)}
     with steps.step("compare") as step:
         if step is not None:
-            bm25 = BM25.build(collection.passages(), progress=progress)
-            _keep(out, "BM25", run_of(lambda texts: bm25.search_many(texts, _DEPTH), queries, progress=progress).run)
+            bm25 = BM25.build(dataset.passages(), progress=progress)
+            _write_run(out, "BM25", run_of(lambda texts: bm25.search_many(texts, _DEPTH), queries, progress=progress).run)
             encoded = EncodedCollection.open(out / "embeddings")
             if encoded.n_tokens <= _EXACT_UP_TO:
-                _keep(out, "exact", _exact_run(encoded, encoder or loaded(), queries))
+                _write_run(out, "exact", _exact_run(encoded, encoder or load(), queries))
 
 
-def _index(embeddings: Path, folder: Path, progress: bool | None) -> None:
-    """Build the index, unless a run that ended before it could say so has."""
+def _build_index(embeddings: Path, folder: Path, progress: bool | None) -> None:
+    """Build the index, unless an earlier call has built it and was killed before it could write that down."""
     if is_built(folder, embeddings):
         return
     if folder.exists():
         shutil.rmtree(folder)  # of other vectors, or damaged
     encoded = EncodedCollection.open(embeddings)
     m = max(n for n in range(1, _MOST_PARTS + 1) if encoded.dim % n == 0)
-    # As many codes as there are vectors to learn them from, at most.
+    # At most as many codes as there are vectors to learn them from.
     IVFPQ.build(embeddings, folder, m=m, nbits=min(_MOST_BITS, encoded.n_tokens.bit_length() - 1), progress=progress)
 
 
 class _Steps:
-    """What is finished of a run, kept in its folder."""
+    """The finished steps of a run, kept in its folder."""
 
     def __init__(self, out: Path, about: dict[str, Any], say: Callable[[str], object]) -> None:
         self._file, self._say = out / "run.json", say
         if self._file.is_file():
             known = json.loads(self._file.read_text(encoding="utf-8"))
             self.finished: dict[str, dict[str, Any]] = known["steps"]
-            if other := _difference(known["run"], about):
+            if difference := _find_difference(known["run"], about):
                 if self.finished.keys() - {"check"} or (out / "training" / "config.json").exists():
-                    raise ValueError(f"{out} holds a run with {other} is asked for; choose another folder.")
+                    raise ValueError(f"{out} holds a run with {difference} is asked for; choose another folder.")
                 self.finished = {}
         else:
             # What a run that was killed at once has left is no hindrance.
@@ -247,27 +247,31 @@ class _Steps:
 
     @property
     def seconds(self) -> dict[str, float]:
+        """The time of each finished step."""
         return {name: step["seconds"] for name, step in self.finished.items()}
 
     def step(self, name: str) -> _Step:
+        """Return a context in which a step is done, if it is not finished."""
         return _Step(self, name)
 
     def finish(self, name: str, step: dict[str, Any]) -> None:
+        """Write down a finished step with its figures."""
         self.finished[name] = step
         self._write()
         self.tell(name, "")
 
     def tell(self, name: str, remark: str) -> None:
+        """Say how long a step took, and its figures."""
         figures = {key: value for key, value in self.finished[name].items() if key != "seconds"}
-        told = ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in figures.items())
-        self._say(f"{name:<9} {_clock(self.finished[name]['seconds']):>9}  {told}{remark}")
+        text = ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in figures.items())
+        self._say(f"{name:<9} {_format_time(self.finished[name]['seconds']):>9}  {text}{remark}")
 
     def _write(self) -> None:
         write_json(self._file, {"run": self._about, "steps": self.finished})
 
 
 class _Step:
-    """``with steps.step(name) as step``: a dict for the step's figures, or None if it is finished already."""
+    """A step. ``with steps.step(name) as step`` gives a dict for the figures, or None if the step is finished already."""
 
     def __init__(self, steps: _Steps, name: str) -> None:
         self._steps, self._name = steps, name
@@ -286,10 +290,10 @@ class _Step:
             self._steps.finish(self._name, {"seconds": round(time.perf_counter() - self._begun, 1), **self._figures})
 
 
-def _difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
-    """The first thing in which two runs differ, in words."""
+def _find_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
+    """Describe the first argument in which two runs differ; None if they are the same."""
     old, new = (
-        {f"{name}/{key}" if key else name: one for name, value in run.items() for key, one in _entries(value)}
+        {f"{name}/{key}" if key else name: entry for name, value in run.items() for key, entry in _entries(value)}
         for run in (there, here)
     )
     differing = (name for name in {**old, **new} if old.get(name) != new.get(name))
@@ -300,55 +304,55 @@ def _entries(value: Any) -> Iterable[tuple[str, Any]]:
     return value.items() if isinstance(value, dict) else [("", value)]
 
 
-def _check_parts(base: str | PathLike[str] | None, config: TrainConfig, *, trust_remote_code: bool) -> None:
-    """What training begins with and evaluation ends with is there."""
+def _check_needs(base: str | PathLike[str] | None, config: TrainConfig, *, trust_remote_code: bool) -> None:
+    """Check before any work that the packages and the base are there."""
     import_extra("accelerate", "Training", "'accelerate>=1.0'")
     import_extra("bm25s", "BM25", "bm25s PyStemmer")
     check_measures(MEASURES)
     ColBERT.from_pretrained(base, config, trust_remote_code=trust_remote_code)
 
 
-def _checksums(collection: Dataset, triples: Path | None) -> dict[str, list[Any]]:
-    """Size and SHA-256 of all files that the run reads.
+def _compute_checksums(dataset: Dataset, triples: Path | None) -> dict[str, list[Any]]:
+    """Compute size and SHA-256 of all files that the run reads.
 
-    Of the triples as well, although MS MARCO's are 27 GB: they are read in a minute or two and trained on for days, and unlike
-    their content the time they were written changes with every copy.
+    The triples are read as well, although MS MARCO's are 27 GB: that takes a minute or two before days of training, and a
+    file's time, which would be quicker, changes with every copy.
     """
-    checksums = collection.checksums() | ({} if triples is None else {TRIPLES: checksum_files([triples])[str(triples)]})
+    checksums = dataset.checksums() | ({} if triples is None else {TRIPLES: checksum_files([triples])[str(triples)]})
     return {name: list(checksum) for name, checksum in checksums.items()}
 
 
-def held_out_split(collection: Dataset) -> str:
-    """The split to score on: the first of test, dev, dev.small and validation, or the only one that is not "train".
+def held_out_split(dataset: Dataset) -> str:
+    """Choose the split to score on: the first of test, dev, dev.small and validation, or the only one that is not "train".
 
     Raises:
         ValueError: there is none, or there are several others.
     """
-    found = [split for split in _HELD_OUT if split in collection.splits]
-    others = [split for split in collection.splits if split != "train"]
-    if not found and len(others) != 1:
-        raise ValueError(f"{collection.name} has the splits {', '.join(collection.splits) or 'none'}; name one to score on.")
-    return found[0] if found else others[0]
+    usual = [split for split in _HELD_OUT if split in dataset.splits]
+    others = [split for split in dataset.splits if split != "train"]
+    if not usual and len(others) != 1:
+        raise ValueError(f"{dataset.name} has the splits {', '.join(dataset.splits) or 'none'}; name one to score on.")
+    return usual[0] if usual else others[0]
 
 
-def _answered(collection: Dataset, split: str) -> Qrels:
-    """The judged queries that have an answer: the others can have no score but 0.
+def _answered_qrels(dataset: Dataset, split: str) -> Qrels:
+    """Read the judgements of queries with a relevant passage. All others could only score 0.
 
     Raises:
         ValueError: there are none.
     """
-    judged = collection.qrels(split)
+    judged = dataset.qrels(split)
     qrels = {query: grades for query, grades in judged.items() if any(grade > 0 for grade in grades.values())}
     if not qrels:
-        raise ValueError(f"Split {split!r} of {collection.name} has no query with a positive judgement; choose another split.")
+        raise ValueError(f"Split {split!r} of {dataset.name} has no query with a positive judgement; choose another split.")
     return qrels
 
 
-def _divided(collection: Dataset, held_out: str, *, are_mined: bool) -> tuple[Qrels, Qrels]:
-    """Judgements to mine from, and to score on."""
-    qrels = _answered(collection, held_out)
-    if "train" in collection.splits and held_out != "train":
-        train_qrels = _answered(collection, "train") if are_mined else {}
+def _divide_qrels(dataset: Dataset, held_out: str, *, are_mined: bool) -> tuple[Qrels, Qrels]:
+    """Return the judgements to mine from, none unless ``are_mined``, and those to score on."""
+    qrels = _answered_qrels(dataset, held_out)
+    if "train" in dataset.splits and held_out != "train":
+        train_qrels = _answered_qrels(dataset, "train") if are_mined else {}
         return {query: grades for query, grades in train_qrels.items() if query not in qrels}, qrels
     training, kept = split_by_hash(qrels)
     return {query: qrels[query] for query in training}, {query: qrels[query] for query in kept}
@@ -402,37 +406,37 @@ def mine_with_bm25(
             yield example
 
 
-def own_triples(collection: Dataset, path: Path) -> Iterator[Example]:
-    """The triples that come with MS MARCO, of texts or of ids."""
+def own_triples(dataset: Dataset, path: Path) -> Iterator[Example]:
+    """Read the triples that come with MS MARCO, of texts or of ids."""
     with path.open(encoding="utf-8-sig") as lines:
         first = next(lines, "").split("\t")
     if all(part.strip().isdecimal() for part in first):
-        passages = {passage.id: passage.text for passage in collection.passages()}
-        return read_id_triples(path, collection.queries("train"), passages)
+        passages = {passage.id: passage.text for passage in dataset.passages()}
+        return read_id_triples(path, dataset.queries("train"), passages)
     return read_examples(path)
 
 
-def _keep(out: Path, name: str, run: Run) -> None:
+def _write_run(out: Path, name: str, run: Run) -> None:
     (out / "runs").mkdir(exist_ok=True)
     write_run(out / "runs" / f"{name}.trec", run, name)
 
 
 def _exact_run(encoded: EncodedCollection, encoder: TokenEncoder, queries: Mapping[str, str]) -> Run:
-    """Every passage scored over its own vectors."""
+    """Score every passage over its own vectors, and keep the best."""
     rows = np.arange(len(encoded), dtype=np.int64)
-    names, matrices = list(queries), encode_queries(encoder, list(queries.values()))
+    ids, matrices = list(queries), encode_queries(encoder, list(queries.values()))
     at_a_time = max(1, _SCORES_AT_A_TIME // len(encoded))
     run = {}
-    for first in range(0, len(names), at_a_time):
-        some = slice(first, first + at_a_time)
-        for query, scores in zip(names[some], encoded.score_many(matrices[some], rows), strict=True):
+    for first in range(0, len(ids), at_a_time):
+        chunk = slice(first, first + at_a_time)
+        for query, scores in zip(ids[chunk], encoded.score_many(matrices[chunk], rows), strict=True):
             best = np.argsort(-scores, kind="stable")[:_DEPTH]
             run[query] = dict(zip(encoded.ids_of(best.tolist()), scores[best].tolist(), strict=True))
     return run
 
 
-def _report(collection: Dataset, steps: _Steps, scores: Mapping[str, Mapping[str, float]], n_queries: int) -> str:
-    """Tables in Markdown."""
+def _format_report(dataset: Dataset, steps: _Steps, scores: Mapping[str, Mapping[str, float]], n_queries: int) -> str:
+    """Format the scores and the time of each step as tables in Markdown."""
 
     def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
         head = list(head)
@@ -440,7 +444,7 @@ def _report(collection: Dataset, steps: _Steps, scores: Mapping[str, Mapping[str
 
     systems = [name for name in ("IVFPQ", "exact", "BM25") if name in scores]
     lines = [
-        f"# {Path(collection.name).name}: {n_queries} queries",
+        f"# {Path(dataset.name).name}: {n_queries} queries",
         "",
         *table(["", *systems], ([name, *(f"{scores[system][name]:.4f}" for system in systems)] for name in MEASURES)),
         "",
@@ -450,12 +454,13 @@ def _report(collection: Dataset, steps: _Steps, scores: Mapping[str, Mapping[str
         nanocolbert_table(scores["IVFPQ"]),
         "```",
         "",
-        *table(["step", "time"], ([name, _clock(seconds)] for name, seconds in steps.seconds.items())),
+        *table(["step", "time"], ([name, _format_time(seconds)] for name, seconds in steps.seconds.items())),
         "",
     ]
     return "\n".join(lines)
 
 
-def _clock(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
+    """Format a time as hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -182,7 +182,8 @@ class Evidence:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        pyplot, patches = (import_extra(f"matplotlib.{part}", "plot", "matplotlib") for part in ("pyplot", "patches"))
+        modules = ("matplotlib", "matplotlib.pyplot", "matplotlib.patches")
+        _, pyplot, patches = (import_extra(module, "plot", "matplotlib") for module in modules)
         n_q, n = self.similarities.shape
         if ax is None:
             _, ax = pyplot.subplots(figsize=(min(2 + 0.28 * n, 40), 1.2 + 0.32 * n_q), layout="constrained")

@@ -1,4 +1,4 @@
-"""Which examples a step takes, and what a model sees of them. The order is a function of seed and position, nothing else."""
+"""Batches of training examples. Their order depends on the seed and the position in the run, and on nothing else."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The queries of some examples and the distinct passages among theirs, which are the columns of a score matrix.
+    """The queries of some examples and all passages of these examples, each once.
+
+    The model scores every query against every passage: a matrix with a row for each query and a column for each passage.
 
     Attributes:
-        query_ids: *Shape:* (n_queries, query_length), int64.
-        query_attended: *Shape:* (n_queries,), int64.
-        query_mask: *Shape:* (n_queries, query_length), bool.
-        passage_ids: *Shape:* (n_passages, passage_length), int64.
-        passage_attended: *Shape:* (n_passages,), int64.
-        passage_mask: *Shape:* (n_passages, passage_length), bool.
-        own: *Shape:* (n_queries, nway), int64, columns of each example's positive and then its negatives.
-        own_mask: *Shape:* (n_queries, nway), bool, False where an example has fewer, or a known positive among its negatives.
-        candidates: *Shape:* (n_queries, n_passages), bool, each positive and all that is no other known positive.
-        teacher: *Shape:* (n_queries, nway), float32, scores of ``own``; zeros without a teacher.
+        query_ids: token ids. *Shape:* (n_queries, query_length), int64.
+        query_attended: number of leading tokens that may be attended to. *Shape:* (n_queries,), int64.
+        query_mask: True for tokens whose vectors count. *Shape:* (n_queries, query_length), bool.
+        passage_ids: token ids. *Shape:* (n_passages, passage_length), int64.
+        passage_attended: number of leading tokens that may be attended to. *Shape:* (n_passages,), int64.
+        passage_mask: True for tokens whose vectors count. *Shape:* (n_passages, passage_length), bool.
+        own: columns of each example's positive and then of its negatives. *Shape:* (n_queries, nway), int64.
+        own_mask: False where an example has fewer negatives, or a known positive among them. *Shape:* (n_queries, nway), bool.
+        candidates: True for each example's positive, and for passages that are not known as positives of its query.
+            *Shape:* (n_queries, n_passages), bool.
+        teacher: the teacher's scores of ``own``; zeros without a teacher. *Shape:* (n_queries, nway), float32.
     """
 
     query_ids: torch.Tensor
@@ -48,20 +51,25 @@ class Batch:
     teacher: torch.Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
+        """Return a copy of the batch on a device."""
         return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     @property
     def inputs(self) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-        """Ids and attended tokens of queries and of passages, what the model takes."""
+        """What the model takes: ids and attended tokens of the queries, and of the passages."""
         return (self.query_ids, self.query_attended), (self.passage_ids, self.passage_attended)
 
     def loss(
         self, queries: torch.Tensor, passages: torch.Tensor, *, loss: str, config: TrainConfig, share: float = 1.0
     ) -> torch.Tensor:
-        """The loss of these vectors, *Shape:* (n_queries, query_length, dim) and (n_passages, passage_length, dim).
+        """Compute the loss of the vectors that the model made of this batch.
 
-        ``share`` is this batch's part of a step.
+        Args:
+            queries: *Shape:* (n_queries, query_length, dim).
+            passages: *Shape:* (n_passages, passage_length, dim).
+            loss: name of the loss, one of ``presets.LOSSES``.
+            config: settings of the training.
+            share: share of this batch in a step, by which the loss is multiplied.
         """
         if config.vector_noise:
             passages = with_noise(passages, config.vector_noise)
@@ -78,18 +86,24 @@ class Batch:
 
 
 def example_numbers(n_examples: int, size: int, seed: int, first: int) -> Iterator[NDArray[np.int64]]:
-    """Numbers of examples, so many at a time without end, from batch ``first`` on.
+    """Give the numbers of the examples of each batch, without end, from batch ``first`` on.
 
-    Every epoch is a permutation of all examples, made of seed and epoch, so that a run resumed anywhere goes on as it would
-    have. A batch may hold the last of one epoch and the first of the next.
+    Every epoch is a permutation of all examples, made from seed and epoch, so that a resumed run goes on as if it had not
+    stopped. A batch may hold the last examples of one epoch and the first of the next.
+
+    Args:
+        n_examples: number of examples of an epoch.
+        size: number of examples in a batch.
+        seed: seed of the permutations.
+        first: number of the first batch, from 0.
     """
 
     def epoch_order(epoch: int) -> NDArray[np.int64]:
         order: NDArray[np.int64] = np.random.default_rng([seed, epoch]).permutation(n_examples)
         return order
 
-    epoch, at = divmod(first * size, n_examples)
-    waiting = epoch_order(epoch)[at:]
+    epoch, position = divmod(first * size, n_examples)
+    waiting = epoch_order(epoch)[position:]
     while True:
         while len(waiting) < size:
             epoch += 1
@@ -99,22 +113,22 @@ def example_numbers(n_examples: int, size: int, seed: int, first: int) -> Iterat
 
 
 class Batches:
-    """Makes batches of prepared examples."""
+    """Makes batches from prepared examples."""
 
     def __init__(self, examples: Examples, *, most_negatives: int, pad_id: int) -> None:
-        """Take the examples, and the number that pads."""
-        self._examples, self._most, self._pad_id = examples, most_negatives, pad_id
-        # All pairs of a query and its positive, each as one number, so that no known positive serves as a negative.
+        """Take the examples, the most negatives of an example, and the token id that pads."""
+        self._examples, self._most_negatives, self._pad_id = examples, most_negatives, pad_id
+        # All pairs of a query and a positive, each as one number, so that no known positive serves as a negative.
         self._known = np.unique(self._pairs(examples.query_numbers, examples.passage_numbers[examples.offsets[:-1]]))
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
-        """The batch of these examples."""
+        """Make a batch of the examples with these numbers."""
         examples = self._examples
         starts = examples.offsets[numbers]
-        lengths = np.minimum(examples.offsets[numbers + 1] - starts, 1 + self._most)
+        lengths = np.minimum(examples.offsets[numbers + 1] - starts, 1 + self._most_negatives)
         places = np.arange(lengths.max())  # (nway,)
         is_there = places < lengths[:, None]  # (n_queries, nway)
-        where = np.where(is_there, starts[:, None] + places, starts[:, None])  # a missing one points to the positive
+        where = np.where(is_there, starts[:, None] + places, starts[:, None])  # a missing negative points to the positive
         own_numbers = examples.passage_numbers[where]
         columns, own = np.unique(own_numbers, return_inverse=True)
         own = own.reshape(own_numbers.shape)
@@ -131,14 +145,16 @@ class Batches:
         )
 
     def _pairs(self, queries: NDArray[Any], passages: NDArray[Any]) -> NDArray[np.int64]:
+        """Number each pair of a query and a passage."""
         pairs: NDArray[np.int64] = queries.astype(np.int64) * len(self._examples.passages) + passages
         return pairs
 
     def _is_known(self, queries: NDArray[Any], passages: NDArray[Any]) -> NDArray[np.bool_]:
-        wanted = self._pairs(queries, passages)
-        at = np.minimum(np.searchsorted(self._known, wanted), len(self._known) - 1)
-        found: NDArray[np.bool_] = self._known[at] == wanted
-        return found
+        """Tell for each pair of a query and a passage whether the passage is a known positive of the query."""
+        pairs = self._pairs(queries, passages)
+        places = np.minimum(np.searchsorted(self._known, pairs), len(self._known) - 1)
+        is_known: NDArray[np.bool_] = self._known[places] == pairs
+        return is_known
 
 
 def _tensors(padded: Padded) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

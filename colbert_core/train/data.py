@@ -1,7 +1,7 @@
-"""Training examples prepared as token ids on disk, which a training run maps.
+"""Training examples prepared as token ids on disk, which a training run maps into memory.
 
-No model runs here. Tokenizing once, ahead of training, keeps the accelerator busy later and lets a collection of any size be
-read in any order.
+No model runs here. Tokenizing once, before training, keeps the accelerator busy later, and lets a run read examples of any
+number in any order.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 _VERSION = 1
 _MANIFEST = "manifest.json"
 
-# Texts waiting to be tokenized together.
+# Texts that are tokenized together.
 _AT_A_TIME = 1024
 
-# What of a recipe decides which token ids a text becomes, and which of their vectors stay.
+# Settings of an encoder that decide which token ids a text becomes, and which of their vectors count.
 _TOKEN_SETTINGS = (
     *("query_length", "passage_length", "query_marker", "passage_marker", "query_prompt", "passage_prompt"),
     *("augment_queries", "augmentation_token", "augmentation_length", "attend_to_augmentation"),
@@ -49,9 +49,9 @@ class Padded:
     """Sequences of token ids, padded to the longest of them.
 
     Attributes:
-        ids: *Shape:* (n, length), int64.
-        attended: *Shape:* (n,), int64, how many leading tokens may be attended to.
-        kept: *Shape:* (n, length), bool, whose vectors count: neither padding nor skipped.
+        ids: token ids. *Shape:* (n, length), int64.
+        attended: number of leading tokens that may be attended to. *Shape:* (n,), int64.
+        kept: True for tokens whose vectors count, which are neither padding nor skipped. *Shape:* (n, length), bool.
     """
 
     ids: NDArray[np.int64]
@@ -65,18 +65,18 @@ class Texts:
     def __init__(
         self, ids: NDArray[Any], kept: NDArray[np.bool_], offsets: NDArray[np.int64], attended: NDArray[np.int32]
     ) -> None:
-        """Take the arrays: *Shape:* (n_tokens,) uint16 or int32, (n_tokens,) bool, (n_texts + 1,) and (n_texts,)."""
+        """Take arrays of *Shape:* (n_tokens,), uint16 or int32; (n_tokens,), bool; (n_texts + 1,); and (n_texts,)."""
         self._ids, self._kept, self._offsets, self._attended = ids, kept, offsets, attended
 
     def __len__(self) -> int:
         return len(self._attended)
 
     def ids(self, number: int) -> NDArray[np.int64]:
-        """*Shape:* (length,), int64."""
+        """Return the token ids of a text. *Shape:* (length,), int64."""
         return self._ids[self._offsets[number] : self._offsets[number + 1]].astype(np.int64)
 
     def padded(self, numbers: NDArray[np.integer[Any]], pad_id: int) -> Padded:
-        """The texts of these numbers as a batch."""
+        """Return the texts with these numbers as a batch."""
         lengths = self._offsets[numbers + 1] - self._offsets[numbers]
         ids = np.full((len(numbers), int(lengths.max())), pad_id, np.int64)
         kept = np.zeros(ids.shape, np.bool_)
@@ -90,18 +90,18 @@ class Examples:
     """Prepared examples, mapped from disk: every text once as token ids, and examples as numbers of texts.
 
     Attributes:
-        folder: where they are.
-        manifest: what they were made of and with: tokenizer, recipe, counts, digests of arrays and source files.
-        queries: the queries' tokens.
-        passages: the passages' tokens.
-        query_numbers: *Shape:* (n_examples,), int32, the query of each example.
-        passage_numbers: *Shape:* (n_numbers,), int32, the positive and then the negatives of each example.
-        offsets: *Shape:* (n_examples + 1,), int64, where each example's passages begin.
-        scores: *Shape:* (n_numbers,), float32, the teacher's; None unless every example has them.
+        folder: the folder on disk.
+        manifest: how they were made: tokenizer, settings that decide tokens, counts, digests of arrays and of source files.
+        queries: tokens of the queries.
+        passages: tokens of the passages.
+        query_numbers: query of each example. *Shape:* (n_examples,), int32.
+        passage_numbers: positive and then negatives of each example. *Shape:* (n_numbers,), int32.
+        offsets: where the passages of each example begin in ``passage_numbers``. *Shape:* (n_examples + 1,), int64.
+        scores: the teacher's score of each passage; None unless every example has them. *Shape:* (n_numbers,), float32.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-        """Take what ``open`` has mapped."""
+        """Take what ``open`` has mapped; use ``open`` or ``prepare``."""
         self.folder = folder
         self.manifest = manifest
         self.queries, self.passages = (
@@ -118,8 +118,8 @@ class Examples:
         """Map the arrays of a folder that ``prepare`` made.
 
         Raises:
-            FileNotFoundError: there are none.
-            ValueError: a newer version made them, or a file has another size than the manifest says.
+            FileNotFoundError: the folder holds no prepared examples.
+            ValueError: another version made them, or a file has another size than the manifest says.
         """
         folder = Path(folder)
         if not (folder / _MANIFEST).is_file():
@@ -129,26 +129,26 @@ class Examples:
             raise ValueError(
                 f"{folder} has examples of version {manifest.get('version')}, this one reads {_VERSION}; prepare again."
             )
-        return cls(folder, manifest, {name: _mapped(folder / name, about) for name, about in manifest["arrays"].items()})
+        return cls(folder, manifest, {name: _map_array(folder / name, about) for name, about in manifest["arrays"].items()})
 
     def __len__(self) -> int:
         return len(self.query_numbers)
 
     @property
     def digest(self) -> str:
-        """One sha256 for all arrays."""
+        """SHA-256 of all arrays together."""
         return _digest(*(about["sha256"] for _, about in sorted(self.manifest["arrays"].items())))
 
     def check_model(self, model: ColBERT) -> None:
-        """Make sure that they were prepared as this model reads texts.
+        """Check that the examples were tokenized as this model reads texts.
 
         Raises:
             ValueError: they were not.
         """
-        mine, its = self.manifest["tokens"], _tokens_of(model.inputs)
-        differing = [setting for setting in its if mine.get(setting) != its[setting]]
+        there, here = self.manifest["tokens"], _token_settings(model.inputs)
+        differing = [name for name in here if there.get(name) != here[name]]
         if differing:
-            told = "; ".join(f"{setting}: {mine.get(setting)!r:.40} there, {its[setting]!r:.40} here" for setting in differing)
+            told = "; ".join(f"{name}: {there.get(name)!r:.40} there, {here[name]!r:.40} here" for name in differing)
             raise ValueError(
                 f"{self.folder} was prepared for {self.manifest['name']}, which reads texts otherwise than {model.name} "
                 f"({told}); prepare the examples again with the model and the settings they are to train."
@@ -163,17 +163,18 @@ def prepare(
     sources: Iterable[str | PathLike[str]] = (),
     progress: bool | None = None,
 ) -> Examples:
-    """Tokenize examples into a folder, which appears when it is whole. One process at a time may write it.
+    """Tokenize examples into a folder, which appears when it is whole. Only one process at a time may write it.
 
     Every text is tokenized and stored once, however often it comes. A passage longer than the model reads at once is cut to
     its first window.
 
     Args:
-        examples: what to train on.
-        model: what is to be trained, by whose recipe the texts are read.
-        folder: where to. One with the same sources and recipe is kept as it is, without reading the examples.
-        sources: files that the examples come from, whose digests go into the manifest. Without any, the folder counts as the
-            same if the examples do.
+        examples: examples to train on.
+        model: model to train, which decides how texts become tokens.
+        folder: folder to make. If it holds examples of the same sources and for the same settings, it is kept as it is, and
+            the examples are not read.
+        sources: files that the examples come from, whose digests go into the manifest. Without them, a folder that is there
+            is kept if the examples turn out the same.
         progress: show a bar; None shows it on a terminal once a second has passed.
 
     Raises:
@@ -182,22 +183,22 @@ def prepare(
         OSError: the disk is full or failed; nothing is left behind.
     """
     folder = Path(folder).expanduser().absolute()
-    known = _tokens_of(model.inputs)
+    settings = _token_settings(model.inputs)
     files = {str(source): sha256_of(Path(source)) for source in sources}
     there = _present(folder)
-    if there is not None and files and (there.manifest["sources"], there.manifest["tokens"]) == (files, known):
+    if there is not None and files and (there.manifest["sources"], there.manifest["tokens"]) == (files, settings):
         return there
-    work = folder.with_name(f".{folder.name}.unfinished")  # always the same, so that what a killed process left goes
+    work = folder.with_name(f".{folder.name}.unfinished")  # always the same name, so that what a killed process left is removed
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        arrays, counts = _written(examples, model.inputs, work, progress)
+        arrays, counts = _write(examples, model.inputs, work, progress)
         if not counts["examples"]:
             raise ValueError(f"There are no examples to prepare for {folder}; give at least one.")
         manifest = {
             "version": _VERSION,
             "name": model.name,
-            "tokens": known,
+            "tokens": settings,
             "sources": files,
             "scored": counts["scored"] == counts["examples"],
             "counts": counts,
@@ -205,7 +206,7 @@ def prepare(
         }
         write_json(work / _MANIFEST, manifest)
         if there is not None:
-            if (there.manifest["arrays"], there.manifest["tokens"]) == (arrays, known):
+            if (there.manifest["arrays"], there.manifest["tokens"]) == (arrays, settings):
                 return there
             raise FileExistsError(
                 f"{folder} holds other examples, or the same for another model ({there.manifest['counts']['examples']} for "
@@ -220,7 +221,7 @@ def prepare(
 
 
 class _Writer:
-    """One array, written as it comes."""
+    """Writes an array piece by piece."""
 
     def __init__(self, stack: contextlib.ExitStack, file: Path, dtype: type[np.generic]) -> None:
         self._file: IO[bytes] = stack.enter_context(file.open("wb"))
@@ -228,6 +229,7 @@ class _Writer:
         self._sha256, self._length = hashlib.sha256(), 0
 
     def write(self, values: Any) -> None:
+        """Append values."""
         array = np.ascontiguousarray(values, dtype=self._dtype)
         data = array.tobytes()
         self._file.write(data)
@@ -235,22 +237,24 @@ class _Writer:
         self._length += array.size
 
     def about(self) -> dict[str, Any]:
+        """Describe the array for the manifest."""
         return {"dtype": self._dtype.str, "length": self._length, "sha256": self._sha256.hexdigest()}
 
 
 class _TextsWriter:
-    """The distinct texts of one kind, numbered in the order they come and tokenized many at a time."""
+    """Writes the different texts of one kind, numbered in the order they come and tokenized many at a time."""
 
     def __init__(self, writers: dict[str, _Writer], side: str, inputs: Callable[[list[str]], Iterator[ModelInput]]) -> None:
         self._parts = [writers[f"{side}_{part}"] for part in ("ids", "kept", "offsets", "attended")]
         self._parts[2].write([0])
         self._inputs = inputs
-        self._numbers: dict[bytes, int] = {}  # by digest: a hundred bytes a text, whatever its length
+        self._numbers: dict[bytes, int] = {}  # by digest, about a hundred bytes for a text of any length
         self._waiting: list[str] = []
         self._cut: set[int] = set()
         self._end = self.n_cut = 0
 
     def number(self, text: str) -> int:
+        """Return the number of a text, a new one if it comes for the first time."""
         key = hashlib.blake2b(text.encode(), digest_size=16).digest()
         number = self._numbers.get(key)
         if number is None:
@@ -261,21 +265,22 @@ class _TextsWriter:
         return number
 
     def flush(self) -> None:
+        """Tokenize and write the texts that wait."""
         ids, kept, offsets, attended = self._parts
         owner = -1
-        for one in self._inputs(self._waiting):
-            window = one.windows[0]
-            self._cut.update([window.owner] if window.owner == owner or one.n_cut else [])
+        for model_input in self._inputs(self._waiting):
+            window = model_input.windows[0]
+            self._cut.update([window.owner] if window.owner == owner or model_input.n_cut else [])
             if window.owner == owner:
                 continue  # a later window of a long passage
             owner = window.owner
-            stays = np.zeros(len(one.ids), np.bool_)
-            stays[window.kept] = True
-            self._end += len(one.ids)
-            ids.write(one.ids)
-            kept.write(stays)
+            is_kept = np.zeros(len(model_input.ids), np.bool_)
+            is_kept[window.kept] = True
+            self._end += len(model_input.ids)
+            ids.write(model_input.ids)
+            kept.write(is_kept)
             offsets.write([self._end])
-            attended.write([one.attended])
+            attended.write([model_input.attended])
         self.n_cut += len(self._cut)
         self._cut.clear()
         self._waiting.clear()
@@ -284,11 +289,11 @@ class _TextsWriter:
         return len(self._numbers)
 
 
-def _written(
-    examples: Iterable[Example], recipe: InputBuilder, folder: Path, progress: bool | None
+def _write(
+    examples: Iterable[Example], inputs: InputBuilder, folder: Path, progress: bool | None
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """Write the arrays; what the manifest says of each, and the counts."""
-    ids_type: type[np.generic] = np.uint16 if recipe.tokenizer.size <= 2**16 else np.int32
+    """Write the arrays, and return what the manifest says of each array, and the counts."""
+    ids_type: type[np.generic] = np.uint16 if inputs.tokenizer.size <= 2**16 else np.int32
     types: dict[str, type[np.generic]] = {
         **{f"{side}_ids": ids_type for side in ("query", "passage")},
         **{f"{side}_kept": np.bool_ for side in ("query", "passage")},
@@ -303,8 +308,8 @@ def _written(
     counts = {"examples": 0, "scored": 0}
     with contextlib.ExitStack() as stack:
         writers = {name: _Writer(stack, folder / name, dtype) for name, dtype in types.items()}
-        queries = _TextsWriter(writers, "query", recipe.queries)
-        passages = _TextsWriter(writers, "passage", recipe.passages)
+        queries = _TextsWriter(writers, "query", inputs.queries)
+        passages = _TextsWriter(writers, "passage", inputs.passages)
         writers["example_offsets"].write([0])
         end = 0
         with progress_bar("Preparing", total, "example", progress) as bar:
@@ -326,7 +331,7 @@ def _written(
 
 
 def _present(folder: Path) -> Examples | None:
-    """The examples in a folder; None where there is no folder, or an empty one.
+    """Open the examples in a folder; None if there is no folder, or an empty one.
 
     Raises:
         FileExistsError: it holds something else.
@@ -338,25 +343,31 @@ def _present(folder: Path) -> Examples | None:
     return None
 
 
-def _tokens_of(recipe: InputBuilder) -> dict[str, Any]:
-    """What decides the token ids: the vocabulary and part of the recipe, in plain values."""
-    tokenizer = recipe.tokenizer
-    settings = {name: value for name, value in asdict(recipe.config).items() if name in _TOKEN_SETTINGS}
+def _token_settings(inputs: InputBuilder) -> dict[str, Any]:
+    """Return what decides the token ids, as values of JSON: the vocabulary and settings of the encoder."""
+    tokenizer = inputs.tokenizer
+    settings = {name: value for name, value in asdict(inputs.config).items() if name in _TOKEN_SETTINGS}
     vocabulary = _digest(*tokenizer.tokens_of(range(tokenizer.size)))
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return {"vocabulary": tokenizer.size, "vocabulary_sha256": vocabulary, **plain}
 
 
-def _mapped(file: Path, about: dict[str, Any]) -> NDArray[Any]:
+def _map_array(file: Path, about: dict[str, Any]) -> NDArray[Any]:
+    """Map an array that the manifest describes.
+
+    Raises:
+        ValueError: the file is missing, or has another size.
+    """
     dtype, length = np.dtype(about["dtype"]), about["length"]
     size = file.stat().st_size if file.is_file() else -1
     if size != dtype.itemsize * length:
-        found = "is missing" if size < 0 else f"has {size} bytes"
-        raise ValueError(f"{file} {found} where {dtype.itemsize * length} belong; remove the folder and prepare it again.")
+        problem = "is missing" if size < 0 else f"has {size} bytes"
+        raise ValueError(f"{file} {problem} where {dtype.itemsize * length} belong; remove the folder and prepare it again.")
     return np.memmap(file, dtype, "r", shape=(length,)) if length else np.empty(0, dtype)
 
 
 def _digest(*parts: str) -> str:
+    """Hash several strings together."""
     sha256 = hashlib.sha256()
     for part in parts:
         sha256.update(part.encode() + b"\0")

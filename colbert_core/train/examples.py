@@ -1,4 +1,4 @@
-"""Training examples, and the files they come in. Read as a stream, never whole."""
+"""Training examples, and the files they come in, which are read as a stream."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Example:
 
     Attributes:
         query: the question, not blank.
-        positive: a passage that answers it.
-        negatives: passages that do not, the hardest or first ones first.
-        scores: what a teacher gives the positive and then each negative, for distillation; None without a teacher.
+        positive: text of a passage that answers it.
+        negatives: texts of passages that do not, the hardest or best ranked first.
+        scores: a teacher's scores of the positive and then of each negative, for distillation; None without a teacher.
 
     Raises:
         TypeError: a text is not a string.
@@ -61,38 +61,38 @@ class Example:
 
 
 def read_examples(path: str | PathLike[str]) -> Iterator[Example]:
-    """Examples from a file: JSON lines, or tab-separated texts.
+    """Read examples from a file of JSON lines or of tab-separated texts.
 
     A line of JSON has "query" and "positive", perhaps "negatives" (a list of texts) and "scores" (a number for the positive
-    and each negative); a "title" is put before the positive, and what else it has is passed over. A tab-separated line has
-    query, positive and negatives, such as those of MS MARCO's triples.train.small.tsv.
+    and each negative). A "title" is put before the positive, and other keys are ignored. A tab-separated line has query,
+    positive and negatives, as in MS MARCO's triples.train.small.tsv.
 
     Args:
-        path: of a .jsonl or .tsv file, perhaps compressed (.gz, .xz).
+        path: a .jsonl or .tsv file, perhaps compressed (.gz, .xz).
 
     Raises:
-        ValueError: the file has another name, or a line is not as above; the message has file and line.
+        ValueError: the file has another suffix, or a line is not as above; the message has file and line.
     """
     path = Path(path)
     parse = {".jsonl": _from_json, ".json": _from_json, ".tsv": _from_columns}.get(_suffix(path))
     if parse is None:
         raise ValueError(f"{path} is neither .jsonl nor .tsv (nor that with .gz or .xz); name it by what it holds.")
-    return _parsed(path, parse)
+    return _parse_lines(path, parse)
 
 
 def write_examples(examples: Iterable[Example], path: str | PathLike[str]) -> int:
-    """Write examples as ``read_examples`` reads them, JSON lines; the file appears when it is whole.
+    """Write examples as JSON lines, which ``read_examples`` reads. The file appears when it is whole.
 
     Args:
-        examples: such as mined ones.
-        path: of a .jsonl file, perhaps compressed (.gz, .xz); one that is there is replaced.
+        examples: the examples, such as mined ones.
+        path: a .jsonl file, perhaps compressed (.gz, .xz). A file that is there already is replaced.
 
     Returns:
-        How many there were.
+        The number of examples.
 
     Raises:
-        ValueError: the file has another name.
-        OSError: the disk is full or failed; a file that was there stays.
+        ValueError: the file has another suffix.
+        OSError: the disk is full or failed; a file that was there already stays.
     """
     path = Path(path)
     if _suffix(path) != ".jsonl":
@@ -108,15 +108,15 @@ def write_examples(examples: Iterable[Example], path: str | PathLike[str]) -> in
 
 
 def read_id_triples(path: str | PathLike[str], queries: Mapping[str, str], passages: Mapping[str, str]) -> Iterator[Example]:
-    """Examples from a file of ids: tab-separated, or JSON lines of lists as Stanford ColBERT has them.
+    """Read examples from a file of ids: tab-separated, or JSON lines of lists, as in Stanford ColBERT.
 
-    A line is ``query positive negative …``; in JSON a passage may be a pair of id and teacher score, which all passages of
-    the line then have.
+    A line is ``query positive negative …``. In JSON a passage may be a pair of id and teacher score, if all passages of the
+    line are.
 
     Args:
-        path: of a .tsv or .jsonl (or .json) file, perhaps compressed.
-        queries: text by id; ``read_texts`` reads them from a file.
-        passages: the same.
+        path: a .tsv, .jsonl or .json file, perhaps compressed.
+        queries: texts by id; ``read_texts`` reads them from a file.
+        passages: texts by id.
 
     Raises:
         ValueError: a line is not as above or names an id without a text; the message has file and line.
@@ -127,22 +127,22 @@ def read_id_triples(path: str | PathLike[str], queries: Mapping[str, str], passa
         columns = json.loads(line) if line.startswith("[") else line.split("\t")
         if not isinstance(columns, list) or len(columns) < 2:
             raise ValueError("a line needs the ids of a query and of its positive")
-        query, *found = columns
-        pairs = [one if isinstance(one, list) else [one, None] for one in found]
+        query, *passage_columns = columns
+        pairs = [column if isinstance(column, list) else [column, None] for column in passage_columns]
         if unpaired := [pair for pair in pairs if len(pair) != 2]:
             raise ValueError(f"a passage is an id, or a pair of id and score, not {unpaired[0]!r:.80}")
         texts = [_text_of(pair[0], passages, "passage") for pair in pairs]
         scores: tuple[Any, ...] = tuple(pair[1] for pair in pairs)
-        scored = [score is not None for score in scores]
-        if any(scored) and not all(scored):
+        has_score = [score is not None for score in scores]
+        if any(has_score) and not all(has_score):
             raise ValueError("some of its passages have a score and some have none")
-        return Example(_text_of(query, queries, "query"), texts[0], tuple(texts[1:]), scores if all(scored) else None)
+        return Example(_text_of(query, queries, "query"), texts[0], tuple(texts[1:]), scores if all(has_score) else None)
 
-    return _parsed(path, parse)
+    return _parse_lines(path, parse)
 
 
 def read_texts(path: str | PathLike[str]) -> dict[str, str]:
-    """Texts by id: tab-separated ``id text``, perhaps with a title behind, or JSON lines with "id" (or "_id") and "text".
+    """Read texts by id from lines of ``id text title``, the title optional, or of JSON with "id" (or "_id") and "text".
 
     A title is put before the text.
 
@@ -154,18 +154,18 @@ def read_texts(path: str | PathLike[str]) -> dict[str, str]:
 
     def parse(line: str) -> tuple[str, str]:
         if is_json:
-            record = _record(line)
+            record = _parse_record(line)
             name = record.get("id", record.get("_id"))
             if name is None or not isinstance(record.get("text"), str):
                 raise ValueError(f'it needs "id" (or "_id") and "text", its keys are {", ".join(record) or "none"}')
-            return str(name), _titled(record.get("title"), record["text"])
+            return str(name), _join_title(record.get("title"), record["text"])
         name, *columns = line.split("\t")
         if len(columns) not in (1, 2):
             raise ValueError(f"it has {1 + len(columns)} columns where id, text and perhaps title belong")
-        return name, _titled(columns[1] if len(columns) == 2 else None, columns[0])
+        return name, _join_title(columns[1] if len(columns) == 2 else None, columns[0])
 
     texts: dict[str, str] = {}
-    for number, (name, text) in enumerate(_parsed(path, parse), 1):
+    for number, (name, text) in enumerate(_parse_lines(path, parse), 1):
         if name in texts:
             raise ValueError(f"{path}: the id {name!r} comes a second time as its text {number}; give every text its own.")
         texts[name] = text
@@ -173,25 +173,26 @@ def read_texts(path: str | PathLike[str]) -> dict[str, str]:
 
 
 def _suffix(path: Path) -> str:
+    """Return the suffix of a file, without that of the compression."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return next((suffix for suffix in reversed(suffixes) if suffix not in (".gz", ".xz")), "")
 
 
 def _opener(path: Path) -> Callable[..., IO[Any]]:
-    """``open``, or what does the same for files that are compressed as this one's name says."""
+    """Choose what opens a file by its name: ``open``, or the same for a compressed file."""
     opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
     return cast("Callable[..., IO[Any]]", opener)
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines of a file, decoded one by one so that an error belongs to its line. A byte order mark is passed over."""
+    """Read the lines of a file, decoded one by one, so that an error belongs to its line. A byte order mark is passed over."""
     with _opener(path)(path, "rb") as lines:
         for number, line in enumerate(lines):
             yield line.decode("utf-8" if number else "utf-8-sig").rstrip("\r\n")
 
 
-def _parsed(path: Path, parse: Callable[[str], T]) -> Iterator[T]:
-    """What ``parse`` makes of each line that is not blank; its errors get file and line."""
+def _parse_lines(path: Path, parse: Callable[[str], T]) -> Iterator[T]:
+    """Parse each line that is not blank. Errors of ``parse`` get file and line."""
     number = 0
     try:
         for line in _lines(path):
@@ -214,7 +215,7 @@ def _from_columns(line: str) -> Example:
 
 
 def _from_json(line: str) -> Example:
-    record = _record(line)
+    record = _parse_record(line)
     if "query" not in record or "positive" not in record:
         raise ValueError(f'it needs "query" and "positive", its keys are {", ".join(record) or "none"}')
     negatives, scores = record.get("negatives") or (), record.get("scores")
@@ -223,13 +224,14 @@ def _from_json(line: str) -> Example:
     positive = record["positive"]
     return Example(
         record["query"],
-        _titled(record.get("title"), positive) if isinstance(positive, str) else positive,
+        _join_title(record.get("title"), positive) if isinstance(positive, str) else positive,
         tuple(negatives),
         None if scores is None else tuple(scores),
     )
 
 
-def _record(line: str) -> dict[str, Any]:
+def _parse_record(line: str) -> dict[str, Any]:
+    """Parse a JSON object."""
     try:
         record = json.loads(line)
     except ValueError as error:
@@ -239,12 +241,13 @@ def _record(line: str) -> dict[str, Any]:
     return record
 
 
-def _titled(title: object, text: str) -> str:
+def _join_title(title: object, text: str) -> str:
+    """Put a title before a text, if there is one."""
     return f"{title} {text}" if title else text
 
 
 def _text_of(name: object, texts: Mapping[str, str], kind: str) -> str:
-    found = texts.get(str(name))
-    if found is None:
+    text = texts.get(str(name))
+    if text is None:
         raise ValueError(f"there is no {kind} {name!r} among the {len(texts)} texts; give the file that the ids belong to")
-    return found
+    return text

@@ -1,14 +1,14 @@
-"""The folder of a training run: its settings, log, checkpoints and result. What a step computes is not known here.
+"""The folder of a training run: settings, log, checkpoints and result. Nothing is computed here.
 
 ::
 
-    config.json            settings, base and examples of the run; only the same run goes on here
+    config.json            settings, base and examples of the run; only the same run may go on here
     data/                  the prepared examples, unless they were given prepared
-    log.jsonl              loss, learning rate and gradient of every step, and evaluations
+    log.jsonl              loss, learning rate and gradient norm of every step, and evaluations
     checkpoints/step-N/    weights, optimizer and random generators after step N: the last two and the best
     model/                 the finished checkpoint, which every reader of its format loads
 
-Whatever has its name is whole: it was written under another, beginning with a dot, and renamed.
+Files and folders with these names are whole: they were written under a name that begins with a dot, and renamed.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 
     from colbert_core.train.model import ColBERT
 
-# Newest checkpoints that stay, beside the best: the one before as well, should the disk damage the last.
+# Newest checkpoints that are kept beside the best one. The last but one is kept in case the disk damages the last.
 _KEPT = 2
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        model: the finished checkpoint, for ``Encoder.from_pretrained``.
-        step: after which step it was: the best evaluation's, else the last.
-        last_step: how far the run went.
-        loss: of the last step.
-        evaluations: steps, and what ``evaluate`` returned after them.
+        model: folder of the finished checkpoint, for ``Encoder.from_pretrained``.
+        step: step after which the checkpoint was saved: that of the best evaluation, or the last without evaluations.
+        last_step: last step of the run.
+        loss: loss of the last step.
+        evaluations: pairs of a step and what ``evaluate`` returned after it.
     """
 
     model: Path
@@ -57,12 +57,12 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        model: where the finished model is, or will be.
-        evaluations: steps and values so far.
+        model: folder of the finished model, which appears at the end of the run.
+        evaluations: pairs of step and value so far.
     """
 
     def __init__(self, path: Path, *, is_main: bool) -> None:
-        """Take a path, and whether this process is the one that writes."""
+        """Take the path of the folder, and whether this process is the one that writes."""
         self.path = path
         self.model = path / "model"
         self.evaluations: list[tuple[int, float]] = []
@@ -72,19 +72,19 @@ class RunFolder:
         self._is_main = is_main
 
     def check(self) -> None:
-        """Make sure that there is a run or nothing, before anything is written.
+        """Check, before anything is written, that the folder holds a run or nothing.
 
         Raises:
             FileExistsError: the folder holds something else.
         """
         if not self.path.exists() or (self.path / "config.json").is_file():
             return
-        foreign = [entry.name for entry in self.path.iterdir() if entry.name != "data" and not entry.name.startswith(".")]
-        if foreign:
-            raise FileExistsError(f"{self.path} holds {foreign[0]} and no run; name a folder that is new or empty.")
+        others = [entry.name for entry in self.path.iterdir() if entry.name != "data" and not entry.name.startswith(".")]
+        if others:
+            raise FileExistsError(f"{self.path} holds {others[0]} and no run; name a folder that is new or empty.")
 
     def begin(self, run: dict[str, Any]) -> None:
-        """Begin a run or find the same one, and remove what a killed process left half written.
+        """Begin a run, or go on with the same one, and remove what a killed process left half written.
 
         Raises:
             ValueError: the folder holds a run of other settings or examples.
@@ -102,24 +102,24 @@ class RunFolder:
                 shutil.rmtree(abandoned, ignore_errors=True)
 
     def restore(self, accelerator: Any) -> int:
-        """Load the last checkpoint, and forget what was logged behind it.
+        """Load the last checkpoint, and remove from the log what came after it.
 
         Returns:
-            The step it was saved after; 0 where there is none.
+            The step of the checkpoint; 0 if there is none.
         """
-        done = max(self._steps(), default=0)
-        if done:
-            accelerator.load_state(str(self._step(done)))
-        entries = [entry for entry in _entries(self._log) if entry["step"] <= done]
+        step = max(self._steps(), default=0)
+        if step:
+            accelerator.load_state(str(self._checkpoint(step)))
+        entries = [entry for entry in _read_log(self._log) if entry["step"] <= step]
         self.evaluations = [(entry["step"], entry["evaluation"]) for entry in entries if "evaluation" in entry]
         accelerator.wait_for_everyone()
         if self._is_main:
             write_text(self._log, "".join(json.dumps(entry) + "\n" for entry in entries))
-        return done
+        return step
 
     @contextlib.contextmanager
     def logging(self) -> Iterator[None]:
-        """Open the log for the time of the block."""
+        """Keep the log open until the block ends."""
         if not self._is_main:
             yield
             return
@@ -127,7 +127,7 @@ class RunFolder:
             yield
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Write a line."""
+        """Write an entry to the log."""
         if "evaluation" in entry:
             self.evaluations.append((entry["step"], entry["evaluation"]))
         if self._file is not None:
@@ -138,63 +138,65 @@ class RunFolder:
         """Save a checkpoint.
 
         Raises:
-            OSError: it could not be written; the ones before stay.
+            OSError: it could not be written; earlier checkpoints stay.
         """
         work = self._checkpoints / f".step-{step}"
         with self._writing(f"The checkpoint of step {step}", work):
             if self._file is not None:
-                sync(self._file.fileno())  # a checkpoint's log is there when the checkpoint is
+                sync(self._file.fileno())  # the log of a checkpoint must be on disk before the checkpoint
             accelerator.save_state(str(work))
             accelerator.wait_for_everyone()
             if self._is_main:
-                put_in_place(work, self._step(step))
+                put_in_place(work, self._checkpoint(step))
         accelerator.wait_for_everyone()
 
     def prune(self, accelerator: Any) -> None:
-        """Remove the checkpoints that are neither among the last two nor the best."""
+        """Remove all checkpoints but the last two and the best."""
         if self._is_main:
             for old in {*self._steps()[:-_KEPT]} - {self.best_step()}:
-                shutil.rmtree(self._step(old), ignore_errors=True)
+                shutil.rmtree(self._checkpoint(old), ignore_errors=True)
         accelerator.wait_for_everyone()
 
     def finish(self, model: ColBERT, accelerator: Any) -> None:
-        """Write the model of the best checkpoint, or of the last where nothing was evaluated.
+        """Write the model of the best checkpoint, or of the last without evaluations.
 
         Raises:
             OSError: it could not be written; the checkpoints stay.
         """
         chosen = self.best_step() or self._steps()[-1]
         if chosen != self._steps()[-1]:
-            accelerator.load_state(str(self._step(chosen)))
+            accelerator.load_state(str(self._checkpoint(chosen)))
         if self._is_main:
             with self._writing("The finished model"):
                 model.save(self.model)
         accelerator.wait_for_everyone()
 
     def result(self) -> TrainResult:
-        """Of a run whose model is there."""
-        entries = list(_entries(self._log))
+        """Return the result of a finished run."""
+        entries = list(_read_log(self._log))
         evaluations = tuple((entry["step"], entry["evaluation"]) for entry in entries if "evaluation" in entry)
         self.evaluations = list(evaluations)
         last = [entry for entry in entries if "loss" in entry][-1]
         return TrainResult(self.model, self.best_step() or last["step"], last["step"], last["loss"], evaluations)
 
     def best_step(self) -> int | None:
-        """The step of the best evaluation, the first of equals; None without any."""
-        return max(self.evaluations, key=lambda one: one[1])[0] if self.evaluations else None
+        """Return the step of the best evaluation, the first of equal ones; None without evaluations."""
+        return max(self.evaluations, key=lambda evaluation: evaluation[1])[0] if self.evaluations else None
 
     def n_worse(self) -> int:
-        """Evaluations behind the best one."""
+        """Count the evaluations after the best one."""
         return sum(step > (self.best_step() or 0) for step, _ in self.evaluations)
 
-    def _step(self, step: int) -> Path:
+    def _checkpoint(self, step: int) -> Path:
         return self._checkpoints / f"step-{step}"
 
     def _steps(self) -> list[int]:
+        """Return the steps of all checkpoints, ascending."""
         return sorted(int(folder.name.removeprefix("step-")) for folder in self._checkpoints.glob("step-*"))
 
     @contextlib.contextmanager
     def _writing(self, what: str, *leftovers: Path) -> Iterator[None]:
+        """Turn any error of the block into an OSError that says what to do, and remove the leftovers."""
         try:
             yield
         except Exception as error:  # torch and safetensors report a full disk as errors of their own
@@ -212,13 +214,13 @@ class RunFolder:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Nobody else who asks gets the folder while the block lasts. It is made if it is not there.
+    """Lock a folder until the block ends, and make it if it is not there.
 
-    The system lets go of the lock when the process ends, however it does. Where the system or the disk has no such locks,
+    The system releases the lock when the process ends, even if it is killed. On Windows, and on disks without such locks,
     nothing is locked.
 
     Raises:
-        BlockingIOError: somebody else has it.
+        BlockingIOError: another process has locked the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -232,7 +234,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BlockingIOError(f"Another run is at work in {folder}; wait for its end, or name another folder.") from None
-        except OSError:  # a network's disk
+        except OSError:  # a network disk without locks
             pass
         yield
     finally:
@@ -240,6 +242,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _check_same(path: Path, there: dict[str, Any], run: dict[str, Any]) -> None:
+    """Check that the run in a folder is this one.
+
+    Raises:
+        ValueError: it is another one.
+    """
     pairs = {name: (there.get(name), value) for name, value in run.items() if name != "config"}
     pairs |= {name: (there.get("config", {}).get(name), value) for name, value in run["config"].items()}
     differing = [f"{name}: {old!r} there, {new!r} here" for name, (old, new) in pairs.items() if old != new]
@@ -247,8 +254,8 @@ def _check_same(path: Path, there: dict[str, Any], run: dict[str, Any]) -> None:
         raise ValueError(f"{path} holds another run ({'; '.join(differing)}); name another folder, or remove it.")
 
 
-def _entries(log: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a log, up to one that a killed process did not finish."""
+def _read_log(log: Path) -> Iterator[dict[str, Any]]:
+    """Read the entries of a log, up to a line that a killed process did not finish."""
     if not log.is_file():
         return
     with log.open(encoding="utf-8") as lines:

@@ -1,4 +1,4 @@
-"""The gradient of a batch: in one piece, or in chunks of it for batches larger than memory."""
+"""The gradient of a batch: at once, or in chunks for batches that do not fit into memory."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def add_gradients(
     chunk_size: int | None = None,
     unsynced: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> torch.Tensor:
-    """Add the gradients of a loss to the parameters', and return the loss.
+    """Add the gradients of a loss to those of the parameters, and return the loss.
 
-    In chunks it is GradCache (Gao et al., RepL4NLP 2021, section 3): encode everything without a graph, take the gradient of
-    the loss with respect to the vectors, then encode again chunk by chunk, with the graph and the dropout of the first time,
-    and pass each its part. The gradients are the same, memory is that of one chunk, and time about 4/3.
+    Chunks use GradCache (Gao et al., RepL4NLP 2021, section 3): encode everything without a graph, and take the gradient of
+    the loss with respect to the vectors; then encode again chunk by chunk, with a graph and the same dropout, and pass each
+    chunk its part of the gradient. The gradients are the same, memory is that of one chunk, and time about 4/3.
 
     Args:
-        model: takes any of the inputs and returns the vectors of each.
-        inputs: ids and attended tokens, each *Shape:* (n, …), of queries and of passages.
-        loss_of: the loss of the vectors of all inputs.
-        backward: ``loss.backward()``, or what scales the loss before it.
-        chunk_size: texts in one forward pass; None for all at once.
-        unsynced: within it gradients stay in this process.
+        model: takes any number of inputs and returns the vectors of each.
+        inputs: ids and attended tokens of the queries, and of the passages. *Shape:* (n, …) each.
+        loss_of: computes the loss from the vectors of all inputs.
+        backward: calls ``loss.backward()``, perhaps after scaling the loss.
+        chunk_size: number of texts in one forward pass; None for all at once.
+        unsynced: returns a context in which gradients are not exchanged between processes.
 
     Returns:
-        The loss, a number without graph.
+        The loss, without graph.
     """
     if chunk_size is None:
         loss = loss_of(*model(*inputs))
@@ -51,13 +51,13 @@ def add_gradients(
     ]
     parts: list[list[torch.Tensor]] = [[] for _ in inputs]
     states = []
-    # Processes have different numbers of chunks, and DistributedDataParallel's forward pass talks to the other processes.
-    alone = getattr(model, "module", model)
+    # DistributedDataParallel's forward pass talks to the other processes, which may have other numbers of chunks.
+    local_model = getattr(model, "module", model)
     device = inputs[0][0].device
     for side, rows in chunks:
         states.append(random_state(device))
         with torch.no_grad():
-            parts[side] += alone(_rows(inputs[side], rows))
+            parts[side] += local_model(_rows(inputs[side], rows))
     leaves = [torch.cat(part).requires_grad_() for part in parts]
     loss = loss_of(*leaves)
     backward(loss)
@@ -78,13 +78,13 @@ def _rows(pair: tuple[torch.Tensor, torch.Tensor], rows: slice) -> tuple[torch.T
 
 
 def random_state(device: torch.device) -> tuple[torch.Tensor, ...]:
-    """Of the generators that dropout draws from: the CPU's, and the device's where it has its own."""
-    own = {"cuda": torch.cuda.get_rng_state, "mps": lambda _: torch.mps.get_rng_state()}.get(device.type)
-    return (torch.get_rng_state(), *([] if own is None else [own(device)]))
+    """Return the states of the generators that dropout draws from: the CPU's, and the device's if it has its own."""
+    get_device_state = {"cuda": torch.cuda.get_rng_state, "mps": lambda _: torch.mps.get_rng_state()}.get(device.type)
+    return (torch.get_rng_state(), *([] if get_device_state is None else [get_device_state(device)]))
 
 
 def set_random_state(state: tuple[torch.Tensor, ...], device: torch.device) -> None:
-    """Have them draw again what they drew after this state."""
+    """Put back the states that ``random_state`` returned."""
     torch.set_rng_state(state[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(state[1], device)

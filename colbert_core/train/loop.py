@@ -1,4 +1,4 @@
-"""The training loop: optimizer steps, evaluations and checkpoints, resumed exactly where a run ended."""
+"""The training loop: optimizer steps, evaluations and checkpoints. A run can be interrupted at any time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from colbert_core.train.presets import Plan, TrainConfig
 
 
-# Texts of 180 tokens in one forward pass on a CPU.
+# Texts in one forward pass on a CPU, measured with texts of 180 tokens.
 _CPU_TEXTS = 16
 
 
@@ -54,24 +54,25 @@ def train(
 ) -> TrainResult:
     """Train a ColBERT model from examples, or go on with a run that was interrupted.
 
-    Called again with the same arguments after an interruption of any kind, it goes on behind the last checkpoint, and losses
-    and weights are those of a run without one, on the same machine. A finished run is returned as it is. Several processes
-    (``accelerate launch``) take a batch each and average their gradients; negatives are those of a process's own batch.
-    The random generators of Python, NumPy and torch are seeded.
+    Called again with the same arguments after an interruption of any kind, it goes on from the last checkpoint. On the same
+    machine, losses and weights are those of a run without the interruption. A finished run is returned as it is. Several
+    processes (``accelerate launch``) take a batch each and average their gradients; in-batch negatives are those of a process's
+    own batch. The random generators of Python, NumPy and torch are seeded.
 
     Args:
-        examples: what to learn from: prepared ones, or others, which are prepared in the run's folder first (and read again
-            by every call that goes on with the run).
-        base: what to begin with, as for ``Encoder.from_pretrained``: a ColBERT checkpoint, whose recipe stays, or a plain
-            encoder, which gets ColBERT's; None for the model in the box.
-        out: the run's folder.
+        examples: prepared examples, or any others. Those are prepared in the folder of the run first, and are read again by
+            every call that goes on with the run.
+        base: what to begin with, as for ``Encoder.from_pretrained``; None for the model in the box. A ColBERT checkpoint keeps
+            its configuration, a plain encoder gets that of Stanford's ColBERT.
+        out: folder of the run.
         preset: "colbertv1" for the settings of ColBERT and nanoColBERT, "colbertv2" for those of ColBERTv2.
-        evaluate: judges the model at each checkpoint, the higher the better; the best one becomes the result. It is called
-            in the main process only, when the checkpoint is saved; what it draws at random changes nothing in the training.
+        evaluate: judges the model at each checkpoint, the higher the better; the best checkpoint becomes the result. It is
+            called in the main process only, after the checkpoint is saved. What it draws at random does not change the
+            training.
         progress: show a bar; None shows it on a terminal once a second has passed.
         trust_remote_code: run code that comes with the base.
         local_files_only: use the hub's cache and no network.
-        settings: in place of the preset's: the attributes of ``TrainConfig``.
+        settings: settings in place of the preset's: attributes of ``TrainConfig``.
 
     Raises:
         ValueError: a setting is out of range, the loss needs what the examples lack, they were prepared for another model,
@@ -80,7 +81,7 @@ def train(
         FileExistsError: ``out`` holds something else.
         BlockingIOError: another process trains in ``out``.
         FloatingPointError: a loss or gradient is not finite; the last checkpoint stays.
-        OSError: a checkpoint could not be written; the one before stays.
+        OSError: a checkpoint could not be written; earlier checkpoints stay.
         MissingExtraError: accelerate, or a tracker, is not installed.
         CheckpointError: the base cannot be loaded.
     """
@@ -91,13 +92,13 @@ def train(
         )
     path = Path(out).expanduser().absolute()
     model = ColBERT.from_pretrained(base, config, trust_remote_code=trust_remote_code, local_files_only=local_files_only)
-    accelerator = _accelerator(config, path)
+    accelerator = _make_accelerator(config, path)
     try:
         folder = RunFolder(path, is_main=accelerator.is_main_process)
         if accelerator.is_main_process:
             folder.check()
-        alone = accelerator.is_main_process and not folder.model.exists()
-        with locked(path) if alone else contextlib.nullcontext():
+        needs_lock = accelerator.is_main_process and not folder.model.exists()
+        with locked(path) if needs_lock else contextlib.nullcontext():
             with accelerator.main_process_first():
                 if not isinstance(examples, Examples):
                     if accelerator.is_main_process:
@@ -107,14 +108,14 @@ def train(
                 loss = chosen_loss(config, scored=examples.scores is not None)
                 _check_negatives(examples, loss, config.batch_size)
                 schedule = plan(config, len(examples), accelerator.num_processes)
-                about = {"base": model.name, "examples": examples.digest, "loss": loss, "processes": accelerator.num_processes}
-                folder.begin({"config": asdict(config), "plan": asdict(schedule), **about})
+                run = {"base": model.name, "examples": examples.digest, "loss": loss, "processes": accelerator.num_processes}
+                folder.begin({"config": asdict(config), "plan": asdict(schedule), **run})
             if not folder.model.exists():
                 _run(model, examples, config, schedule, loss, folder, accelerator, evaluate, progress)
         return folder.result()
     finally:
         accelerator.end_training()
-        _forget()
+        _reset_precision()
 
 
 def _run(
@@ -128,11 +129,11 @@ def _run(
     evaluate: Callable[[Encoder], float] | None,
     progress: bool | None,
 ) -> None:
-    """From the last checkpoint to the finished model."""
+    """Train from the last checkpoint to the finished model."""
     from accelerate.utils import broadcast_object_list, set_seed
 
-    set_seed(config.seed, device_specific=True)  # each process its own dropout
-    plain_optimizer, learning_rate = _optimizer(model, config, schedule)
+    set_seed(config.seed, device_specific=True)  # each process has its own dropout
+    plain_optimizer, learning_rate = _make_optimizer(model, config, schedule)
     wrapped, optimizer = accelerator.prepare(model.train(), plain_optimizer)
     accelerator.register_for_checkpointing(learning_rate)
     done = folder.restore(accelerator)
@@ -147,22 +148,22 @@ def _run(
             return
         with _generators_kept(accelerator.device):
             (value,) = broadcast_object_list([evaluate(model.encoder()) if accelerator.is_main_process else None])
-        folder.log({"step": step, "evaluation": _checked_evaluation(value, step)})
+        folder.log({"step": step, "evaluation": _check_evaluation(value, step)})
         accelerator.log({"evaluation": value}, step=step)
 
     part_size, chunk_size = _at_a_time(config, loss_name, accelerator.device)
-    with folder.logging(), _bar(size, schedule, done, accelerator, progress) as bar:
-        if done and done not in dict(folder.evaluations):  # it failed, or the process was killed meanwhile
+    with folder.logging(), _make_bar(size, schedule, done, accelerator, progress) as bar:
+        if done and done not in dict(folder.evaluations):  # the evaluation failed, or the process was killed during it
             judge(done)
         for step in range(done + 1, schedule.steps + 1):
             if config.patience is not None and folder.n_worse() >= config.patience:
                 break
-            begun = time.perf_counter()
+            start = time.perf_counter()
             numbers = next(order).reshape(-1, config.batch_size)[accelerator.process_index :: accelerator.num_processes]
             numbers = numbers.reshape(-1, part_size)
             loss = torch.zeros((), device=accelerator.device)
-            for part, chosen in enumerate(numbers, 1):
-                batch = batches.batch(chosen).to(accelerator.device)
+            for part, part_numbers in enumerate(numbers, 1):
+                batch = batches.batch(part_numbers).to(accelerator.device)
                 with accelerator.no_sync(wrapped) if part < len(numbers) else contextlib.nullcontext():
                     loss += add_gradients(
                         wrapped,
@@ -181,14 +182,14 @@ def _run(
             learning_rate.step()
             optimizer.zero_grad()
 
-            about = {"loss": loss.item(), "learning_rate": rate, "gradient_norm": norm.item()}
-            folder.log({"step": step, **about, "seconds": round(time.perf_counter() - begun, 4)})
-            accelerator.log(about, step=step)
-            bar.set_postfix(loss=f"{about['loss']:.4f}", refresh=False)
+            figures = {"loss": loss.item(), "learning_rate": rate, "gradient_norm": norm.item()}
+            folder.log({"step": step, **figures, "seconds": round(time.perf_counter() - start, 4)})
+            accelerator.log(figures, step=step)
+            bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
             bar.update(size)
             if step % schedule.checkpoint_every and step < schedule.steps:
                 continue
-            folder.save(accelerator, step)  # before what others wrote has its chance to fail
+            folder.save(accelerator, step)  # before the evaluation, which is not our code and may fail
             judge(step)
             folder.prune(accelerator)
     folder.finish(model, accelerator)
@@ -196,7 +197,7 @@ def _run(
 
 @contextlib.contextmanager
 def _generators_kept(device: torch.device) -> Iterator[None]:
-    """What the block draws at random does not change what is drawn behind it, so it may also run again, or not."""
+    """Put the random generators back when the block ends, so that it may run once, twice or not at all."""
     python, arrays, tensors = random.getstate(), np.random.get_state(), random_state(device)  # noqa: NPY002
     yield
     random.setstate(python)
@@ -205,11 +206,11 @@ def _generators_kept(device: torch.device) -> Iterator[None]:
 
 
 def _at_a_time(config: TrainConfig, loss: str, device: torch.device) -> tuple[int, int | None]:
-    """Examples in one part of a batch, and texts in one forward pass, that make the same gradient soonest.
+    """Choose the number of examples in a part of a batch, and of texts in a forward pass. The gradient is always the same.
 
-    On a CPU large tensors are memory that the system has to clear each time: a step of 64 passages of 180 tokens took 11.2 s in
-    one piece and 5.5 s in pieces of 16. Where examples do not see each other's passages the gradient is a sum over them;
-    elsewhere gradients are cached, which costs another forward pass, 1.2 s.
+    On a CPU the system has to clear the memory of large tensors each time: a step of 64 passages of 180 tokens took 11.2 s in
+    one piece and 5.5 s in pieces of 16. Where examples do not see each other's passages, the gradient is a sum over examples,
+    and a batch is cut into parts. Elsewhere gradients are cached, which costs another forward pass, 1.2 s.
     """
     if device.type != "cpu" or config.chunk_size is not None:
         return config.batch_size, config.chunk_size
@@ -218,7 +219,12 @@ def _at_a_time(config: TrainConfig, loss: str, device: torch.device) -> tuple[in
     return math.gcd(config.batch_size, _CPU_TEXTS // 2), None
 
 
-def _accelerator(config: TrainConfig, path: Path) -> Any:
+def _make_accelerator(config: TrainConfig, path: Path) -> Any:
+    """Make the accelerator of a run.
+
+    Raises:
+        MissingExtraError: accelerate, or a tracker, is not installed.
+    """
     accelerate, tracking = (
         import_extra(module, "Training", "accelerate", "'accelerate>=1.0'") for module in ("accelerate", "accelerate.tracking")
     )
@@ -233,8 +239,8 @@ def _accelerator(config: TrainConfig, path: Path) -> Any:
     )
 
 
-def _forget() -> None:
-    """Let the next run have another precision: accelerate keeps the first one of a process."""
+def _reset_precision() -> None:
+    """Let the next run have another precision, since accelerate keeps the first one of a process."""
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state()
@@ -246,8 +252,8 @@ def _best_precision() -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
-def _optimizer(model: ColBERT, config: TrainConfig, schedule: Plan) -> tuple[torch.optim.Optimizer, Any]:
-    """AdamW, and its learning rate over the steps."""
+def _make_optimizer(model: ColBERT, config: TrainConfig, schedule: Plan) -> tuple[torch.optim.Optimizer, Any]:
+    """Make AdamW, and the schedule of its learning rate."""
     import transformers  # here, since it takes a second
 
     rates = [(model.backbone, config.learning_rate), (model.head, config.head_learning_rate or config.learning_rate)]
@@ -268,29 +274,34 @@ def _optimizer(model: ColBERT, config: TrainConfig, schedule: Plan) -> tuple[tor
     return optimizer, learning_rate
 
 
-def _bar(size: int, schedule: Plan, done: int, accelerator: Any, progress: bool | None) -> tqdm[Any]:
-    """A bar of examples, which begins where the run goes on."""
+def _make_bar(size: int, schedule: Plan, done: int, accelerator: Any, progress: bool | None) -> tqdm[Any]:
+    """Make a bar of examples that begins where the run goes on."""
     bar = progress_bar("Training", schedule.steps * size, "example", progress if accelerator.is_main_process else False)
     bar.initial = bar.n = done * size
     return bar
 
 
 def _check_negatives(examples: Examples, loss: str, batch_size: int) -> None:
-    """An example whose passages are the only ones that its loss sees needs more than one.
+    """Check that an example has negatives, if its loss compares the positive with nothing else.
 
     Raises:
         ValueError: an example has a positive and nothing else.
     """
-    lone = np.flatnonzero(np.diff(examples.offsets) < 2)
-    if len(lone) and (loss in ("pairwise", "distillation") or batch_size == 1):
+    without_negatives = np.flatnonzero(np.diff(examples.offsets) < 2)
+    if len(without_negatives) and (loss in ("pairwise", "distillation") or batch_size == 1):
         raise ValueError(
-            f"loss={loss!r} with batch_size={batch_size} compares a positive with the example's own negatives, and {len(lone)} "
-            f"of {len(examples)} examples have none, the first of them number {lone[0]}; mine negatives, or train with "
-            "loss='in-batch' and a batch_size above 1."
+            f"loss={loss!r} with batch_size={batch_size} compares a positive with the example's own negatives, and "
+            f"{len(without_negatives)} of {len(examples)} examples have none, the first of them number {without_negatives[0]}; "
+            "mine negatives, or train with loss='in-batch' and a batch_size above 1."
         )
 
 
-def _checked_evaluation(value: Any, step: int) -> float:
+def _check_evaluation(value: Any, step: int) -> float:
+    """Return what ``evaluate`` returned.
+
+    Raises:
+        ValueError: it is no finite number.
+    """
     if not math.isfinite(value):
         raise ValueError(
             f"evaluate returned {value!r} after step {step}; it must return a finite number, the higher the better."
@@ -307,7 +318,7 @@ def _not_finite(
     model: ColBERT,
     folder: RunFolder,
 ) -> str:
-    """What to say of a step that diverged."""
+    """Write the message of a step whose loss or gradient is not finite."""
     tokens = model.inputs.tokenizer.tokens_of(examples.queries.ids(int(examples.query_numbers[numbers[0, 0]])).tolist())
     return (
         f"Step {step} has the loss {loss.item()} and a gradient of length {norm.item()}, from the examples "

@@ -1,7 +1,7 @@
-"""Scores and losses of late interaction, as plain functions of token vectors. No model and no state.
+"""Scores and losses of late interaction, as functions of token vectors. No model and no state.
 
-Masked vectors score minus infinity, never 0: a zero would win over a negative similarity, and passages would be rewarded for
-their padding.
+Masked vectors score minus infinity, never 0: a zero would win over a negative similarity, and reward passages for their
+padding.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ def maxsim_scores(
 
     Args:
         queries: *Shape:* (n_queries, query_length, dim), unit vectors.
-        query_mask: *Shape:* (n_queries, query_length), bool; a False one adds nothing.
+        query_mask: *Shape:* (n_queries, query_length), bool; False for vectors that add nothing.
         passages: *Shape:* (n_passages, passage_length, dim), unit vectors.
-        passage_mask: *Shape:* (n_passages, passage_length), bool; a False one is never the maximum.
+        passage_mask: *Shape:* (n_passages, passage_length), bool; False for vectors that are never the maximum.
         similarity: "cosine" or "l2".
 
     Returns:
         *Shape:* (n_queries, n_passages), float32.
 
     Raises:
-        ValueError: another similarity.
+        ValueError: there is no such similarity.
     """
     if similarity not in SIMILARITIES:
         raise ValueError(f"similarity must be one of {', '.join(SIMILARITIES)}, got {similarity!r}.")
     columns = passages.flatten(0, 1).mT  # (dim, n_passages * passage_length)
     masked = ~passage_mask.flatten()
     rows = []
-    # One query at a time: the maximum keeps places only, so that not all similarities are in memory for the gradient.
+    # One query at a time: the gradient of a maximum needs its place only, so not all similarities stay in memory.
     for query, mask in zip(queries, query_mask, strict=True):
         similarities = (query @ columns).float().masked_fill(masked, -torch.inf)  # (query_length, n_passages * length)
         best = similarities.unflatten(1, passage_mask.shape).max(-1).values  # (query_length, n_passages)
@@ -52,44 +52,45 @@ def maxsim_scores(
 
 
 def with_noise(vectors: torch.Tensor, deviation: float) -> torch.Tensor:
-    """Unit vectors moved at random, as compressing them moves them, with the gradient of the move.
+    """Add noise to unit vectors and normalize them, so that they move as compression moves them.
 
-    Noise stands in for the rounding, which has no gradient (Défossez et al., "Differentiable model compression via pseudo
+    Noise takes the place of rounding, which has no gradient (Défossez et al., "Differentiable model compression via pseudo
     quantization noise", TMLR 2022, arXiv 2104.09987, there of weights).
 
     Args:
         vectors: *Shape:* (…, dim), float32, unit vectors.
-        deviation: standard deviation of the normal noise of each component, 0 or more.
+        deviation: standard deviation of the normal noise of each component, 0 or more. The noise is drawn from torch's
+            generator of the vectors' device.
 
     Returns:
-        *Shape:* as ``vectors``, unit vectors. It draws from torch's generator of the vectors' device.
+        Unit vectors. *Shape:* as ``vectors``.
     """
     return normalize(vectors + deviation * torch.randn_like(vectors), dim=-1)
 
 
 def cross_entropy(scores: torch.Tensor, positives: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Softmax cross-entropy of each query's positive among its candidates, the mean over queries.
+    """Compute the softmax cross-entropy of each query's positive among its candidates, the mean over queries.
 
-    With one negative it is ColBERT's pairwise loss (SIGIR 2020, section 3.3); with all passages of the batch as candidates
-    it has in-batch negatives (ColBERTv2, NAACL 2022, section 3.2).
+    With one negative this is ColBERT's pairwise loss (SIGIR 2020, section 3.3); with all passages of the batch as candidates
+    it is that of in-batch negatives (ColBERTv2, NAACL 2022, section 3.2).
 
     Args:
         scores: *Shape:* (n_queries, n_passages).
         positives: *Shape:* (n_queries,), int64, the column of each query's positive.
-        candidates: *Shape:* (n_queries, n_passages), bool, the columns that take part, the positive among them.
+        candidates: *Shape:* (n_queries, n_passages), bool, True for columns that take part, the positive among them.
     """
     logarithms = log_softmax(scores.masked_fill(~candidates, -torch.inf), -1)
     return -logarithms.gather(1, positives[:, None]).mean()
 
 
 def distillation(scores: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """KL divergence of the student's distribution over each query's passages from the teacher's, the mean over queries.
+    """Compute the KL divergence of the student's distribution over a query's passages from the teacher's, the mean of all.
 
     ColBERTv2 (NAACL 2022, section 3.2): sum over passages of t (log t - log s), where t and s are softmaxes.
 
     Args:
-        scores: *Shape:* (n_queries, nway), the student's.
-        teacher: *Shape:* (n_queries, nway).
+        scores: scores of the student. *Shape:* (n_queries, nway).
+        teacher: scores of the teacher. *Shape:* (n_queries, nway).
         mask: *Shape:* (n_queries, nway), bool; False where a query has fewer passages.
     """
     student = log_softmax(scores.masked_fill(~mask, -torch.inf), -1).masked_fill(~mask, 0)

@@ -1,4 +1,4 @@
-"""A ColBERT model as it is trained: backbone, head and recipe, with gradients. Encoding texts for search is the Encoder's."""
+"""A ColBERT model in training, with gradients. ``Encoder`` encodes texts for search."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
     from colbert_core.model.checkpoint import EncoderConfig
     from colbert_core.train.presets import TrainConfig
 
-# The markers of Stanford's checkpoints, and what is put before texts where a vocabulary has no such tokens.
+# The markers of Stanford's checkpoints, and prompts that take their place where a vocabulary lacks these tokens.
 _MARKERS = ("[unused0]", "[unused1]")
 _PROMPTS = ("query: ", "passage: ")
 
 
 class ColBERT(torch.nn.Module):
-    """Backbone, head and recipe of a model that learns; float32.
+    """Backbone and head of a model that is trained, in float32, and how it reads texts.
 
     Attributes:
-        name: of the checkpoint it started from.
-        recipe: how it reads texts.
+        name: name of the checkpoint it started from.
+        inputs: turns texts into token ids; has the tokenizer and the configuration.
         backbone: a transformers encoder.
-        head: hidden states to vectors.
+        head: turns hidden states into vectors.
     """
 
     def __init__(
         self, backbone: torch.nn.Module, head: Head | None, tokenizer: Tokenizer, config: EncoderConfig, *, name: str
     ) -> None:
-        """Take finished parts, which are trained in place; ``from_pretrained`` is the usual door.
+        """Take finished parts, which are trained in place. Use ``from_pretrained`` to load them.
 
         Raises:
-            CheckpointError: the tokenizer lacks a token that the recipe needs.
+            CheckpointError: the tokenizer lacks a token that the configuration names.
             ValueError: a length leaves no room for text, or is more than the backbone reads.
         """
         super().__init__()
@@ -59,21 +59,21 @@ class ColBERT(torch.nn.Module):
         trust_remote_code: bool = False,
         local_files_only: bool = False,
     ) -> ColBERT:
-        """Load a checkpoint to train further, by its own recipe and at the lengths of a configuration.
+        """Load a checkpoint to train further. It goes on reading texts as before, at the lengths of the training's settings.
 
-        A model that never learned late interaction, and has no recipe of its own, gets one: Stanford's markers (or prompts
-        where its vocabulary has none), queries filled up with mask tokens, punctuation skipped, and a new random projection
-        to ``config.dim`` components. Weights stored as int8 are restored to float32 and trained as such.
+        A model that never learned late interaction gets Stanford's configuration: markers (or prompts if its vocabulary has no
+        such tokens), queries filled up with mask tokens, punctuation skipped, and a new random projection to ``config.dim``
+        components. Weights stored as int8 are restored to float32 and trained as such.
 
         Args:
             name: as for ``Encoder.from_pretrained``; None for the model in the box.
-            config: of the training.
+            config: settings of the training.
             trust_remote_code: run code that comes with the checkpoint.
             local_files_only: use the hub's cache and no network.
 
         Raises:
             CheckpointError: as for ``Encoder.from_pretrained``.
-            ValueError: a length that the model cannot have.
+            ValueError: the model cannot have a length of the settings.
         """
         name = None if name is None else fspath(name)
         source = DEFAULT_MODEL if name is None else find_checkpoint(name, local_files_only=local_files_only)
@@ -84,50 +84,50 @@ class ColBERT(torch.nn.Module):
             )
         backbone: Any = build_backbone(checkpoint, trust_remote_code=trust_remote_code)
         layers = checkpoint.head
-        recipe = checkpoint.config
-        if recipe.format == "untrained":
-            recipe = _new_recipe(recipe, tokenizer)
+        encoder_config = checkpoint.config
+        if encoder_config.format == "untrained":
+            encoder_config = _stanford_config(encoder_config, tokenizer)
             layers = (_random_layer(backbone.config.hidden_size, config.dim, config.seed),)
-        recipe = _at_lengths(recipe, config, most_tokens(backbone))
-        return cls(backbone, build_head(layers), tokenizer, recipe, name="default" if name is None else name)
+        encoder_config = _with_lengths(encoder_config, config, most_tokens(backbone))
+        return cls(backbone, build_head(layers), tokenizer, encoder_config, name="default" if name is None else name)
 
     def forward(self, *inputs: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Unit vectors of each input's tokens, padding included.
+        """Compute unit vectors of the tokens of each input, padding included.
 
-        Several inputs in one call, queries and passages, are one forward pass to what wraps this for several devices.
+        Queries and passages are given in one call, since a wrapper for several devices expects one forward pass for each step.
 
         Args:
-            inputs: ids *Shape:* (n, length), int64, and attended *Shape:* (n,), int64, the number of leading tokens that
-                may be attended to.
+            inputs: pairs of token ids, *Shape:* (n, length), int64, and of the number of leading tokens that may be attended
+                to, *Shape:* (n,), int64.
 
         Returns:
-            For each input *Shape:* (n, length, dim), float32.
+            For each input unit vectors, *Shape:* (n, length, dim), float32.
         """
         return tuple(self._vectors(ids, attended) for ids, attended in inputs)
 
     def _vectors(self, ids: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         attention = torch.arange(ids.shape[1], device=ids.device) < attended[:, None]  # (n, length)
         hidden: torch.Tensor = self.backbone(input_ids=ids, attention_mask=attention.long()).last_hidden_state
-        with torch.autocast(hidden.device.type, enabled=False):  # head and length are float32, as the Encoder has them
+        with torch.autocast(hidden.device.type, enabled=False):  # float32 from the head on, as in the Encoder
             vectors = hidden.float() if self.head is None else self.head(hidden.float())  # (n, length, dim)
             return torch.nn.functional.normalize(vectors, dim=-1)
 
     def encoder(self) -> Encoder:
-        """A copy of the model as it is now, to encode with; training goes on without touching it."""
+        """Copy the model as it is now into an encoder, which training does not change."""
         backbone = copy.deepcopy(self.backbone).eval().requires_grad_(requires_grad=False)
         head = None if self.head is None else copy.deepcopy(self.head).eval().requires_grad_(requires_grad=False)
         backbone.config.architectures = [type(backbone).__name__]
         return Encoder(backbone, head, self.inputs.tokenizer, self.inputs.config, name=f"{self.name} in training")
 
     def save(self, path: str | PathLike[str]) -> str:
-        """Write the model as a checkpoint, in Stanford's format if that can hold its recipe, else sentence-transformers'.
+        """Write the model as a checkpoint, in Stanford's format if that can hold it, else in sentence-transformers'.
 
         Returns:
-            The format.
+            The name of the format.
 
         Raises:
             FileExistsError: the folder holds something.
-            UnsupportedCheckpointError: neither format can hold it.
+            UnsupportedCheckpointError: neither format can hold the model.
         """
         encoder = self.encoder()
         try:
@@ -138,13 +138,13 @@ class ColBERT(torch.nn.Module):
         return "stanford"
 
 
-def _new_recipe(recipe: EncoderConfig, tokenizer: Tokenizer) -> EncoderConfig:
-    """Stanford's recipe for a model without one of its own."""
+def _stanford_config(encoder_config: EncoderConfig, tokenizer: Tokenizer) -> EncoderConfig:
+    """Return Stanford's configuration, for a model that never learned late interaction."""
     has_markers = len(tokenizer.known_ids(_MARKERS)) == len(_MARKERS)
     markers = _MARKERS if has_markers else (None, None)
     prompts = ("", "") if has_markers else _PROMPTS
     return replace(
-        recipe,
+        encoder_config,
         format="stanford",
         query_marker=markers[0],
         passage_marker=markers[1],
@@ -155,19 +155,20 @@ def _new_recipe(recipe: EncoderConfig, tokenizer: Tokenizer) -> EncoderConfig:
     )
 
 
-def _at_lengths(recipe: EncoderConfig, config: TrainConfig, most: int) -> EncoderConfig:
-    """The recipe that training ends with.
+def _with_lengths(encoder_config: EncoderConfig, config: TrainConfig, most_tokens: int) -> EncoderConfig:
+    """Set the lengths of a training.
 
-    Where queries are filled up, their length is how many vectors they have, and part of what is learned; elsewhere it only
-    says what is cut, and the model goes on reading all it read.
+    If queries are filled up, their length is their number of vectors, and is part of what is learned. Otherwise the length
+    only says where a query is cut, and is not made shorter than it was.
     """
-    query_length = config.query_length if recipe.augment_queries else max(config.query_length, recipe.query_length)
-    query_length = min(query_length, most)
-    fill = recipe.augmentation_length
+    is_filled_up = encoder_config.augment_queries
+    query_length = config.query_length if is_filled_up else max(config.query_length, encoder_config.query_length)
+    query_length = min(query_length, most_tokens)
+    fill = encoder_config.augmentation_length
     return replace(
-        recipe,
+        encoder_config,
         query_length=query_length,
-        passage_length=min(config.passage_length, most),
+        passage_length=min(config.passage_length, most_tokens),
         augmentation_length=None if fill is None else min(fill, query_length),
         similarity=config.similarity,
         trained=True,
@@ -175,6 +176,6 @@ def _at_lengths(recipe: EncoderConfig, config: TrainConfig, most: int) -> Encode
 
 
 def _random_layer(hidden: int, dim: int, seed: int) -> Dense:
-    """A projection as ``torch.nn.Linear`` begins with, by its own generator, so that nothing else moves it."""
+    """Draw a projection as ``torch.nn.Linear`` does, from a generator of its own, so that nothing else changes it."""
     generator = torch.Generator().manual_seed(seed)
     return Dense((2 * torch.rand(dim, hidden, generator=generator) - 1) / hidden**0.5)

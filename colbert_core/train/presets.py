@@ -1,4 +1,4 @@
-"""The settings of a training run, and those of published models under their names. No work is done here."""
+"""The settings of a training run, and presets of published models. Nothing is trained here."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ LOSSES = ("pairwise", "in-batch", "distillation", "distillation+in-batch")
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("no", "bf16", "fp16")
 
-# Least number of checkpoints in a run, however short: an interval longer than a tenth of it becomes a tenth.
+# Least number of checkpoints in a run. An interval longer than a tenth of the run becomes a tenth.
 _LEAST_CHECKPOINTS = 10
 
-# Most of a run that may be warm-up.
+# Largest share of a run that may be warm-up.
 _MOST_WARMUP = 1 / 10
 
 
@@ -31,36 +31,37 @@ class TrainConfig:
     """How a model is trained.
 
     Attributes:
-        loss: "pairwise" for cross-entropy of the positive and its own negatives; "in-batch" for that among all passages of
-            the batch; "distillation" for KL divergence from the teacher's scores; "distillation+in-batch" for the sum of
-            both. None for the last where all examples have teacher scores, else "in-batch".
-        similarity: "cosine" or "l2", how vectors are compared.
-        query_length: most tokens of a query; a base that does not fill queries up keeps a larger one.
+        loss: "pairwise" for cross-entropy of the positive and the example's own negatives; "in-batch" for cross-entropy among
+            all passages of the batch; "distillation" for KL divergence from the teacher's scores; "distillation+in-batch" for
+            the sum of the last two. None for "distillation+in-batch" if all examples have teacher scores, else "in-batch".
+        similarity: how vectors are compared, "cosine" or "l2".
+        query_length: most tokens of a query. A base that does not fill queries up keeps its own length if it is larger.
         passage_length: most tokens of a passage.
-        dim: components of the vectors, where the base has no head and gets a new one.
-        negatives: most negatives of an example that are used, its first ones; nway is one more.
-        temperature: scores are divided by it in the losses.
-        vector_noise: standard deviation of what is added to each component of the passages' vectors before the losses, 0 or
-            more, so that a model learns to rank vectors that an index has compressed; at 128 components 2 bits move a vector
-            as far as .02 does, 4 bits as .006.
-        batch_size: examples of one process at a time.
-        accumulation: batches whose gradients are added before a step.
-        chunk_size: texts in one forward pass with cached gradients, so that memory does not limit batch_size; None for all.
-        steps: most steps; fewer if the epochs have no more.
+        dim: number of components of the vectors, for a base without a head, which gets a new one.
+        negatives: most negatives of an example that are used, the first ones; nway is one more.
+        temperature: number that scores are divided by in the losses.
+        vector_noise: standard deviation of the noise that is added to each component of the passages' vectors before the
+            losses, 0 or more. With it a model learns to rank vectors that an index has compressed. At 128 components, 2 bits
+            move a vector as far as .02 does, 4 bits as .006.
+        batch_size: number of examples that one process takes at a time.
+        accumulation: number of batches whose gradients are added before a step.
+        chunk_size: number of texts in one forward pass with cached gradients, so that memory does not limit batch_size; None
+            for all texts at once.
+        steps: most steps. There are fewer if the epochs end before.
         epochs: how often each example is seen at most.
-        learning_rate: of AdamW, the highest.
-        head_learning_rate: the same for the head, which a model that never learned late interaction gets new; None for
-            that of the rest.
-        weight_decay: of AdamW, for matrices.
-        epsilon: of AdamW.
-        clip: longest gradient; None for any.
-        schedule: "constant", "linear" or "cosine", behind the warm-up.
-        warmup_steps: steps up to the highest learning rate, at most a tenth of all.
-        seed: of the order of examples, dropout and a new head.
-        precision: "no" for float32, "bf16" or "fp16"; None for the best the device has, float32 on a CPU.
-        checkpoint_every: steps between two checkpoints, and evaluations; at most a tenth of all.
-        patience: stop after so many evaluations in a row that are no better than the best; None for never.
-        trackers: names of accelerate's, such as "tensorboard" or "wandb".
+        learning_rate: highest learning rate of AdamW.
+        head_learning_rate: highest learning rate of the head, which is new in a model that never learned late interaction;
+            None for ``learning_rate``.
+        weight_decay: weight decay of AdamW, for matrices.
+        epsilon: epsilon of AdamW.
+        clip: largest norm of a gradient; None for any.
+        schedule: course of the learning rate after the warm-up: "constant", "linear" or "cosine".
+        warmup_steps: number of steps until the highest learning rate, at most a tenth of all.
+        seed: seed of the order of examples, of dropout and of a new head.
+        precision: "no" for float32, "bf16" or "fp16"; None for the best that the device has, float32 on a CPU.
+        checkpoint_every: number of steps between two checkpoints and evaluations, at most a tenth of all.
+        patience: number of evaluations in a row that are no better than the best, after which training stops; None for never.
+        trackers: names of accelerate's trackers, such as "tensorboard" or "wandb".
     """
 
     loss: str | None = None
@@ -111,8 +112,8 @@ class TrainConfig:
             raise ValueError(f"weight_decay must be from 0 to below 1, got {self.weight_decay!r}.")
 
 
-# ColBERT (Khattab and Zaharia, SIGIR 2020), section 4.1, with what nanoColBERT adds to it: half precision and its seed. Its
-# order is the file's; here it is shuffled, since not every file is.
+# ColBERT (Khattab and Zaharia, SIGIR 2020), section 4.1, with half precision and the seed of nanoColBERT. There examples keep
+# the order of the file; here they are shuffled, since not every file is.
 _COLBERT_V1 = TrainConfig(
     loss="pairwise",
     similarity="l2",
@@ -131,7 +132,7 @@ PRESETS = {"colbertv1": _COLBERT_V1, "colbertv2": _COLBERT_V2}
 
 
 def configured(preset: str, settings: dict[str, Any]) -> TrainConfig:
-    """A preset with some of its settings changed.
+    """Return a preset with some of its settings changed.
 
     Raises:
         ValueError: there is no such preset, or a value is out of range.
@@ -147,10 +148,14 @@ def configured(preset: str, settings: dict[str, Any]) -> TrainConfig:
 
 
 def chosen_loss(config: TrainConfig, *, scored: bool) -> str:
-    """The loss of a run, by whether all examples have teacher scores.
+    """Choose the loss of a run.
+
+    Args:
+        config: settings of the training.
+        scored: whether all examples have teacher scores.
 
     Raises:
-        ValueError: the loss needs them and they have none, or it would compare a positive with nothing.
+        ValueError: the loss needs teacher scores that are missing, or it would compare a positive with nothing.
     """
     loss = config.loss or ("distillation+in-batch" if scored else "in-batch")
     if "distillation" in loss and not scored:
@@ -168,12 +173,12 @@ def chosen_loss(config: TrainConfig, *, scored: bool) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the number of examples makes of a configuration.
+    """The numbers of steps that follow from the settings and the number of examples.
 
     Attributes:
-        steps: of the whole run.
-        warmup_steps: of them, at the beginning.
-        checkpoint_every: steps between checkpoints.
+        steps: number of steps of the whole run.
+        warmup_steps: number of steps of the warm-up, at the beginning.
+        checkpoint_every: number of steps between two checkpoints.
     """
 
     steps: int
@@ -182,7 +187,7 @@ class Plan:
 
 
 def plan(config: TrainConfig, n_examples: int, n_processes: int = 1) -> Plan:
-    """Bound steps by the epochs, and warm-up and the time between checkpoints by the steps."""
+    """Limit the steps by the epochs, and warm-up and checkpoint interval by the steps."""
     examples_a_step = config.batch_size * config.accumulation * n_processes
     steps = max(min(config.steps, config.epochs * n_examples // examples_a_step), 1)
     return Plan(

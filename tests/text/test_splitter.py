@@ -1,6 +1,7 @@
 """Where long texts are cut."""
 
 import re
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -303,12 +304,27 @@ def test_no_passage_ends_with_a_heading(n_words, size, data):
     "run", [".", "!)", "。", "\n", " ", "\n ", "# \n", "#\n", "```\n", "~~~\n", "a", "e.g. ", "# a\n```\n"]
 )
 def test_a_long_run_of_boundaries_takes_no_quadratic_time(run):
-    text = run * (1_000_000 // len(run))
-    n_tokens = len(text) // 4
-    spans = np.stack([np.arange(n_tokens) * 4, np.arange(n_tokens) * 4 + 4], axis=1).astype(np.int32)
-    starts = np.arange(n_tokens) % 3 == 0
-    splitter.windows(text, spans, starts, 200, 25)  # hours, if every character were tried as a beginning
-    splitter.passages(text, spans, starts, 100)
+    def cut_run(n_characters):
+        """Seconds of the processor, and what is cut of a run that is so long."""
+        text = run * (n_characters // len(run))
+        n_tokens = len(text) // 4
+        spans = np.stack([np.arange(n_tokens) * 4, np.arange(n_tokens) * 4 + 4], axis=1).astype(np.int32)
+        starts = np.arange(n_tokens) % 3 == 0
+        began = time.process_time()
+        windows = splitter.windows(text, spans, starts, 200, 25)
+        passages = splitter.passages(text, spans, starts, 100)
+        return time.process_time() - began, text, n_tokens, windows, passages
+
+    # 8 times the characters take 8 times as long, and 64 times if every character is tried as a beginning.
+    short, long = (min(cut_run(n_characters)[0] for _ in range(2)) for n_characters in (5_000, 40_000))
+    assert long < 24 * max(short, 0.01)  # some clocks tick no faster
+
+    _, text, n_tokens, windows, passages = cut_run(1_000_000)  # hours, if it were quadratic
+    assert (windows[0][0], windows[-1][1]) == (0, n_tokens)
+    assert all(0 < end - start <= 200 for start, end in windows)
+    assert all(a_start < b_start <= a_end < b_end for (a_start, a_end), (b_start, b_end) in pairwise(windows))
+    assert sum(len("".join(text[start:end].split())) for start, end in passages) == len("".join(text.split()))
+    assert all(0 < end - start <= 400 for start, end in passages)
 
 
 @pytest.mark.parametrize("blank", ["", "  \n\n\t "])

@@ -8,8 +8,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from colbert_core.checks import check_count
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -42,8 +40,12 @@ def set_num_threads(n: int) -> None:
         TypeError: n is no whole number.
         ValueError: n is below 1.
     """
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"n must be a whole number of threads, got {n!r}.")
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}.")
     global _chosen
-    _chosen = check_count(n, "n", "threads")
+    _chosen = n
     if "torch" in sys.modules:
         apply_to_torch()
 

@@ -60,8 +60,15 @@ FLOORS_OF_FOLDER = {
         {"mean", "torch_scorer"},
         {"ranking"},
     ],
-    "storage": [{"arrays", "changes", "durable", "filters"}, {"database", "files", "folder"}, {"transaction"}, {"store"}],
-    "text": [{"documents", "lines", "splitter"}],
+    "storage": [
+        {"arrays", "changes", "durable", "filters"},
+        {"database"},
+        {"folder"},
+        {"files"},
+        {"transaction"},
+        {"store"},
+    ],
+    "text": [{"lines", "splitter"}, {"documents"}],
     "train": [{"examples", "gradients", "losses"}, {"presets"}, {"model"}, {"data", "folder"}, {"batches"}, {"loop"}],
     "vectors": [{"codec", "inverted_lists", "maxsim", "pooling"}, {"embeddings", "segment"}, {"snapshot"}],
 }

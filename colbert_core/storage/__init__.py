@@ -1,1 +1,1 @@
-"""What is kept on disk: SQLite for what changes, files that never change for vectors."""
+"""Keeps an index on disk or in memory: SQLite holds what changes, and files that never change hold the vectors."""

@@ -1,7 +1,7 @@
-"""Named arrays as one string of bytes, in the safetensors format: written piece by piece, read without copying.
+"""Writes named arrays piece by piece and reads them without copying, in the safetensors format.
 
-The safetensors library reads and writes the same bytes, but only whole; here a large array is written from pieces that are
-never in memory together, and read from a memory map.
+The safetensors library reads and writes the same bytes, but only all at once. Here a large array is written from pieces that
+are never in memory together, and read from a memory map.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+# The format's names of the types that an index uses, as NumPy's.
 _TYPES = {
     "I64": "<i8",
     "I32": "<i4",
@@ -28,15 +29,15 @@ _TYPES = {
 }
 _NAMES = {np.dtype(code): name for name, code in _TYPES.items()}
 
-# No header of ours is longer than a few hundred bytes; a longer one is not ours.
+# A header of ours has a few hundred bytes; what is longer than this is damaged.
 _LONGEST_HEADER = 100_000
 
 
 def dump_arrays(arrays: Mapping[str, Sequence[NDArray[Any]]]) -> Iterator[bytes | memoryview]:
-    """The bytes of named arrays, in pieces.
+    """Yield the bytes of named arrays, in pieces.
 
     Args:
-        arrays: for each name the array, in one or several parts that follow each other along the first axis.
+        arrays: maps each name to the parts of its array, which follow each other along the first axis.
     """
     # The widest numbers first, so that every array starts at a multiple of its item's size.
     order = sorted(arrays, key=lambda name: (-arrays[name][0].dtype.itemsize, name))
@@ -57,13 +58,13 @@ def dump_arrays(arrays: Mapping[str, Sequence[NDArray[Any]]]) -> Iterator[bytes 
 
 
 def load_arrays(data: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-    """The named arrays in these bytes, as views of them.
+    """Return the named arrays in these bytes, as views of them.
 
     Args:
         data: *Shape:* (n_bytes,), uint8, perhaps a memory map.
 
     Raises:
-        ValueError: the bytes are cut short, or no header of this format.
+        ValueError: the bytes are cut short, or do not begin with a header of this format.
     """
     length = int.from_bytes(data[:8].tobytes(), "little")
     if len(data) < 8 or not 2 <= length <= min(len(data) - 8, _LONGEST_HEADER):

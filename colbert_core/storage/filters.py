@@ -1,22 +1,22 @@
-r"""Conditions on metadata: what a ``where`` may say, and the SQL that says it. Knows no table but ``passages`` and ``fields``.
+r"""Filters on metadata, and the SQL that they become. The only tables used are ``passages`` and ``fields``.
 
 ``{"year": 2024}``, ``{"year": {"$gte": 2020, "$lt": 2025}}``, ``{"$or": [{"lang": "en"}, {"tags": {"$contains": "news"}}]}``
 
 ========================  ==================================================================================
-``$eq`` ``$ne``           the same value of the same type (1 is 1.0, but never true), and its opposite
+``$eq`` ``$ne``           the same value of the same type (1 equals 1.0, but not true), and its opposite
 ``$gt $gte $lt $lte``     numbers with numbers, strings with strings (by code point); anything else does not match
 ``$in`` ``$nin``          one of a list of values, and its opposite
 ``$contains``             an array with this element
 ``$any`` ``$all``         an array with at least one of these elements, with every one of them
-``$text`` ``$itext``      a string with this part, or whatever its letter case
+``$text`` ``$itext``      a string with this part; ``$itext`` ignores the case of letters
 ``$exists``               true: there is such a field, even if it is null; false: there is none
 ``$empty``                true: no field, null, "", [] or {}; false: anything else
 ``$not``                  of a condition or a whole filter: what it does not match
 ``$and`` ``$or``          of a list of filters; several fields or operators side by side mean ``$and``
 ========================  ==================================================================================
 
-A dotted path goes into nested objects: ``"author.name"``. A dot, backslash or leading dollar sign that belongs to a key is
-written with a backslash before it: ``r"version\.major"``. A missing field matches ``$ne``, ``$nin``, ``$not`` and
+A dotted path leads into nested objects: ``"author.name"``. Write a backslash before a dot, a backslash or a leading dollar
+sign that belongs to a key: ``r"version\.major"``. A missing field matches ``$ne``, ``$nin``, ``$not`` and
 ``$empty``, and nothing else.
 """
 
@@ -34,7 +34,7 @@ from colbert_core.types import check_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# SQLite's parser keeps at most 100 open symbols, and a level has up to three.
+# SQLite's parser keeps at most 100 open symbols, and a level of a filter needs up to three.
 _DEEPEST = 20
 _LONGEST_CHAIN = 16
 # Metadata deeper or with longer paths than these would fill an index with their names.
@@ -43,7 +43,7 @@ _LONGEST_PATH = 1000
 # SQLite binds at least 32,766.
 _MOST_VALUES = 30_000
 
-# Kinds of a row in ``fields``. Elements of an array have theirs in capitals.
+# Kinds of a row in ``fields``. The elements of an array have the same letters in capitals.
 _NULL, _TRUTH, _NUMBER, _STRING, _ARRAY, _OBJECT = "z", "b", "n", "s", "a", "o"
 
 Condition = tuple[str, list[Any]]
@@ -51,10 +51,10 @@ Condition = tuple[str, list[Any]]
 
 
 def dump_metadata(metadata: Mapping[str, Any], subject: str) -> str:
-    """Metadata as JSON. Tuples become arrays.
+    """Write metadata as JSON. Tuples become arrays.
 
     Raises:
-        TypeError: a value is of another type than JSON knows, or a key is no string.
+        TypeError: a value is of a type that JSON does not know, or a key is no string.
         ValueError: a number is not finite or has more than 64 bits, a string has a lone surrogate, an object holds itself or
             more than 50 levels, or the names down to a value have more than 1,000 characters.
     """
@@ -93,31 +93,31 @@ def _check_number(value: float, subject: str) -> None:
 
 
 def metadata_fields(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """The rows of ``fields`` for one passage: path, kind and value of everything in its metadata.
+    """Yield the rows of ``fields`` for one passage: path, kind and value of everything in its metadata.
 
-    An array has the number of its elements as its value, and a row for each element that is no array or object; an object
-    has the number of its keys, and a row for each.
+    The value of an array is the number of its elements; each element that is no array or object has a row of its own. The
+    value of an object is the number of its keys; each key has rows of its own.
     """
     for key, value in metadata.items():
-        yield from _field(_escaped(key), value)
+        yield from _field(_escape(key), value)
 
 
 def _field(path: str, value: Any) -> Iterator[tuple[str, str, Any]]:
     if isinstance(value, dict):
         yield path, _OBJECT, len(value)
         for key, inner in value.items():
-            yield from _field(f"{path}.{_escaped(key)}", inner)
+            yield from _field(f"{path}.{_escape(key)}", inner)
     elif isinstance(value, (list, tuple)):
         yield path, _ARRAY, len(value)
         for element in value:
             if not isinstance(element, (dict, list, tuple)):
-                kind, stored = _typed(element)
+                kind, stored = _with_kind(element)
                 yield path, kind.upper(), stored
     else:
-        yield path, *_typed(value)
+        yield path, *_with_kind(value)
 
 
-def _typed(value: Any) -> tuple[str, Any]:
+def _with_kind(value: Any) -> tuple[str, Any]:
     if value is None:
         return _NULL, 0
     if isinstance(value, bool):
@@ -125,12 +125,12 @@ def _typed(value: Any) -> tuple[str, Any]:
     return (_STRING if isinstance(value, str) else _NUMBER), value
 
 
-def _escaped(key: str) -> str:
+def _escape(key: str) -> str:
     return key.replace("\\", "\\\\").replace(".", "\\.")
 
 
 def compile_where(where: Mapping[str, Any]) -> Condition:
-    """A filter as SQL. Every name and value is bound, none is part of the SQL.
+    """Turn a filter into SQL. Every name and value is bound, none is part of the SQL.
 
     Raises:
         TypeError: a filter is no dict, or an operand is of a type that its operator does not take.
@@ -156,9 +156,9 @@ def _filter(where: Any, depth: int) -> Condition:
         if key in ("$and", "$or"):
             if not isinstance(value, (list, tuple)):
                 raise TypeError(f"{key} takes a list of filters, got {type(value).__name__}: {value!r:.80}")
-            conditions.append(_joined(key, [_filter(inner, depth + 1) for inner in value]))
+            conditions.append(_join(key, [_filter(inner, depth + 1) for inner in value]))
         elif key == "$not":
-            conditions.append(_negated(_filter(value, depth + 1)))
+            conditions.append(_negate(_filter(value, depth + 1)))
         elif key.startswith("$"):
             raise ValueError(
                 f"{key!r} is no operator between filters, which are $and, $or and $not; "
@@ -166,27 +166,27 @@ def _filter(where: Any, depth: int) -> Condition:
             )
         else:
             conditions.append(_on_field(_path(key), value, depth + 1))
-    return _joined("$and", conditions)
+    return _join("$and", conditions)
 
 
-def _joined(operator: str, conditions: list[Condition]) -> Condition:
+def _join(operator: str, conditions: list[Condition]) -> Condition:
     if not conditions:
         return ("1" if operator == "$and" else "0"), []
     if len(conditions) == 1:
         return conditions[0]
     if len(conditions) > _LONGEST_CHAIN:  # SQLite takes chains of 1,000, and trees of any size
         middle = len(conditions) // 2
-        conditions = [_joined(operator, conditions[:middle]), _joined(operator, conditions[middle:])]
+        conditions = [_join(operator, conditions[:middle]), _join(operator, conditions[middle:])]
     word = " AND " if operator == "$and" else " OR "
     return f"({word.join(sql for sql, _ in conditions)})", [value for _, values in conditions for value in values]
 
 
-def _negated(condition: Condition) -> Condition:
+def _negate(condition: Condition) -> Condition:
     return f"(NOT {condition[0]})", condition[1]
 
 
 def _path(field: str) -> str:
-    """The path as ``metadata_fields`` writes it: what a backslash stands before is part of a key."""
+    """Write a path as ``metadata_fields`` does. A character behind a backslash is part of a key."""
     keys, key, characters = [], "", iter(check_text(field, "A field name"))
     for character in characters:
         if character == ".":
@@ -194,7 +194,7 @@ def _path(field: str) -> str:
             key = ""
         else:
             key += next(characters, "\\") if character == "\\" else character
-    return ".".join(map(_escaped, [*keys, key]))
+    return ".".join(map(_escape, [*keys, key]))
 
 
 def _on_field(path: str, test: Any, depth: int) -> Condition:
@@ -207,7 +207,7 @@ def _on_field(path: str, test: Any, depth: int) -> Condition:
     conditions = []
     for operator, operand in test.items():
         if operator == "$not":
-            conditions.append(_negated(_on_field(path, operand, depth + 1)))
+            conditions.append(_negate(_on_field(path, operand, depth + 1)))
         elif operator in _OPERATORS:
             conditions.append(_OPERATORS[operator](path, operand))
         else:
@@ -215,24 +215,24 @@ def _on_field(path: str, test: Any, depth: int) -> Condition:
                 f"{operator!r} is no operator on a field ({path!r}); those are {', '.join(_OPERATORS)} and $not. "
                 "A nested field is written as a path: 'author.name'."
             )
-    return _joined("$and", conditions)
+    return _join("$and", conditions)
 
 
 def _has(path: str, kinds: str, test: str = "", *values: Any) -> Condition:
-    """There is such a row of the field."""
+    """The condition that the field has a row of one of these kinds that passes the test."""
     listed = ", ".join(f"'{kind}'" for kind in kinds)
     sql = f"passages.row IN (SELECT row FROM fields WHERE path = ? AND kind IN ({listed}){test})"  # noqa: S608
     return sql, [path, *values]
 
 
 def _equal(path: str, value: Any) -> Condition:
-    kind, stored = _typed(_scalar(value, "$eq"))
+    kind, stored = _with_kind(_scalar(value, "$eq"))
     return _has(path, kind, " AND value = ?", stored)
 
 
-def _compared(sign: str, name: str) -> Any:
+def _compare(sign: str, name: str) -> Any:
     def compare(path: str, value: Any) -> Condition:
-        kind, stored = _typed(_scalar(value, name))
+        kind, stored = _with_kind(_scalar(value, name))
         if kind not in (_NUMBER, _STRING):
             raise TypeError(f"{name} compares with a number or a string, got {value!r}.")
         return _has(path, kind, f" AND value {sign} ?", stored)
@@ -243,24 +243,24 @@ def _compared(sign: str, name: str) -> Any:
 def _one_of(name: str, *, in_array: bool) -> Any:
     def among(path: str, values: Any) -> Condition:
         by_kind: dict[str, list[Any]] = {}
-        for kind, stored in (_typed(_scalar(value, name)) for value in _list(values, name)):
+        for kind, stored in (_with_kind(_scalar(value, name)) for value in _list(values, name)):
             by_kind.setdefault(kind, []).append(stored)
         conditions = []
-        for kind, some in by_kind.items():
-            test = f" AND value IN ({', '.join('?' * len(some))})"
-            conditions.append(_has(path, kind.upper() if in_array else kind, test, *some))
-        return _joined("$or", conditions)
+        for kind, stored_values in by_kind.items():
+            test = f" AND value IN ({', '.join('?' * len(stored_values))})"
+            conditions.append(_has(path, kind.upper() if in_array else kind, test, *stored_values))
+        return _join("$or", conditions)
 
     return among
 
 
 def _contains(path: str, value: Any) -> Condition:
-    kind, stored = _typed(_scalar(value, "$contains"))
+    kind, stored = _with_kind(_scalar(value, "$contains"))
     return _has(path, kind.upper(), " AND value = ?", stored)
 
 
 def _all(path: str, values: Any) -> Condition:
-    return _joined("$and", [_has(path, _ARRAY), *(_contains(path, value) for value in _list(values, "$all"))])
+    return _join("$and", [_has(path, _ARRAY), *(_contains(path, value) for value in _list(values, "$all"))])
 
 
 def _text(path: str, part: Any) -> Condition:
@@ -272,28 +272,28 @@ def _itext(path: str, part: Any) -> Condition:
 
 
 def _exists(path: str, wanted: Any) -> Condition:
-    there = _has(path, "zbnsao")
-    return there if _truth(wanted, "$exists") else _negated(there)
+    exists = _has(path, "zbnsao")
+    return exists if _truth(wanted, "$exists") else _negate(exists)
 
 
 def _empty(path: str, wanted: Any) -> Condition:
-    filled = _joined("$or", [_has(path, "bn"), _has(path, "s", " AND value <> ''"), _has(path, "ao", " AND value <> 0")])
-    return _negated(filled) if _truth(wanted, "$empty") else filled
+    filled = _join("$or", [_has(path, "bn"), _has(path, "s", " AND value <> ''"), _has(path, "ao", " AND value <> 0")])
+    return _negate(filled) if _truth(wanted, "$empty") else filled
 
 
-def _opposite(test: Any) -> Any:
-    return lambda path, operand: _negated(test(path, operand))
+def _invert(test: Any) -> Any:
+    return lambda path, operand: _negate(test(path, operand))
 
 
 _OPERATORS: dict[str, Any] = {
     "$eq": _equal,
-    "$ne": _opposite(_equal),
-    "$gt": _compared(">", "$gt"),
-    "$gte": _compared(">=", "$gte"),
-    "$lt": _compared("<", "$lt"),
-    "$lte": _compared("<=", "$lte"),
+    "$ne": _invert(_equal),
+    "$gt": _compare(">", "$gt"),
+    "$gte": _compare(">=", "$gte"),
+    "$lt": _compare("<", "$lt"),
+    "$lte": _compare("<=", "$lte"),
     "$in": _one_of("$in", in_array=False),
-    "$nin": _opposite(_one_of("$nin", in_array=False)),
+    "$nin": _invert(_one_of("$nin", in_array=False)),
     "$contains": _contains,
     "$any": _one_of("$any", in_array=True),
     "$all": _all,

@@ -1,4 +1,4 @@
-"""Where modules were before the package was divided into folders: pickles made then name them, and open all the same.
+"""Names of modules before the package was divided into folders: pickles and programs of that time go on to use them.
 
 ``colbert_core.encoder`` is ``colbert_core.model.encoder`` and so on, imported when it is first asked for under either name.
 """
@@ -14,18 +14,40 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-# What a pickle of an index, encoder, hit, config or report names. ``maxsim`` is a function of the package by now.
+# All but those that are folders of the same name now, and ``maxsim``, which is a function of the package.
 _MOVED = {
+    "arrays": "storage.arrays",
+    "backbone": "model.backbone",
     "bm25": "evaluation.bm25",
     "checkpoint": "model.checkpoint",
     "checkpoint.config": "model.checkpoint.config",
     "cluster.serving": "cluster.sharded",
     "codec": "vectors.codec",
+    "collection": "evaluation.datasets",
+    "connections": "storage.database",
+    "documents": "text.documents",
+    "embeddings": "vectors.embeddings",
     "encoder": "model.encoder",
     "excerpts": "search.excerpts",
+    "explain": "search.explain",
+    "filters": "storage.filters",
     "foreign": "index.foreign",
+    "gpu": "search.torch_scorer",
+    "highlight": "evidence.highlight",
+    "ivf": "vectors.inverted_lists",
     "ivfpq": "colbertv1.ivfpq",
+    "mining": "colbertv1.mining",
+    "packed": "model.packed_bert",
+    "pipeline": "colbertv1.pipeline",
+    "pooling": "vectors.pooling",
     "provenance": "model.fingerprint",
+    "recipe": "model.inputs",
+    "scorer": "search.kernel_scorer",
+    "segment": "vectors.segment",
+    "splitter": "text.splitter",
+    "store": "storage.store",
+    "tokenizer": "model.tokenizer",
+    "upkeep": "index.compaction",
 }
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from colbert_core import PassageIndex
 
 Filter = Mapping[str, Any] | Callable[[Document], bool]
-"""``{"year": {"$gte": 2020}}`` by the operators of ``colbert_core.filters``, or a function of a document."""
+"""``{"year": {"$gte": 2020}}`` by the operators of ``colbert_core.storage.filters``, or a function of a document."""
 
 
 def to_documents(

@@ -97,7 +97,9 @@ class ColBERTRetriever(BaseRetriever):
     k: int = Field(default=4, ge=1)
     """Documents to return; ``invoke(query, k=...)`` overrides it for one call."""
     filter: dict[str, Any] | Callable[[Document], bool] | None = None
-    """Return only documents whose metadata match, by the operators of ``colbert_core.filters``; or a function of a document.
+    """Return only documents whose metadata match, or that a function of a document accepts.
+
+    The operators are those of ``colbert_core.storage.filters``.
 
     ``invoke(query, filter={})`` lifts it for one call.
     """

@@ -90,8 +90,8 @@ class ColBERTVectorStore(VectorStore):
         sparrows
         ```
 
-        The operators are those of ``colbert_core.filters``. The filter acts before the search, so ``k`` documents are returned
-        whenever ``k`` match.
+        The operators are those of ``colbert_core.storage.filters``. The filter acts before the search, so ``k`` documents are
+        returned whenever ``k`` match.
 
     Search with score:
         ```python
@@ -250,8 +250,8 @@ class ColBERTVectorStore(VectorStore):
         Args:
             query: the question.
             k: most documents, at least 1.
-            filter: return only documents whose metadata match, by the operators of ``colbert_core.filters``; or a function of
-                a document.
+            filter: return only documents whose metadata match, by the operators of ``colbert_core.storage.filters``; or a
+                function of a document.
             score_threshold: least relevance, from 0 to 1.
 
         Raises:

@@ -230,3 +230,8 @@ def _with_added(tokenizer, folder: Path, added: list[str]) -> int:
     tokenizer.model_max_length = 128
     tokenizer.save_pretrained(folder)
     return len(tokenizer)
+
+
+def edit_json(path, **changes):
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))

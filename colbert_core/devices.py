@@ -1,4 +1,4 @@
-"""Which device a model runs on, and in which precision."""
+"""Choose the device that a model runs on, and its precision."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ import torch
 
 
 def as_device(device: str | None) -> torch.device:
-    """A device that is there, the best one for None.
+    """Check that a device is present; None chooses the best one.
 
     Raises:
-        ValueError: it is not.
+        ValueError: there is no such device.
     """
     if device is None:
         return torch.device(_best_device())
     try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
     # torch reports an unknown kind as RuntimeError and one it was not built for as AssertionError.
     except (RuntimeError, AssertionError, TypeError) as error:
-        why = str(error).partition("\n")[0]  # behind it CUDA tells how to debug kernels
+        why = str(error).partition("\n")[0]  # the other lines of CUDA's message tell how to debug kernels
         raise ValueError(f"device={device!r} is not to be had ({why}); the best one present is {_best_device()!r}.") from None
-    return found
+    return chosen
 
 
 def as_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """A floating-point type that models run in, the best one for None.
+    """Check that models run in a floating-point type; None chooses the best one.
 
     Raises:
-        ValueError: it is another.
+        ValueError: models do not run in it.
     """
     if dtype is None:
         return _best_dtype(device)
     known = {
         str(known).removeprefix("torch."): known for known in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
     }
-    found = known.get(str(dtype).removeprefix("torch."))
-    if found is None:
+    chosen = known.get(str(dtype).removeprefix("torch."))
+    if chosen is None:
         raise ValueError(f"dtype must be one of {', '.join(known)}, got {dtype!r}.")
-    return found
+    return chosen
 
 
 def _best_device() -> str:
@@ -60,6 +60,6 @@ def _best_dtype(device: torch.device) -> torch.dtype:
 
 
 def _is_amd() -> bool:
-    import llvmlite.binding  # here, because nobody else in this module needs it
+    import llvmlite.binding  # here, because only AMD's test needs it
 
     return str(llvmlite.binding.get_host_cpu_name()).startswith("znver")

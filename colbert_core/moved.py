@@ -1,6 +1,7 @@
-"""Names of modules before the package was divided into folders: pickles and programs of that time go on to use them.
+"""Old names of modules, from before the package was divided into folders. Pickles and programs of that time use them.
 
-``colbert_core.encoder`` is ``colbert_core.model.encoder`` and so on, imported when it is first asked for under either name.
+``colbert_core.encoder`` is the same module as ``colbert_core.model.encoder``, and so on. An old name is imported when
+somebody asks for it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-# All but those that are folders of the same name now, and ``maxsim``, which is a function of the package.
+# All moved modules, but those that are folders of the same name now, and ``maxsim``, which is a function of the package.
 _MOVED = {
     "arrays": "storage.arrays",
     "backbone": "model.backbone",

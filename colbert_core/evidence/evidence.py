@@ -1,4 +1,4 @@
-"""Why a passage was found: which of its words answer which words of the query. Values that show themselves."""
+"""Why a passage was found: which of its words match which words of the query, as values, pages and terminal text."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-
+# Cosine from which a match counts.
 MIN_SIMILARITY = 0.5
 
+# Thai and Lao, Burmese, Khmer: scripts that write no blanks between words.
 _DENSE = (("\u0e00", "\u0eff"), ("\u1000", "\u109f"), ("\u1780", "\u17ff"))
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A token of the query and the token of the passage that is most like it.
+    """A token of the query and the most similar token of the passage.
 
     Attributes:
         query_span: characters of the query, half-open; empty for the model's own tokens, such as [CLS] and [MASK].
-        span: characters of the passage, half-open; empty where the best is one of the model's own tokens.
-        similarity: their cosine, from -1 to 1. The similarities of all tokens add up to the score.
+        span: characters of the passage, half-open; empty if the most similar is one of the model's own tokens.
+        similarity: cosine of the two, from -1 to 1. The similarities of all matches add up to the score.
     """
 
     query_span: tuple[int, int]
@@ -42,11 +43,11 @@ class Highlight:
     """Words of the passage that match words of the query.
 
     Attributes:
-        start: first character in the passage.
-        end: the character behind the last.
-        weight: above 0 to 1, how much it stands out from the rest of the passage; 1 for the strongest of a passage.
-        similarity: the highest cosine of a match in it.
-        terms: the words of the query that it matches, in their order.
+        start: first character, in the passage.
+        end: character behind the last.
+        weight: how much the words stand out from the rest of the passage, above 0 to 1; 1 for the strongest highlight.
+        similarity: highest cosine of a match in these words.
+        terms: words of the query that they match, in the order of the query.
     """
 
     start: int
@@ -58,13 +59,13 @@ class Highlight:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """The best window of a passage, token by token against a query.
+    """Compares the best window of a passage with a query, token by token.
 
-    A notebook shows it as the passage with its evidence marked.
+    A notebook shows the passage with its evidence marked.
 
     Attributes:
-        query: the query.
-        passage_id: of the passage.
+        query: text of the query.
+        passage_id: id of the passage.
         text: the whole passage; spans count its characters.
         window: (start, end) of the window that scored highest; nothing outside it is evidence.
         matches: one for each query vector, in their order.
@@ -89,30 +90,30 @@ class Evidence:
 
     @property
     def relevance(self) -> float:
-        """The score by the number of query vectors, clamped to [0, 1]."""
+        """The score divided by the number of query vectors, clamped to [0, 1]."""
         return min(max(self.score / len(self.matches), 0.0), 1.0)
 
     @cached_property
     def highlights(self) -> tuple[Highlight, ...]:
-        """Words of the passage with a match of ``min_similarity``, neighbours as one, in the order of the text.
+        """Words of the passage with a match of at least ``min_similarity``, in the order of the text; neighbours are joined.
 
-        A match weighs by how much more similar it is than the window's vectors are on average: in a passage on the subject
-        everything is somewhat similar to every query word.
+        The weight says how much more similar a match is than the window's vectors are on average: in a passage on the
+        subject everything is somewhat similar to every query word.
         """
         lifts = [match.similarity - float(row.mean()) for match, row in zip(self.matches, self.similarities, strict=True)]
-        found: dict[tuple[int, int], list[int]] = {}
+        places_of: dict[tuple[int, int], list[int]] = {}  # of each word the places of its matches
         for place, match in enumerate(self.matches):
             has_letters = _has_letters(self.query, match.query_span) and _has_letters(self.text, match.span)
             if has_letters and match.similarity >= self.min_similarity and lifts[place] > 0:
-                found.setdefault(_whole_word(self.text, match.span, self.window), []).append(place)
+                places_of.setdefault(_whole_word(self.text, match.span, self.window), []).append(place)
         merged: list[tuple[int, int, list[int]]] = []
-        for (start, end), places in sorted(found.items()):
+        for (start, end), places in sorted(places_of.items()):
             if merged and self.text[merged[-1][1] : start].strip() == "" and start - merged[-1][1] < 2:
                 before = merged.pop()
                 merged.append((before[0], max(end, before[1]), before[2] + places))
             else:
                 merged.append((start, end, places))
-        greatest = max((lifts[place] for places in found.values() for place in places), default=1.0)
+        greatest = max((lifts[place] for places in places_of.values() for place in places), default=1.0)
         return tuple(
             Highlight(
                 start,
@@ -126,7 +127,7 @@ class Evidence:
 
     @property
     def unmatched(self) -> tuple[str, ...]:
-        """Words of the query none of whose tokens has a match of ``min_similarity``, in their order."""
+        """Words of the query without a match of at least ``min_similarity``, in the order of the query."""
         return tuple(self.query[start:end] for start, end in self._unmatched_spans)
 
     @cached_property
@@ -139,27 +140,27 @@ class Evidence:
         return tuple(word for word, value in sorted(best.items()) if value < self.min_similarity)
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON can hold: score, relevance, window, highlights and unmatched words."""
+        """Return score, relevance, window, highlights and unmatched words as JSON can hold them."""
         return {
             "score": self.score,
             "relevance": self.relevance,
             "window": list(self.window),
             "highlights": [
                 {
-                    "start": one.start,
-                    "end": one.end,
-                    "text": self.text[one.start : one.end],
-                    "weight": round(one.weight, 4),
-                    "similarity": round(one.similarity, 4),
-                    "terms": list(one.terms),
+                    "start": mark.start,
+                    "end": mark.end,
+                    "text": self.text[mark.start : mark.end],
+                    "weight": round(mark.weight, 4),
+                    "similarity": round(mark.similarity, 4),
+                    "terms": list(mark.terms),
                 }
-                for one in self.highlights
+                for mark in self.highlights
             ],
             "unmatched": list(self.unmatched),
         }
 
     def to_html(self) -> str:
-        """One HTML element: the query, its unmatched words crossed out, and the window with its evidence marked.
+        """Return one HTML element: the query with its unmatched words crossed out, and the window with its evidence marked.
 
         It is self-contained and loads nothing; texts are escaped.
         """
@@ -167,7 +168,7 @@ class Evidence:
         return highlight.as_html(self._query_pieces(), self.text, self._marks(), self.window, caption)
 
     def to_terminal(self, *, color: bool = True) -> str:
-        """The window on one line, its evidence in colour, or between square brackets."""
+        """Return the window on one line, with its evidence in colour, or between square brackets."""
         return highlight.as_terminal(self.text, self._marks(), self.window, color=color)
 
     def plot(self, ax: Any = None) -> Any:
@@ -205,10 +206,12 @@ class Evidence:
         return self.query[start:end]
 
     def _marks(self) -> list[tuple[int, int, float, str]]:
-        return [(one.start, one.end, one.weight, f"{', '.join(one.terms)}: {one.similarity:.2f}") for one in self.highlights]
+        return [
+            (mark.start, mark.end, mark.weight, f"{', '.join(mark.terms)}: {mark.similarity:.2f}") for mark in self.highlights
+        ]
 
     def _query_pieces(self) -> list[tuple[str, bool]]:
-        """The query in pieces, each with whether nothing matches it."""
+        """Cut the query into pieces, each with a flag: True if nothing matches it."""
         pieces, at = [], 0
         for start, end in self._unmatched_spans:
             pieces += [(self.query[at:start], False), (self.query[start:end], True)]
@@ -217,17 +220,17 @@ class Evidence:
 
 
 def as_page(evidence: Iterable[Evidence], title: str) -> str:
-    """A whole HTML document of the evidence of some passages."""
-    return highlight.page((one.to_html() for one in evidence), title)
+    """Make an HTML document of the evidence of several passages."""
+    return highlight.page((passage_evidence.to_html() for passage_evidence in evidence), title)
 
 
 def _has_letters(text: str, span: tuple[int, int]) -> bool:
-    """Whether there is something to mark; a symbol or emoji is, punctuation and the model's own tokens are not."""
+    """Tell whether there is something to mark: letters, digits, symbols or emoji, but not punctuation or an empty span."""
     return any(character.isalnum() or unicodedata.category(character) in ("So", "Sc", "Sm") for character in text[slice(*span)])
 
 
 def _whole_word(text: str, span: tuple[int, int], within: tuple[int, int]) -> tuple[int, int]:
-    """The word around a piece of it. Scripts without blanks between words keep their pieces."""
+    """Extend a piece of a word to the whole word. In scripts without blanks between words the piece stays as it is."""
     start, end = span
     while start > within[0] and _belong_together(text[start - 1], text[start]):
         start -= 1

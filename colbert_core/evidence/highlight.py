@@ -1,4 +1,4 @@
-"""A text with some of its characters marked, as HTML and for a terminal. Strings and numbers in, a string out."""
+"""Show a text with some of its characters marked, as HTML and for a terminal. Strings and numbers in, a string out."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _PAGE = """\
 </body></html>
 """
 
-# Of the least and the strongest mark; below that a reader does not see it, above it the text is hard to read.
+# Opacity of the faintest and the strongest mark: a fainter one is not seen, under a stronger one the text is hard to read.
 _FAINTEST, _STRONGEST = 0.15, 0.75
 
-# What a terminal shows of 256 colours for weights up to 1/3, 2/3 and 1: black on ever stronger yellow.
+# Of a terminal's 256 colours, those for weights up to 1/3, 2/3 and 1: ever stronger yellow, under black text.
 _SHADES = (230, 227, 214)
 
 
@@ -36,14 +36,15 @@ def as_html(
     window: tuple[int, int],
     caption: str,
 ) -> str:
-    """One element with the query, and under it the text with its marks; all that came from outside is escaped.
+    """Make one element with the query, and below it the text with its marks. Everything from outside is escaped.
 
     Args:
-        query: pieces in order, each with whether it is crossed out.
-        text: what is marked.
-        marks: first and behind-the-last character, weight from 0 to 1, and a tooltip; ascending and apart.
-        window: characters that are shown; what is cut off shows as an ellipsis.
-        caption: a line under the text.
+        query: pieces in order, each with a flag: True if it is crossed out.
+        text: the text to mark.
+        marks: for each mark its first character, the one behind its last, weight from 0 to 1, and a tooltip; in order, and
+            without overlap.
+        window: characters that are shown; an ellipsis stands for the rest.
+        caption: line below the text.
     """
     words = "".join(
         f'<s title="not found" style="opacity:.55">{html.escape(word)}</s>' if missing else html.escape(word)
@@ -62,14 +63,14 @@ def as_html(
 
 
 def page(elements: Iterable[str], title: str) -> str:
-    """A whole document of such elements. It loads nothing, and follows the reader's light or dark scheme."""
+    """Make a document of such elements. It loads nothing, and follows the reader's light or dark scheme."""
     return _PAGE.format(title=html.escape(title), body="\n".join(elements))
 
 
 def as_terminal(text: str, marks: Sequence[tuple[int, int, float, str]], window: tuple[int, int], *, color: bool) -> str:
-    """The text on one line with its marks in colour, or between square brackets.
+    """Write the text on one line with its marks in colour, or between square brackets.
 
-    What would move the cursor or forge another line is shown as a blank.
+    Characters that would move the cursor or forge another line are shown as blanks.
     """
     shown = []
     for piece, mark in _pieces(text, marks, window):
@@ -87,7 +88,7 @@ def as_terminal(text: str, marks: Sequence[tuple[int, int, float, str]], window:
 def _pieces(
     text: str, marks: Sequence[tuple[int, int, float, str]], window: tuple[int, int]
 ) -> Iterator[tuple[str, tuple[int, int, float, str] | None]]:
-    """The characters of the window in order, marked or not."""
+    """Yield the text of the window in pieces, each with its mark or None."""
     at, last = window
     if at > 0:
         yield "… ", None

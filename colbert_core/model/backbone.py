@@ -1,4 +1,4 @@
-"""The torch modules of a checkpoint: the transformers model with its weights in it, and the head behind it."""
+"""Build the torch modules of a checkpoint: the transformers model with its weights, and the head behind it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Head(torch.nn.Module):
-    """Hidden states to vectors: the layers of a checkpoint, one after the other."""
+    """Turns hidden states into vectors: the layers of a checkpoint, one after the other."""
 
     def __init__(self, layers: tuple[Dense, ...]) -> None:
         """Take the layers as read, at least one."""
@@ -25,11 +25,11 @@ class Head(torch.nn.Module):
         self.dim = layers[-1].weight.shape[0]
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """*Shape:* (…, hidden) to (…, dim)."""
+        """Apply the layers. *Shape:* (…, hidden) to (…, dim)."""
         return cast("torch.Tensor", self.layers(hidden))
 
     def weights(self) -> tuple[Dense, ...]:
-        """The layers as they are now, float32 on the CPU."""
+        """Copy the layers as they are now, float32 on the CPU."""
         return tuple(cast("_Layer", layer).as_dense() for layer in self.layers)
 
 
@@ -61,7 +61,7 @@ class _Layer(torch.nn.Module):
 
 
 def build_backbone(checkpoint: Checkpoint, *, trust_remote_code: bool) -> torch.nn.Module:
-    """The transformers model of a checkpoint with its weights in it, on the CPU and in float32.
+    """Build the transformers model of a checkpoint with its weights, on the CPU and in float32.
 
     Raises:
         CheckpointError: weights are missing or have other shapes than config.json says, or the checkpoint's own code is
@@ -94,12 +94,12 @@ def build_backbone(checkpoint: Checkpoint, *, trust_remote_code: bool) -> torch.
 
 
 def build_head(layers: tuple[Dense, ...]) -> Head | None:
-    """The head of a checkpoint in float32, None where the hidden states are the vectors."""
+    """Build the head of a checkpoint in float32; None if the hidden states are the vectors."""
     return Head(layers) if layers else None
 
 
 def most_tokens(backbone: torch.nn.Module) -> int:
-    """The longest sequence a backbone has positions for; without learned positions, what its configuration states.
+    """Tell the longest sequence that a backbone reads: by its learned positions, or else by its configuration.
 
     RoBERTa and its kin number positions from their padding index + 1, so they read that many fewer tokens than positions.
     """
@@ -118,10 +118,10 @@ def _check_kind(checkpoint: Checkpoint, config: Any) -> None:
 
 
 def _own_code(checkpoint: Checkpoint) -> str | None:
-    """What config.json says the model's code is, if it comes with the checkpoint."""
+    """Tell which code config.json names, if it comes with the checkpoint."""
     auto_map = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8")).get("auto_map") or {}
-    found = auto_map.get("AutoModel") or auto_map.get("AutoConfig")
-    return None if found is None else f"auto_map: {found}"
+    code = auto_map.get("AutoModel") or auto_map.get("AutoConfig")
+    return None if code is None else f"auto_map: {code}"
 
 
 def _with_weights(backbone: Any, checkpoint: Checkpoint) -> torch.nn.Module:

@@ -1,4 +1,4 @@
-"""Which encoder the vectors of an index come from: kept with it, loaded again, and told from another."""
+"""The fingerprint of the encoder that made an index: kept with the index, to load the encoder again and to check another."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Encoded when an index is made and when an encoder is brought to it. The same model in another precision gives at least .9988.
+# This text is encoded when an index is made, and again when an encoder is given to it. The same model in another precision
+# gives vectors with a cosine of at least .9988.
 _PROBE = "The same words, encoded again, tell one model from another."
 _SAME = 0.98
 
 
 @dataclass(frozen=True)
 class EncoderFingerprint:
-    """Where vectors come from.
+    """Tells which encoder made the vectors of an index.
 
     Attributes:
-        index: whose they are, for messages.
+        index: name of the index, for messages.
         dim: components of a vector.
-        name: of the encoder; None for vectors from elsewhere.
-        origin: what loads it again; None if nothing does.
-        probe: *Shape:* (n, dim), float32, its vectors of a known text; None where they are not known.
+        name: name of the encoder; None for vectors from elsewhere.
+        origin: arguments that load the encoder again; None if it cannot be loaded by name.
+        probe: *Shape:* (n, dim), float32, the encoder's vectors of a known text; None if they are not known.
     """
 
     index: str
@@ -43,10 +44,10 @@ class EncoderFingerprint:
 
     @classmethod
     def from_about(cls, about: Mapping[str, Any], index: str) -> EncoderFingerprint:
-        """What ``about_encoder`` gave, out of an index.
+        """Read what ``about_encoder`` returned and an index kept.
 
         Raises:
-            DamagedIndexError: it is something else.
+            DamagedIndexError: the index holds something else.
         """
         try:
             encoder = json.loads(about["encoder"]) if about["encoder"] else {"name": None, "origin": None}
@@ -57,20 +58,20 @@ class EncoderFingerprint:
 
     @property
     def encoder(self) -> str:
-        """The encoder's name, for a reader."""
+        """Name of the encoder, for messages."""
         return "vectors from elsewhere" if self.name is None else repr(self.name)
 
     def agrees_with(self, other: EncoderFingerprint) -> bool:
-        """Whether the vectors of two indexes come from the same model, in whatever precision."""
+        """Tell whether the vectors of two indexes come from the same model, in whatever precision."""
         if self.probe is None or other.probe is None:
             return (self.name, self.dim, self.probe is None) == (other.name, other.dim, other.probe is None)
         return self.probe.shape == other.probe.shape and float((self.probe * other.probe).sum(axis=1).min()) >= _SAME
 
     def check(self, encoder: TokenEncoder) -> None:
-        """Whether an encoder makes the vectors that are in the index.
+        """Make sure that an encoder makes the same vectors as those in the index.
 
         Raises:
-            EncoderMismatchError: it does not.
+            EncoderMismatchError: it makes others.
         """
         made_with = self.encoder if self.name is None else f"the encoder {self.name!r}"
         name = getattr(encoder, "name", encoder)
@@ -90,11 +91,11 @@ class EncoderFingerprint:
             )
 
     def load(self) -> TokenEncoder:
-        """The encoder, from where it came.
+        """Load the encoder again.
 
         Raises:
             EncoderMismatchError: there was none, it cannot be loaded, or it is another one now.
-            DamagedIndexError: what the index says of it no version of this package wrote.
+            DamagedIndexError: the index says something of it that no version of this package wrote.
         """
         if self.name is None:
             raise EncoderMismatchError(
@@ -164,7 +165,7 @@ class LazyEncoder:
 
 
 def loaded_encoder(encoder: str | PathLike[str] | TokenEncoder | None) -> TokenEncoder:
-    """An encoder by name, or the one in the box for None; one that is loaded already as it is, without importing torch."""
+    """Load an encoder by name, or the one in the box for None. A loaded one is returned as it is, without importing torch."""
     if not isinstance(encoder, str | PathLike | None) and isinstance(encoder, TokenEncoder):
         return encoder
     from colbert_core.model.encoder import as_encoder
@@ -173,11 +174,11 @@ def loaded_encoder(encoder: str | PathLike[str] | TokenEncoder | None) -> TokenE
 
 
 def about_encoder(encoder: TokenEncoder | None, named: str | None = None) -> dict[str, Any]:
-    """What an index keeps of its encoder: how to load it again, and its vectors of a known text.
+    """Collect what an index keeps of its encoder: how to load it again, and its vectors of a known text.
 
     Args:
-        encoder: None for vectors from elsewhere.
-        named: the checkpoint that made those, if it is known.
+        encoder: the encoder; None for vectors from elsewhere.
+        named: name of the checkpoint that made vectors from elsewhere, if it is known.
     """
     if encoder is None:
         about = None if named is None else json.dumps({"name": named, "origin": {"name": named}})

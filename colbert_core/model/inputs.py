@@ -1,6 +1,6 @@
-"""A checkpoint's recipe at work: texts to the token sequences its model reads, and which of their vectors stay.
+"""Build the token sequences that a model reads of texts, and choose the vectors that stay, by the recipe of a checkpoint.
 
-No model runs here; what the encoder adds is one vector for each token.
+No model runs here. The encoder computes one vector for each token.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TOKENIZE_AT_A_TIME = 1024
 # Part of a window that its neighbour repeats, so that an answer on a cut is whole in one of them.
 _WINDOW_OVERLAP = 1 / 8
 
-# Texts over which a copy of a recipe is held against the original.
+# The copy of a checkpoint must make the same inputs of these texts as the original.
 _PROBES = (
     "cat",
     "What animation studio did Miyazaki found?",
@@ -64,8 +64,8 @@ class ModelInput:
     Attributes:
         ids: *Shape:* (length,), int64.
         attended: how many leading tokens may be attended to.
-        windows: what its vectors are used for; several with late chunking.
-        n_cut: tokens of the text that did not fit.
+        windows: the windows that its vectors belong to; several with late chunking.
+        n_cut: number of tokens of the text that did not fit.
     """
 
     ids: NDArray[np.int64]
@@ -75,15 +75,15 @@ class ModelInput:
 
 
 class InputBuilder:
-    """How one checkpoint reads queries and passages. It never changes.
+    """Builds the inputs of one checkpoint from queries and passages. It never changes.
 
     Attributes:
-        config: the recipe as read.
+        config: the recipe of the checkpoint.
         tokenizer: the checkpoint's.
         skipped: *Shape:* (n,), int64, ids of tokens whose vectors are dropped.
-        augmentation_id: id of the token that fills queries up, None where none does.
-        query_prefix: ids before a query's text.
-        passage_prefix: ids before a passage's text.
+        augmentation_id: id of the token that fills queries up; None if queries are not filled up.
+        query_prefix: ids that stand before the text of a query.
+        passage_prefix: ids that stand before the text of a passage.
     """
 
     def __init__(
@@ -127,19 +127,19 @@ class InputBuilder:
 
     @staticmethod
     def skipped_ids(config: EncoderConfig, tokenizer: Tokenizer) -> list[int]:
-        """Ids of the tokens whose vectors are dropped, ascending."""
+        """List the ids of the tokens whose vectors are dropped, ascending."""
         by_rule = tokenizer.first_piece_ids(string.punctuation) if config.skip_punctuation else []
         return sorted({*by_rule, *tokenizer.known_ids(config.skip_tokens)})
 
     def check_equal(self, other: InputBuilder, format: str) -> None:
-        """Make sure that another recipe makes the same inputs of some texts, long and short, of several scripts.
+        """Make sure that another builder makes the same inputs of some texts, long and short, in several scripts.
 
         Raises:
             UnsupportedCheckpointError: it does not.
         """
         for text in _PROBES:
-            for mine, its in ((self.queries([text]), other.queries([text])), (self.passages([text]), other.passages([text]))):
-                for a, b in zip(mine, its, strict=True):
+            for own, copied in ((self.queries([text]), other.queries([text])), (self.passages([text]), other.passages([text]))):
+                for a, b in zip(own, copied, strict=True):
                     pairs = zip(a.windows, b.windows, strict=True)
                     same_kept = all(np.array_equal(x.kept, y.kept) for x, y in pairs)
                     if not (np.array_equal(a.ids, b.ids) and a.attended == b.attended and same_kept):
@@ -150,7 +150,7 @@ class InputBuilder:
                         )
 
     def queries(self, texts: list[str]) -> Iterator[ModelInput]:
-        """``[CLS] marker prompt text [SEP]`` and the masks that fill it up; what is longer is cut."""
+        """Yield ``[CLS] marker prompt text [SEP]`` and the masks that fill it up, for each text; longer texts are cut."""
         config, suffix = self.config, self.tokenizer.suffix_ids
         for owner, (prompt, text) in enumerate(self._tokenized(texts, config.query_prompt)):
             n_kept = min(len(text.ids), self._query_room - len(prompt.ids))
@@ -166,7 +166,7 @@ class InputBuilder:
             yield ModelInput(ids, attended, (window,), n_cut=len(text.ids) - n_kept)
 
     def passages(self, texts: list[str]) -> Iterator[ModelInput]:
-        """``[CLS] marker prompt window [SEP]`` for each window of each text, in their order."""
+        """Yield ``[CLS] marker prompt window [SEP]`` for each window of each text, in their order."""
         suffix = self.tokenizer.suffix_ids
         for owner, (prompt, tokens) in enumerate(self._tokenized(texts, self.config.passage_prompt)):
             cuts = list(self._cuts(texts[owner], tokens, self._passage_room - len(prompt.ids)))
@@ -185,7 +185,7 @@ class InputBuilder:
     def split(
         self, text: str, document_id: str, *, size: int | None = None, overlap: int = 0, metadata: dict[str, Any] | None = None
     ) -> list[Passage]:
-        """``Encoder.split``."""
+        """Cut a document into passages, as ``Encoder.split`` describes."""
         if not check_text(document_id, "document_id"):
             raise ValueError("document_id is empty; give the document a name.")
         room = self._passage_room - len(self.tokenizer.ids_of(self.config.passage_prompt))
@@ -206,7 +206,7 @@ class InputBuilder:
         ]
 
     def _cuts(self, text: str, tokens: Tokens, room: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-        """Token ranges that the model reads at once, each with the ranges of the windows in it."""
+        """Yield the token ranges that the model reads at once, each with the ranges of the windows in it."""
         windows = splitter.windows(text, tokens.spans, tokens.word_starts, room, int(room * _WINDOW_OVERLAP))
         if not self._context:
             yield from ((first, last, [(first, last)]) for first, last in windows)
@@ -232,7 +232,10 @@ class InputBuilder:
         span: tuple[int, int],
         owner: int,
     ) -> Window:
-        """Tokens a to b of a text, in an input that begins with its token ``first``, and the input's tokens around them."""
+        """Make the window of tokens a to b of a text.
+
+        The input begins with token ``first`` of the text; its own tokens around the text belong to every window.
+        """
         first, a, b = cut
         places = np.concatenate(
             [
@@ -248,10 +251,10 @@ class InputBuilder:
         return Window(places[stays], spans[stays], span, owner)
 
     def _tokenized(self, texts: list[str], prompt: str) -> Iterator[tuple[Tokens, Tokens]]:
-        """The tokens of the prompt and of the text, for each text; spans count from the text's beginning.
+        """Yield the tokens of the prompt and those of the text, for each text; spans count from the beginning of the text.
 
-        They are tokenized as one string, since a byte-level tokenizer joins a blank to the word behind it. A token of both
-        belongs to the text.
+        Prompt and text are tokenized as one string, since a byte-level tokenizer joins a blank to the word behind it. A
+        token that has characters of both belongs to the text.
         """
         for first in range(0, len(texts), _TOKENIZE_AT_A_TIME):
             for tokens in self.tokenizer.encode([prompt + text for text in texts[first : first + _TOKENIZE_AT_A_TIME]]):
@@ -267,7 +270,7 @@ class InputBuilder:
                 )
 
     def _with_marker(self, marker: str | None) -> list[int]:
-        """Ids before the text: the model's own, and the marker behind the first of them."""
+        """List the ids before the text: the model's own, and the marker behind the first of them."""
         prefix = self.tokenizer.prefix_ids
         if marker is None:
             return prefix
@@ -278,21 +281,21 @@ class InputBuilder:
             raise CheckpointError(f"{self._name}: the recipe puts {marker!r} before texts{default}. {error}") from error
 
     def _augmentation_id(self, name: str) -> int:
-        """The mask token; PyLate and sentence-transformers take the end-of-sequence token where there is none."""
+        """Find the id of the mask token; PyLate and sentence-transformers use the end-of-sequence token if there is none."""
         if self.config.augmentation_token is not None:
             return self.tokenizer.token_id(self.config.augmentation_token)
-        found = self.tokenizer.mask_id
-        if found is None and self.config.format in ("pylate", "sentence-transformers"):
-            found = self.tokenizer.eos_id
-        if found is None:
+        mask_id = self.tokenizer.mask_id
+        if mask_id is None and self.config.format in ("pylate", "sentence-transformers"):
+            mask_id = self.tokenizer.eos_id
+        if mask_id is None:
             raise CheckpointError(
                 f"{name}: the recipe fills queries with a mask token, and the tokenizer has none; the tokenizer files "
                 "belong to another checkpoint, or tokenizer_config.json lacks its mask_token."
             )
-        return found
+        return mask_id
 
     def _room(self, setting: str, prefix: list[int], prompt: str, most_tokens: int, name: str) -> int:
-        """Tokens of prompt and text that fit into a sequence."""
+        """Count the tokens of prompt and text that fit into a sequence."""
         length: object = getattr(self.config, setting)
         if not isinstance(length, int):
             raise TypeError(f"{setting} must be a whole number of tokens, got {length!r}.")
@@ -307,10 +310,10 @@ class InputBuilder:
 
 
 def respelled(config: EncoderConfig, tokenizer: Tokenizer, format: str) -> tuple[EncoderConfig, Tokenizer]:
-    """The same recipe in the words of another format, as far as that has words for it, and the tokenizer that goes with it.
+    """Express a recipe in another format, as far as that format can, and return it with the tokenizer that goes with it.
 
-    Stanford ColBERT and PyLate put a marker in by its id, sentence-transformers has it stand in the text; Stanford names
-    skipped tokens by a rule, the others one by one.
+    Stanford ColBERT and PyLate insert a marker by its id; in sentence-transformers it stands in the text. Stanford names
+    the skipped tokens by a rule; the others list them.
     """
     skipped = InputBuilder.skipped_ids(config, tokenizer)
     by_rule = sorted({*tokenizer.first_piece_ids(string.punctuation)})
@@ -346,7 +349,7 @@ def respelled(config: EncoderConfig, tokenizer: Tokenizer, format: str) -> tuple
 
 
 def _spelled(tokenizer: Tokenizer, marker: str, prompt: str) -> str:
-    """A text before a text that is tokenized as the marker before it; with a blank where that makes no difference."""
+    """Write marker and prompt as text that the tokenizer reads as the marker; with a blank if that makes no difference."""
     wanted = [[tokenizer.token_id(marker), *tokenizer.ids_of(prompt + text)] for text in _PROBES]
     for text_before in (f"{marker.rstrip()} {prompt}", marker + prompt):
         if [tokenizer.ids_of(text_before + text) for text in _PROBES] == wanted:

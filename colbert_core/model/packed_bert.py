@@ -1,6 +1,6 @@
-"""A forward pass of plain BERT without padding, for a CPU: the same vectors from fewer and larger operations.
+"""Run plain BERT without padding on a CPU: the same vectors from fewer and larger operations.
 
-Whatever is not exactly the model written down here keeps the forward pass of transformers.
+Any backbone that is not exactly the model written down here keeps the forward pass of transformers.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class PackedBert:
             *Shape:* (n_tokens, hidden), of the backbone's dtype, one sequence after the other.
         """
         groups = [(len(list(same)), *shape) for shape, same in itertools.groupby(zip(map(len, ids), attended, strict=True))]
-        positions = torch.from_numpy(np.concatenate([np.arange(len(one)) for one in ids]))
+        positions = torch.from_numpy(np.concatenate([np.arange(len(sequence)) for sequence in ids]))
         hidden = self._norm(self._words[torch.from_numpy(np.concatenate(ids))] + self._positions[positions])
         for layer in self._layers:
             hidden = layer(hidden, groups, self._heads)
@@ -107,7 +107,7 @@ class _PackedLinear:
 
 
 def pack(backbone: torch.nn.Module) -> PackedBert | None:
-    """The packed form of a backbone; None where it is no plain BERT on a CPU, or comes out differently."""
+    """Pack a backbone; None if it is no plain BERT on a CPU, or if the packed form gives other vectors."""
     if not _is_plain_bert(backbone):
         return None
     try:
@@ -139,18 +139,21 @@ def _is_plain_bert(backbone: Any) -> bool:
 
 
 def _cosine(packed: PackedBert, backbone: Any) -> float:
-    """Mean cosine to transformers' forward pass over three sequences: two of one length, one of them attending to a part."""
+    """Compare with transformers' forward pass by the mean cosine over three sequences.
+
+    Two have the same length, and one of these attends to a part of itself.
+    """
     size, lengths, attended = backbone.config.vocab_size, (9, 9, 6), (9, 5, 6)
     ids = np.random.default_rng(0).integers(0, size, (3, max(lengths)))
     mask = torch.arange(max(lengths)) < torch.tensor(attended)[:, None]
     expected = backbone(input_ids=torch.from_numpy(ids), attention_mask=mask.long()).last_hidden_state
     rows = torch.cat([row[:length] for row, length in zip(expected, lengths, strict=True)])
-    found = packed([row[:length] for row, length in zip(ids, lengths, strict=True)], attended)
-    return torch.nn.functional.cosine_similarity(rows.float(), found.float(), dim=-1).mean().item()
+    states = packed([row[:length] for row, length in zip(ids, lengths, strict=True)], attended)
+    return torch.nn.functional.cosine_similarity(rows.float(), states.float(), dim=-1).mean().item()
 
 
 def _attention(qkv: torch.Tensor, groups: list[tuple[int, int, int]], heads: int) -> torch.Tensor:
-    """softmax(q kᵀ / sqrt(d)) v within each sequence, (n_tokens, 3 hidden) to (n_tokens, hidden).
+    """Compute softmax(q kᵀ / sqrt(d)) v within each sequence, (n_tokens, 3 hidden) to (n_tokens, hidden).
 
     Written out, since torch's fused attention is slow for heads as narrow as the 32 of MiniLM: 1.12 times the whole forward
     pass. The softmax is float32.

@@ -1,4 +1,4 @@
-"""Text to the token ids of one checkpoint, with the characters each token came from. It neither cuts nor pads."""
+"""Tokenize texts for one checkpoint, with the characters of each token. Nothing is cut or padded."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Tokens:
 
     Attributes:
         ids: *Shape:* (n_tokens,), int64.
-        spans: *Shape:* (n_tokens, 2), int32, the characters of each token, half-open, without blanks before them. Tokens
-            of less than a character, as byte-level tokenizers make them, have the whole character each.
+        spans: *Shape:* (n_tokens, 2), int32, the characters of each token, half-open, without blanks before them. A
+            byte-level tokenizer may make several tokens of one character; each of them has the whole character.
         word_starts: *Shape:* (n_tokens,), bool, whether a word starts at the token.
     """
 
@@ -50,7 +50,7 @@ class Tokenizer:
     """
 
     def __init__(self, hf_tokenizer: Any, *, lowercase: bool = False) -> None:
-        """Take a fast tokenizer of transformers; its truncation and padding settings are not used.
+        """Wrap a fast tokenizer of transformers. Its settings for truncation and padding are not used.
 
         Args:
             hf_tokenizer: kept for ``save``, and never changed.
@@ -65,7 +65,7 @@ class Tokenizer:
                 "save the checkpoint with a tokenizer.json (tokenizer.save_pretrained of a fast tokenizer)."
             )
         self._hf_tokenizer = hf_tokenizer
-        # A copy: truncation and padding are state of the backend, and the caller may go on using theirs.
+        # A copy: truncation and padding are state of the backend, and the caller may still use the original.
         self._backend = type(hf_tokenizer.backend_tokenizer).from_str(hf_tokenizer.backend_tokenizer.to_str())
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -112,7 +112,7 @@ class Tokenizer:
         return cls(hf_tokenizer, lowercase=lowercase)
 
     def save(self, folder: Path) -> None:
-        """Write the tokenizer's files, as transformers 4 and 5 read them."""
+        """Write the tokenizer's files so that transformers 4 and 5 can read them."""
         self._hf_tokenizer.save_pretrained(str(folder))
         # Version 5 writes two names that version 4 does not know; it reads the old ones as well.
         file = folder / "tokenizer_config.json"
@@ -124,7 +124,7 @@ class Tokenizer:
         file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def with_special(self, tokens: Iterable[str], *, lowercase: bool) -> Tokenizer:
-        """A copy that finds these tokens of its vocabulary in texts: "[unused0]" is one piece then, not five."""
+        """Copy the tokenizer so that it finds these tokens in texts: "[unused0]" is then one token, not five."""
         from tokenizers import AddedToken
 
         wanted = [token for token in tokens if self.ids_of(token) != [self.token_id(token)]]
@@ -146,48 +146,48 @@ class Tokenizer:
         ]
 
     def ids_of(self, text: str) -> list[int]:
-        """Ids of one text."""
+        """Tokenize one text to ids."""
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return ids
 
     def tokens_of(self, ids: Sequence[int]) -> list[str]:
-        """The tokens of the vocabulary with these ids; added ones as they were added, "[Q] " and not "[q] "."""
+        """Look up tokens by their ids; added tokens are written as they were added, "[Q] " and not "[q] "."""
         added = self._backend.get_added_tokens_decoder()
         return [added[number].content if number in added else str(self._backend.id_to_token(number)) for number in ids]
 
     def token_id(self, token: str) -> int:
-        """Id of a marker such as "[unused0]".
+        """Look up the id of a marker such as "[unused0]".
 
         Raises:
             CheckpointError: the vocabulary does not hold it.
         """
-        found: int | None = self._backend.token_to_id(token)
-        if found is None:
+        number: int | None = self._backend.token_to_id(token)
+        if number is None:
             raise CheckpointError(
                 f"The recipe needs the token {token!r}, which its tokenizer of {self.size} tokens does not know; "
                 "the tokenizer files belong to another checkpoint, or the recipe is not this model's."
             )
-        return found
+        return number
 
     def first_piece_ids(self, words: Iterable[str]) -> list[int]:
-        """For each word the id of the first piece it is cut into: how Stanford ColBERT finds the tokens it skips."""
+        """List the id of the first piece of each word. Stanford ColBERT finds the tokens it skips in this way."""
         encodings = self._backend.encode_batch(list(words), add_special_tokens=False)
         return [encoding.ids[0] for encoding in encodings if encoding.ids]
 
     def known_ids(self, tokens: Iterable[str]) -> list[int]:
-        """Ids of the tokens that the vocabulary holds; the others have none."""
-        found = (self._backend.token_to_id(token) for token in tokens)
-        return [number for number in found if number is not None]
+        """List the ids of those tokens that are in the vocabulary."""
+        numbers = (self._backend.token_to_id(token) for token in tokens)
+        return [number for number in numbers if number is not None]
 
 
 def _word_starts(word_ids: list[int | None]) -> NDArray[np.bool_]:
-    """A token starts a word unless it belongs to the same word as the one before it."""
+    """Tell which tokens start a word: those that do not belong to the word of the token before them."""
     words = np.array([-1 if word is None else word for word in word_ids], np.int64)
     return np.concatenate([np.ones(min(1, len(words)), np.bool_), words[1:] != words[:-1]])
 
 
 def _without_blanks(spans: NDArray[np.int32], text: str) -> NDArray[np.int32]:
-    """Move starts behind blanks: byte-level and SentencePiece tokenizers count the blank before a word to it."""
+    """Move starts behind blanks: byte-level and SentencePiece tokenizers count the blank before a word as part of it."""
     starts = spans[:, 0].tolist()
     if not any(text[start : start + 1].isspace() for start in starts):
         return spans

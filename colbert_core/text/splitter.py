@@ -1,4 +1,4 @@
-"""Where to cut a text that is longer than a model reads. A string and numbers in, numbers out; no text is changed or lost.
+"""Decide where to cut a text that is longer than a model reads. No text is changed or lost.
 
 A cut goes to the strongest boundary in the last half of a window: before a Markdown heading or around fenced code, else at
 the end of a paragraph, of a sentence or line, else between words. Fenced code and a heading with the beginning of its text
@@ -35,11 +35,11 @@ _ABBREVIATION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Structure:
-    """What a text offers to a cut, in tokens.
+    """The places where a text may be cut, in tokens.
 
     Attributes:
-        boundaries: for each kind, strongest first, the tokens before which one may cut, ascending.
-        atoms: first and behind-the-last token of each stretch that is not to be cut, ascending and apart.
+        boundaries: for each kind of boundary, strongest first, the tokens before which one may cut, ascending.
+        atoms: stretches to keep whole, each with its first token and the one behind its last; in order, without overlap.
     """
 
     boundaries: tuple[list[int], ...]
@@ -52,7 +52,7 @@ def windows(
     """Cut a row of tokens into overlapping windows that cover it.
 
     Args:
-        text: what the tokens are of; spans count from its beginning.
+        text: the text that was tokenized; spans count from its beginning.
         token_spans: *Shape:* (n_tokens, 2), int32, characters of each token, half-open, starts ascending.
         word_starts: *Shape:* (n_tokens,), bool, whether a word starts at the token.
         size: most tokens of a window, at least 1.
@@ -89,14 +89,14 @@ def passages(
     """Cut a document into passages by the same rules.
 
     Args:
-        text: as for ``windows``, and so are the others.
+        text: as for ``windows``, as are the other arguments.
         token_spans: *Shape:* (n_tokens, 2), int32.
         word_starts: *Shape:* (n_tokens,), bool.
         size: most tokens of a passage.
         overlap: least tokens that two neighbours share.
 
     Returns:
-        Half-open (start, end) ranges of characters, in order and without blank ends; none of a blank text.
+        Half-open (start, end) ranges of characters, in order and without blank ends; none for a blank text.
 
     Raises:
         ValueError: overlap is not less than size.
@@ -111,10 +111,10 @@ def passages(
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
-    """The sentences of a text. A line of its own is one, fenced code is one as a whole, and so is what has no end.
+    """Cut a text into sentences. A line, a whole block of fenced code and a last piece without an end count as sentences.
 
     Returns:
-        Half-open (start, end) ranges of characters, in order and without blank ends; none of a blank text.
+        Half-open (start, end) ranges of characters, in order and without blank ends; none for a blank text.
     """
     code = _fenced(text)
     inside = [start for start, _ in code]
@@ -133,12 +133,12 @@ def sentences(text: str) -> list[tuple[int, int]]:
 
 
 def character_spans(cuts: list[tuple[int, int]], token_spans: NDArray[np.int32], n_characters: int) -> list[tuple[int, int]]:
-    """The characters of each window, without a gap: what the tokenizer drops between two windows belongs to the first.
+    """Find the characters of each window, without gaps: those that no token has between two windows belong to the first.
 
     Args:
         cuts: token ranges that cover all tokens, as ``windows`` gives them.
         token_spans: *Shape:* (n_tokens, 2), int32.
-        n_characters: of the text; the first window begins and the last one ends with it, blanks and all.
+        n_characters: length of the text; the first window begins and the last one ends with the text, blanks included.
 
     Returns:
         Half-open (start, end) ranges of characters, one for each range of tokens.
@@ -150,7 +150,7 @@ def character_spans(cuts: list[tuple[int, int]], token_spans: NDArray[np.int32],
 
 
 def _end(structure: _Structure, start: int, before: int, size: int) -> int:
-    """Where the window that begins at ``start`` ends; ``before`` is where its neighbour ended."""
+    """Find the end of the window that begins at ``start``; ``before`` is the end of the window before it."""
     limit = start + size
     if atom := _atom_around(structure.atoms, limit):
         return atom[0]  # behind start and before: no window ends inside an atom, and the next has room for all of it
@@ -163,7 +163,7 @@ def _end(structure: _Structure, start: int, before: int, size: int) -> int:
 
 
 def _start(structure: _Structure, start: int, end: int, overlap: int) -> int:
-    """Where the window behind the one from ``start`` to ``end`` begins."""
+    """Find the beginning of the window that follows the one from ``start`` to ``end``."""
     if not overlap:
         return end
     lowest, latest = max(end - 2 * overlap, start + 1), end - overlap
@@ -182,7 +182,7 @@ def _last_between(boundaries: list[int], lowest: int, highest: int) -> int | Non
 
 
 def _atom_around(atoms: list[tuple[int, int]], token: int) -> tuple[int, int] | None:
-    """The stretch that a cut before a token would cut."""
+    """Find the stretch that a cut before this token would go through; None if there is none."""
     place = bisect_left(atoms, (token, 0)) - 1
     return atoms[place] if place >= 0 and token < atoms[place][1] else None
 
@@ -191,9 +191,9 @@ def _structure(text: str, token_spans: NDArray[np.int32], word_starts: NDArray[n
     starts = token_spans[:, 0]
 
     def tokens(characters: Iterable[int]) -> list[int]:
-        """The first token at or behind each character."""
-        found: list[int] = np.searchsorted(starts, np.fromiter(characters, np.int64)).tolist()
-        return found
+        """Find the first token at or behind each character."""
+        numbers: list[int] = np.searchsorted(starts, np.fromiter(characters, np.int64)).tolist()
+        return numbers
 
     code = _fenced(text)
     code_starts = [start for start, _ in code]
@@ -222,7 +222,7 @@ def _structure(text: str, token_spans: NDArray[np.int32], word_starts: NDArray[n
 
 
 def _fenced(text: str) -> list[tuple[int, int]]:
-    """Characters of each block of code between fences; one that is not closed reaches to the end (CommonMark, section 4.5)."""
+    """Find the blocks of code between fences; a block that is not closed reaches to the end (CommonMark, section 4.5)."""
     blocks: list[tuple[int, int]] = []
     opened: re.Match[str] | None = None
     for match in _FENCE.finditer(text):
@@ -237,7 +237,7 @@ def _fenced(text: str) -> list[tuple[int, int]]:
 
 
 def _merged(stretches: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-    """Stretches that overlap as one, while that fits: a heading under a heading."""
+    """Join stretches that overlap, such as a heading below a heading, as long as they fit into a window."""
     merged: list[tuple[int, int]] = []
     for first, last in stretches:
         if merged and first < merged[-1][1]:
@@ -250,7 +250,7 @@ def _merged(stretches: list[tuple[int, int]], size: int) -> list[tuple[int, int]
 
 
 def _ends_sentence(text: str, match: re.Match[str]) -> bool:
-    """Not behind an abbreviation or an initial, nor before a small letter; a line end always is one."""
+    """Tell if a match ends a sentence: not after an abbreviation or initial, nor before a small letter; a line end does."""
     if "\n" in match[0] or match["next"] is None:
         return True
     if match["next"].islower():

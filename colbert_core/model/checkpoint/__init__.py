@@ -1,4 +1,4 @@
-"""Model folders of every ColBERT library, read and written. Foreign names live in this package only.
+"""Read and write the model folders of all ColBERT libraries. Only this package knows the names that their files use.
 
 ==========================  =====================================================  =====  =======
 format                      how it is known                                        read   written
@@ -46,7 +46,7 @@ DEFAULT_MODEL = Path(__file__).parents[2] / "default_model"
 
 WRITABLE = ("stanford", "pylate", "sentence-transformers")
 
-# What an encoder reads of a hub repository: not its ONNX, OpenVINO or TensorFlow copies, which can be ten times as much.
+# The files of a hub repository that an encoder reads. Copies for ONNX, OpenVINO or TensorFlow can be ten times as much.
 _HUB_FILES = [
     *("*.json", "*.metadata", "*.txt", "*.model", "*.py", "*.dnn"),
     *("model*.safetensors", "pytorch_model*.bin", "[0-9]*_*/*.safetensors", "[0-9]*_*/*.bin"),
@@ -54,10 +54,10 @@ _HUB_FILES = [
 
 
 def find_checkpoint(name: str, *, local_files_only: bool = False) -> Path:
-    """Find a checkpoint: a folder or .dnn file as it is, a hub name downloaded or from the hub's cache.
+    """Find a checkpoint: a folder or .dnn file on disk, or a name on the hub, whose files are downloaded or cached.
 
     Raises:
-        CheckpointNotFoundError: there is no such folder, or the hub's files are neither cached nor to be had.
+        CheckpointNotFoundError: there is no such folder, or the hub's files are not cached and cannot be fetched.
     """
     path = Path(name).expanduser()
     if name and (path.is_dir() or (path.suffix == ".dnn" and path.is_file())):
@@ -84,7 +84,7 @@ def find_checkpoint(name: str, *, local_files_only: bool = False) -> Path:
 
 @contextmanager
 def download_named(path: Path) -> Iterator[None]:
-    """Tell how to finish the download if a file is missing from a folder of the hub's cache."""
+    """Tell how to finish the download, in case a file is missing from a folder of the hub's cache."""
     try:
         yield
     except CheckpointNotFoundError as error:
@@ -99,9 +99,9 @@ def read_checkpoint(path: Path, *, chosen: Collection[str] = (), local_files_onl
     """Read a folder or .dnn file in any of the formats above.
 
     Args:
-        path: what ``find_checkpoint`` found.
-        chosen: lengths that the caller sets, "query_length" or "passage_length": its files may disagree about them.
-        local_files_only: for the backbone that a .dnn file names, if it does not lie beside it.
+        path: folder or file that ``find_checkpoint`` returned.
+        chosen: lengths that the caller sets, "query_length" or "passage_length"; the files may disagree about these.
+        local_files_only: use no network for the backbone that a .dnn file names, if that does not lie beside it.
 
     Raises:
         CheckpointNotFoundError: a file is missing; the message says which.
@@ -118,32 +118,32 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, prefix: str, dim: 
     """Write a checkpoint in the format that its recipe names, into a folder that has config.json and the tokenizer already.
 
     Args:
-        folder: where to.
+        folder: folder to write into.
         checkpoint: recipe, head and weights; its own folder does not matter.
-        prefix: of the backbone's names in a Stanford checkpoint, "bert" for BERT.
+        prefix: prefix of the backbone's names in a Stanford checkpoint, "bert" for BERT.
         dim: components of the vectors.
 
     Raises:
-        ValueError: the recipe names no format that can be written.
+        ValueError: the recipe names a format that cannot be written.
         UnsupportedCheckpointError: the format cannot hold this model so that its own library reads it as it is meant.
     """
-    recipe, head = checkpoint.config, checkpoint.head
-    if recipe.format not in WRITABLE:
-        raise ValueError(f"format must be one of {', '.join(WRITABLE)}, got {recipe.format!r}.")
-    is_stanford = recipe.format == "stanford"
-    reasons = stanford.reasons_against(recipe, head) if is_stanford else modules.reasons_against(recipe, recipe.format)
+    config, head = checkpoint.config, checkpoint.head
+    if config.format not in WRITABLE:
+        raise ValueError(f"format must be one of {', '.join(WRITABLE)}, got {config.format!r}.")
+    is_stanford = config.format == "stanford"
+    reasons = stanford.reasons_against(config, head) if is_stanford else modules.reasons_against(config, config.format)
     if reasons:
         raise UnsupportedCheckpointError(
-            f"The {recipe.format} format cannot hold this model: {'; '.join(reasons)}. The sentence-transformers format can."
+            f"The {config.format} format cannot hold this model: {'; '.join(reasons)}. The sentence-transformers format can."
         )
     if is_stanford:
-        stanford.write(folder, recipe, head, checkpoint.weights, prefix)
+        stanford.write(folder, config, head, checkpoint.weights, prefix)
     else:
-        modules.write(folder, recipe, head, checkpoint.weights, dim)
+        modules.write(folder, config, head, checkpoint.weights, dim)
 
 
 def _lone_dnn(folder: Path) -> Path | None:
-    """The .dnn file of a folder that has no other weights."""
+    """Find the .dnn file of a folder that has no other weights."""
     files = sorted(folder.glob("*.dnn"))
     others = [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]
     return files[0] if len(files) == 1 and not others else None
@@ -167,12 +167,12 @@ def _read_dnn(file: Path, *, local_files_only: bool) -> Checkpoint:
 def _read_folder(folder: Path, chosen: Collection[str]) -> Checkpoint:
     backbone = modules.backbone_folder(folder)
     if not (backbone / "config.json").is_file():
-        found = sorted(entry.name for entry in folder.iterdir())
+        names = sorted(entry.name for entry in folder.iterdir())
         if len(list(folder.glob("*.dnn"))) > 1:
-            raise CheckpointNotFoundError(f"{folder} holds several .dnn files, {', '.join(found)}; pass one of them.")
+            raise CheckpointNotFoundError(f"{folder} holds several .dnn files, {', '.join(names)}; pass one of them.")
         raise CheckpointNotFoundError(
             f"{folder} is no checkpoint: looked for config.json, {modules.MODULES}, {stanford.METADATA} and *.dnn, and "
-            f"{'it holds only ' + ', '.join(found) if found else 'it is empty'}; pass the folder that holds config.json and "
+            f"{'it holds only ' + ', '.join(names) if names else 'it is empty'}; pass the folder that holds config.json and "
             "the weights."
         )
     config = read_json(backbone / "config.json")
@@ -195,7 +195,11 @@ def _read_folder(folder: Path, chosen: Collection[str]) -> Checkpoint:
 
 
 def _check_agreement(folder: Path, checkpoint: Checkpoint, chosen: Collection[str]) -> None:
-    """A folder with two recipes, such as a converted one, is read only where they say the same."""
+    """Make sure that a folder with two recipes, such as a converted one, says the same in both.
+
+    Raises:
+        CheckpointError: it does not.
+    """
     metadata = stanford.read_metadata(folder).content
     stated = {
         "query_length": metadata.get("query_maxlen"),
@@ -211,11 +215,11 @@ def _check_agreement(folder: Path, checkpoint: Checkpoint, chosen: Collection[st
     if checkpoint.head:
         others["dim"] = checkpoint.head[-1].weight.shape[0]
     for name, other in others.items():
-        mine = stated[name]
-        if mine is None or name in chosen or str(mine).strip() == str(other).strip():
+        value = stated[name]
+        if value is None or name in chosen or str(value).strip() == str(other).strip():
             continue
         fix = f" or pass {name}=..." if name.endswith("_length") else ""
         raise CheckpointError(
-            f"{folder} holds two recipes that disagree about the {name}: {stanford.METADATA} says {mine!r}, "
+            f"{folder} holds two recipes that disagree about the {name}: {stanford.METADATA} says {value!r}, "
             f"{modules.SETTINGS} and the files beside it {other!r}; remove the one that is out of date{fix}."
         )

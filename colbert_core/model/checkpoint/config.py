@@ -1,4 +1,4 @@
-"""What a checkpoint is once it is read, whatever format it came in: a recipe, the backbone's weights and a head."""
+"""A checkpoint once it is read, whatever its format: a recipe, the backbone's weights and a head."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class EncoderConfig:
     together with what follows it.
 
     Attributes:
-        format: where the recipe was read: "stanford", "pylate", "sentence-transformers", "nanocolbert" or "untrained".
+        format: format that the recipe was read in: "stanford", "pylate", "sentence-transformers", "nanocolbert" or "untrained".
         query_length: tokens of a query, the model's own included; longer queries are cut (with a logged warning).
         passage_length: tokens of a passage window, the model's own included.
         query_marker: token put after [CLS] in a query, None for none.
@@ -36,10 +36,10 @@ class EncoderConfig:
         skip_tokens: drop the vectors of these tokens of the vocabulary as well.
         skip_in_queries: drop both kinds in queries too.
         lowercase: lower-case texts before the tokenizer sees them.
-        similarity: what the model was trained with: "cosine", "l2", "maxsim" or "meanmaxsim". Over unit vectors all four
-            rank alike, so the engine always scores cosine; this is for the record.
-        pool_factor: the checkpoint's own token pooling: about 1 / pool_factor of a passage's vectors stay. 1 for none.
-        pool_protected: leading vectors of a passage that its pooling leaves alone.
+        similarity: the model was trained with it: "cosine", "l2", "maxsim" or "meanmaxsim". Over unit vectors all four rank
+            alike, so the engine always scores cosine; this is for the record.
+        pool_factor: token pooling of the checkpoint: about 1 / pool_factor of a passage's vectors stay; 1 for no pooling.
+        pool_protected: number of leading vectors of a passage that pooling leaves alone.
         trained: False for a model that never learned late interaction.
     """
 
@@ -84,11 +84,11 @@ class Dense:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a matrix and nothing else, as ColBERT's projection."""
+        """Whether the layer is a matrix and nothing else, like ColBERT's projection."""
         return self.bias is None and self.activation == "Identity" and not self.residual
 
     def describe(self) -> str:
-        """Such as "384 -> 128, bias, GELU"."""
+        """Describe the layer, such as "384 -> 128, bias, GELU"."""
         parts = {"bias": self.bias is not None, self.activation: self.activation != "Identity", "residual": self.residual}
         sizes = f"{self.weight.shape[1]} -> {self.weight.shape[0]}"
         return ", ".join([sizes, *(name for name, holds in parts.items() if holds)])
@@ -96,11 +96,11 @@ class Dense:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model as read.
+    """A model as it was read.
 
     Attributes:
-        folder: where its config.json and tokenizer are.
-        config: how it encodes.
+        folder: folder of its config.json and tokenizer.
+        config: its recipe.
         weights: the backbone's tensors by name, restored to floating point.
         head: the layers between hidden states and vectors, in order; none where the hidden states are the vectors.
     """

@@ -1,4 +1,4 @@
-"""JSON and tensors of a model folder, read so that whatever is missing or damaged is named; int8 matrices restored."""
+"""Read JSON and tensors of a model folder, name what is missing or damaged, and restore int8 matrices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GROUP = 32
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read the object in a JSON file.
 
     Raises:
         CheckpointNotFoundError: there is no such file.
@@ -35,7 +35,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(path: Path) -> Any:
-    """Whatever a JSON file holds."""
+    """Read any value from a JSON file."""
     if not path.is_file():
         raise CheckpointNotFoundError(f"{path.parent} has no {path.name}; the download or copy is not complete.")
     try:
@@ -57,7 +57,7 @@ class Fields:
 
     @classmethod
     def of(cls, file: Path, *, needed: bool = False) -> Fields:
-        """Those of a file; none where there is no such file and it is not needed."""
+        """Read the entries of a file; none if there is no such file and it is not needed."""
         return cls(read_json(file) if needed or file.is_file() else {}, file)
 
     def __contains__(self, name: str) -> bool:
@@ -112,7 +112,7 @@ def _is_ratio(value: Any) -> bool:
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors of model.safetensors or pytorch_model.bin, whole or in shards; the first that is there."""
+    """Read the tensors of model.safetensors, or else pytorch_model.bin, whole or in shards."""
     import torch
 
     files = [folder / "pytorch_model.bin"]
@@ -141,7 +141,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def load_tensors(file: Path) -> dict[str, Any]:
-    """What a .safetensors file or one of torch.save holds; code in it is not run."""
+    """Read a .safetensors file or one of torch.save. Code in it is not run."""
     import torch
     from safetensors.torch import load_file
 
@@ -181,12 +181,12 @@ def quantize_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
 
 
 def _by_column(scale: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """A scale for each component of ``matrix``, (rows, columns)."""
+    """Repeat the scales, one for each component of ``matrix``, (rows, columns)."""
     return scale.repeat_interleave(_GROUP, dim=1)[:, : matrix.shape[1]]
 
 
 def _dequantized(stored: dict[str, torch.Tensor], folder: Path) -> dict[str, torch.Tensor]:
-    """The inverse of ``quantize_weights``; tensors that are not int8 pass through."""
+    """Undo ``quantize_weights``; tensors that are not int8 pass through."""
     import torch
 
     weights: dict[str, torch.Tensor] = {}
@@ -207,5 +207,5 @@ def _dequantized(stored: dict[str, torch.Tensor], folder: Path) -> dict[str, tor
 
 
 def _current_name(key: str) -> str:
-    """Checkpoints from before PyTorch, bert-base-uncased among them, call the parameters of LayerNorm gamma and beta."""
+    """Rename gamma and beta: checkpoints from before PyTorch, such as bert-base-uncased, call LayerNorm's parameters so."""
     return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", key))

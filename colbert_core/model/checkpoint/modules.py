@@ -1,7 +1,7 @@
-"""The formats that list their parts in modules.json: PyLate, sentence-transformers multi-vector, and plain encoders.
+"""Read and write formats that list their parts in modules.json: PyLate, sentence-transformers, and plain encoders.
 
-Both trained formats are a Transformer and one or several Dense layers over its token vectors. They differ in where the
-recipe stands:
+Both trained formats have a Transformer and one or several Dense layers over its token vectors. They keep the recipe in
+different places:
 
 - *PyLate*: all of it in ``config_sentence_transformers.json``. Its prefixes are tokens, put in by their id; "[Q] " with the
   blank is one token. Words to skip that are no token of the vocabulary are ignored, as in sentence-transformers; PyLate
@@ -32,18 +32,18 @@ SETTINGS = "config_sentence_transformers.json"
 MODULES = "modules.json"
 _TRANSFORMER = "sentence_bert_config.json"
 
-# A length that stands in no file: whatever the backbone reads.
+# A length that no file states: as much as the backbone reads.
 _NO_LIMIT = 1_000_000
 
-# What transformers wants to find in a safetensors file of torch's.
+# Metadata that transformers expects in a safetensors file of torch's.
 _PT = {"format": "pt"}
 
-# The modules that are read, in the only order in which they are.
+# The modules that this package reads, in the only order that it accepts.
 _KNOWN = ("Transformer", "Dense", "MultiVectorMask", "Normalize", "HierarchicalTokenPooling")
 
 
 def listed_modules(folder: Path) -> list[dict[str, Any]]:
-    """The entries of modules.json, none where there is no such file.
+    """Read the entries of modules.json; none if there is no such file.
 
     Raises:
         CheckpointError: it holds something else.
@@ -59,7 +59,7 @@ def listed_modules(folder: Path) -> list[dict[str, Any]]:
 
 
 def format_of(folder: Path) -> str | None:
-    """Which of the two trained formats a folder is in, "pylate" or "sentence-transformers"; None for neither."""
+    """Tell in which of the two trained formats a folder is, "pylate" or "sentence-transformers"; None for neither."""
     types = [entry["type"] for entry in listed_modules(folder)]
     settings = Fields.of(folder / SETTINGS)
     model_type = settings.text("model_type", "")
@@ -71,7 +71,7 @@ def format_of(folder: Path) -> str | None:
 
 
 def backbone_folder(folder: Path) -> Path:
-    """Where the Transformer module has its files: the folder itself, in old versions 0_Transformer."""
+    """Find the files of the Transformer module: in the folder itself, in old versions in 0_Transformer."""
     for entry in listed_modules(folder):
         if _class_of(entry) == "Transformer":
             return folder / str(entry.get("path", ""))
@@ -89,7 +89,7 @@ def read(folder: Path) -> Checkpoint:
     parts = _checked_modules(folder)
     transformer = backbone_folder(folder)
     is_pylate = format_of(folder) == "pylate"
-    recipe = _pylate_recipe(folder, settings) if is_pylate else _multi_vector_recipe(folder, settings, parts)
+    config = _pylate_recipe(folder, settings) if is_pylate else _multi_vector_recipe(folder, settings, parts)
     head = tuple(_read_dense(folder / path) for name, path in parts if name == "Dense")
     hidden = Fields.of(transformer / "config.json", needed=True).content.get("hidden_size")
     for number, layer in enumerate(head, 1):
@@ -106,11 +106,11 @@ def read(folder: Path) -> Checkpoint:
             f"{folder} has two projections that differ: linear.weight {tuple(inline.shape)} among the weights, and "
             f"{len(head)} Dense layers in {MODULES}; remove the one that is not meant."
         )
-    return Checkpoint(transformer, recipe, weights, head)
+    return Checkpoint(transformer, config, weights, head)
 
 
 def read_untrained(folder: Path) -> Checkpoint:
-    """Late interaction for a model that never learned it: its own tokens and prompts, up to the length it was trained with."""
+    """Read a model that never learned late interaction: with its own tokens and prompts, up to the length of its training."""
     transformer = backbone_folder(folder)
     settings = _transformer_settings_of(transformer)
     length = settings.number("max_seq_length", 256)
@@ -122,7 +122,7 @@ def read_untrained(folder: Path) -> Checkpoint:
             f"{folder} has the projection linear.weight but neither artifact.metadata nor the architecture HF_ColBERT "
             f"nor {MODULES} (its config.json says {stated}); add the file that holds its recipe."
         )
-    recipe = EncoderConfig(
+    config = EncoderConfig(
         format="untrained",
         query_length=length,
         passage_length=length,
@@ -132,11 +132,11 @@ def read_untrained(folder: Path) -> Checkpoint:
         lowercase=settings.flag("do_lower_case", False),
         trained=False,
     )
-    return Checkpoint(transformer, recipe, weights)
+    return Checkpoint(transformer, config, weights)
 
 
 def stated_recipe(folder: Path) -> dict[str, Any]:
-    """What a trained folder states itself, by the names of EncoderConfig, to hold against another file's statement."""
+    """Read what a trained folder states, by the names of EncoderConfig, to compare it with another file."""
     settings = Fields.of(folder / SETTINGS)
     transformer = _transformer_settings_of(backbone_folder(folder))
     expansion, prompts = transformer.section("query_expansion").content, settings.section("prompts").content
@@ -155,34 +155,34 @@ def stated_recipe(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in stated.items() if value is not None}
 
 
-def reasons_against(recipe: EncoderConfig, format: str) -> list[str]:
-    """What the other library could not read as it is meant; empty where its format can hold the model."""
+def reasons_against(config: EncoderConfig, format: str) -> list[str]:
+    """List why the other library could not read the model as it is meant; empty if its format can hold it."""
     is_pylate = format == "pylate"
     checks = {
-        "it skips punctuation by a rule, not by tokens": recipe.skip_punctuation,
-        "it skips tokens in queries": is_pylate and recipe.skip_in_queries,
-        "it fills queries with a token of its own": is_pylate and recipe.augmentation_token is not None,
-        "it fills queries up to another length than query_length": is_pylate and recipe.augmentation_length is not None,
-        "it pools tokens": is_pylate and recipe.pool_factor != 1,
-        "it has markers that are no text": not is_pylate and bool(recipe.query_marker or recipe.passage_marker),
+        "it skips punctuation by a rule, not by tokens": config.skip_punctuation,
+        "it skips tokens in queries": is_pylate and config.skip_in_queries,
+        "it fills queries with a token of its own": is_pylate and config.augmentation_token is not None,
+        "it fills queries up to another length than query_length": is_pylate and config.augmentation_length is not None,
+        "it pools tokens": is_pylate and config.pool_factor != 1,
+        "it has markers that are no text": not is_pylate and bool(config.query_marker or config.passage_marker),
     }
     return [reason for reason, holds in checks.items() if holds]
 
 
-def write(folder: Path, recipe: EncoderConfig, head: tuple[Dense, ...], weights: dict[str, torch.Tensor], dim: int) -> None:
+def write(folder: Path, config: EncoderConfig, head: tuple[Dense, ...], weights: dict[str, torch.Tensor], dim: int) -> None:
     """Write recipe and weights beside the config.json and tokenizer that are there, in the format that the recipe names.
 
     Args:
-        folder: where config.json is already.
-        recipe: one that ``reasons_against`` has nothing against.
+        folder: folder that has config.json already.
+        config: recipe that ``reasons_against`` has nothing against.
         head: any layers.
-        weights: the backbone's, by their names in it.
-        dim: components of the vectors; PyLate adds a random layer where it finds none, so it gets an identity.
+        weights: weights of the backbone, by their names in it.
+        dim: components of the vectors. PyLate adds a random layer where it finds none, so an identity is written.
     """
     import torch
     from safetensors.torch import save_file
 
-    is_pylate = recipe.format == "pylate"
+    is_pylate = config.format == "pylate"
     if is_pylate and not head:
         head = (Dense(torch.eye(dim)),)
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors", _PT)
@@ -192,18 +192,18 @@ def write(folder: Path, recipe: EncoderConfig, head: tuple[Dense, ...], weights:
         types.append((f"{number}_Dense", "pylate.models.Dense.Dense" if is_pylate else f"{base}.dense.Dense"))
         _write_dense(folder / types[-1][0], layer, names_its_input=not is_pylate)
     if is_pylate:
-        transformer: dict[str, Any] = {"max_seq_length": recipe.passage_length, "do_lower_case": recipe.lowercase}
-        _write_json(folder / SETTINGS, _pylate_settings(recipe))
+        transformer: dict[str, Any] = {"max_seq_length": config.passage_length, "do_lower_case": config.lowercase}
+        _write_json(folder / SETTINGS, _pylate_settings(config))
     else:
-        transformer = _transformer_settings(recipe)
-        _write_json(folder / SETTINGS, _multi_vector_settings(recipe))
-        tasks = ["query", "document"] if recipe.skip_in_queries else ["document"]
+        transformer = _transformer_settings(config)
+        _write_json(folder / SETTINGS, _multi_vector_settings(config))
+        tasks = ["query", "document"] if config.skip_in_queries else ["document"]
         parts = [
-            ("MultiVectorMask", "multi_vector_mask", {"skiplist_words": list(recipe.skip_tokens), "skiplist_tasks": tasks}),
+            ("MultiVectorMask", "multi_vector_mask", {"skiplist_words": list(config.skip_tokens), "skiplist_tasks": tasks}),
             ("Normalize", "normalize", {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}),
         ]
-        if recipe.pool_factor != 1:
-            pooling = {"pool_factor": recipe.pool_factor, "num_protected_tokens": recipe.pool_protected}
+        if config.pool_factor != 1:
+            pooling = {"pool_factor": config.pool_factor, "num_protected_tokens": config.pool_protected}
             parts.append(("HierarchicalTokenPooling", "token_pooling", pooling | {"normalize_embeddings": True}))
         for name, file, settings in parts:
             package = base if name == "Normalize" else "sentence_transformers.multi_vector_encoder.modules"
@@ -215,7 +215,7 @@ def write(folder: Path, recipe: EncoderConfig, head: tuple[Dense, ...], weights:
 
 
 def _write_dense(folder: Path, layer: Dense, *, names_its_input: bool) -> None:
-    """A Dense module; PyLate's takes no names of inputs and outputs, they are its token embeddings."""
+    """Write a Dense module. PyLate's takes no names of inputs and outputs: they are its token embeddings."""
     from safetensors.torch import save_file
 
     tensors = {"linear.weight": layer.weight, "linear.bias": layer.bias, "residual.weight": layer.residual_weight}
@@ -232,48 +232,48 @@ def _write_dense(folder: Path, layer: Dense, *, names_its_input: bool) -> None:
     save_file({k: v.contiguous() for k, v in tensors.items() if v is not None}, folder / "model.safetensors", _PT)
 
 
-def _pylate_settings(recipe: EncoderConfig) -> dict[str, Any]:
+def _pylate_settings(config: EncoderConfig) -> dict[str, Any]:
     return {
         "model_type": "ColBERT",
-        "prompts": {"query": recipe.query_prompt, "document": recipe.passage_prompt},
+        "prompts": {"query": config.query_prompt, "document": config.passage_prompt},
         "default_prompt_name": None,
         "similarity_fn_name": "MaxSim",
-        "query_prefix": recipe.query_marker or "",
-        "document_prefix": recipe.passage_marker or "",
-        "query_length": recipe.query_length,
-        "document_length": recipe.passage_length,
-        "attend_to_expansion_tokens": recipe.attend_to_augmentation,
-        "skiplist_words": list(recipe.skip_tokens),
-        "do_query_expansion": recipe.augment_queries,
-        **({} if recipe.trained else {"trained": False}),
+        "query_prefix": config.query_marker or "",
+        "document_prefix": config.passage_marker or "",
+        "query_length": config.query_length,
+        "document_length": config.passage_length,
+        "attend_to_expansion_tokens": config.attend_to_augmentation,
+        "skiplist_words": list(config.skip_tokens),
+        "do_query_expansion": config.augment_queries,
+        **({} if config.trained else {"trained": False}),
     }
 
 
-def _multi_vector_settings(recipe: EncoderConfig) -> dict[str, Any]:
+def _multi_vector_settings(config: EncoderConfig) -> dict[str, Any]:
     return {
         "model_type": "MultiVectorEncoder",
-        "prompts": {"query": recipe.query_prompt, "document": recipe.passage_prompt},
+        "prompts": {"query": config.query_prompt, "document": config.passage_prompt},
         "default_prompt_name": None,
-        "similarity_fn_name": recipe.similarity if recipe.similarity == "meanmaxsim" else "maxsim",
-        **({} if recipe.trained else {"trained": False}),
+        "similarity_fn_name": config.similarity if config.similarity == "meanmaxsim" else "maxsim",
+        **({} if config.trained else {"trained": False}),
     }
 
 
-def _transformer_settings(recipe: EncoderConfig) -> dict[str, Any]:
+def _transformer_settings(config: EncoderConfig) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "transformer_task": "feature-extraction",
         "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
         "module_output_name": "token_embeddings",
-        "do_lower_case": recipe.lowercase,
-        "query_length": recipe.query_length,
-        "document_length": recipe.passage_length,
+        "do_lower_case": config.lowercase,
+        "query_length": config.query_length,
+        "document_length": config.passage_length,
     }
-    if recipe.augment_queries:
+    if config.augment_queries:
         settings["query_expansion"] = {
-            "strategy": "fixed" if recipe.augmentation_length is None else "min",
-            "attend": recipe.attend_to_augmentation,
-            "token": recipe.augmentation_token,
-            "length": recipe.augmentation_length or recipe.query_length,
+            "strategy": "fixed" if config.augmentation_length is None else "min",
+            "attend": config.attend_to_augmentation,
+            "token": config.augmentation_token,
+            "length": config.augmentation_length or config.query_length,
         }
     return settings
 
@@ -290,7 +290,7 @@ def _activation_package(name: str) -> str:
 
 
 def _pylate_recipe(folder: Path, settings: Fields) -> EncoderConfig:
-    """PyLate's own defaults where the file states nothing; prompts named query and document go with the prefixes."""
+    """Read PyLate's recipe, with its defaults where the file states nothing; prompts may repeat the prefixes."""
     expands = settings.flag("do_query_expansion", True)
     prefixes = settings.text("query_prefix", "[Q] "), settings.text("document_prefix", "[D] ")
     prompts = settings.section("prompts")
@@ -373,7 +373,7 @@ def _multi_vector_recipe(folder: Path, settings: Fields, parts: list[tuple[str, 
 
 
 def _checked_modules(folder: Path) -> list[tuple[str, str]]:
-    """Class and path of each module, if they are such as are read, in the order in which they are.
+    """List class and path of each module, if this package reads all of them in this order.
 
     PyLate lists a Transformer and Dense layers, and always normalizes; sentence-transformers must say that it does.
     """
@@ -404,7 +404,7 @@ def _checked_modules(folder: Path) -> list[tuple[str, str]]:
 
 
 def _read_dense(folder: Path) -> Dense:
-    """One Dense module.
+    """Read one Dense module.
 
     Raises:
         CheckpointError: its weights do not fit its config.json.
@@ -436,7 +436,7 @@ def _read_dense(folder: Path) -> Dense:
 
 
 def _is_activation(name: str) -> bool:
-    """Whether ``torch.nn`` has an activation of this name that can be made without arguments and holds no weights."""
+    """Tell whether ``torch.nn`` has an activation of this name that takes no arguments and holds no weights."""
     import torch
 
     module = getattr(torch.nn, name, None)
@@ -453,7 +453,7 @@ def _class_of(entry: dict[str, Any]) -> str:
 
 
 def _transformer_settings_of(folder: Path) -> Fields:
-    """The Transformer module's own file; old versions named it after the backbone, as sentence_roberta_config.json."""
+    """Read the Transformer module's own file; old versions named it after the backbone, as sentence_roberta_config.json."""
     old = sorted(folder.glob("sentence_*_config.json"))
     return Fields.of(folder / _TRANSFORMER if (folder / _TRANSFORMER).is_file() or not old else old[0])
 

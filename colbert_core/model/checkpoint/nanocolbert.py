@@ -19,7 +19,7 @@ _ARCHITECTURE = "ColBERT"
 
 
 def recognises(config: dict[str, Any]) -> bool:
-    """Whether a config.json is one's."""
+    """Tell whether a config.json is that of a nanoColBERT checkpoint."""
     architectures = config.get("architectures")
     return isinstance(architectures, list) and _ARCHITECTURE in architectures
 
@@ -40,7 +40,7 @@ def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
             f"{'none' if projection is None else tuple(projection.shape)}; they belong to different checkpoints."
         )
     stated = Fields(config, folder / "config.json")
-    recipe = EncoderConfig(
+    encoder_config = EncoderConfig(
         format="nanocolbert",
         query_length=32,
         passage_length=180,
@@ -50,4 +50,4 @@ def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
         skip_punctuation=stated.flag("mask_punctuation", True),
         similarity=stated.text("similarity_metric", "l2"),
     )
-    return Checkpoint(folder, recipe, weights, (Dense(projection),))
+    return Checkpoint(folder, encoder_config, weights, (Dense(projection),))

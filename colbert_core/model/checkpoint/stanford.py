@@ -24,7 +24,7 @@ METADATA = "artifact.metadata"
 
 
 def recognises(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether a folder is one."""
+    """Tell whether a folder is a Stanford checkpoint."""
     return (folder / METADATA).is_file() or ARCHITECTURE in Fields(config, folder / "config.json").words("architectures", ())
 
 
@@ -41,7 +41,7 @@ def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
 
 
 def read_dnn(file: Path) -> tuple[dict[str, torch.Tensor], Fields]:
-    """The weights in a .dnn file, and the arguments it was trained with ("model" names the backbone).
+    """Read the weights in a .dnn file, and the arguments it was trained with ("model" names the backbone).
 
     Raises:
         CheckpointError: it holds something else.
@@ -57,22 +57,23 @@ def read_dnn(file: Path) -> tuple[dict[str, torch.Tensor], Fields]:
 
 
 def from_dnn(folder: Path, config: dict[str, Any], weights: dict[str, torch.Tensor], arguments: Fields) -> Checkpoint:
-    """What ``read_dnn`` found, on the backbone in ``folder``."""
+    """Make a checkpoint of what ``read_dnn`` returned and the backbone in ``folder``."""
     weights = dict(weights)
     projection = _checked(weights.pop("linear.weight", None), arguments.file, config, arguments)
     return Checkpoint(folder, recipe_of(arguments), weights, (Dense(projection),))
 
 
 def read_metadata(folder: Path) -> Fields:
-    """artifact.metadata; some versions of Stanford's code put everything under "config"."""
+    """Read artifact.metadata; some versions of Stanford's code put everything under "config"."""
     content = Fields.of(folder / METADATA)
     return content.section("config") if "config" in content else content
 
 
 def recipe_of(stated: Fields) -> EncoderConfig:
-    """The recipe in artifact.metadata; what it leaves out has the defaults of Stanford's code.
+    """Read the recipe in artifact.metadata; entries it leaves out have the defaults of Stanford's code.
 
-    Ours are the keys "query_augmentation" and "trained", and markers that are null; the model in the box uses them.
+    The keys "query_augmentation" and "trained" and markers that are null are additions of this package; the model in the box
+    uses them.
     """
 
     def marker(name: str, default: str) -> str | None:
@@ -92,31 +93,31 @@ def recipe_of(stated: Fields) -> EncoderConfig:
     )
 
 
-def reasons_against(recipe: EncoderConfig, head: tuple[Dense, ...]) -> list[str]:
-    """What Stanford's code could not read as it is meant; empty where the format can hold the model."""
+def reasons_against(config: EncoderConfig, head: tuple[Dense, ...]) -> list[str]:
+    """List why Stanford's code could not read the model as it is meant; empty if the format can hold it."""
     checks = {
         "its head is more than one matrix": len(head) != 1 or not head[0].is_plain,
-        "queries or passages have no marker of one token": not recipe.query_marker or not recipe.passage_marker,
-        "it has prompts": bool(recipe.query_prompt or recipe.passage_prompt),
-        "queries are not filled up with mask tokens to query_length": not recipe.augment_queries
-        or recipe.augmentation_token is not None
-        or recipe.augmentation_length is not None,
-        "it skips other tokens than punctuation": bool(recipe.skip_tokens) or recipe.skip_in_queries,
-        "it lower-cases beside its tokenizer": recipe.lowercase,
-        "it pools tokens": recipe.pool_factor != 1,
+        "queries or passages have no marker of one token": not config.query_marker or not config.passage_marker,
+        "it has prompts": bool(config.query_prompt or config.passage_prompt),
+        "queries are not filled up with mask tokens to query_length": not config.augment_queries
+        or config.augmentation_token is not None
+        or config.augmentation_length is not None,
+        "it skips other tokens than punctuation": bool(config.skip_tokens) or config.skip_in_queries,
+        "it lower-cases beside its tokenizer": config.lowercase,
+        "it pools tokens": config.pool_factor != 1,
     }
     return [reason for reason, holds in checks.items() if holds]
 
 
-def write(folder: Path, recipe: EncoderConfig, head: tuple[Dense, ...], weights: dict[str, torch.Tensor], prefix: str) -> None:
+def write(folder: Path, config: EncoderConfig, head: tuple[Dense, ...], weights: dict[str, torch.Tensor], prefix: str) -> None:
     """Write recipe and weights beside the config.json that is there.
 
     Args:
-        folder: where config.json is already.
-        recipe: one that ``reasons_against`` has nothing against.
+        folder: folder that has config.json already.
+        config: recipe that ``reasons_against`` has nothing against.
         head: one plain layer.
-        weights: the backbone's, by their names in it.
-        prefix: of the backbone's names in a checkpoint, "bert" for BERT.
+        weights: weights of the backbone, by their names in it.
+        prefix: prefix of these names in a checkpoint, "bert" for BERT.
     """
     from safetensors.torch import save_file
 
@@ -126,19 +127,19 @@ def write(folder: Path, recipe: EncoderConfig, head: tuple[Dense, ...], weights:
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    config = read_json(folder / "config.json") | {"architectures": [ARCHITECTURE]}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    backbone = read_json(folder / "config.json") | {"architectures": [ARCHITECTURE]}
+    (folder / "config.json").write_text(json.dumps(backbone, indent=2) + "\n", encoding="utf-8")
     metadata = {
-        "query_token_id": recipe.query_marker,
-        "doc_token_id": recipe.passage_marker,
+        "query_token_id": config.query_marker,
+        "doc_token_id": config.passage_marker,
         "query_token": "[Q]",
         "doc_token": "[D]",
         "dim": head[0].weight.shape[0],
-        "query_maxlen": recipe.query_length,
-        "doc_maxlen": recipe.passage_length,
-        "mask_punctuation": recipe.skip_punctuation,
-        "attend_to_mask_tokens": recipe.attend_to_augmentation,
-        "similarity": "l2" if recipe.similarity == "l2" else "cosine",
+        "query_maxlen": config.query_length,
+        "doc_maxlen": config.passage_length,
+        "mask_punctuation": config.skip_punctuation,
+        "attend_to_mask_tokens": config.attend_to_augmentation,
+        "similarity": "l2" if config.similarity == "l2" else "cosine",
         "interaction": "colbert",
     }
     (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")

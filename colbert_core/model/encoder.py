@@ -366,12 +366,8 @@ class Encoder:
             weights = self._write_backbone(folder)
             tokenizer.save(folder)
             head = () if self._head is None else self._head.weights()
-            write_checkpoint(
-                folder,
-                Checkpoint(folder, config, weights, head),
-                prefix=self._backbone.base_model_prefix,
-                dim=self.dim,
-            )
+            checkpoint = Checkpoint(folder, config, weights, head)
+            write_checkpoint(folder, checkpoint, prefix=self._backbone.base_model_prefix, dim=self.dim)
             self._check_copy(folder)
             for file in folder.rglob("*.safetensors"):
                 file.chmod((folder / "config.json").stat().st_mode)  # safetensors writes for its owner only

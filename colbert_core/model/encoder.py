@@ -120,8 +120,7 @@ class Encoder:
         """Load a checkpoint: the one in the box, a folder, or a name on the Hugging Face hub.
 
         Checkpoints of Stanford ColBERT (folders and .dnn files), PyLate, sentence-transformers (multi-vector) and
-        nanoColBERT are read by their own recipe; any other encoder is read as untrained late interaction over its hidden
-        states.
+        nanoColBERT have a recipe of their own; other encoders become untrained late interaction over hidden states.
 
         Args:
             name: None for the model that ships with this package; a folder or .dnn file; or "organisation/model".
@@ -288,8 +287,7 @@ class Encoder:
             TypeError: the query is not a string.
             ValueError: it is empty or blank, or holds a lone surrogate.
         """
-        stripped = check_text(text, "Query").strip()
-        if not stripped:
+        if not (stripped := check_text(text, "Query").strip()):
             raise ValueError("The query is empty; give it at least one word.")
         (model_input,) = self._inputs.queries([stripped])
         return model_input.windows[0].token_spans + np.int32(len(text) - len(text.lstrip()))

@@ -97,6 +97,7 @@ cluster.build_here(source, out, shards=5, workers=2, encoder=cluster.Fatal(calls
 """
 
 
+@pytest.mark.slow  # another driver; workers are killed below
 def test_a_build_whose_driver_was_killed_goes_on(nodes_of, built, source, tmp_path):
     out = tmp_path / "out"
     (tmp_path / "calls").mkdir()

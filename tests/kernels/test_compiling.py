@@ -69,6 +69,7 @@ def test_changed_sources_are_compiled_anew(tmp_path):
     assert run_python(lowest_kernel(), **environment) == COMPILED.replace("96", "32")
 
 
+@pytest.mark.slow  # processes that compile
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="the user's cache is elsewhere")
 def test_kernels_lie_beside_their_source_or_else_in_the_users_cache(tmp_path):
     copy, environment = copied(tmp_path)
@@ -83,6 +84,7 @@ def test_kernels_lie_beside_their_source_or_else_in_the_users_cache(tmp_path):
     assert run_python(lowest_kernel(), **environment) == SCORED
 
 
+@pytest.mark.slow  # processes that compile
 def test_kernels_work_where_nothing_can_be_written(tmp_path):
     copy, environment = copied(tmp_path)
     for path in (copy / "kernels" / "__pycache__", tmp_path / "home"):
@@ -103,6 +105,7 @@ except PermissionError:
 """
 
 
+@pytest.mark.slow  # processes that compile
 @needs_linux
 def test_a_filled_folder_that_cannot_be_written_to_is_used(tmp_path):
     folder = tmp_path / "colbert_core"
@@ -119,6 +122,7 @@ def test_a_filled_folder_that_cannot_be_written_to_is_used(tmp_path):
     folder.chmod(0o755)
 
 
+@pytest.mark.slow  # processes that compile
 def test_damaged_files_are_compiled_over(tmp_path):
     code = """
 from pathlib import Path
@@ -138,6 +142,7 @@ for damaged in (b"", whole[:100], whole[: n // 2], whole[:-1], bytes(n), b"N.", 
     assert run_python(lowest_kernel(code), NUMBA_CACHE_DIR=str(tmp_path)) == COMPILED
 
 
+@pytest.mark.slow  # processes that compile
 def test_processes_may_compile_at_once(tmp_path):
     with ThreadPoolExecutor(3) as pool:
         runs = [pool.submit(run_python, lowest_kernel(), NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(3)]

@@ -55,6 +55,7 @@ HASWELL = {
 }
 
 
+@pytest.mark.slow  # a process that compiles every kernel
 @pytest.mark.skipif(not has_avx2(), reason="this processor has no AVX2")
 def test_the_portable_kernels_work_on_a_processor_with_avx2(tmp_path):
     code = "from builders import kernels; kernels.check_on_avx2()"

@@ -25,6 +25,7 @@ def finish(n_processes, base, out, **settings):
     )
 
 
+@pytest.mark.slow  # two processes that train
 @pytest.mark.skipif(not torch.distributed.is_available() or sys.platform == "win32", reason="needs gloo")
 def test_two_processes_with_accumulation_and_chunks_learn_the_same_as_one(tmp_path):
     base = write_base(tmp_path / "base", dropout=0.0)  # each process draws its own

@@ -145,6 +145,11 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """One worker more than there are cores, since that of the cluster mostly waits; four at most: each takes a gigabyte."""
+    return min((os.cpu_count() or 1) + 1, 4)
+
+
 def pytest_xdist_make_scheduler(config, log):
     """Hand out files, but all tests of the cluster to one worker: they share one, and two would be too much for two cores."""
     if config.getvalue("dist") != "loadfile":

@@ -132,7 +132,7 @@ def killed(index, shard, replica=0):
     return pid
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_actors_that_are_killed_while_searching_change_no_result(built, replicas):
     with ShardedIndex.open(built[2], WordEncoder(), replicas=replicas) as index:
         expected = index.search(QUERIES[0], 20)
@@ -256,6 +256,7 @@ def test_a_pickled_index_opens_the_folder_again(built):
     index.close()
 
 
+@pytest.mark.slow  # processes that each start Ray
 def test_the_commands_build_and_search_shards(nodes_of, run, source, stanford_folder, tmp_path):
     out = str(tmp_path / "out")
     options = ("--model", str(stanford_folder), "--quiet")

@@ -40,7 +40,7 @@ def best(state, query, k, odd):
     return sorted(scores, key=lambda key: (-scores[key], key[0]))[:k]
 
 
-@pytest.mark.parametrize("place", ["memory", "disk"])
+@pytest.mark.parametrize("place", [pytest.param("memory", marks=pytest.mark.slow), "disk"])
 def test_eight_threads_search_during_a_thousand_adds_and_deletes(place, tmp_path):
     index = Index.create(None if place == "memory" else tmp_path / "x.idx", dim=DIM)
     history = [{}]  # what the passages are after each call; the last one may be under way

@@ -300,31 +300,41 @@ def test_no_passage_ends_with_a_heading(n_words, size, data):
     assert not any(part.endswith(("#", "H")) for part in found)
 
 
-@pytest.mark.parametrize(
-    "run", [".", "!)", "。", "\n", " ", "\n ", "# \n", "#\n", "```\n", "~~~\n", "a", "e.g. ", "J. ", "# a\n```\n"]
-)
-def test_a_long_run_of_boundaries_takes_no_quadratic_time(run):
-    def cut_run(n_characters):
-        """Seconds of the processor, and what is cut of a run that is so long."""
-        text = run * (n_characters // len(run))
-        n_tokens = len(text) // 4
-        spans = np.stack([np.arange(n_tokens) * 4, np.arange(n_tokens) * 4 + 4], axis=1).astype(np.int32)
-        starts = np.arange(n_tokens) % 3 == 0
-        began = time.process_time()
-        windows = splitter.windows(text, spans, starts, 200, 25)
-        passages = splitter.passages(text, spans, starts, 100)
-        return time.process_time() - began, text, n_tokens, windows, passages
+RUNS_OF_BOUNDARIES = [".", "!)", "。", "\n", " ", "\n ", "# \n", "#\n", "```\n", "~~~\n", "a", "e.g. ", "J. ", "# a\n```\n"]
 
-    # 8 times the characters take 8 times as long, and 64 times if every character is tried as a beginning.
-    short, long = (min(cut_run(n_characters)[0] for _ in range(2)) for n_characters in (2_500, 20_000))
-    assert long < 24 * max(short, 0.01)  # some clocks tick no faster
 
-    _, text, n_tokens, windows, passages = cut_run(1_000_000)  # hours, if it were quadratic
+def cut_run(run, n_characters):
+    """Seconds of the processor, and what is cut of a run that is so long."""
+    text = run * (n_characters // len(run))
+    n_tokens = len(text) // 4
+    spans = np.stack([np.arange(n_tokens) * 4, np.arange(n_tokens) * 4 + 4], axis=1).astype(np.int32)
+    starts = np.arange(n_tokens) % 3 == 0
+    began = time.process_time()
+    windows = splitter.windows(text, spans, starts, 200, 25)
+    passages = splitter.passages(text, spans, starts, 100)
+    return time.process_time() - began, text, n_tokens, windows, passages
+
+
+def check_cuts(text, n_tokens, windows, passages):
     assert (windows[0][0], windows[-1][1]) == (0, n_tokens)
     assert all(0 < end - start <= 200 for start, end in windows)
     assert all(a_start < b_start <= a_end < b_end for (a_start, a_end), (b_start, b_end) in pairwise(windows))
     assert sum(len("".join(text[start:end].split())) for start, end in passages) == len("".join(text.split()))
     assert all(0 < end - start <= 400 for start, end in passages)
+
+
+@pytest.mark.parametrize("run", RUNS_OF_BOUNDARIES)
+def test_a_long_run_of_boundaries_takes_no_quadratic_time(run):
+    # 8 times the characters take 8 times as long, and 64 times if every character is tried as a beginning.
+    short, long = (min(cut_run(run, n_characters)[0] for _ in range(2)) for n_characters in (5_000, 40_000))
+    assert long < 24 * max(short, 0.01)  # some clocks tick no faster
+    check_cuts(*cut_run(run, 40_000)[1:])
+
+
+@pytest.mark.slow  # a minute for all of them; the growth is measured above
+@pytest.mark.parametrize("run", RUNS_OF_BOUNDARIES)
+def test_a_million_boundaries_are_cut(run):
+    check_cuts(*cut_run(run, 1_000_000)[1:])  # hours, if it were quadratic
 
 
 @pytest.mark.parametrize("blank", ["", "  \n\n\t "])

@@ -183,5 +183,8 @@ def test_a_node_that_is_killed_while_building_loses_no_shard(nodes_of, built, so
     build_here(source, out, shards=5, workers=3, encoder=Fatal(tmp_path / "calls", at=(), seconds=0.5))
     killer.join()
     assert checksums(out) == checksums(built[5])
+    until = time.monotonic() + 120  # the others may be done before the node's heartbeats are missed
+    while all(node["Alive"] for node in ray.nodes()) and time.monotonic() < until:
+        time.sleep(0.1)
     assert len(ray.nodes()) - len([node for node in ray.nodes() if node["Alive"]]) == 1
     nodes_of.add_node(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)

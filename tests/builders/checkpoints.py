@@ -235,3 +235,18 @@ def _with_added(tokenizer, folder: Path, added: list[str]) -> int:
 def edit_json(path, **changes):
     content = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+
+
+# Heads of several layers, as sentence-transformers' Dense modules are set.
+LAYERS = {
+    "bias": [{"n_in": HIDDEN, "n_out": 16, "bias": True}],
+    "two layers": [
+        {"n_in": HIDDEN, "n_out": 48, "bias": True, "activation_function": "torch.nn.modules.activation.GELU"},
+        {"n_in": 48, "n_out": 8},
+    ],
+    "residual of the same size": [{"n_in": HIDDEN, "n_out": HIDDEN, "use_residual": True}],
+    "residual that is projected": [
+        {"n_in": HIDDEN, "n_out": 24, "use_residual": True, "activation_function": "torch.nn.modules.activation.SiLU"},
+        {"n_in": 24, "n_out": 12, "bias": True, "activation_function": "torch.nn.modules.activation.Tanh"},
+    ],
+}

@@ -5,23 +5,10 @@ from __future__ import annotations
 import json
 
 from builders import checkpoints
-from builders.checkpoints import HIDDEN
+from builders.checkpoints import LAYERS
 from builders.parity import load
 
 from colbert_core.model.checkpoint import DEFAULT_MODEL
-
-LAYERS = {
-    "bias": [{"n_in": HIDDEN, "n_out": 16, "bias": True}],
-    "two layers": [
-        {"n_in": HIDDEN, "n_out": 48, "bias": True, "activation_function": "torch.nn.modules.activation.GELU"},
-        {"n_in": 48, "n_out": 8},
-    ],
-    "residual of the same size": [{"n_in": HIDDEN, "n_out": HIDDEN, "use_residual": True}],
-    "residual that is projected": [
-        {"n_in": HIDDEN, "n_out": 24, "use_residual": True, "activation_function": "torch.nn.modules.activation.SiLU"},
-        {"n_in": 24, "n_out": 12, "bias": True, "activation_function": "torch.nn.modules.activation.Tanh"},
-    ],
-}
 
 
 def test_the_recipe_is_printed_with_ids_and_an_example(tmp_path):

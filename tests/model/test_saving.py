@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from builders import checkpoints
-from builders.checkpoints import HIDDEN
+from builders.checkpoints import LAYERS
 from builders.parity import assert_parity, assert_same, load, rows_of, sentence_transformers_rows
 from safetensors.torch import load_file
 
@@ -22,20 +22,6 @@ def pylate_folder(folder, changes, **options):
     settings = json.loads(file.read_text()) | changes
     checkpoints.write_json(file, {name: value for name, value in settings.items() if value is not ...})
     return folder
-
-
-LAYERS = {
-    "bias": [{"n_in": HIDDEN, "n_out": 16, "bias": True}],
-    "two layers": [
-        {"n_in": HIDDEN, "n_out": 48, "bias": True, "activation_function": "torch.nn.modules.activation.GELU"},
-        {"n_in": 48, "n_out": 8},
-    ],
-    "residual of the same size": [{"n_in": HIDDEN, "n_out": HIDDEN, "use_residual": True}],
-    "residual that is projected": [
-        {"n_in": HIDDEN, "n_out": 24, "use_residual": True, "activation_function": "torch.nn.modules.activation.SiLU"},
-        {"n_in": 24, "n_out": 12, "bias": True, "activation_function": "torch.nn.modules.activation.Tanh"},
-    ],
-}
 
 
 SOURCES = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from builders import checkpoints
-from builders.checkpoints import BACKBONES, HIDDEN
+from builders.checkpoints import BACKBONES, HIDDEN, LAYERS
 from builders.parity import assert_parity, known_tokens, load, published_rule_rows, rows_of, sentence_transformers_rows
 from safetensors.torch import load_file, save_file
 
@@ -145,20 +145,6 @@ def test_what_a_pylate_checkpoint_does_not_state_has_pylates_defaults(tmp_path):
     assert load(folder, passage_length=60).config.query_length == 32
     with pytest.raises(ValueError, match="to 130"):
         load(folder, passage_length=180)
-
-
-LAYERS = {
-    "bias": [{"n_in": HIDDEN, "n_out": 16, "bias": True}],
-    "two layers": [
-        {"n_in": HIDDEN, "n_out": 48, "bias": True, "activation_function": "torch.nn.modules.activation.GELU"},
-        {"n_in": 48, "n_out": 8},
-    ],
-    "residual of the same size": [{"n_in": HIDDEN, "n_out": HIDDEN, "use_residual": True}],
-    "residual that is projected": [
-        {"n_in": HIDDEN, "n_out": 24, "use_residual": True, "activation_function": "torch.nn.modules.activation.SiLU"},
-        {"n_in": 24, "n_out": 12, "bias": True, "activation_function": "torch.nn.modules.activation.Tanh"},
-    ],
-}
 
 
 @pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)

@@ -61,7 +61,8 @@ FLOORS_OF_FOLDER = {
         {"ranking"},
     ],
     "storage": [
-        {"arrays", "changes", "durable", "filters"},
+        {"arrays", "changes", "durable", "filters", "opened"},
+        {"aside", "connection"},
         {"database"},
         {"folder"},
         {"files"},

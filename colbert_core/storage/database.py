@@ -9,7 +9,6 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.errors import (
@@ -18,7 +17,17 @@ from colbert_core.errors import (
     ReadOnlyIndexError,
     StorageError,
 )
+from colbert_core.storage.connection import (
+    Connection,
+    add_functions,
+    check_length,
+    connect,
+    count_tables,
+    milliseconds,
+    roll_back,
+)
 from colbert_core.storage.durable import disk_errors
+from colbert_core.storage.opened import file_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,26 +40,23 @@ _LARGEST_LOG = 2**24
 # Seconds that a fork waits for other threads to finish what they do with an index.
 _FORK_WAITS = 10
 
+# How often opening a database starts again because another one took its place meanwhile.
+_TRIES = 10
+
 _living: weakref.WeakSet[Connections] = weakref.WeakSet()
 
 
-class Connection(sqlite3.Connection):
-    """A connection.
+class _Use:
+    """A thread's use of a connection.
 
-    Attributes:
-        reusable: it may be used again.
-        shared: other threads use it at the same time.
-        closed: SQLite refuses every call.
+    Nothing has to end it: it goes with the call that holds it, wherever Ctrl-C ends that call. A count of users went wrong
+    there, and a forked process took the thread that was gone for one at work.
     """
 
-    reusable = True
-    shared = False
-    closed = False
+    __slots__ = ("__weakref__", "thread")
 
-    def close(self) -> None:
-        """Close it for good."""
-        super().close()
-        self.closed = True
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
 
 
 class Connections(ABC):
@@ -71,7 +77,7 @@ class Connections(ABC):
         self.read_only = False
         self.closed = False
         self.after_fork: Callable[[], Callable[[], None] | None] | None = None
-        self._users: Counter[int] = Counter()  # threads, and how many connections each has now
+        self._users: weakref.WeakSet[_Use] = weakref.WeakSet()
         self._forking = False
         self._torn = False
         self._writing_with: Connection | None = None
@@ -114,7 +120,7 @@ class Connections(ABC):
         """A new connection."""
 
     @abstractmethod
-    def _give_back(self, connection: Connection) -> None:
+    def _give_back(self, connection: Connection, use: _Use) -> None:
         """End a thread's use of a connection."""
 
     @abstractmethod
@@ -142,7 +148,8 @@ class Connections(ABC):
         Args:
             create: the database may be made.
         """
-        connection = self._take(create=create)
+        use = _Use()
+        connection = self._take(use, create=create)
         try:
             yield connection
         except BaseException:
@@ -150,7 +157,7 @@ class Connections(ABC):
                 connection.reusable = False
             raise
         finally:
-            self._give_back(connection)
+            self._give_back(connection, use)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -190,9 +197,8 @@ class Connections(ABC):
                     while True:
                         self._writing.release()
 
-    def _take(self, *, create: bool) -> Connection:
-        me = threading.get_ident()
-        while self._forking and not self._users[me]:
+    def _take(self, use: _Use, *, create: bool) -> Connection:
+        while self._must_wait(use.thread):
             time.sleep(0.001)
         with self._idle_lock:
             if self.closed:
@@ -201,22 +207,16 @@ class Connections(ABC):
                 raise StorageError(
                     "This process was forked while another thread of its parent was using the index; open it again here."
                 )
-            self._users[me] += 1
+            self._users.add(use)
             idle = self._take_idle()
-            if idle is not None:
-                return idle
-        try:
-            return self._connect(create=create)
-        except BaseException:
-            with self._idle_lock:
-                self._finish()
-            raise
+        return self._connect(create=create) if idle is None else idle
 
-    def _finish(self) -> None:
-        me = threading.get_ident()
-        self._users[me] -= 1
-        if self._users[me] <= 0:
-            del self._users[me]
+    def _must_wait(self, thread: int) -> bool:
+        """Whether a fork is under way that waits for other threads, but not for this one."""
+        if not self._forking:
+            return False
+        with self._idle_lock:
+            return self._forking and not any(use.thread == thread for use in self._users)
 
     # Forks. What SQLite knows of connections and their locks must not be there in the child, and none of its own locks be held
     # by a thread that the child does not have: so the fork waits until nobody is within a call.
@@ -225,7 +225,7 @@ class Connections(ABC):
         me, until = threading.get_ident(), time.monotonic() + _FORK_WAITS
         self._forking = True
         self._idle_lock.acquire()
-        while self._users.keys() - {me} and time.monotonic() < until:
+        while any(use.thread != me for use in self._users) and time.monotonic() < until:
             self._idle_lock.release()
             time.sleep(0.001)
             self._idle_lock.acquire()
@@ -236,8 +236,8 @@ class Connections(ABC):
         self._idle_lock.release()
 
     def _after_fork_in_child(self) -> None:
-        self._torn = bool(self._users)
-        self._users.clear()
+        self._torn = any(True for _ in self._users)
+        self._users = weakref.WeakSet()
         self._forking = False
         self._writing_with = None
         self._make_locks()
@@ -256,7 +256,7 @@ class MemoryConnections(Connections):
             ":memory:", isolation_level=None, check_same_thread=False, factory=Connection
         )
         self._connection.shared = True
-        _add_functions(self._connection)
+        add_functions(self._connection)
 
     def _make_locks(self) -> None:
         super()._make_locks()
@@ -279,21 +279,27 @@ class MemoryConnections(Connections):
     def _connect(self, *, create: bool) -> Connection:  # noqa: ARG002
         return self._connection
 
-    def _give_back(self, connection: Connection) -> None:  # noqa: ARG002
+    def _give_back(self, connection: Connection, use: _Use) -> None:  # noqa: ARG002
         with self._idle_lock:
-            self._finish()
+            self._users.discard(use)
 
-    # A transaction in memory lasts no longer than its thread holds the guard: the others share the connection.
+    # A transaction in memory lasts no longer than its thread holds the guard: the others share the connection. One that is
+    # there when nobody holds the guard was left by a write that Ctrl-C ended where no line of ours could.
 
     def roll_back(self, connection: Connection) -> None:
-        """Nothing to do."""
+        """Leave a transaction that a write has left behind, if there is one."""
+        if connection.in_transaction:
+            with self._guard:
+                roll_back(connection)
 
     def begin_cleaning(self, connection: Connection) -> None:
         """Nothing to do: the writer has the lock until it ends."""
 
-    def _begin_reading(self, connection: Connection) -> None: ...
+    def _begin_reading(self, connection: Connection) -> None:
+        self.roll_back(connection)
 
-    def _begin_writing(self, connection: Connection, seconds: float, locked: str) -> None: ...
+    def _begin_writing(self, connection: Connection, seconds: float, locked: str) -> None:  # noqa: ARG002
+        self.roll_back(connection)
 
     def _abandon(self, connection: Connection) -> None: ...
 
@@ -337,14 +343,32 @@ class DiskConnections(Connections):
             connection.close()
 
     def _take_idle(self) -> Connection | None:
-        return self._idle.pop() if self._idle else None
+        now = file_id(self._path) if self._idle else None  # 2 us
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.file_id == now:
+                return connection
+            connection.close()  # another index has the place of the one that it has open, or nothing has
+        return None
 
     def _connect(self, *, create: bool) -> Connection:
         path = self._path
-        with disk_errors(path):
-            if not create and not path.exists():
+        check_length(path)
+        for _ in range(_TRIES):
+            there = file_id(path)
+            if there is None and not create:
                 raise IndexNotFoundError(f"There is no index at {path.parent} any more: {path.name} is gone.")
-            connection = _open(path, "rwc" if create else "rw", self.timeout)
+            connection = self._connected(path, create=create)
+            # SQLite opens the database and its log by their paths, one after the other.
+            connection.file_id = file_id(path)
+            if connection.file_id is not None and there in (None, connection.file_id):
+                return connection
+            connection.close()
+        raise StorageError(f"{path.parent} was overwritten with a new index {_TRIES} times while it was opened; open it again.")
+
+    def _connected(self, path: Path, *, create: bool) -> Connection:
+        with disk_errors(path):
+            connection = connect(path, "rwc" if create else "rw", self.timeout)
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 # NORMAL would take .03 ms a commit in place of 4, and lose acknowledged commits when the power fails.
@@ -367,15 +391,15 @@ class DiskConnections(Connections):
                     f"{path.parent} cannot be written to from here, and is being written to from elsewhere or was not closed "
                     "cleanly; open and close it once where it can be."
                 )
-            connection = _open(path, "ro&immutable=1", self.timeout)
+            connection = connect(path, "ro&immutable=1", self.timeout)
             connection.reusable = False  # it would not see a change
             return connection
 
-    def _give_back(self, connection: Connection) -> None:
+    def _give_back(self, connection: Connection, use: _Use) -> None:
         with contextlib.suppress(sqlite3.Error):
             roll_back(connection)  # Ctrl-C can come between any two lines
         with self._idle_lock:
-            self._finish()
+            self._users.discard(use)
             if connection is self._writing_with:  # before anyone can take it, or the next write would close it under them
                 self._writing_with = None
             if not self.closed and connection.reusable:
@@ -389,7 +413,7 @@ class DiskConnections(Connections):
 
     def _begin_writing(self, connection: Connection, seconds: float, locked: str) -> None:
         with disk_errors(self._path, locked):
-            connection.execute(f"PRAGMA busy_timeout = {_milliseconds(seconds)}")
+            connection.execute(f"PRAGMA busy_timeout = {milliseconds(seconds)}")
             connection.execute("BEGIN IMMEDIATE")
 
     def _abandon(self, connection: Connection) -> None:
@@ -411,38 +435,6 @@ class DiskConnections(Connections):
             connection.execute("PRAGMA busy_timeout = 200")
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def roll_back(connection: sqlite3.Connection) -> None:
-    """Leave a transaction, if there is one."""
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
-
-
-def count_tables(connection: sqlite3.Connection) -> int:
-    """Count the tables and indexes in the database; there are none if its making was cut off."""
-    return int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-
-
-def _open(path: Path, mode: str, timeout: float) -> Connection:
-    connection: Connection = sqlite3.connect(
-        f"{path.as_uri()}?mode={mode}",
-        uri=True,
-        isolation_level=None,
-        check_same_thread=False,
-        factory=Connection,
-        timeout=_milliseconds(timeout) / 1000,
-    )
-    _add_functions(connection)
-    return connection
-
-
-def _add_functions(connection: Connection) -> None:
-    connection.create_function("casefold", 1, str.casefold, deterministic=True)
-
-
-def _milliseconds(seconds: float) -> int:
-    return int(1000 * min(max(seconds, 0), 10**6))
 
 
 _held: list[Connections] = []  # by the fork that is under way

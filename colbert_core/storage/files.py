@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import uuid
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from colbert_core.errors import DamagedIndexError, IndexWriteError
+from colbert_core.errors import DamagedIndexError, IndexWriteError, StorageError
 from colbert_core.storage.changes import StaleRead
 from colbert_core.storage.durable import Checksum, disk_errors, step, sync_folder, write_synced
-from colbert_core.storage.folder import FILES, OUR_FILE
+from colbert_core.storage.folder import DATABASE, FILES, OUR_FILE
+from colbert_core.storage.opened import OpenFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from colbert_core.storage.changes import File
+    from colbert_core.storage.connection import Connection
 
 # On disk, arrays of fewer bytes lie in SQLite: a row is cheaper than a file with two syncs.
 _LARGEST_ROW = 2**20
@@ -53,8 +56,22 @@ class Files(Protocol):
             IndexWriteError: the disk is full or failed.
         """
 
-    def keep_only(self, names: set[str]) -> None:
-        """Remove all files but these. Only under the write lock, or a file may be one just written."""
+    def add(self, name: str, content: NDArray[np.uint8]) -> None:
+        """Write a file of another index under its name, as it is; durable after the next ``sync``."""
+
+    def sync(self) -> None:
+        """Have the disk keep the names of the files."""
+
+    def names(self) -> set[str]:
+        """The names of all files that are there, also of those that no commit names."""
+
+    def remove(self, names: Iterable[str], connection: Connection) -> None:
+        """Remove these files. Only under the write lock, or a file may be one just written.
+
+        Args:
+            names: of the files.
+            connection: to the database on whose word they are removed. Files that lie beside another one stay.
+        """
 
     def close(self) -> None:
         """Let go of what is in memory."""
@@ -65,7 +82,7 @@ class MemoryFiles:
 
     Attributes:
         name: for messages.
-        contents: bytes by name; another dict after each ``keep_only``.
+        contents: bytes by name; another dict after each ``remove``.
     """
 
     def __init__(self, contents: Mapping[str, bytes] | None = None) -> None:
@@ -90,9 +107,21 @@ class MemoryFiles:
         self.contents[checksum.sha256] = content
         return checksum
 
-    def keep_only(self, names: set[str]) -> None:
-        """See ``Files.keep_only``."""
-        self.contents = {name: content for name, content in self.contents.items() if name in names}
+    def add(self, name: str, content: NDArray[np.uint8]) -> None:
+        """See ``Files.add``."""
+        self.contents[name] = content.tobytes()
+
+    def sync(self) -> None:
+        """Nothing to do."""
+
+    def names(self) -> set[str]:
+        """See ``Files.names``."""
+        return set(self.contents)
+
+    def remove(self, names: Iterable[str], connection: Connection) -> None:  # noqa: ARG002
+        """See ``Files.remove``."""
+        gone = set(names)
+        self.contents = {name: content for name, content in self.contents.items() if name not in gone}
 
     def close(self) -> None:
         """Forget all contents."""
@@ -126,12 +155,17 @@ class FolderFiles:
         """See ``Files.read``."""
         path = self._files / file.name
         try:
-            with disk_errors(path):
-                size = path.stat().st_size
+            with (
+                disk_errors(path),
+                OpenFolder(self._folder) as folder,
+                folder.inner(FILES) as files,
+                files.open(file.name) as content,
+            ):
+                size = os.fstat(content.fileno()).st_size
                 if size == file.size:
-                    return np.memmap(path, np.uint8, "r")
-        except IndexWriteError:
-            if path.exists():
+                    return np.memmap(content, np.uint8, "r") if size else np.empty(0, np.uint8)
+        except IndexWriteError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
                 raise
             if file.name not in self._newest_names():
                 raise StaleRead(file.name) from None
@@ -148,31 +182,43 @@ class FolderFiles:
             step("folder synced")
         return checksum
 
-    def keep_only(self, names: set[str]) -> None:
-        """See ``Files.keep_only``. A file that this package does not write stays."""
-        for path in self._files.glob("*"):
-            if path.name not in names and OUR_FILE.fullmatch(path.name):
-                with contextlib.suppress(OSError):  # on Windows a reader may still map it; the next writer tries again
-                    path.unlink()
-
-    def close(self) -> None:
-        """Nothing to do: what is mapped goes with the arrays."""
-
-    # For copies of an index
-
-    def __contains__(self, name: str) -> bool:
-        """Whether there is a file of this name."""
-        return (self._files / name).exists()
-
     def add(self, name: str, content: NDArray[np.uint8]) -> None:
-        """Write a file of another index under its name, as it is; durable after the next ``sync``."""
-        with self._unfinished() as unfinished:
+        """See ``Files.add``."""
+        with disk_errors(self._folder), self._unfinished() as unfinished:
             write_synced(unfinished, [content.data])
             unfinished.replace(self._files / name)
 
     def sync(self) -> None:
-        """Have the disk keep the names of the files."""
-        sync_folder(self._files)
+        """See ``Files.sync``."""
+        with disk_errors(self._folder):
+            sync_folder(self._files)
+
+    def names(self) -> set[str]:
+        """See ``Files.names``; of the files that this package writes."""
+        return {path.name for path in self._files.glob("*") if OUR_FILE.fullmatch(path.name)}
+
+    def remove(self, names: Iterable[str], connection: Connection) -> None:
+        """See ``Files.remove``."""
+        with self._beside(connection) as files:
+            for name in names:
+                with contextlib.suppress(OSError):  # on Windows a reader may still map it; the next writer tries again
+                    files.unlink(name)
+
+    def close(self) -> None:
+        """Nothing to do: what is mapped goes with the arrays."""
+
+    @contextlib.contextmanager
+    def _beside(self, connection: Connection) -> Iterator[OpenFolder]:
+        """The folder of the files, held open, so that renaming the index meanwhile leads nowhere else.
+
+        Raises:
+            StorageError: it lies beside another database than that of the connection.
+        """
+        with disk_errors(self._folder), OpenFolder(self._folder) as folder:
+            if folder.file_id(DATABASE) != connection.file_id:
+                raise StorageError(f"The index {self._folder} was overwritten with a new one; open it again.")
+            with folder.inner(FILES) as files:
+                yield files
 
     @contextlib.contextmanager
     def _unfinished(self) -> Iterator[Path]:

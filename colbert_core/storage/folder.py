@@ -13,8 +13,8 @@ from colbert_core.errors import (
     IndexNotFoundError,
     UnsupportedIndexError,
 )
-from colbert_core.storage.database import count_tables
-from colbert_core.storage.durable import disk_errors
+from colbert_core.storage.connection import count_tables
+from colbert_core.storage.opened import check_no_link
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,24 +70,28 @@ def check_database(folder: Path) -> None:
     database = folder / DATABASE
     if not folder.exists():
         raise IndexNotFoundError(f"There is no index at {folder}; make one with Index.create or `colbert index`.")
+    for name in (FILES, DATABASE, *(f"{DATABASE}{end}" for end in SIDE_FILES)):
+        check_no_link(folder / name)
     if not database.is_file():
         raise IndexNotFoundError(f"{folder} holds no index: there is no {DATABASE} in it.")
-    with disk_errors(database), database.open("rb") as file:
-        header = file.read(100)
-    if not header:
+    if not database.stat().st_size:
         raise IndexNotFoundError(f"{folder} holds no index: its making was interrupted. Make it again.")
-    if header[:16] != b"SQLite format 3\0":
-        raise DamagedIndexError(f"{database} is no SQLite database; restore the index from a copy.")
+    # Through SQLite, which keeps all its descriptors of a file until it needs none: whoever closes another one gives up every
+    # lock of this process on that file, and the next process that closes the index takes itself for the last one and removes
+    # the log under our feet.
+    address = f"{database.absolute().as_uri()}?mode=ro&immutable=1"
+    try:
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+            is_ours = connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION
+            has_tables = is_ours or count_tables(connection) > 0
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorname == "SQLITE_NOTADB":
+            raise DamagedIndexError(f"{database} is no SQLite database; restore the index from a copy.") from None
+        return  # perhaps it is being written to: this look takes no lock; what opens it next knows
+    # What a log still holds is not seen here, so with one the number may be out of date, and says nothing.
     log = database.with_name(f"{DATABASE}-wal")
-    has_log = log.exists() and log.stat().st_size > 0
-    # Bytes 68 to 71 are the application_id, 28 to 31 the number of pages ("The SQLite file format", section 1.3). With a log
-    # they may be out of date, and say nothing.
-    if int.from_bytes(header[68:72], "big") != APPLICATION and not has_log and any(header[28:32]):
-        address = f"{database.absolute().as_uri()}?mode=ro&immutable=1"
-        with disk_errors(database), contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
-            has_tables = count_tables(connection)
-        if has_tables:
-            raise UnsupportedIndexError(f"{database} is an SQLite database of something else, not an index.")
+    if has_tables and not is_ours and not (log.exists() and log.stat().st_size > 0):
+        raise UnsupportedIndexError(f"{database} is an SQLite database of something else, not an index.")
 
 
 def _is_ours(folder: Path) -> bool:

@@ -14,11 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import shutil
 import sqlite3
-import tempfile
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.errors import (
@@ -29,15 +26,18 @@ from colbert_core.errors import (
     StorageError,
     UnsupportedIndexError,
 )
+from colbert_core.storage.aside import folder_aside
 from colbert_core.storage.changes import Changes, StaleRead
-from colbert_core.storage.database import Connection, Connections, DiskConnections, MemoryConnections, count_tables
-from colbert_core.storage.durable import disk_errors, step, sync_file, sync_folder
+from colbert_core.storage.connection import Connection, count_tables
+from colbert_core.storage.database import Connections, DiskConnections, MemoryConnections
+from colbert_core.storage.durable import disk_errors, step, sync_folder
 from colbert_core.storage.files import Files, FolderFiles, MemoryFiles
-from colbert_core.storage.folder import APPLICATION, DATABASE, FILES, SIDE_FILES, check_database, check_free, is_vacant
-from colbert_core.storage.transaction import Reader, Writer, write_about
+from colbert_core.storage.folder import APPLICATION, DATABASE, FILES, check_database, check_free, is_vacant
+from colbert_core.storage.transaction import Outcome, Reader, Writer, write_about
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 FORMAT = 2
 """Version of the layout; raise it when an older version of this package would misread what is written."""
@@ -88,30 +88,12 @@ class Store:
         Raises:
             IndexExistsError: there is something at the folder.
         """
-        if folder is not None:
-            with disk_errors(folder):
-                if folder.exists() and not is_vacant(folder):
-                    check_free(folder, overwrite=overwrite)
-                    return cls._emptied(folder, about, timeout=timeout)
-                (folder / FILES).mkdir(parents=True, exist_ok=True)
+        if folder is not None and folder.exists() and not is_vacant(folder):
+            check_free(folder, overwrite=overwrite)
+            return cls._emptied(folder, about, timeout=timeout)
         store = cls(folder, timeout=timeout)
         try:
-            with store.connections.used(create=True) as connection, disk_errors(folder):
-                connection.execute("BEGIN IMMEDIATE")
-                if count_tables(connection):
-                    raise IndexExistsError(f"{folder} has become an index meanwhile; open it with Index.open.")
-                for statement in _SCHEMA.strip().split(";\n"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {APPLICATION}")
-                connection.execute(f"PRAGMA user_version = {FORMAT}")
-                start = {"identity": uuid.uuid4().hex, "generation": 0, "next_row": 1}
-                write_about(connection, {**start, **about})
-                step("schema written")
-                connection.execute("COMMIT")
-                step("created")
-                if folder is not None:
-                    sync_folder(folder)
-                    sync_folder(folder.absolute().parent)
+            store._make(lambda writer: writer.commit(Changes(about=dict(about))))
         except BaseException:
             store.close()
             raise
@@ -179,15 +161,18 @@ class Store:
             IndexLockedError: another writer holds it for longer than the timeout.
             ReadOnlyIndexError: the folder cannot be written to.
         """
-        with self.connections.writing() as connection:
-            writer = self._writer(connection)
-            try:
-                step("locked")
-                writer.collect()
-                yield writer
-            finally:
-                self.connections.roll_back(connection)
-                self._collect_after(connection)
+        writer = None
+        try:
+            with self.connections.writing() as connection:
+                writer = self._writer(connection)
+                try:
+                    step("locked")
+                    yield writer
+                finally:
+                    self._end(writer)
+        except IndexWriteError as error:
+            self._tell_outcome(writer, error)
+            raise
 
     def copy(self, folder: Path, *, overwrite: bool = False) -> None:
         """Write the newest state to a new folder, which is an index once this returns and not before.
@@ -207,8 +192,13 @@ class Store:
                 raise IndexExistsError(f"{folder} exists already; choose another path, or overwrite it (overwrite=True).")
             check_free(folder, overwrite=True)
             self._replace(folder)
-        else:
-            self._copy_to_new(folder)
+            return
+        target = Store(folder, timeout=self.connections.timeout)
+        try:
+            with self.read() as reader, reader.moment():
+                target._make(lambda writer: writer.take_over(reader))
+        finally:
+            target.close()
 
     def vacuum(self) -> None:
         """Give back the room of what was deleted; another time, if somebody else is at work or there is no room for it."""
@@ -262,36 +252,75 @@ class Store:
     def _writer(self, connection: Connection) -> Writer:
         return Writer(connection, self._files, self.connections.guard)
 
-    def _collect_after(self, connection: Connection) -> None:
-        """Remove the files that a commit left behind; what cannot be done now, the next writer will do."""
-        with contextlib.suppress(sqlite3.Error, OSError, StorageError):
-            self.connections.begin_cleaning(connection)
-            self._writer(connection).collect()
-            self.connections.roll_back(connection)
-            step("collected")
+    def _end(self, writer: Writer) -> None:
+        """Remove the files that nobody needs after a write; what cannot be done now, the next writer will do."""
+        writer.discard()
+        self.connections.roll_back(writer.connection)
+        if writer.outcome is Outcome.COMMITTED:
+            with contextlib.suppress(sqlite3.Error, OSError, StorageError):
+                self.connections.begin_cleaning(writer.connection)
+                writer.clean()
+                self.connections.roll_back(writer.connection)
+                step("collected")
 
-    def _copy_to_new(self, folder: Path) -> None:
-        with self.read() as reader, reader.moment(), disk_errors(folder):
-            (folder / FILES).mkdir(parents=True, exist_ok=True)
-            _copy_files(reader, FolderFiles(folder, set), replace=True)
-            unfinished = folder / f"{DATABASE}.unfinished"
-            for name in (unfinished.name, *(f"{unfinished.name}{end}" for end in SIDE_FILES)):
-                (folder / name).unlink(missing_ok=True)
-            with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as target:
-                reader.connection.backup(target)
-                target.execute("UPDATE about SET value = ? WHERE key = 'identity'", (uuid.uuid4().hex,))
-                target.execute("PRAGMA journal_mode = WAL")
-            sync_file(unfinished)
-            unfinished.replace(folder / DATABASE)
-            sync_folder(folder)
-            sync_folder(folder.absolute().parent)
+    def _tell_outcome(self, writer: Writer | None, error: IndexWriteError) -> None:
+        """Raise what is known of a commit that ended in an error, once the database has been asked again."""
+        if writer is None or writer.outcome is not Outcome.UNKNOWN:
+            return
+        try:
+            with self.connections.writing() as connection:
+                asked = self._writer(connection)
+                is_in = asked.moment_of() != writer.before
+                asked.touch()
+                self._end(asked)
+            known = "the change is in the index all the same" if is_in else "the index is as before"
+        except (sqlite3.Error, OSError, StorageError):
+            known = "whether the change is in the index is known once it can be written to again; look before you repeat it"
+        raise IndexWriteError(f"{self._files.name} could not be written to ({error.__cause__}); {known}.") from error
+
+    def _make(self, fill: Callable[[Writer], None]) -> None:
+        """Make a database where there is none, and fill it; what is there is an index once the one transaction is committed.
+
+        Whoever makes one in the same folder meanwhile, or copies one there, waits for SQLite's lock.
+
+        Args:
+            fill: makes the one commit.
+
+        Raises:
+            IndexExistsError: somebody else was first.
+        """
+        folder, writer = self.folder, None
+        try:
+            if folder is not None:
+                with disk_errors(folder):
+                    (folder / FILES).mkdir(parents=True, exist_ok=True)
+            with self.connections.used(create=True) as connection, disk_errors(folder):
+                writer = self._writer(connection)
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                    if count_tables(connection):
+                        raise IndexExistsError(f"{folder} has become an index meanwhile; open it with Index.open.")
+                    for statement in _SCHEMA.strip().split(";\n"):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA application_id = {APPLICATION}")
+                    connection.execute(f"PRAGMA user_version = {FORMAT}")
+                    write_about(connection, {"identity": uuid.uuid4().hex, "generation": 0, "next_row": 1})
+                    step("schema written")
+                    if folder is not None:
+                        sync_folder(folder)
+                        sync_folder(folder.parent)
+                    fill(writer)
+                    step("created")
+                finally:
+                    self._end(writer)
+        except IndexWriteError as error:
+            self._tell_outcome(writer, error)
+            raise
 
     def _replace(self, folder: Path) -> None:
         target = Store._open_to_overwrite(folder, timeout=self.connections.timeout)
         try:
-            with target.write() as writer, self.read() as reader, reader.moment(), disk_errors(folder):
-                (folder / FILES).mkdir(exist_ok=True)  # tools that copy folders may leave out an empty one
-                _copy_files(reader, _files_of(folder, target.connections), replace=False)
+            with target.write() as writer, self.read() as reader, reader.moment():
                 writer.take_over(reader)
         finally:
             target.close()
@@ -309,28 +338,30 @@ def made_aside(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         IndexExistsError: there is something at the folder.
     """
     check_free(folder, overwrite=overwrite)
-    parent = folder.absolute().parent
-    with disk_errors(folder):
-        parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=parent))
-    try:
+    with folder_aside(folder) as work:
         yield work / "new"
+        if _renamed(work / "new", folder):
+            return
+        # Not by renaming: who has an old index open would go on with it, and who makes one there meanwhile as well.
         check_free(folder, overwrite=overwrite)
-        if folder.exists() and not is_vacant(folder):
-            # Not by renaming: who has the old index open would go on with it, and remove the files of the new one.
-            made = Store.open(work / "new", timeout=_TIMEOUT)
-            try:
-                made.copy(folder, overwrite=True)
-            finally:
-                made.close()
-        else:
-            with disk_errors(folder):
-                if folder.exists():
-                    folder.rename(work / "old")
-                (work / "new").rename(folder)
-                sync_folder(parent)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        made = Store.open(work / "new", timeout=_TIMEOUT)
+        try:
+            made.copy(folder, overwrite=overwrite)
+        finally:
+            made.close()
+
+
+def _renamed(made: Path, folder: Path) -> bool:
+    """Rename a finished index to its place if that is free; whether it was."""
+    with disk_errors(folder):
+        if folder.exists() and any(folder.iterdir()):
+            return False
+        try:
+            made.rename(folder)  # an empty folder gives way; one that is not empty any more, a mount point or a link does not
+        except OSError:
+            return False
+        sync_folder(folder.absolute().parent)
+        return True
 
 
 def _files_of(folder: Path, connections: Connections) -> FolderFiles:
@@ -342,18 +373,3 @@ def _newest_names(connections: Connections) -> set[str]:
     """The names of the files of an index as it is now."""
     with connections.reading() as connection, disk_errors(connections.name):
         return {name for (name,) in connection.execute("SELECT name FROM files")}
-
-
-def _copy_files(reader: Reader, target: FolderFiles, *, replace: bool) -> None:
-    """Write what is no row of the database to another folder, durably.
-
-    Args:
-        reader: of the index to copy.
-        target: the files of the copy.
-        replace: write also what is there already, which may be left of a copy that was cut off.
-    """
-    for file in reader.files():
-        content = reader.bytes_of(file)
-        if content is not None and (replace or file.name not in target):
-            target.add(file.name, content)
-    target.sync()

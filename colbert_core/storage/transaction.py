@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sqlite3
 import uuid
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colbert_core.errors import DamagedIndexError
+from colbert_core.errors import DamagedIndexError, StorageError
 from colbert_core.storage.arrays import dump_arrays, load_arrays
 from colbert_core.storage.changes import Changes, File, StaleRead
-from colbert_core.storage.database import Connection, roll_back
+from colbert_core.storage.connection import Connection, roll_back
 from colbert_core.storage.durable import disk_errors, step
 from colbert_core.storage.filters import metadata_fields
 from colbert_core.types import Passage
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
@@ -31,6 +32,19 @@ if TYPE_CHECKING:
 _BOUND = 30_000
 
 _TABLES = ("about", "passages", "fields", "files", "dead")
+
+
+class Outcome(Enum):
+    """What became of a commit.
+
+    ``UNKNOWN``: an error or Ctrl-C came while SQLite made it durable. The log may hold it whole, and then it is in the index
+    once the log is read anew, though whoever has the index open does not see it. Until the next commit, which is written
+    over it, or until somebody has read the log anew, no file that it names may be removed.
+    """
+
+    NONE = 0
+    UNKNOWN = 1
+    COMMITTED = 2
 
 
 class Reader:
@@ -198,7 +212,21 @@ class Reader:
 
 
 class Writer(Reader):
-    """A reader that holds the write lock."""
+    """A reader that holds the write lock.
+
+    Attributes:
+        outcome: what became of the commit.
+        before: which index this was before it, and how many commits there had been.
+        leftovers: names of files that no commit names any more; they may go once the commit has succeeded.
+    """
+
+    def __init__(self, connection: Connection, files: Files, guard: contextlib.AbstractContextManager[Any]) -> None:
+        """Take what ``Reader`` takes."""
+        super().__init__(connection, files, guard)
+        self.outcome = Outcome.NONE
+        self.before = ("", 0)
+        self.leftovers: set[str] = set()
+        self._written: set[str] = set()
 
     def put(self, kind: str, position: int, arrays: Mapping[str, Sequence[NDArray[Any]]]) -> File:
         """Write arrays, durably; they become part of the index when a commit names them.
@@ -210,7 +238,9 @@ class Writer(Reader):
         """
         pieces = dump_arrays(arrays)
         if self._files.takes(sum(part.nbytes for parts in arrays.values() for part in parts)):
+            there = self._files.names()
             size, digest = self._files.write(pieces)
+            self._written |= {digest} - there
         else:
             content = b"".join(pieces)
             size, digest = len(content), hashlib.sha256(content).hexdigest()
@@ -218,17 +248,70 @@ class Writer(Reader):
         return File(digest, kind, position, size, digest)
 
     def commit(self, changes: Changes) -> None:
-        """Apply changes in one transaction; durable when this returns."""
+        """Apply changes in one transaction; durable when this returns.
+
+        Raises:
+            StorageError: another index has taken the place of this one.
+            IndexWriteError: the disk is full or failed; ``outcome`` says whether the commit may have succeeded all the same.
+        """
+        with self._transaction():
+            self._apply(changes)
+
+    def take_over(self, other: Reader) -> None:
+        """Replace everything by what another store holds, in one transaction; raises as ``commit`` does."""
+        known = {file.name for file in self.files()}
+        for file in other.files():
+            content = other.bytes_of(file)
+            if content is not None and file.name not in known:
+                self._written |= {file.name} - self._files.names()
+                self._files.add(file.name, content)
+        self._files.sync()
+        with self._transaction():
+            for table in _TABLES:
+                self.connection.execute(f"DELETE FROM {table}")  # noqa: S608
+                columns = len(self.connection.execute(f"PRAGMA table_info({table})").fetchall())
+                self.connection.executemany(
+                    f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})",  # noqa: S608
+                    other.connection.execute(f"SELECT * FROM {table}"),  # noqa: S608
+                )
+            write_about(self.connection, {"identity": uuid.uuid4().hex})
+
+    def touch(self) -> None:
+        """Commit that nothing has changed. Whatever a commit with an unknown outcome left in the log is gone then."""
+        with self._transaction():
+            write_about(self.connection, {"generation": self.about()["generation"] + 1})
+
+    def discard(self) -> None:
+        """Remove what was written for a commit that was never tried. Only under the write lock, as it is still held."""
+        if self.outcome is Outcome.NONE and self._written:
+            with contextlib.suppress(OSError, StorageError):
+                self._files.remove(self._written, self.connection)
+            self._written = set()
+
+    def clean(self) -> None:
+        """Remove what the commit left over. Only under the write lock again."""
+        self._files.remove(self.leftovers - {file.name for file in self.files()}, self.connection)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        connection = self.connection
         with self._guard, disk_errors(self._files.name):
             self._check_open()
-            if not self.connection.in_transaction:  # on disk it began with the write lock
-                self.connection.execute("BEGIN")
             try:
-                self._apply(changes)
+                if not connection.in_transaction:  # on disk it began with the write lock
+                    connection.execute("BEGIN")
+                self.before = self.moment_of()
+                yield
+                self.leftovers = self._files.names() - {file.name for file in self.files()}
                 step("rows written")
-                self.connection.execute("COMMIT")
+                connection.check_place()
+                self.outcome, connection.reusable = Outcome.UNKNOWN, False
+                connection.execute("COMMIT")
+                connection.reusable = True
+                self.outcome = Outcome.COMMITTED
             finally:
-                roll_back(self.connection)
+                self.discard()
+                roll_back(connection)
         step("committed")
 
     def _apply(self, changes: Changes) -> None:
@@ -258,24 +341,6 @@ class Writer(Reader):
             ),
         )
         write_about(self.connection, {**changes.about, "generation": about["generation"] + 1, "next_row": rows.stop})
-
-    def take_over(self, other: Reader) -> None:
-        """Replace everything by what another store holds, whose files are here already; durable when this returns."""
-        for table in _TABLES:
-            self.connection.execute(f"DELETE FROM {table}")  # noqa: S608
-            columns = len(self.connection.execute(f"PRAGMA table_info({table})").fetchall())
-            self.connection.executemany(
-                f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})",  # noqa: S608
-                other.connection.execute(f"SELECT * FROM {table}"),  # noqa: S608
-            )
-        write_about(self.connection, {"identity": uuid.uuid4().hex})
-        step("rows written")
-        self.connection.execute("COMMIT")
-        step("committed")
-
-    def collect(self) -> None:
-        """Remove every file that is no part of the index. Only under the write lock, or a file may be one just written."""
-        self._files.keep_only({file.name for file in self.files()})
 
 
 def write_about(connection: sqlite3.Connection, about: Mapping[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from builders.indexes import files_of, flip
 from builders.vectors import collection
 
 import colbert_core.storage.files as files_module
-from colbert_core import DamagedIndexError, Index, Passage, SearchConfig
+from colbert_core import DamagedIndexError, Index, Passage, SearchConfig, StorageError
 from colbert_core.storage.arrays import load_arrays
 from colbert_core.storage.changes import File, StaleRead
+from colbert_core.storage.connection import connect
 from colbert_core.storage.files import FolderFiles, MemoryFiles
+from colbert_core.storage.opened import file_id
 
 PIECES = [b"some ", memoryview(b"bytes"), b""]
 DIGEST = hashlib.sha256(b"some bytes").hexdigest()
@@ -27,6 +31,16 @@ def file_of(content):
 
 
 # What holds for both
+
+
+@pytest.fixture
+def connection(tmp_path):
+    """To the database beside the files."""
+    database = tmp_path / "index.sqlite"
+    with contextlib.closing(connect(database, "rwc", 1)) as connection:
+        connection.execute("CREATE TABLE t(x)")
+        connection.file_id = file_id(database)
+        yield connection
 
 
 @pytest.fixture(params=["memory", "folder"])
@@ -59,11 +73,13 @@ def test_a_file_that_is_gone_from_the_newest_state_is_a_stale_read(files):
         files.read(file_of(b"some bytes"))
 
 
-def test_only_the_named_files_are_kept_and_what_was_read_stays_readable(files):
+def test_removed_files_are_gone_and_what_was_read_stays_readable(files, connection):
     for content in (b"one", b"two", b"three"):
         files.write([content])
     two = files.read(file_of(b"two"))
-    files.keep_only({file_of(b"one").name, "of a file that is not there"})
+    assert files.names() == {file_of(content).name for content in (b"one", b"two", b"three")}
+    files.remove([file_of(b"two").name, file_of(b"three").name, file_of(b"never there").name], connection)
+    assert files.names() == {file_of(b"one").name}
     assert files.read(file_of(b"one")).tobytes() == b"one"
     for content in (b"two", b"three"):
         with pytest.raises(StaleRead):
@@ -116,25 +132,59 @@ def test_a_missing_file_that_the_newest_state_names_is_damage(tmp_path):
         files.read(file_of(b"some bytes"))
 
 
-def test_a_file_that_goes_between_looking_and_mapping_is_a_stale_read(tmp_path, monkeypatch):
+def test_a_file_that_goes_between_looking_and_mapping_is_read_all_the_same(tmp_path, monkeypatch):
     files = FolderFiles(tmp_path, set)
     files.write(PIECES)
     real = np.memmap
 
-    def removed_before(path, *arguments):
-        path.unlink()
-        return real(path, *arguments)
+    def removed_before(*arguments):
+        (tmp_path / "files" / DIGEST).unlink()
+        return real(*arguments)
 
     monkeypatch.setattr(np, "memmap", removed_before)
+    assert files.read(file_of(b"some bytes")).tobytes() == b"some bytes"
     with pytest.raises(StaleRead):
         files.read(file_of(b"some bytes"))
 
 
-def test_memory_that_was_dumped_is_no_longer_changed(files):
+def test_files_beside_another_database_are_not_removed(tmp_path, connection):
+    files = FolderFiles(tmp_path, set)
+    files.write(PIECES)
+    (tmp_path / "index.sqlite").rename(tmp_path / "moved.sqlite")
+    (tmp_path / "index.sqlite").write_bytes(b"another one")
+    with pytest.raises(StorageError, match="was overwritten with a new one; open it again"):
+        files.remove([DIGEST], connection)
+    assert files.names() == {DIGEST}
+
+
+def test_memory_that_was_dumped_is_no_longer_changed(connection):
     files = MemoryFiles({"a": b"x"})
     before = files.contents
-    files.keep_only(set())
+    files.remove({"a"}, connection)
     assert (before, files.contents) == ({"a": b"x"}, {})
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_no_link_leads_out_of_the_folder(tmp_path, what):
+    files, secret = FolderFiles(tmp_path / "x.idx", {DIGEST}.copy), tmp_path / "secret"
+    (tmp_path / "x.idx" / "files").mkdir(parents=True)
+    secret.mkdir()
+    (secret / DIGEST).write_bytes(b"some bytes")
+    if what == "file":
+        (tmp_path / "x.idx" / "files" / DIGEST).symlink_to(secret / DIGEST)
+    else:
+        (tmp_path / "x.idx" / "files").rmdir()
+        (tmp_path / "x.idx" / "files").symlink_to(secret)
+    with pytest.raises(DamagedIndexError, match="is a link, and an index reads nothing outside its folder"):
+        files.read(file_of(b"some bytes"))
+
+
+def test_a_pipe_in_the_place_of_a_file_hangs_nobody(tmp_path):
+    files = FolderFiles(tmp_path, {DIGEST}.copy)
+    (tmp_path / "files").mkdir()
+    os.mkfifo(tmp_path / "files" / DIGEST)
+    with pytest.raises(DamagedIndexError, match="is no regular file"):
+        files.read(file_of(b"some bytes"))
 
 
 # Damage, and what is not ours

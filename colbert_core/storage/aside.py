@@ -1,0 +1,67 @@
+"""A folder to make something in, beside its place. What a killed process leaves there, the next one removes."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colbert_core.storage.durable import disk_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Locked by SQLite while its process lives. The number of a process would do for one machine only, until it is given again.
+_OWNER = "owner.sqlite"
+
+
+@contextlib.contextmanager
+def folder_aside(target: Path) -> Iterator[Path]:
+    """An empty folder beside ``target``, which is removed when the block ends.
+
+    If the process is killed before, the next call for the same target removes it.
+
+    Args:
+        target: what is to be made; its folder is made if it is not there.
+
+    Raises:
+        IndexWriteError: the disk is full or failed.
+    """
+    parent, prefix = target.absolute().parent, f".{target.name}.making-"
+    with disk_errors(target):
+        parent.mkdir(parents=True, exist_ok=True)
+        for left in parent.iterdir():
+            if left.name.startswith(prefix) and left.is_dir() and not left.is_symlink():
+                _remove_if_left(left)
+        owner = None
+        while owner is None:  # somebody who takes the new folder for one that was left may be faster
+            work = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+            owner = _claimed(work)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        owner.close()
+
+
+def _remove_if_left(work: Path) -> None:
+    owner = _claimed(work)
+    if owner is not None:
+        shutil.rmtree(work, ignore_errors=True)
+        owner.close()
+
+
+def _claimed(work: Path) -> sqlite3.Connection | None:
+    """A connection that holds the lock of a folder until it is closed; None if another one does, or the folder is gone."""
+    owner = sqlite3.connect(work / _OWNER, timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        owner.execute("BEGIN EXCLUSIVE")
+        if (work / _OWNER).exists():
+            return owner
+    except sqlite3.OperationalError:
+        pass
+    owner.close()
+    return None

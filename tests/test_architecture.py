@@ -61,8 +61,8 @@ FLOORS_OF_FOLDER = {
         {"ranking"},
     ],
     "storage": [
-        {"arrays", "changes", "durable", "filters", "opened"},
-        {"aside", "connection"},
+        {"arrays", "aside", "changes", "filters", "opened"},
+        {"connection", "durable"},
         {"database"},
         {"folder"},
         {"files"},

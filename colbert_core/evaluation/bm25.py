@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from colbert_core.checks import check_count
 from colbert_core.errors import DamagedIndexError, IndexExistsError, IndexNotFoundError
 from colbert_core.extras import import_extra
 from colbert_core.progress import progress_bar
+from colbert_core.storage.aside import folder_aside
 from colbert_core.storage.durable import put_in_place
 
 if TYPE_CHECKING:
@@ -109,9 +109,8 @@ class BM25:
         folder = Path(folder)
         if folder.exists():
             raise IndexExistsError(f"There is something at {folder} already; choose another path, or remove it.")
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.absolute().parent) as name:
-            work = Path(name) / "new"
+        with folder_aside(folder) as aside:
+            work = aside / "new"
             self._scorer.save(work, show_progress=False)
             (work / _IDS).write_text(json.dumps(self._ids), encoding="utf-8")
             put_in_place(work, folder)

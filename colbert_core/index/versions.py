@@ -100,7 +100,7 @@ class Versions:
         """
         for _ in range(_TRIES):
             with contextlib.suppress(StaleRead):
-                self._store.copy(folder, overwrite=overwrite)
+                self._store.copy(folder, overwrite=overwrite, check=self.check_identity)
                 return
         raise IndexLockedError(
             f"{self.name} changed {_TRIES} times while it was copied; save it while fewer writers are at work."

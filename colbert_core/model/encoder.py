@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import tempfile
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -32,6 +31,7 @@ from colbert_core.model.forward import Runner
 from colbert_core.model.inputs import InputBuilder, respelled
 from colbert_core.model.tokenizer import Tokenizer
 from colbert_core.progress import progress_bar
+from colbert_core.storage.aside import folder_aside
 from colbert_core.storage.durable import sync_folder, sync_tree
 from colbert_core.threads import apply_to_torch
 from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_text
@@ -356,10 +356,9 @@ class Encoder:
         target = Path(path).expanduser().resolve()
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise FileExistsError(f"{target} holds something already; name a folder that is new or empty.")
-        target.parent.mkdir(parents=True, exist_ok=True)
         config, tokenizer = respelled(self.config, self._tokenizer, format)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as name:
-            folder = Path(name) / target.name
+        with folder_aside(target) as aside:
+            folder = aside / target.name
             folder.mkdir()
             weights = self._write_backbone(folder)
             tokenizer.save(folder)

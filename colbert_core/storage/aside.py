@@ -9,8 +9,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colbert_core.storage.durable import disk_errors
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -28,18 +26,17 @@ def folder_aside(target: Path) -> Iterator[Path]:
         target: what is to be made; its folder is made if it is not there.
 
     Raises:
-        IndexWriteError: the disk is full or failed.
+        OSError: the disk is full or failed.
     """
     parent, prefix = target.absolute().parent, f".{target.name}.making-"
-    with disk_errors(target):
-        parent.mkdir(parents=True, exist_ok=True)
-        for left in parent.iterdir():
-            if left.name.startswith(prefix) and left.is_dir() and not left.is_symlink():
-                _remove_if_left(left)
-        owner = None
-        while owner is None:  # somebody who takes the new folder for one that was left may be faster
-            work = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-            owner = _claimed(work)
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.iterdir():
+        if left.name.startswith(prefix) and left.is_dir() and not left.is_symlink():
+            _remove_if_left(left)
+    owner = None
+    while owner is None:  # somebody who takes the new folder for one that was left may be faster
+        work = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        owner = _claimed(work)
     try:
         yield work
     finally:
@@ -48,6 +45,10 @@ def folder_aside(target: Path) -> Iterator[Path]:
 
 
 def _remove_if_left(work: Path) -> None:
+    if not (work / _OWNER).exists():
+        with contextlib.suppress(OSError):
+            work.rmdir()  # it was killed before it could lock the folder; one that is not empty is not ours
+        return
     owner = _claimed(work)
     if owner is not None:
         shutil.rmtree(work, ignore_errors=True)

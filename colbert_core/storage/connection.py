@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from colbert_core.errors import IndexNotFoundError, StorageError
@@ -94,6 +95,20 @@ def connect(path: Path, mode: str, timeout: float) -> Connection:
     connection.path = path
     add_functions(connection)
     return connection
+
+
+def use_log(connection: Connection, timeout: float) -> None:
+    """Switch to SQLite's write-ahead log. While somebody else does so SQLite says that it is locked, and does not wait."""
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def add_functions(connection: Connection) -> None:

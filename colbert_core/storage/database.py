@@ -25,6 +25,7 @@ from colbert_core.storage.connection import (
     count_tables,
     milliseconds,
     roll_back,
+    use_log,
 )
 from colbert_core.storage.durable import disk_errors
 from colbert_core.storage.opened import file_id
@@ -370,7 +371,7 @@ class DiskConnections(Connections):
         with disk_errors(path):
             connection = connect(path, "rwc" if create else "rw", self.timeout)
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
+                use_log(connection, self.timeout)
                 # NORMAL would take .03 ms a commit in place of 4, and lose acknowledged commits when the power fails.
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA fullfsync = 1")  # where fsync alone does not reach the disk, which is macOS

@@ -13,7 +13,6 @@ import json
 import os
 import sqlite3
 import sys
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +25,7 @@ from colbert_core.errors import (
     ReadOnlyIndexError,
     StorageError,
 )
+from colbert_core.storage.aside import folder_aside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -106,20 +106,21 @@ def step(name: str) -> None:
 def written_aside(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """A path to write to, which takes the place of ``path`` durably when the block ends, and is removed if it fails.
 
-    It is the same path every time, so that what a killed process has left there is written over.
+    What a killed process has left there is written over or removed by the next call for the same file.
 
     Args:
         path: the file to write or replace.
         shared: several processes may write it at once, so that each needs a path of its own; the last one wins.
     """
-    unfinished = path.with_name(f".{path.name}.{f'{uuid.uuid4().hex}.' if shared else ''}unfinished")
-    try:
-        yield unfinished
-        sync_file(unfinished)
-        unfinished.replace(path)
-        sync_folder(path.absolute().parent)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with folder_aside(path) if shared else contextlib.nullcontext() as work:
+        unfinished = path.with_name(f".{path.name}.unfinished") if work is None else work / path.name
+        try:
+            yield unfinished
+            sync_file(unfinished)
+            unfinished.replace(path)
+            sync_folder(path.absolute().parent)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes, *, shared: bool = False) -> None:

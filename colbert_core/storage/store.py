@@ -174,11 +174,14 @@ class Store:
             self._tell_outcome(writer, error)
             raise
 
-    def copy(self, folder: Path, *, overwrite: bool = False) -> None:
+    def copy(
+        self, folder: Path, *, overwrite: bool = False, check: Callable[[Reader], object] = lambda reader: None
+    ) -> None:
         """Write the newest state to a new folder, which is an index once this returns and not before.
 
         Args:
             folder: new or empty.
+            check: raises if what is about to be copied is another index by now.
             overwrite: it may be an index, which is replaced in one transaction. Who has it open reads its old state, or is
                 told that it was overwritten, and can no longer write to it.
 
@@ -191,11 +194,12 @@ class Store:
             if not overwrite:
                 raise IndexExistsError(f"{folder} exists already; choose another path, or overwrite it (overwrite=True).")
             check_free(folder, overwrite=True)
-            self._replace(folder)
+            self._replace(folder, check)
             return
         target = Store(folder, timeout=self.connections.timeout)
         try:
             with self.read() as reader, reader.moment():
+                check(reader)
                 target._make(lambda writer: writer.take_over(reader))
         finally:
             target.close()
@@ -317,10 +321,11 @@ class Store:
             self._tell_outcome(writer, error)
             raise
 
-    def _replace(self, folder: Path) -> None:
+    def _replace(self, folder: Path, check: Callable[[Reader], object]) -> None:
         target = Store._open_to_overwrite(folder, timeout=self.connections.timeout)
         try:
             with target.write() as writer, self.read() as reader, reader.moment():
+                check(reader)
                 writer.take_over(reader)
         finally:
             target.close()
@@ -338,7 +343,9 @@ def made_aside(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         IndexExistsError: there is something at the folder.
     """
     check_free(folder, overwrite=overwrite)
-    with folder_aside(folder) as work:
+    with contextlib.ExitStack() as stack:
+        with disk_errors(folder):
+            work = stack.enter_context(folder_aside(folder))
         yield work / "new"
         if _renamed(work / "new", folder):
             return

@@ -62,7 +62,8 @@ FLOORS_OF_FOLDER = {
     ],
     "storage": [
         {"arrays", "aside", "changes", "filters", "opened"},
-        {"connection", "durable"},
+        {"durable"},
+        {"connection"},
         {"database"},
         {"folder"},
         {"files"},

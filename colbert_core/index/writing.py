@@ -127,7 +127,8 @@ def add_in_batches(
         if in_order:
             rest = "all of them" if batch is None and total in (None, len(added)) else "the next ones are not"
             where = f", up to {added[-1]!r}; {rest}"
-        raise PartialAddError(f"{len(added)} passages of this call are in the index{where}: {error}", added) from error
+        reason = str(error).replace("; the index is as before", "")  # which is true of the step that failed, not of this call
+        raise PartialAddError(f"{len(added)} passages of this call are in the index{where}: {reason}", added) from error
     except KeyboardInterrupt as interrupt:
         where = f", up to {added[-1]!r}" if in_order and added else ""
         interrupt.add_note(f"{len(added)} passages of this call are in the index{where}.")

@@ -28,20 +28,39 @@ def folder_aside(target: Path) -> Iterator[Path]:
     Raises:
         OSError: the disk is full or failed.
     """
-    parent, prefix = target.absolute().parent, f".{target.name}.making-"
+    parent = target.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.iterdir():
-        if left.name.startswith(prefix) and left.is_dir() and not left.is_symlink():
-            _remove_if_left(left)
+    remove_leftovers(target)
     owner = None
     while owner is None:  # somebody who takes the new folder for one that was left may be faster
-        work = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        work = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=parent))
         owner = _claimed(work)
     try:
         yield work
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        _remove(work)
         owner.close()
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove the folders that killed processes have left beside ``target``.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    parent = target.absolute().parent
+    for left in parent.iterdir() if parent.is_dir() else ():
+        if left.name.startswith(_prefix(target)) and left.is_dir() and not left.is_symlink():
+            _remove_if_left(left)
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name}.making-"
+
+
+def _remove(work: Path) -> None:
+    with contextlib.suppress(OSError):  # what stays is for the next call
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _remove_if_left(work: Path) -> None:
@@ -51,7 +70,7 @@ def _remove_if_left(work: Path) -> None:
         return
     owner = _claimed(work)
     if owner is not None:
-        shutil.rmtree(work, ignore_errors=True)
+        _remove(work)
         owner.close()
 
 

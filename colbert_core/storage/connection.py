@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from colbert_core.errors import IndexNotFoundError, StorageError
+from colbert_core.storage.durable import disk_errors
 from colbert_core.storage.opened import file_id
 
 if TYPE_CHECKING:
@@ -44,7 +45,11 @@ class Connection(sqlite3.Connection):
             IndexNotFoundError: there is nothing any more.
             StorageError: something else has its place, such as a newer index that was renamed to it.
         """
-        if self.path is None or (now := file_id(self.path)) == self.file_id:
+        if self.path is None:
+            return
+        with disk_errors(self.path):
+            now = file_id(self.path)
+        if now == self.file_id:
             return
         folder = self.path.parent
         if now is None:

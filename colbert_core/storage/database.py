@@ -344,7 +344,10 @@ class DiskConnections(Connections):
             connection.close()
 
     def _take_idle(self) -> Connection | None:
-        now = file_id(self._path) if self._idle else None  # 2 us
+        if not self._idle:
+            return None
+        with disk_errors(self._path, reading=True):
+            now = file_id(self._path)  # 2 us
         while self._idle:
             connection = self._idle.pop()
             if connection.file_id == now:
@@ -356,12 +359,14 @@ class DiskConnections(Connections):
         path = self._path
         check_length(path)
         for _ in range(_TRIES):
-            there = file_id(path)
+            with disk_errors(path, reading=True):
+                there = file_id(path)
             if there is None and not create:
                 raise IndexNotFoundError(f"There is no index at {path.parent} any more: {path.name} is gone.")
             connection = self._connected(path, create=create)
             # SQLite opens the database and its log by their paths, one after the other.
-            connection.file_id = file_id(path)
+            with disk_errors(path, reading=True):
+                connection.file_id = file_id(path)
             if connection.file_id is not None and there in (None, connection.file_id):
                 return connection
             connection.close()

@@ -220,12 +220,13 @@ def checksum_files(files: Iterable[Path]) -> dict[str, Checksum]:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path | str | None, locked: str = "") -> Iterator[None]:
+def disk_errors(path: Path | str | None, locked: str = "", *, reading: bool = False) -> Iterator[None]:
     """Raise SQLite's and the file system's errors under the names of this package.
 
     Args:
         path: what is read or written, for the messages; None for an index in memory.
         locked: the message if somebody else holds the database; empty for one that names the path.
+        reading: nothing is written, so that there is nothing to say of it.
     """
     try:
         yield
@@ -234,7 +235,7 @@ def disk_errors(path: Path | str | None, locked: str = "") -> Iterator[None]:
     except sqlite3.DataError as error:
         raise ValueError(f"A text or metadata is too large for SQLite ({error}); cut it.") from error
     except sqlite3.OperationalError as error:
-        named = _named_error(str(error), path, locked)
+        named = _named_error(error, path, locked, reading=reading)
         if named is None:
             raise
         raise named from error
@@ -243,10 +244,14 @@ def disk_errors(path: Path | str | None, locked: str = "") -> Iterator[None]:
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        raise IndexWriteError(f"{path} could not be written or read ({error}); the index is as before.") from error
+        raise _write_error(path, str(error), error.errno, reading=reading) from error
 
 
-def _named_error(message: str, path: Path | str | None, locked: str) -> StorageError | None:
+def _named_error(
+    error: sqlite3.OperationalError, path: Path | str | None, locked: str, *, reading: bool
+) -> StorageError | None:
+    message = str(error)
+
     def says(*words: str) -> bool:
         return any(word in message for word in words)
 
@@ -255,7 +260,28 @@ def _named_error(message: str, path: Path | str | None, locked: str) -> StorageE
     if says("readonly"):
         return ReadOnlyIndexError(f"{path} cannot be written to ({message}).")
     if says("full", "I/O", "unable to open"):
-        return IndexWriteError(f"{path} could not be written or read ({message}); the index is as before. Is the disk full?")
+        number = errno.ENOSPC if says("full") else errno.EMFILE if says("open") and _has_no_descriptors() else None
+        return _write_error(path, message, number, reading=reading)
     if says("no such table", "no such column"):
         return DamagedIndexError(f"{path} is damaged ({message}); restore the index from a copy.")
     return None
+
+
+def _write_error(path: Path | str | None, message: str, number: int | None, *, reading: bool) -> IndexWriteError:
+    known = "could not be read ({})." if reading else "could not be written or read ({}); the index is as before."
+    hints = {
+        errno.ENOSPC: " The disk is full: make room.",
+        errno.EMFILE: " This process has no file descriptors left: close some files, or raise its limit (ulimit -n).",
+        errno.ENFILE: " This machine has no file descriptors left: close some files, or raise its limit.",
+        errno.ENAMETOOLONG: " Choose a shorter path.",
+    }
+    return IndexWriteError(f"{path} {known.format(message)}{hints.get(number or 0, '')}")
+
+
+def _has_no_descriptors() -> bool:
+    """Whether this process can open no more files; SQLite does not say why it could not open one."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return True
+    return False

@@ -156,7 +156,7 @@ class FolderFiles:
         path = self._files / file.name
         try:
             with (
-                disk_errors(path),
+                disk_errors(path, reading=True),
                 OpenFolder(self._folder) as folder,
                 folder.inner(FILES) as files,
                 files.open(file.name) as content,
@@ -195,7 +195,10 @@ class FolderFiles:
 
     def names(self) -> set[str]:
         """See ``Files.names``; of the files that this package writes."""
-        return {path.name for path in self._files.glob("*") if OUR_FILE.fullmatch(path.name)}
+        with disk_errors(self._folder):
+            if not self._files.exists():  # tools that copy folders may leave out an empty one
+                return set()
+            return {path.name for path in self._files.iterdir() if OUR_FILE.fullmatch(path.name)}
 
     def remove(self, names: Iterable[str], connection: Connection) -> None:
         """See ``Files.remove``."""

@@ -26,7 +26,7 @@ from colbert_core.errors import (
     StorageError,
     UnsupportedIndexError,
 )
-from colbert_core.storage.aside import folder_aside
+from colbert_core.storage.aside import folder_aside, remove_leftovers
 from colbert_core.storage.changes import Changes, StaleRead
 from colbert_core.storage.connection import Connection, count_tables
 from colbert_core.storage.database import Connections, DiskConnections, MemoryConnections
@@ -88,8 +88,11 @@ class Store:
         Raises:
             IndexExistsError: there is something at the folder.
         """
-        if folder is not None and folder.exists() and not is_vacant(folder):
-            check_free(folder, overwrite=overwrite)
+        with disk_errors(folder):
+            is_taken = folder is not None and folder.exists() and not is_vacant(folder)
+            if folder is not None and is_taken:
+                check_free(folder, overwrite=overwrite)
+        if folder is not None and is_taken:
             return cls._emptied(folder, about, timeout=timeout)
         store = cls(folder, timeout=timeout)
         try:
@@ -108,7 +111,8 @@ class Store:
             DamagedIndexError: one of its files is missing or cut short.
             UnsupportedIndexError: a newer or much older version wrote it, or something else did.
         """
-        check_database(folder)
+        with disk_errors(folder, reading=True):
+            check_database(folder)
         store = cls(folder, timeout=timeout)
         try:
             with store.connections.used() as connection, disk_errors(folder):
@@ -174,9 +178,7 @@ class Store:
             self._tell_outcome(writer, error)
             raise
 
-    def copy(
-        self, folder: Path, *, overwrite: bool = False, check: Callable[[Reader], object] = lambda reader: None
-    ) -> None:
+    def copy(self, folder: Path, *, overwrite: bool = False, check: Callable[[Reader], object] = Reader.moment_of) -> None:
         """Write the newest state to a new folder, which is an index once this returns and not before.
 
         Args:
@@ -190,10 +192,13 @@ class Store:
             IndexLockedError: another writer holds the lock of that index for longer than the timeout.
             StaleRead: a writer replaced a file of an index in memory meanwhile; begin again.
         """
-        if folder.exists() and not is_vacant(folder):
-            if not overwrite:
+        with disk_errors(folder):
+            is_taken = folder.exists() and not is_vacant(folder)
+            if is_taken and not overwrite:
                 raise IndexExistsError(f"{folder} exists already; choose another path, or overwrite it (overwrite=True).")
-            check_free(folder, overwrite=True)
+            if is_taken:
+                check_free(folder, overwrite=True)
+        if is_taken:
             self._replace(folder, check)
             return
         target = Store(folder, timeout=self.connections.timeout)
@@ -342,15 +347,17 @@ def made_aside(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         IndexExistsError: there is something at the folder.
     """
-    check_free(folder, overwrite=overwrite)
     with contextlib.ExitStack() as stack:
         with disk_errors(folder):
+            remove_leftovers(folder)
+            check_free(folder, overwrite=overwrite)
             work = stack.enter_context(folder_aside(folder))
         yield work / "new"
         if _renamed(work / "new", folder):
             return
         # Not by renaming: who has an old index open would go on with it, and who makes one there meanwhile as well.
-        check_free(folder, overwrite=overwrite)
+        with disk_errors(folder):
+            check_free(folder, overwrite=overwrite)
         made = Store.open(work / "new", timeout=_TIMEOUT)
         try:
             made.copy(folder, overwrite=overwrite)

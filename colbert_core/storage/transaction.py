@@ -202,7 +202,7 @@ class Reader:
             yield from self._all(f"{sql} ({','.join('?' * len(chunk))})", chunk)
 
     def _all(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._guard, disk_errors(self._files.name):
+        with self._guard, disk_errors(self._files.name, reading=True):
             self._check_open()
             return self.connection.execute(sql, values).fetchall()
 

@@ -1,7 +1,8 @@
-"""Runs every verb of an index with one system call failing, each in a forked process. Started with ``failing_calls.c`` preloaded.
+"""Runs the verbs of an index while something happens to them, and prints a line of JSON for each time: what, and what went wrong.
 
-``python fault_driver.py FOLDER SHARE SEED [VERB ...]`` prints a line of JSON for each failure that was tried: which, what the
-caller was told, and what was wrong with that; SHARE is the part of all failures that is tried.
+``python fault_driver.py FOLDER SEED calls SHARE [VERB ...]`` lets one system call fail each time, a share of all that there are;
+it has to be started with ``failing_calls.c`` preloaded. ``... kills N`` and ``... interrupts N`` kill the process, and press
+Ctrl-C, at N random moments.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import mmap
 import os
 import random
 import shutil
 import signal
 import sys
+import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +138,7 @@ def child(verb, folder, call, place, error, dies):
     except ColBERTError as problem:
         told = f"{type(problem).__name__}: {problem}"
     except BaseException as problem:
-        told = f"raw {type(problem).__name__}: {problem}"
+        told = f"raw {type(problem).__name__}: {problem}\n{traceback.format_exc()}"
     failed = library.stop_failing()
     return told, bool(failed)
 
@@ -163,41 +167,46 @@ def problem_of(verb, folder, told):
     """What is wrong with an outcome, if anything."""
     if told is not None and told.startswith(("raw ", "the process")):
         return told
-    wanted = VERBS[verb][1]
+    changes = VERBS[verb][1]
     for name, before in BEFORE.items():
-        after = wanted.get(name, before)
+        after = changes.get(name, before)
         try:
             now = ids_of(folder / name)
         except BaseException as error:
             return f"{name} is not whole: {type(error).__name__}: {error}"
-        if now not in (before, after):
-            return f"{name} holds {now}"
-        if name in wanted and told is None and now != after:
-            return f"{name} is not changed, and nobody was told"
-        if name in wanted and before != after and told is not None:
-            if "as before" in told and now != before:
-                return f"{name} is not as before: {told}"
-            if "all the same" in told and now != after:
-                return f"{name} is not changed: {told}"
-    try:  # and it goes on
+        problem = wrong_state(now, before, after, told)
+        if problem:
+            return f"{name} {problem}: {told}"
+    return problem_of_going_on(verb, folder, changes)
+
+
+def wrong_state(now, before, after, told):
+    """What is wrong with what an index holds now, by what it held before, what it should after, and what was said."""
+    if now not in (before, after):
+        return f"holds {now}"
+    if now != after and told is None:
+        return "is not changed, and nobody was told"
+    if before != after and "the index is as before" in (told or "") and now != before:
+        return "is not as before"
+    if "all the same" in (told or "") and now != after:
+        return "is not changed"
+    return None
+
+
+def problem_of_going_on(verb, folder, changes):
+    """What is wrong with calling the verb once more."""
+    try:
         VERBS[verb][0](folder)
     except BaseException as error:
-        if not (now := ids_of(folder / next(iter(wanted), "x.idx"))) == next(iter(wanted.values()), now):
+        now = {name: ids_of(folder / name) for name in changes}
+        if not changes or now != changes:  # it may have been done already
             return f"it does not work again: {type(error).__name__}: {error}"
     left = [path.name for path in folder.rglob("*") if path.name.endswith(".unfinished") or path.name.startswith(".")]
     return f"left behind: {left}" if left else None
 
 
-def main(where, share, seed, *verbs):
-    work, base, chosen = Path(where) / "work", Path(where) / "base", random.Random(int(seed))
-    base.mkdir(parents=True)
-    write_base(base)
-    shutil.copytree(base, work)
-    for name in VERBS:  # everything is imported and compiled before the first fork
-        VERBS[name][0](work)
-        shutil.rmtree(work)
-        shutil.copytree(base, work)
-        writing.FIRST_FIT = 2**17
+def fail_calls(base, work, chosen, share, *verbs):
+    """Let a share of all system calls fail, one at a time."""
     for verb in verbs or VERBS:
         for call in CALLS:
             for error in ERRORS:
@@ -208,13 +217,84 @@ def main(where, share, seed, *verbs):
                         if place > 300:
                             break
                         continue
-                    shutil.rmtree(work)
-                    shutil.copytree(base, work)
+                    renew(base, work)
                     told, failed = tried(verb, work, call, place, error, chosen.random() < 0.5)
                     if failed:
                         problem = problem_of(verb, work, told)
-                        line = {"verb": verb, "call": call, "error": error, "place": place, "told": told, "problem": problem}
-                        print(json.dumps(line), flush=True)
+                        say(verb=verb, call=call, error=error, place=place, told=told, problem=problem)
+
+
+def seconds_of(verb, base, work):
+    """How long a verb takes."""
+    renew(base, work)
+    started = time.perf_counter()
+    VERBS[verb][0](work)
+    return time.perf_counter() - started
+
+
+def kill(base, work, chosen, n):
+    """Kill a process at random moments of a verb."""
+    seconds = {verb: seconds_of(verb, base, work) for verb in VERBS}
+    within = mmap.mmap(-1, 1)  # shared with the forked process: whether it is within a write
+
+    def note(event, arguments):
+        if event == "colbert_core.step":
+            within[0] = arguments[0] != "collected"
+
+    sys.addaudithook(note)
+    for _ in range(int(n)):
+        verb = chosen.choice(list(VERBS))
+        renew(base, work)
+        within[0] = 0
+        pid = os.fork()
+        if not pid:
+            VERBS[verb][0](work)
+            within[0] = 0
+            time.sleep(SECONDS)
+        time.sleep(chosen.uniform(0, 1.2 * seconds[verb]))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        say(verb=verb, within=bool(within[0]), problem=problem_of(verb, work, "killed"))
+
+
+def interrupt(base, work, chosen, n):
+    """Press Ctrl-C at random moments of a verb, and go on in the same process."""
+    seconds = {verb: seconds_of(verb, base, work) for verb in VERBS}
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    for _ in range(int(n)):
+        verb, told = chosen.choice(list(VERBS)), None
+        renew(base, work)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, chosen.uniform(1e-6, 1.2 * seconds[verb]))
+            VERBS[verb][0](work)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            told = "interrupted"
+        except BaseException as error:
+            told = f"raw {type(error).__name__}: {error}"
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        say(verb=verb, within=told is not None, problem=problem_of(verb, work, told))
+
+
+def renew(base, work):
+    """Begin with the same indexes again."""
+    writing.FIRST_FIT = 2**17
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(base, work)
+
+
+def say(**line):
+    print(json.dumps(line), flush=True)
+
+
+def main(where, seed, what, *arguments):
+    work, base = Path(where) / "work", Path(where) / "base"
+    base.mkdir(parents=True)
+    write_base(base)
+    for verb in VERBS:  # everything is imported and compiled before the first fork
+        renew(base, work)
+        VERBS[verb][0](work)
+    {"calls": fail_calls, "kills": kill, "interrupts": interrupt}[what](base, work, random.Random(int(seed)), *arguments)
 
 
 if __name__ == "__main__":

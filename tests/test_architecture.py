@@ -63,7 +63,7 @@ FLOORS_OF_FOLDER = {
     "storage": [
         {"arrays", "changes", "durable", "filters"},
         {"database"},
-        {"folder"},
+        {"folder", "schema"},
         {"files"},
         {"transaction"},
         {"store"},

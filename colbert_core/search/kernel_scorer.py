@@ -346,7 +346,9 @@ def _without_turns(sums: NDArray[np.int64], n_turns: int) -> NDArray[np.int32]:
     if n_turns << 16 <= _LARGEST_SUM:
         return sums.astype(np.uint32).view(np.int32)
     whole = sums & ((1 << kernels.SUM_BITS) - 1)
-    return (whole >> max(int(whole.max(initial=0)).bit_length() - _LARGEST_SUM.bit_length() + 1, 0)).astype(np.int32)
+    left_out = max(int(whole.max(initial=0)).bit_length() - _LARGEST_SUM.bit_length() + 1, 0)
+    shortened: NDArray[np.int32] = (whole >> left_out).astype(np.int32)
+    return shortened
 
 
 def _divide(places: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:

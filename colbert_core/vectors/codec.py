@@ -129,12 +129,13 @@ class ResidualCodec:
             raise ValueError(f"its levels are damaged: {levels.dtype} {levels.shape}, not 2, 4, 16 or 256 floating numbers")
         # Written so that a NaN is refused as well: it is neither more nor less than anything.
         if not (np.abs(levels) <= _LARGEST_LEVEL).all() or (levels[1:] < levels[:-1]).any():
-            raise ValueError(
-                f"its levels are damaged: {levels!r:.80} do not ascend from -{_LARGEST_LEVEL:g} to {_LARGEST_LEVEL:g}"
-            )
-        lengths = np.linalg.norm(centroids.astype(np.float32), axis=1) if centroids.dtype.kind == "f" else np.array([np.nan])
+            raise ValueError(f"its levels are damaged: {levels!r:.80} do not ascend within {_LARGEST_LEVEL:g} of zero")
+        if centroids.dtype.kind != "f":
+            raise ValueError(f"its centroids are damaged: they are {centroids.dtype}, not floating numbers")
+        with np.errstate(over="ignore"):
+            lengths = np.linalg.norm(centroids.astype(np.float32), axis=1)
         if not (lengths <= _LONGEST_CENTROID).all():
-            raise ValueError(f"a centroid is damaged: it has the length {lengths.max():g}, above {_LONGEST_CENTROID:g}")
+            raise ValueError(f"a centroid is damaged: its length is {lengths.max():g}, above {_LONGEST_CENTROID:g}")
         return cls(centroids.astype(np.float32), levels.astype(np.float32), _checked_layers(layers, len(centroids)))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

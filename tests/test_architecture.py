@@ -61,7 +61,7 @@ FLOORS_OF_FOLDER = {
         {"ranking"},
     ],
     "storage": [
-        {"arrays", "changes", "durable", "filters"},
+        {"arrays", "changes", "durable", "filters", "incoming"},
         {"database"},
         {"folder", "schema"},
         {"files"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 import uuid
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -153,8 +154,8 @@ class Reader:
         entries = self._all("SELECT name, kind, position, size, sha256 FROM files ORDER BY position, name")
         for entry in entries:
             name, its_kind, position, size, sha256 = entry
-            texts = isinstance(name, str) and isinstance(sha256, str) and its_kind in ("segment", "codec")
-            if not texts or not _is_count(position) or not _is_count(size) or not size:
+            is_file = _is_sha256(name) and _is_sha256(sha256) and its_kind in ("segment", "codec")
+            if not (is_file and _is_count(position) and _is_count(size) and size):
                 raise self._damaged(f"it names a file that no writer makes: {entry!r:.300}")
         return [file for file in (File(*entry) for entry in entries) if kind in (None, file.kind)]
 
@@ -327,6 +328,10 @@ def write_about(connection: sqlite3.Connection, about: Mapping[str, Any]) -> Non
     connection.executemany(
         "INSERT INTO about VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", list(about.items())
     )
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def _is_count(value: object) -> TypeGuard[int]:

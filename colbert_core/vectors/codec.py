@@ -132,7 +132,7 @@ class ResidualCodec:
             raise ValueError(f"its levels are damaged: {levels!r:.80} do not ascend within {_LARGEST_LEVEL:g} of zero")
         if centroids.dtype.kind != "f":
             raise ValueError(f"its centroids are damaged: they are {centroids.dtype}, not floating numbers")
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             lengths = np.linalg.norm(centroids.astype(np.float32), axis=1)
         if not (lengths <= _LONGEST_CENTROID).all():
             raise ValueError(f"a centroid is damaged: its length is {lengths.max():g}, above {_LONGEST_CENTROID:g}")

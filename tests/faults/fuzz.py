@@ -33,7 +33,7 @@ _PACKAGE = str(Path(colbert_core.__file__).parent)
 
 def is_named(error: BaseException) -> bool:
     """Whether an error is one of the package's, or says in words of the package what is wrong with a value."""
-    if isinstance(error, ColBERTError):
+    if isinstance(error, ColBERTError) or (isinstance(error, FileNotFoundError) and error.filename):
         return True
     frame = traceback.extract_tb(error.__traceback__)[-1]
     ours = frame.filename.startswith(_PACKAGE)

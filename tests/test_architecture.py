@@ -36,7 +36,7 @@ FLOORS_OF_FOLDER = {
         {"__main__"},
     ],
     "cluster": [{"layout", "nodes", "planning"}, {"building", "calls"}, {"sharded"}],
-    "colbertv1": [{"encoded", "mining"}, {"ivfpq"}, {"pipeline"}],
+    "colbertv1": [{"faiss_file", "mining", "shards"}, {"encoded"}, {"ivfpq"}, {"pipeline"}],
     "evaluation": [{"bm25", "trec"}, {"datasets", "measures"}],
     "evidence": [{"highlight"}, {"evidence"}],
     "index": [

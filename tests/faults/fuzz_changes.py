@@ -9,7 +9,28 @@ import numpy as np
 
 # What nobody expects where a number, a text or an object belongs.
 VALUES = [
-    *(None, True, False, 0, -1, 1, 2, 3, 7, 255, 256, 65535, 2**31 - 1, 2**31, -(2**31), 2**32, 2**53, 2**62, 2**63 - 1, -(2**63)),
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        2,
+        3,
+        7,
+        255,
+        256,
+        65535,
+        2**31 - 1,
+        2**31,
+        -(2**31),
+        2**32,
+        2**53,
+        2**62,
+        2**63 - 1,
+        -(2**63),
+    ),
     *(10**12, 0.5, -0.0, 1e308, -1e308, 5e-324, float("nan"), float("inf"), "", "x", "\x00", "0", "-1", "../../x", "é" * 50),
     *([], {}, [[]], [None], {"a": None}, "[" * 5000, "{}", "null", "9" * 400),
 ]
@@ -124,7 +145,9 @@ def change_cell(dice, database) -> None:
         column = dice.choice(columns)
         keys = [row[0] for row in connection.execute(f"SELECT {key} FROM {table} ORDER BY {key}")]
         chosen = dice.choice(keys) if keys else 1
-        value = dice.choice([*VALUES, b"", b"\xff\xfe", b"x" * 100, 10, 20, 30, 33, "identity", '{"a": NaN}', "[1]", '{"n": 1e999}'])
+        value = dice.choice(
+            [*VALUES, b"", b"\xff\xfe", b"x" * 100, 10, 20, 30, 33, "identity", '{"a": NaN}', "[1]", '{"n": 1e999}']
+        )
         if not isinstance(value, int | float | str | bytes | type(None)):
             value = json.dumps(value)
         try:

@@ -105,7 +105,9 @@ def some_lines(*patterns):
             lines[place] = change_json_text(dice, lines[place])
         elif way == 3:
             columns = lines[place].split(b"\t")
-            columns[dice.randrange(len(columns))] = dice.choice([b"", b"-1", b"9" * 5000, b"\xff", b"\x00", b"nan", b"1e999", b"x\ty"])
+            columns[dice.randrange(len(columns))] = dice.choice(
+                [b"", b"-1", b"9" * 5000, b"\xff", b"\x00", b"nan", b"1e999", b"x\ty"]
+            )
             lines[place] = b"\t".join(columns)
         else:
             lines[place] = change_bytes(dice, lines[place])
@@ -136,7 +138,9 @@ def make_index(folder, nbits):
         codec = codec.extended(unit(rng.standard_normal((100, DIM))), 4)
     with Index.create(folder, dim=DIM, nbits=nbits, codec=codec) as index:
         for first, n in ((0, 20), (20, 6), (26, 2)):
-            passages = [Passage(f"p{i}", f"text {i}", {"n": i, "tags": ["a", "B"]} if i % 2 else {}) for i in range(first, first + n)]
+            passages = [
+                Passage(f"p{i}", f"text {i}", {"n": i, "tags": ["a", "B"]} if i % 2 else {}) for i in range(first, first + n)
+            ]
             index.add(passages, embeddings=embeddings(n), refit=False)
         index.delete(["p3", "p21"])
     if codec is not None:  # large arrays lie in files of their own
@@ -297,7 +301,9 @@ def some_pt(dice, folder):
     tensor = content[-1] if isinstance(content, tuple) else content
     way = dice.randrange(4)
     if way == 0:
-        made = dice.choice([None, {}, [], tensor.tolist(), {"a": tensor}, (tensor, tensor), "x", tensor.to_sparse(), tensor[:0], tensor.bool()])
+        made = dice.choice(
+            [None, {}, [], tensor.tolist(), {"a": tensor}, (tensor, tensor), "x", tensor.to_sparse(), tensor[:0], tensor.bool()]
+        )
     elif way == 1:
         sizes = dice.choice([(10**9, 16), (2**40,), (10**6, 10**6), (0, 2**40), (5, 5, 5)])
         made = torch.zeros(1, dtype=tensor.dtype).expand(sizes)
@@ -317,7 +323,12 @@ def foreign_kinds(work):
         folder = work / name
         write(folder, dim=DIM, **options)
         arrays = [some_bytes("*.pt", "*.npy"), change, change]
-        yield Kind(f"foreign index, {name}", folder, use_foreign, [*arrays, some_json("*.json"), some_json("*.json"), some_bytes("*.json")])
+        yield Kind(
+            f"foreign index, {name}",
+            folder,
+            use_foreign,
+            [*arrays, some_json("*.json"), some_json("*.json"), some_bytes("*.json")],
+        )
 
 
 # Encoded collections and IVFPQ indexes
@@ -383,10 +394,21 @@ def encoded_kinds(work):
     folder = work / "both"
     encode_collection(passages_of(24), WordEncoder(DIM), folder / "encoded", shard_passages=10, progress=False)
     IVFPQ.build(folder / "encoded", folder / "ivfpq", nlist=3, m=4, nbits=4, progress=False)
-    changes = [*[sealed(some_npy)] * 3, sealed(some_json("manifest.json")), some_json("manifest.json"), some_bytes("*.npy"), some_bytes("*.json")]
+    changes = [
+        *[sealed(some_npy)] * 3,
+        sealed(some_json("manifest.json")),
+        some_json("manifest.json"),
+        some_bytes("*.npy"),
+        some_bytes("*.json"),
+    ]
     yield Kind("encoded collection", folder / "encoded", use_encoded, changes)
     faiss = [*[sealed(some_bytes("*.faiss"))] * 4, some_bytes("*.faiss")]
-    yield Kind("IVFPQ index", folder, use_ivfpq, [*faiss, sealed(some_npy), some_json("ivfpq/manifest.json"), sealed(some_json("*.json"))])
+    yield Kind(
+        "IVFPQ index",
+        folder,
+        use_ivfpq,
+        [*faiss, sealed(some_npy), some_json("ivfpq/manifest.json"), sealed(some_json("*.json"))],
+    )
 
 
 # Training data
@@ -406,11 +428,23 @@ def use_examples(folder, work):  # noqa: ARG001
 
 def some_raw(dice, folder):
     """Change numbers of an array of the training data, which lie in their file as they are."""
-    types = {"ids": np.uint16, "kept": np.bool_, "attended": np.int32, "offsets": np.int64, "queries": np.int32, "passages": np.int32, "scores": np.float32}
+    types = {
+        "ids": np.uint16,
+        "kept": np.bool_,
+        "attended": np.int32,
+        "offsets": np.int64,
+        "queries": np.int32,
+        "passages": np.int32,
+        "scores": np.float32,
+    }
     files = [path for path in files_in(folder, "*_*") if path.suffix == ""]
     path = dice.choice(files)
     array = np.frombuffer(path.read_bytes(), types[path.name.rpartition("_")[2]])
-    path.write_bytes(np.asarray(change_array(dice, array)).astype(array.dtype).tobytes() if array.dtype != bool else change_bytes(dice, array.tobytes()))
+    path.write_bytes(
+        np.asarray(change_array(dice, array)).astype(array.dtype).tobytes()
+        if array.dtype != bool
+        else change_bytes(dice, array.tobytes())
+    )
 
 
 def training_kinds(work):
@@ -541,7 +575,11 @@ def some_safetensors(dice, folder):
 def model_kinds(work):
     from builders import checkpoints
 
-    changes = [*[some_json("*.json", "artifact.metadata")] * 5, *[some_safetensors] * 2, some_bytes("*.json", "*.safetensors", "*.metadata")]
+    changes = [
+        *[some_json("*.json", "artifact.metadata")] * 5,
+        *[some_safetensors] * 2,
+        some_bytes("*.json", "*.safetensors", "*.metadata"),
+    ]
     makers = {
         "Stanford": checkpoints.stanford,
         "PyLate": checkpoints.pylate,
@@ -552,7 +590,9 @@ def model_kinds(work):
         yield Kind(f"model, {name}", make(work / f"model {name}"), use_model, changes)
     folder = work / "model dnn"
     checkpoints.dnn(folder / "x.dnn", base=folder)
-    yield Kind("model, dnn", folder, use_model, [some_bytes("*.dnn"), some_json("config.json"), some_bytes("*.dnn", "config.json")])
+    yield Kind(
+        "model, dnn", folder, use_model, [some_bytes("*.dnn"), some_json("config.json"), some_bytes("*.dnn", "config.json")]
+    )
 
 
 MAKERS = {

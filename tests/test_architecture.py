@@ -36,7 +36,7 @@ FLOORS_OF_FOLDER = {
         {"__main__"},
     ],
     "cluster": [{"layout", "nodes", "planning"}, {"building", "calls"}, {"sharded"}],
-    "colbertv1": [{"encoded", "mining"}, {"ivfpq"}, {"pipeline"}],
+    "colbertv1": [{"faiss_file", "mining", "shards"}, {"encoded"}, {"ivfpq"}, {"pipeline"}],
     "evaluation": [{"bm25", "trec"}, {"datasets", "measures"}],
     "evidence": [{"highlight"}, {"evidence"}],
     "index": [
@@ -61,11 +61,11 @@ FLOORS_OF_FOLDER = {
         {"ranking"},
     ],
     "storage": [
-        {"arrays", "aside", "changes", "filters", "opened"},
+        {"arrays", "aside", "changes", "filters", "incoming", "opened"},
         {"durable"},
         {"connection"},
         {"database"},
-        {"folder"},
+        {"folder", "schema"},
         {"files"},
         {"transaction"},
         {"store"},

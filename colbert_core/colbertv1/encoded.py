@@ -14,17 +14,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.checks import check_count, check_passages
+from colbert_core.colbertv1.shards import (
+    FORMAT,
+    MANIFEST,
+    PARTS,
+    find_missing,
+    map_shard,
+    name_of,
+    read_manifest,
+    write_manifest,
+)
 from colbert_core.errors import (
     DamagedIndexError,
     EncoderMismatchError,
     IndexExistsError,
     IndexNotFoundError,
-    UnsupportedIndexError,
 )
 from colbert_core.index.batches import batched
 from colbert_core.model.fingerprint import EncoderFingerprint, about_encoder
 from colbert_core.progress import progress_bar
-from colbert_core.storage.durable import disk_errors, sha256_of, write_json, write_npy
+from colbert_core.storage.durable import disk_errors, sha256_of, write_npy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,13 +43,10 @@ if TYPE_CHECKING:
 
     from colbert_core.types import Passage, TokenEncoder
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-# The arrays of a shard; each is a plain .npy file.
-_PARTS = ("vectors", "doclens", "owners", "ids", "id_ends")
-
 # Passages in a shard, the most that an interruption costs: 350 shards of 450 MB for MS MARCO's passages at dim 128.
 _SHARD_PASSAGES = 25_000
+# Rounding unit vectors to float16 makes some a thousandth longer; what scores more than this was never one.
+_HIGHEST_COSINE = 1.05
 # Vectors that are scored at a time.
 _SCORED_AT_A_TIME = 2**16
 
@@ -95,15 +101,19 @@ class EncodedCollection:
 
     @classmethod
     def _from_manifest(cls, folder: Path, manifest: dict[str, Any]) -> EncodedCollection:
-        shards = manifest["shards"]
-        arrays: dict[str, list[NDArray[Any]]] = {part: [] for part in _PARTS}
-        for shard in shards:
-            if problem := _find_missing(folder, shard):
+        arrays: dict[str, list[NDArray[Any]]] = {part: [] for part in PARTS}
+        for number, shard in enumerate(manifest["shards"]):
+            if problem := find_missing(folder, shard):
                 raise DamagedIndexError(f"{problem}; restore it from a copy, or call encode_collection again.")
-            for part in _PARTS:
-                loaded = np.load(folder / _name(shard["number"], part), mmap_mode="r" if part == "vectors" else None)
-                arrays[part].append(np.asarray(loaded))
-        n_rows = [shard["passages"] for shard in shards]
+            try:
+                of_shard = map_shard(folder, shard, manifest["dim"])
+            except (ValueError, OSError) as error:
+                raise DamagedIndexError(
+                    f"Shard {number} of {folder} is damaged: {error}; restore it from a copy, or call encode_collection again."
+                ) from None
+            for part, array in of_shard.items():
+                arrays[part].append(array)
+        n_rows = [shard["passages"] for shard in manifest["shards"]]
         shard_rows = np.concatenate([[0], np.cumsum(n_rows, dtype=np.int64)])
         id_bytes = np.concatenate([[0], np.cumsum([len(part) for part in arrays["ids"]], dtype=np.int64)])
         doclens: NDArray[np.int32] = np.concatenate(arrays["doclens"])
@@ -139,7 +149,10 @@ class EncodedCollection:
     def ids_of(self, rows: Iterable[int]) -> list[str]:
         """Return the ids of the passages in these rows."""
         ends = self._id_ends
-        return [self._ids[(ends[row - 1] if row else 0) : ends[row]].tobytes().decode() for row in rows]
+        try:
+            return [self._ids[(ends[row - 1] if row else 0) : ends[row]].tobytes().decode() for row in rows]
+        except UnicodeDecodeError as error:
+            raise DamagedIndexError(f"{self.folder} is damaged: an id is no UTF-8 ({error}); restore it from a copy.") from None
 
     def windows_of(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the window of each token. *Shape:* (n,) to (n,), int64."""
@@ -207,6 +220,10 @@ class EncodedCollection:
         for place, query in enumerate(queries):
             scoring.score_floats(instruction_set(), vectors, offsets, numbers, float_blocks(query), scores)
             best[place] = np.maximum.reduceat(scores, first_windows)
+            if not (np.abs(best[place]) <= _HIGHEST_COSINE * len(query)).all():  # a NaN is not, either
+                raise DamagedIndexError(
+                    f"{self.folder} is damaged: a vector is not finite or not of length 1; restore it from a copy."
+                )
         return best
 
 
@@ -254,7 +271,7 @@ def encode_collection(
                     f"Shard {number} of {folder} holds other passages than passages {number * shard_passages} and following "
                     "that were given; encode these into another folder, or give the passages that are there."
                 )
-            if number < len(known) and _find_missing(folder, known[number]) is None:
+            if number < len(known) and find_missing(folder, known[number]) is None:
                 bar.update(len(shard))
             else:
                 if manifest["complete"]:  # it is not, until all shards are there again
@@ -327,7 +344,11 @@ def _encoder_name(encoder: TokenEncoder) -> str:
 
 
 def _fingerprint(folder: Path, manifest: dict[str, Any]) -> EncoderFingerprint:
-    about = {"encoder": json.dumps(manifest["encoder"]), "dim": manifest["dim"], "probe": base64.b64decode(manifest["probe"])}
+    try:
+        probe = base64.b64decode(manifest["probe"])
+    except ValueError as error:
+        raise DamagedIndexError(f"{folder / MANIFEST} is damaged: its probe is {error}; restore it from a copy.") from None
+    about = {"encoder": json.dumps(manifest["encoder"]), "dim": manifest["dim"], "probe": probe}
     return EncoderFingerprint.from_about(about, f"The encoded collection {folder}")
 
 
@@ -385,7 +406,7 @@ def _write_shard(
             report(len(batch))
 
     with disk_errors(folder):
-        write_npy(folder / _name(number, "vectors"), encode(), (encoder.dim,), np.float16)
+        write_npy(folder / name_of(number, "vectors"), encode(), (encoder.dim,), np.float16)
         ids = [passage.id.encode() for passage in shard]
         arrays = {
             "doclens": np.concatenate(doclens),
@@ -394,8 +415,8 @@ def _write_shard(
             "id_ends": np.cumsum([len(name) for name in ids], dtype=np.int64),
         }
         for part, array in arrays.items():
-            write_npy(folder / _name(number, part), [array], (), array.dtype)
-        paths = {name: folder / name for name in (_name(number, part) for part in _PARTS)}
+            write_npy(folder / name_of(number, part), [array], (), array.dtype)
+        paths = {name: folder / name for name in (name_of(number, part) for part in PARTS)}
         files = {name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for name, path in paths.items()}
     return {
         "number": number,
@@ -404,54 +425,3 @@ def _write_shard(
         "tokens": int(arrays["doclens"].sum()),
         "files": files,
     }
-
-
-def _name(number: int, part: str) -> str:
-    return f"{number:05d}.{part}.npy"
-
-
-def _find_missing(folder: Path, shard: dict[str, Any]) -> str | None:
-    """Describe the first file of a shard that is missing or has another size than was written; None if all are there."""
-    for name, written in shard["files"].items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != written["size"]:
-            return f"{path} is missing or cut short, {written['size']} bytes were written"
-    return None
-
-
-def read_manifest(folder: Path, what: str, maker: str) -> dict[str, Any]:
-    """Read the manifest of a folder.
-
-    Args:
-        folder: folder of an encoded collection or an IVFPQ index.
-        what: "encoded collection" or "IVFPQ index".
-        maker: name of the function that makes one, for errors.
-
-    Raises:
-        IndexNotFoundError: there is no manifest.
-        UnsupportedIndexError: the manifest is of another kind, or of another version of the format.
-        DamagedIndexError: the manifest cannot be read.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise IndexNotFoundError(f"There is no {what} in {folder}: {MANIFEST} is missing; make one with {maker}.")
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        number = manifest["format"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise DamagedIndexError(f"{path} is damaged ({error!r}); restore it from a copy.") from None
-    wanted = "shards" if what == "encoded collection" else "embeddings"
-    if number != FORMAT or wanted not in manifest:
-        raise UnsupportedIndexError(f"{path} is of no {what} that this version reads (format {number!r}, not {FORMAT}).")
-    return manifest
-
-
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a folder, in place of the one before.
-
-    Raises:
-        IndexWriteError: the disk is full or failed.
-    """
-    path = folder / MANIFEST
-    with disk_errors(path):
-        write_json(path, manifest)

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.checks import check_count
-from colbert_core.colbertv1.encoded import FORMAT, MANIFEST, EncodedCollection, read_manifest, write_manifest
+from colbert_core.colbertv1.encoded import EncodedCollection
+from colbert_core.colbertv1.faiss_file import check_faiss_file
+from colbert_core.colbertv1.shards import FORMAT, MANIFEST, read_manifest, write_manifest
 from colbert_core.errors import DamagedIndexError, IndexExistsError, StorageError
 from colbert_core.model.fingerprint import LazyEncoder
 from colbert_core.progress import progress_bar
@@ -170,8 +172,10 @@ class IVFPQ:
 
             encoder = as_encoder(encoder)
         try:
+            settings = {name: manifest["settings"][name] for name in ("nlist", "m", "nbits")}
+            check_faiss_file(path, dim=encoded.dim, n_tokens=encoded.n_tokens, **settings)
             index = faiss.read_index(str(path))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise DamagedIndexError(f"{path} cannot be read ({error}); build it again.") from error
         return cls(index, encoded, encoder)
 

@@ -6,7 +6,7 @@ Only plain tensors, arrays and JSON are read; a file that would run code is refu
 
 from __future__ import annotations
 
-import json
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.errors import DamagedIndexError, IndexNotFoundError, UnsupportedIndexError
+from colbert_core.storage.incoming import check_tensor, load_torch, map_npy, read_json_file
 from colbert_core.types import Passage
 from colbert_core.vectors.codec import NBITS, ResidualCodec, pack, row_bytes
 from colbert_core.vectors.segment import Segment
@@ -165,7 +166,8 @@ def _read_fast_plaid(folder: Path, about: dict[str, Any], texts: Sequence[str] |
         merged = folder / f"merged_{name}.npy"  # since 1.7 the chunks lie in one file, with room behind them
         if not merged.is_file():
             raise DamagedIndexError(f"{single} is missing.")
-        return _npy(merged)[starts[number] : starts[number + 1]]
+        whole = _npy(merged)
+        return whole[starts[number] : starts[number + 1]] if whole.ndim else whole
 
     return _assemble(
         "fast-plaid",
@@ -243,7 +245,8 @@ def _codec(folder: Path, centroids: NDArray[Any], levels: NDArray[Any], about: d
 def _floats(array: NDArray[Any], kind: Any) -> NDArray[Any]:
     if array.dtype.kind != "f":
         raise ValueError(f"it holds {array.dtype} where floating numbers belong")
-    return array.astype(kind)
+    with np.errstate(over="ignore"):  # what is infinite then is refused by the codec
+        return array.astype(kind)
 
 
 def _repack(residuals: NDArray[np.uint8], codec: ResidualCodec) -> NDArray[np.uint8]:
@@ -273,10 +276,10 @@ def _doclens(folder: Path, about: dict[str, Any]) -> tuple[NDArray[np.int32], ..
 
 def _json(path: Path, kind: type) -> Any:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json_file(path, math.inf)  # a collection of texts may have any size
     except FileNotFoundError:
         raise DamagedIndexError(f"{path} is missing.") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DamagedIndexError(f"{path} is no JSON: {error}") from None
     if not isinstance(value, kind):
         raise DamagedIndexError(f"{path} holds a {type(value).__name__} where a {kind.__name__} belongs.")
@@ -284,15 +287,22 @@ def _json(path: Path, kind: type) -> Any:
 
 
 def _torch(path: Path) -> Any:
-    import torch  # here, so that opening an index of ours does not import it
+    return _read(path, load_torch, "tensors")
 
+
+def _npy(path: Path) -> NDArray[Any]:
+    array: NDArray[Any] = _read(path, map_npy, "numbers")
+    return array
+
+
+def _read(path: Path, read: Callable[[Path], Any], what: str) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read(path)
     except FileNotFoundError:
         raise DamagedIndexError(f"{path} is missing.") from None
-    except Exception as error:  # torch raises many kinds, and a refusal is one of them
+    except ValueError as error:
         raise UnsupportedIndexError(
-            f"{path} is damaged, or holds more than tensors and is not read for safety: {error}"
+            f"{path} is damaged, or holds more than {what} and is not read for safety: {error}"
         ) from None
 
 
@@ -306,19 +316,7 @@ def _array(path: Path, tensor: Any) -> NDArray[Any]:
     if not isinstance(tensor, torch.Tensor):
         raise DamagedIndexError(f"{path} holds a {type(tensor).__name__} where a tensor belongs.")
     try:
-        array: NDArray[Any] = tensor.detach().numpy()
-    except (TypeError, RuntimeError) as error:  # sparse, bfloat16
+        array: NDArray[Any] = check_tensor(tensor).detach().numpy()
+    except (TypeError, RuntimeError, ValueError) as error:  # sparse, bfloat16, one number many times
         raise DamagedIndexError(f"{path} holds a tensor of a kind that was not expected: {error}") from None
-    return array
-
-
-def _npy(path: Path) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DamagedIndexError(f"{path} is missing.") from None
-    except ValueError as error:
-        raise UnsupportedIndexError(
-            f"{path} is damaged, or holds more than numbers and is not read for safety: {error}"
-        ) from None
     return array

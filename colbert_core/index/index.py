@@ -16,7 +16,7 @@ from colbert_core.errors import EncoderMismatchError, StorageError
 from colbert_core.index import writing
 from colbert_core.index.base import IndexBase, check_unit_matrices
 from colbert_core.index.restriction import Restriction
-from colbert_core.index.settings import check_device, check_timeout, vector_settings
+from colbert_core.index.settings import check_device, check_timeout, stored_settings, vector_settings
 from colbert_core.index.tuning import tune
 from colbert_core.index.verification import verify
 from colbert_core.index.versions import Versions
@@ -57,12 +57,12 @@ class Index(IndexBase):
 
     def __init__(self, store: Store, encoder: TokenEncoder | None, device: str | None = None) -> None:
         """Use ``create`` or ``open``."""
+        name = "The index in memory" if store.folder is None else f"The index {store.folder}"
         with store.read() as reader:
-            about = reader.about()
+            about = stored_settings(reader.about(), name)
         self._store = store
         self._closed = weakref.finalize(self, store.close)
         self._nbits: int | None = about["nbits"]
-        name = "The index in memory" if store.folder is None else f"The index {store.folder}"
         self._encoder = LazyEncoder(EncoderFingerprint.from_about(about, name), encoder)
         self._versions = Versions(
             store, name, about["identity"], dim=about["dim"], nbits=self._nbits, device=device, encoder=self._encoder

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.checks import check_count
+from colbert_core.errors import DamagedIndexError
 from colbert_core.vectors.codec import NBITS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from colbert_core.types import TokenEncoder
     from colbert_core.vectors.codec import ResidualCodec
 
@@ -49,6 +52,30 @@ def vector_settings(
             "give one codec and encoder that belong together."
         )
     return {"dim": None if width is None else int(width), "nbits": kept, "codec_tokens": None, "codec_given": 0}
+
+
+def stored_settings(about: Mapping[str, Any], index: str) -> Mapping[str, Any]:
+    """Return what an index says of itself, if an index can be so.
+
+    Args:
+        about: its settings.
+        index: its name, for messages.
+
+    Raises:
+        DamagedIndexError: it cannot.
+    """
+    dim, nbits, tokens = (about.get(name) for name in ("dim", "nbits", "codec_tokens"))
+    if not isinstance(dim, int) or not 1 <= dim <= _LARGEST_DIM:
+        problem = f"its dim is {dim!r:.80}, not 1 to {_LARGEST_DIM}"
+    elif "nbits" not in about or (nbits is not None and nbits not in NBITS):
+        problem = f"its nbits are {about.get('nbits', 'missing')!r:.80}, not 1, 2, 4, 8 or none"
+    elif tokens is not None and not (isinstance(tokens, int) and 0 <= tokens < 2**62):
+        problem = f"its codec is fitted to {tokens!r:.80} tokens"
+    elif about.get("codec_given") not in (None, 0, 1):
+        problem = f"its codec is given: {about['codec_given']!r:.80}"
+    else:
+        return {**about, "codec_tokens": tokens}
+    raise DamagedIndexError(f"{index} is damaged: {problem}; restore it from a copy.")
 
 
 def check_timeout(timeout: float) -> float:

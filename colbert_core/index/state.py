@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from colbert_core.errors import DamagedIndexError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from colbert_core.storage.changes import File
     from colbert_core.vectors.snapshot import Part, Snapshot
 
@@ -36,3 +42,19 @@ class State:
 def count_tokens(part: Part) -> int:
     """Number of vectors of a part's live windows."""
     return int(part.segment.doclens[part.live].sum(dtype=np.int64))
+
+
+@contextlib.contextmanager
+def damage_named(name: str) -> Iterator[None]:
+    """Report a vector, a code or a row that is not what was written as damage of an index.
+
+    Args:
+        name: the index, for messages.
+
+    Raises:
+        DamagedIndexError: in place of what NumPy, SQLite or a check of vectors raises.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, sqlite3.IntegrityError) as error:
+        raise DamagedIndexError(f"{name} is damaged ({error}); run verify to see where.") from error

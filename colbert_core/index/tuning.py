@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from colbert_core.index.reports import Tuning
+from colbert_core.index.state import damage_named
 from colbert_core.index.verification import QUERY_LENGTH
 from colbert_core.progress import progress_bar
 from colbert_core.search.config import ladder_of_configs
@@ -38,7 +39,8 @@ def tune(
         progress: show a bar; None shows it on a terminal once a second has passed.
     """
     snapshot = view.state.snapshot
-    matrices = queries or [vectors_of(snapshot, pid)[:QUERY_LENGTH] for pid in view.sample_pids(_N_QUERIES)]
+    with damage_named(view.name):
+        matrices = queries or [vectors_of(snapshot, pid)[:QUERY_LENGTH] for pid in view.sample_pids(_N_QUERIES)]
     best, _ = _search_all(view, matrices, k, None)
     tried: list[tuple[SearchConfig, float, float]] = []
     ladder = ladder_of_configs(k, sum(len(part.segment.pids) for part in snapshot.parts))

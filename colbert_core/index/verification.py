@@ -61,14 +61,10 @@ def find_misfits(snapshot: Snapshot, pids: NDArray[np.int64]) -> list[str]:
     problems = []
     n_centroids = 0 if snapshot.codec is None else len(snapshot.codec.centroids)
     for number, part in enumerate(snapshot.parts):
-        segment = part.segment
-        if segment.codes is not None and len(segment.codes) and int(segment.codes.max()) >= n_centroids:
-            problems.append(f"Segment {number} names centroid {segment.codes.max()}, but there are {n_centroids}")
-        lists = segment.lists
-        if lists is not None and len(lists.windows) and not 0 <= lists.windows.min() <= lists.windows.max() < len(segment.pids):
-            problems.append(f"Segment {number} lists window {lists.windows.max()}, but has {len(segment.pids)}")
-        if segment.vectors is not None and not np.isfinite(segment.vectors).all():
-            problems.append(f"Segment {number} has a vector that is not finite")
+        try:
+            part.segment.check(n_centroids)
+        except IndexError as error:
+            problems.append(f"Segment {number} is damaged: {error}")
     in_parts = np.concatenate([np.unique(part.segment.pids[part.live]) for part in snapshot.parts] or [pids[:0]])
     n_without, n_astray = len(np.setdiff1d(pids, in_parts)), len(np.setdiff1d(in_parts, pids))
     if n_without or n_astray:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from colbert_core.errors import DamagedIndexError, IndexLockedError, StorageError
 from colbert_core.index.compaction import bury
-from colbert_core.index.state import State
+from colbert_core.index.state import State, damage_named
 from colbert_core.index.view import View
 from colbert_core.storage.changes import StaleRead
 from colbert_core.vectors.codec import ResidualCodec
@@ -99,7 +100,7 @@ class Versions:
             IndexLockedError: every one of 100 tries was overtaken by a writer.
         """
         for _ in range(_TRIES):
-            with contextlib.suppress(StaleRead):
+            with contextlib.suppress(StaleRead), damage_named(self.name):
                 self._store.copy(folder, overwrite=overwrite, check=self.check_identity)
                 return
         raise IndexLockedError(
@@ -130,6 +131,8 @@ class Versions:
             if known is not None and known.generation == generation:
                 return known
             files, codec_files = reader.files("segment"), reader.files("codec")
+            if len(codec_files) > 1:
+                raise DamagedIndexError(f"{self.name} is damaged: it has {len(codec_files)} codecs; restore it from a copy.")
             codec_file = codec_files[0] if codec_files else None
             codec = self._codec(reader, codec_file, known)
             parts = self._parts(reader, files, codec, known, generation)
@@ -165,6 +168,9 @@ class Versions:
             elif is_later:
                 part = Part.whole(part.segment)
             parts.append(bury(part, dead))
+        filled = [part.segment.pids for part in parts if len(part.segment.pids)]
+        if any(pids[-1] >= following[0] for pids, following in pairwise(filled)):
+            raise DamagedIndexError(f"{self.name} is damaged: a passage lies in two segments; restore it from a copy.")
         return tuple(parts)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import threading
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from colbert_core.errors import DamagedIndexError
 from colbert_core.evidence.evidence import MIN_SIMILARITY, Evidence
 from colbert_core.index.reports import IndexStats
+from colbert_core.index.state import damage_named
 from colbert_core.search.diversity import diversify
 from colbert_core.search.explain import best_window, evidence_of, query_spans, spans_of_window
 from colbert_core.search.hits import Ranked, to_hits
@@ -24,7 +22,7 @@ from colbert_core.threads import spread
 from colbert_core.vectors.snapshot import vectors_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -107,7 +105,7 @@ class View:
             DamagedIndexError: a code or a list leads nowhere.
         """
         snapshot = self.state.snapshot
-        with self._damage_named():
+        with damage_named(self.name):
             return search(snapshot, query, k, sort_keys=self._sort_keys, pids=pids, config=config, exact=exact, device=device)
 
     def hits(
@@ -195,7 +193,8 @@ class View:
         """
         ranking = self.rank(query, max(k, fetch_k), pids=self.pids, config=config, exact=exact, device=self.device)
         hits = to_hits(self.reader.passages(ranking.pids), ranking, len(query), min_relevance)
-        windows = [vectors_of(self.state.snapshot, pid, hit.span) for pid, hit in zip(ranking.pids, hits, strict=False)]
+        with damage_named(self.name):
+            windows = [vectors_of(self.state.snapshot, pid, hit.span) for pid, hit in zip(ranking.pids, hits, strict=False)]
         order = diversify([hit.relevance for hit in hits], windows, k, weight)
         return [replace(hits[place], rank=rank) for rank, place in enumerate(order, 1)]
 
@@ -244,7 +243,7 @@ class View:
             min_similarity: cosine from which a match counts as found.
         """
         encoder, snapshot = self.encoder.get(), self.state.snapshot
-        with self._damage_named():
+        with damage_named(self.name):
             window_vectors = vectors_of(snapshot, pid, span)
         token_spans = spans_of_window(encoder, passage.text, span, len(window_vectors))
         if token_spans is None:
@@ -265,8 +264,9 @@ class View:
         """Copies of the passages with these ids, in their order; None where there is none."""
         with self.reader.moment():
             pids = self.reader.rows_of(ids)
-            passages = dict(zip(pids, self.reader.passages(list(pids.values())), strict=True))
-        return [copy.deepcopy(passages.get(passage_id)) for passage_id in ids]  # the same id may stand twice
+            known = [passage_id for passage_id in ids if passage_id in pids]  # the same id may stand twice
+            passages = iter(self.reader.passages([pids[passage_id] for passage_id in known]))
+        return [next(passages) if passage_id in pids else None for passage_id in ids]
 
     def embeddings(self, ids: Sequence[str]) -> list[NDArray[np.float32]]:
         """The vectors of these passages, those of all windows one after the other. *Shape:* (n_tokens, dim) each, float32.
@@ -278,7 +278,7 @@ class View:
         unknown = [passage_id for passage_id in ids if passage_id not in pids]
         if unknown:
             raise ValueError(f"There is no passage with the id {unknown[0]!r} ({len(unknown)} of {len(ids)} are unknown).")
-        with self._damage_named():
+        with damage_named(self.name):
             return [vectors_of(state.snapshot, pids[passage_id]) for passage_id in ids]
 
     def sample_pids(self, n: int) -> list[int]:
@@ -315,10 +315,3 @@ class View:
         """Passage ids, which order equal scores."""
         with self._one_by_one:
             return self.reader.ids(pids)
-
-    @contextlib.contextmanager
-    def _damage_named(self) -> Iterator[None]:
-        try:
-            yield
-        except (KeyError, IndexError) as error:
-            raise DamagedIndexError(f"{self.name} is damaged ({error}); run verify to see where.") from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from colbert_core.checks import check_ids, check_passages
-from colbert_core.errors import IndexLockedError, PartialAddError
+from colbert_core.errors import DamagedIndexError, IndexLockedError, PartialAddError
 from colbert_core.index.batches import batched, dump_all
 from colbert_core.index.compaction import (
     compress,
@@ -21,6 +21,8 @@ from colbert_core.index.compaction import (
     sample_vectors,
 )
 from colbert_core.index.restriction import compile_filter
+from colbert_core.index.settings import stored_settings
+from colbert_core.index.state import damage_named
 from colbert_core.progress import progress_bar
 from colbert_core.storage.changes import Changes
 from colbert_core.types import Passage, TokenEmbeddings
@@ -158,8 +160,10 @@ def commit_batch(
     segment = windows if isinstance(windows, Segment) else as_segment(windows)
     codec = versions.read(lambda view: view.state).snapshot.codec
     small = compress(segment, codec)  # before the lock, for it takes time
-    with store.write() as writer:
+    with damage_named(versions.name), store.write() as writer:
         state, first = versions.state(writer), writer.about()["next_row"]
+        if any(len(part.segment.pids) and int(part.segment.pids[-1]) >= first for part in state.snapshot.parts):
+            raise DamagedIndexError(f"{versions.name} is damaged: row {first} is taken; restore it from a copy.")
         if state.snapshot.codec is not codec:
             small = compress(segment, state.snapshot.codec)
         replaced = np.array(sorted(writer.rows_of(ids).values()), np.int64)
@@ -170,7 +174,7 @@ def commit_batch(
 
 def delete_passages(store: Store, versions: Versions, choose: Callable[[Reader], list[int]]) -> int:
     """Delete the passages that ``choose`` names, ascending pids, in one commit; how many they were."""
-    with store.write() as writer:
+    with damage_named(versions.name), store.write() as writer:
         state, pids = versions.state(writer), choose(writer)
         if pids:
             changes = plan_commit(writer, state, np.array(pids, np.int64), None)
@@ -201,7 +205,7 @@ def delete_where(store: Store, versions: Versions, where: Where) -> int:
 
 def clear_passages(store: Store, versions: Versions) -> None:
     """Delete all passages, and the codec that was fitted to them, in one commit."""
-    with store.write() as writer:
+    with damage_named(versions.name), store.write() as writer:
         state, pids = versions.state(writer), writer.rows()
         writer.commit(
             Changes(
@@ -215,7 +219,7 @@ def clear_passages(store: Store, versions: Versions) -> None:
 
 def merge_segments(store: Store, versions: Versions) -> None:
     """Put all segments into one without dead windows, in one commit, if they are not that already."""
-    with store.write() as writer:
+    with damage_named(versions.name), store.write() as writer:
         state = versions.state(writer)
         if len(state.files) > 1 or any(not part.live.all() for part in state.snapshot.parts):
             writer.commit(plan_merge(writer, state))
@@ -274,7 +278,7 @@ def refit_if_due(store: Store, versions: Versions, nbits: int, first: int, progr
         first: tokens from which an uncompressed index gets a codec.
         progress: show a bar; None shows it on a terminal once a second has passed.
     """
-    state, about = versions.read(lambda view: (view.state, view.reader.about()))
+    state, about = versions.read(lambda view: (view.state, stored_settings(view.reader.about(), versions.name)))
     n_tokens, codec = state.live_tokens(), state.snapshot.codec
     fitted_on = about["codec_tokens"]
     # Indexes made before the setting was kept: a codec without the tokens that it was fitted to was given.
@@ -282,10 +286,11 @@ def refit_if_due(store: Store, versions: Versions, nbits: int, first: int, progr
     wanted = refit_due(n_tokens, None if codec is None else len(codec.centroids), fitted_on, is_given=is_given, first=first)
     if wanted is None:
         return
-    sample = sample_vectors(state.snapshot, sample_size(wanted))
+    with damage_named(versions.name):
+        sample = sample_vectors(state.snapshot, sample_size(wanted))
     new = ResidualCodec.fit(sample, wanted, nbits) if codec is None else codec.extended(sample, wanted)
     try:
-        with store.write() as writer:
+        with damage_named(versions.name), store.write() as writer:
             now = versions.state(writer)
             if now.codec_file != state.codec_file or not now.files:
                 return

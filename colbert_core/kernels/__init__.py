@@ -16,13 +16,25 @@ import numba
 import numpy as np
 
 from colbert_core.kernels import building, scoring
-from colbert_core.kernels.scoring import BLOCK, NOWHERE
+from colbert_core.kernels.scoring import BLOCK, NOWHERE, SUM_BITS
 from colbert_core.kernels.vector import PORTABLE, VNNI
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "NOWHERE", "PORTABLE", "VNNI", "ByteRows", "QueryBlocks", "building", "instruction_set", "plain", "scoring"]
+__all__ = [
+    "BLOCK",
+    "NOWHERE",
+    "PORTABLE",
+    "SUM_BITS",
+    "VNNI",
+    "ByteRows",
+    "QueryBlocks",
+    "building",
+    "instruction_set",
+    "plain",
+    "scoring",
+]
 
 
 @functools.cache

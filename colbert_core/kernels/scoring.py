@@ -55,6 +55,9 @@ BYTE, ZERO = 200.0, 55.0
 """A cosine times ``BYTE`` plus ``ZERO`` is kept in a byte, which holds -.275 to 1. Rough scores need no more."""
 _AHEAD = 4096
 """Fetch memory so many bytes ahead of what is computed on."""
+SUM_BITS = 40
+"""``accumulate`` keeps a sum in the lower 40 bits of a number, room for 2**23 cosines, and a turn in the 24 above."""
+_SUM = (1 << SUM_BITS) - 1
 NOWHERE = -32768
 """The similarity of a centroid that must not be probed."""
 
@@ -250,21 +253,22 @@ def accumulate(cells: Any, cosines: Any, offsets: Any, windows: Any, turn: int, 
         cells, cosines: cells and their cosines, as ``nearest_cells`` fills them.
         offsets, windows: the inverted lists.
         turn: number of the block's first query vector, at least 1, and new to ``sums``; the next 31 numbers are used as well.
-        sums: *Shape:* (n_windows,), int64, zeros at first. The lower half is the sum and the upper half the last turn, so one
-            access to memory reads both.
+            All are below 2**23.
+        sums: *Shape:* (n_windows,), int64, zeros at first. The lower ``SUM_BITS`` are the sum and those above the last turn,
+            so one access to memory reads both.
     """
     for q in range(cells.shape[0]):
         n = 0
         while n < cells.shape[1] and cells[q, n] >= 0:
             n += 1
-        now = (turn + q) << 32
+        now = (turn + q) << SUM_BITS
         for i in range(n):
             cell, gain = cells[q, i], int(cosines[q, i]) - int(cosines[q, n - 1]) + 1
             for place in range(offsets[cell], offsets[cell + 1]):
                 window = np.uint64(windows[place])
                 before = sums[window]
                 # A product instead of a branch, because the processor could not predict the branch.
-                sums[window] = (before & 0xFFFFFFFF) + now + gain * ((before >> 32) != (now >> 32))
+                sums[window] = (before & _SUM) + now + gain * ((before >> SUM_BITS) != (now >> SUM_BITS))
 
 
 @compiled

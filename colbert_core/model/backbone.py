@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -10,9 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from colbert_core.errors import CheckpointError, UnsupportedCheckpointError
+from colbert_core.model.checkpoint.files import read_json
 
 if TYPE_CHECKING:
     from colbert_core.model.checkpoint import Checkpoint, Dense
+
+
+# Settings that no tensor has the size of, such as the length up to which positions are counted, are below this.
+_LARGEST_SETTING = 2**24
 
 
 class Head(torch.nn.Module):
@@ -77,11 +81,16 @@ def build_backbone(checkpoint: Checkpoint, *, trust_remote_code: bool) -> torch.
         config = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
         _check_kind(checkpoint, config)
         config.dtype = torch.float32
+        if not (trust_remote_code and _own_code(checkpoint)):  # whose code may not know a device without memory
+            _check_sizes(checkpoint)
+            with torch.device("meta"):
+                _weights_for(auto_model.from_config(config), checkpoint)
         backbone: Any = auto_model.from_config(config, trust_remote_code=trust_remote_code)
-        return _with_weights(backbone, checkpoint)
+        backbone.load_state_dict(_weights_for(backbone, checkpoint))
+        return cast("torch.nn.Module", backbone)
     except UnsupportedCheckpointError:
         raise
-    except (CheckpointError, ValueError, KeyError, TypeError, OSError, ImportError, AttributeError) as error:
+    except Exception as error:  # transformers raises a dozen kinds
         own_code = _own_code(checkpoint)
         if own_code and not trust_remote_code:
             raise CheckpointError(
@@ -119,12 +128,41 @@ def _check_kind(checkpoint: Checkpoint, config: Any) -> None:
 
 def _own_code(checkpoint: Checkpoint) -> str | None:
     """Tell which code config.json names, if it comes with the checkpoint."""
-    auto_map = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8")).get("auto_map") or {}
-    code = auto_map.get("AutoModel") or auto_map.get("AutoConfig")
+    auto_map = read_json(checkpoint.folder / "config.json").get("auto_map")
+    code = (auto_map.get("AutoModel") or auto_map.get("AutoConfig")) if isinstance(auto_map, dict) else None
     return None if code is None else f"auto_map: {code}"
 
 
-def _with_weights(backbone: Any, checkpoint: Checkpoint) -> torch.nn.Module:
+def _check_sizes(checkpoint: Checkpoint) -> None:
+    """Make sure that config.json describes nothing that has more layers than there are tensors, or is longer than all of them.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    n_tensors = len(checkpoint.weights)
+    n_numbers = sum(tensor.numel() for tensor in checkpoint.weights.values())
+    waiting: list[tuple[str, Any]] = list(read_json(checkpoint.folder / "config.json").items())
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.items()
+        elif isinstance(value, list):
+            waiting += [(name, inner) for inner in value]
+        elif isinstance(value, int | float):
+            most = n_tensors if "layers" in name and name.startswith(("num_", "n_")) else max(n_numbers, _LARGEST_SETTING)
+            if value > most and value != float("inf"):
+                raise CheckpointError(
+                    f"{checkpoint.folder}/config.json says {name}={value:g}, but there are {n_tensors} tensors of "
+                    f"{n_numbers:,} numbers; the weights and config.json belong to different checkpoints."
+                )
+
+
+def _weights_for(backbone: Any, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """Choose the weights of a model, whose pooler is taken away.
+
+    Raises:
+        CheckpointError: one is missing, or has another shape.
+    """
     folder = checkpoint.folder
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None  # it serves sentence vectors, and ColBERT checkpoints do not store it
@@ -143,5 +181,4 @@ def _with_weights(backbone: Any, checkpoint: Checkpoint) -> torch.nn.Module:
                 f"{folder}: {name} has the shape {tuple(weights[name].shape)} in the weights but {tuple(tensor.shape)} "
                 "by config.json; they belong to different checkpoints."
             )
-    backbone.load_state_dict({name: weights[name] for name in wanted})
-    return cast("torch.nn.Module", backbone)
+    return {name: weights[name] for name in wanted}

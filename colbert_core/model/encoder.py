@@ -94,9 +94,9 @@ class Encoder:
         self._pickled_as: dict[str, Any] | None = None
 
         model_config: Any = backbone.config
-        if tokenizer.size > model_config.vocab_size:
+        if tokenizer.n_ids > model_config.vocab_size:
             raise CheckpointError(
-                f"{name}: the tokenizer knows {tokenizer.size} tokens but the backbone has vectors for "
+                f"{name}: the tokenizer knows {tokenizer.n_ids} tokens but the backbone has vectors for "
                 f"{model_config.vocab_size}; the tokenizer files belong to another checkpoint."
             )
         self._hidden: int = model_config.hidden_size

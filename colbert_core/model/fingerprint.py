@@ -52,8 +52,13 @@ class EncoderFingerprint:
         try:
             encoder = json.loads(about["encoder"]) if about["encoder"] else {"name": None, "origin": None}
             probe = None if about["probe"] is None else np.frombuffer(about["probe"], np.float32).reshape(-1, about["dim"])
-            return cls(index, int(about["dim"]), encoder["name"], encoder["origin"], probe)
-        except (KeyError, ValueError, TypeError) as error:
+            name, origin = encoder["name"], encoder["origin"]
+            if not isinstance(name, str | None):
+                raise TypeError(f"its name is {name!r:.80}")
+            if probe is not None and not np.allclose(np.linalg.norm(probe, axis=1), 1, atol=1e-2):  # False for a NaN as well
+                raise ValueError("its probe has vectors that are not of length 1")
+            return cls(index, int(about["dim"]), name, origin, probe)
+        except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise DamagedIndexError(f"{index} is damaged: what it says of its encoder cannot be read ({error!r}).") from None
 
     @property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from colbert_core.errors import CheckpointError
 from colbert_core.model.packed_bert import pack
 
 if TYPE_CHECKING:
@@ -135,12 +136,22 @@ class _Result:
             self._vectors = vectors.cpu()
 
     def rows(self) -> Iterator[NDArray[np.float32]]:
-        """Yield the vectors of each input, *Shape:* (length, dim), float32."""
+        """Yield the vectors of each input, *Shape:* (length, dim), float32.
+
+        Raises:
+            CheckpointError: one is not finite.
+        """
         if self._copied is not None:
             self._copied.synchronize()
         vectors = self._vectors.numpy()
         for start, length in zip(self._starts, self._lengths, strict=True):
-            yield vectors[start : start + length]
+            rows = vectors[start : start + length]
+            if not np.isfinite(rows).all():
+                raise CheckpointError(
+                    "The model makes vectors that are not finite: its weights are damaged, or too large for its dtype; copy "
+                    "the checkpoint again, or load it with dtype='float32'."
+                )
+            yield rows
 
 
 def _spread_rows(groups: list[list[int]], batch: list[int], result: _Result) -> Iterator[tuple[int, NDArray[np.float32]]]:

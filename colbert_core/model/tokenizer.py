@@ -85,6 +85,8 @@ class Tokenizer:
         self.eos_id: int | None = hf_tokenizer.eos_token_id
         self.pad_id: int = hf_tokenizer.pad_token_id if hf_tokenizer.pad_token_id is not None else 0
         self.size: int = self._backend.get_vocab_size(with_added_tokens=True)
+        largest = max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
+        self.n_ids: int = 1 + max(largest, self.pad_id, self.mask_id or 0, self.eos_id or 0)
 
     @classmethod
     def from_folder(cls, folder: Path, *, lowercase: bool = False, trust_remote_code: bool = False) -> Tokenizer:

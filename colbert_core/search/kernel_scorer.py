@@ -32,6 +32,8 @@ _BYTE_ERROR = 0.011
 _MOST_TIED = 4
 # Up to here the nearest are kept in order as they come; what comes later is rarely among them.
 _FEW_CELLS = 64
+# Sums of cosines are counted by their value up to here, in 64 MB; that is what 256 query vectors can reach over one layer.
+_LARGEST_SUM = 2**24
 # Windows that a thread scores at a time.
 _WINDOWS_AT_A_TIME = 2**12
 
@@ -163,7 +165,7 @@ class KernelScorer:
             if not allowed[number].all():
                 of_segment *= allowed[number]
             start += size
-        scores = sums.astype(np.uint32).view(np.int32)  # without the turns
+        scores = _without_turns(sums, len(probed) * kernels.BLOCK)
         chosen = self._best(scores, min(n, total))
         return _divide(chosen[scores[chosen] > 0], sizes)
 
@@ -301,8 +303,7 @@ class KernelScorer:
         """
         segment = self._segments[number]
         assert self._codec is not None
-        if segment.largest_code >= len(self._codec.centroids):
-            raise IndexError(f"a code is {segment.largest_code}, but there are {len(self._codec.centroids)} centroids")
+        segment.check_codes(len(self._codec.centroids))
         return segment.plain_codes
 
     def _lists(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
@@ -331,6 +332,23 @@ def _nearest(
     cells[:] = np.where(cosines == kernels.NOWHERE, -1, first + order)
     cells[n_q:] = -1
     return cells, cosines
+
+
+def _without_turns(sums: NDArray[np.int64], n_turns: int) -> NDArray[np.int32]:
+    """The sums that ``scoring.accumulate`` left, as whole numbers that can be counted one by one.
+
+    A turn adds at most 2**16. Where all of them together could pass ``_LARGEST_SUM``, and do, the lowest bits are left out.
+
+    Args:
+        sums: *Shape:* (n_windows,), int64.
+        n_turns: how many turns there were.
+    """
+    if n_turns << 16 <= _LARGEST_SUM:
+        return sums.astype(np.uint32).view(np.int32)
+    whole = sums & ((1 << kernels.SUM_BITS) - 1)
+    left_out = max(int(whole.max(initial=0)).bit_length() - _LARGEST_SUM.bit_length() + 1, 0)
+    shortened: NDArray[np.int32] = (whole >> left_out).astype(np.int32)
+    return shortened
 
 
 def _divide(places: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:

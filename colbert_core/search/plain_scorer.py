@@ -38,15 +38,13 @@ class PlainScorer:
     def roughly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
         """Score some windows of a segment. *Shape:* (n,), float32."""
         segment = self._segments[number]
-        assert segment.vectors is not None
-        return maxsim(self._query, segment.vectors[segment.tokens_of(windows)], segment.doclens[windows])
+        return maxsim(self._query, segment.unit_vectors[segment.tokens_of(windows)], segment.doclens[windows])
 
     def exactly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float64]:
         """Score some windows of a segment, each by itself. *Shape:* (n,), float64."""
         segment, query = self._segments[number], self._query.astype(np.float64)
-        assert segment.vectors is not None
-        scores = np.empty(len(windows))
+        scores, all_vectors = np.empty(len(windows)), segment.unit_vectors
         for place, window in enumerate(windows.tolist()):
-            vectors = segment.vectors[segment.offsets[window] : segment.offsets[window + 1]].astype(np.float64)
+            vectors = all_vectors[segment.offsets[window] : segment.offsets[window + 1]].astype(np.float64)
             scores[place] = (query @ vectors.T).max(axis=1).sum()
         return scores

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from colbert_core.vectors.codec import ResidualCodec
     from colbert_core.vectors.inverted_lists import InvertedLists
     from colbert_core.vectors.segment import Segment
     from colbert_core.vectors.snapshot import Part, Snapshot
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 # Uncompressed collections of fewer tokens are scored by NumPy: it takes 2 ms at most, and nothing has to be compiled.
 _SMALL = 2**13
+# The kernels count the query vectors of each layer of a codec within 23 bits: 64 times as many are below 2**23.
+_MOST_VECTORS = 100_000
+# A table of every query vector and centroid has at most so many numbers, of three bytes each; a longer query does without.
+_LARGEST_TABLE = 2**29
 # From so many tokens on, vectors are scored as bytes before the best are scored as they are; 5 times as fast.
 _WORTH_BYTES = 2**16
 
@@ -75,10 +80,13 @@ def search(
 
     Raises:
         TypeError: config is no ``SearchConfig``.
-        IndexError: a file is damaged, so that a code or a list leads nowhere.
+        ValueError: the query has more than 100,000 vectors.
+        IndexError: a file is damaged, so that a code or a list leads nowhere, or a vector is none.
     """
     if not isinstance(config, SearchConfig | None):
         raise TypeError(f"config must be a SearchConfig, got {type(config).__name__}: {config!r:.80}")
+    if len(query) > _MOST_VECTORS:
+        raise ValueError(f"A query has at most {_MOST_VECTORS:,} vectors, got {len(query):,}; search by parts of it.")
     parts, codec = snapshot.parts, snapshot.codec
     segments = [part.segment for part in parts]
     n_tokens = sum(segment.n_tokens for segment in segments)
@@ -91,8 +99,8 @@ def search(
     from colbert_core.search.kernel_scorer import KernelScorer  # here, because a small index needs no kernels
 
     scorer = KernelScorer(segments, codec, query)
-    if exact or codec is None:
-        roughly = not exact and n_tokens >= _WORTH_BYTES
+    if exact or codec is None or len(query) * len(codec.centroids) > _LARGEST_TABLE:
+        roughly = not exact and codec is None and n_tokens >= _WORTH_BYTES
         return _rank(parts, scorer, _all_windows(parts, pids), k, sort_keys, roughly=roughly)
     config = config or default_config(k, sum(len(segment.pids) for segment in segments), len(query))
     n_exact = max(config.n_exact, k)
@@ -102,7 +110,7 @@ def search(
     allowed = [part.live if pids is None else part.live & part.segment.find(pids) for part in parts]
     open_centroids = None
     if pids is not None:
-        reaching = [_lists(segment).reaching(windows) for segment, windows in zip(segments, allowed, strict=True)]
+        reaching = [_lists(segment, codec).reaching(windows) for segment, windows in zip(segments, allowed, strict=True)]
         open_centroids = np.concatenate(reaching).astype(np.intp)
     windows = scorer.shortlist(allowed, config.nprobe, config.n_candidates, n_exact, k, open_centroids)
     return _rank(parts, scorer, windows, k, sort_keys)
@@ -201,6 +209,7 @@ def _greatest(scores: NDArray[Any], firsts: NDArray[np.intp]) -> NDArray[Any]:
     return np.maximum.reduceat(scores, firsts) if len(firsts) else scores
 
 
-def _lists(segment: Segment) -> InvertedLists:
+def _lists(segment: Segment, codec: ResidualCodec) -> InvertedLists:
     assert segment.lists is not None
+    segment.lists.by_centroid(len(codec.centroids), len(segment.pids))  # checks them, once
     return segment.lists

@@ -73,8 +73,7 @@ class TorchScorer:
             self._held = [_segments.get(segment, self._device, _move_vectors) for segment in segments]
         else:
             for segment in segments:  # a GPU that is led beyond an array is of no use to the process any more
-                if segment.largest_code >= len(codec.centroids):
-                    raise IndexError(f"a code is {segment.largest_code}, but there are {len(codec.centroids)} centroids")
+                segment.check_codes(len(codec.centroids))
             tables = _codecs.get(codec, self._device, _move_codec)
             self._levels = tables.levels.to(_float_type(self._device))
             # float32 may be TF32 by the user's settings, float64 may not.

@@ -79,7 +79,7 @@ def load_arrays(data: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
                 raise ValueError(f"array {name!r} does not fit")
             arrays[str(name)] = body[start:end].view(dtype).reshape(shape)
             expected = end
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"the header is damaged ({error})") from None
     if expected != len(body):
         raise ValueError(f"{len(body)} bytes follow the header where {expected} were written")

@@ -33,6 +33,7 @@ from colbert_core.storage.database import Connections, DiskConnections, MemoryCo
 from colbert_core.storage.durable import disk_errors, step, sync_folder
 from colbert_core.storage.files import Files, FolderFiles, MemoryFiles
 from colbert_core.storage.folder import APPLICATION, DATABASE, FILES, check_database, check_free, is_vacant
+from colbert_core.storage.schema import SCHEMA, check_schema
 from colbert_core.storage.transaction import Outcome, Reader, Writer, write_about
 
 if TYPE_CHECKING:
@@ -44,17 +45,6 @@ FORMAT = 2
 
 # How long overwriting waits for a writer of the index that is there.
 _TIMEOUT = 60.0
-
-_SCHEMA = """
-CREATE TABLE about(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE passages(row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, metadata TEXT NOT NULL);
-CREATE TABLE fields(path TEXT, kind TEXT, value, row INTEGER, PRIMARY KEY (path, kind, value, row)) WITHOUT ROWID;
-CREATE INDEX fields_of_row ON fields(row);
-CREATE TABLE files(
-    name TEXT PRIMARY KEY, kind TEXT NOT NULL, position INTEGER NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL, data BLOB
-);
-CREATE TABLE dead(row INTEGER PRIMARY KEY);
-"""
 
 
 class Store:
@@ -125,6 +115,8 @@ class Store:
                 )
             if version < FORMAT:
                 raise UnsupportedIndexError(f"{folder} has format {version}, which is no longer read; build the index again.")
+            with store.connections.used() as connection, disk_errors(folder):
+                check_schema(connection, str(folder))
             for _ in range(100):  # a writer may replace files meanwhile
                 with contextlib.suppress(StaleRead), store.read() as reader:
                     for file in reader.files():
@@ -309,7 +301,7 @@ class Store:
                     connection.execute("BEGIN IMMEDIATE")
                     if count_tables(connection):
                         raise IndexExistsError(f"{folder} has become an index meanwhile; open it with Index.open.")
-                    for statement in _SCHEMA.strip().split(";\n"):
+                    for statement in SCHEMA:
                         connection.execute(statement)
                     connection.execute(f"PRAGMA application_id = {APPLICATION}")
                     connection.execute(f"PRAGMA user_version = {FORMAT}")

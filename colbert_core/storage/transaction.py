@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import sqlite3
 import uuid
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 # Values bound in one statement; SQLite takes at least 32,766.
 _BOUND = 30_000
+
+# Rows, generations and sizes stay below this, so that adding to them stays within SQLite's 64 bits.
+_LARGEST = 2**62
 
 _TABLES = ("about", "passages", "fields", "files", "dead")
 
@@ -72,8 +76,16 @@ class Reader:
         return self._guard
 
     def about(self) -> dict[str, Any]:
-        """All settings."""
-        return dict(self._all("SELECT key, value FROM about"))
+        """All settings.
+
+        Raises:
+            DamagedIndexError: which index this is, or where the next passage goes, is gone or makes no sense.
+        """
+        settings = dict(self._all("SELECT key, value FROM about"))
+        self._check_moment(settings)
+        if not _is_count(settings.get("next_row")):
+            raise self._damaged(f"the row of its next passage is {settings.get('next_row')!r:.80}")
+        return settings
 
     def moment_of(self) -> tuple[str, int]:
         """Which index this is, and how many commits there have been.
@@ -81,10 +93,7 @@ class Reader:
         Raises:
             DamagedIndexError: it does not say.
         """
-        settings = dict(self._all("SELECT key, value FROM about WHERE key IN ('identity', 'generation')"))
-        if len(settings) != 2 or not isinstance(settings["generation"], int):
-            raise DamagedIndexError(f"{self._files.name} is damaged: its settings are gone; restore the index from a copy.")
-        return str(settings["identity"]), settings["generation"]
+        return self._check_moment(dict(self._all("SELECT key, value FROM about WHERE key IN ('identity', 'generation')")))
 
     # Passages
 
@@ -105,16 +114,21 @@ class Reader:
 
         Raises:
             StaleRead: one is gone meanwhile.
+            DamagedIndexError: one is no text.
         """
         ids_by_row = dict(self._all_of("SELECT row, id FROM passages WHERE row IN", rows))
         self._check_complete(len(ids_by_row), len(set(rows)))
-        return [ids_by_row[row] for row in rows]
+        ids = [ids_by_row[row] for row in rows]
+        if not all(isinstance(passage_id, str) for passage_id in ids):
+            raise self._damaged("the id of a passage is no text")
+        return ids
 
     def passages(self, rows: Sequence[int]) -> list[Passage]:
         """The passages of these rows.
 
         Raises:
             StaleRead: one is gone meanwhile.
+            DamagedIndexError: one is not what was written.
         """
         entries = self._all_of("SELECT row, id, text, metadata FROM passages WHERE row IN", rows)
         columns_by_row = {row: columns for row, *columns in entries}
@@ -122,7 +136,10 @@ class Reader:
         passages = []
         for row in rows:
             passage_id, text, metadata = columns_by_row[row]
-            passages.append(Passage(passage_id, text, _load_metadata(metadata)))
+            try:
+                passages.append(Passage(passage_id, text, _load_metadata(metadata)))
+            except (ValueError, TypeError, RecursionError) as error:
+                raise self._damaged(f"passage {passage_id!r:.80} in row {row} cannot be read ({error!s:.200})") from None
         return passages
 
     def matching(self, condition: Condition) -> NDArray[np.int64]:
@@ -131,6 +148,8 @@ class Reader:
         try:
             entries = self._all(f"SELECT row FROM passages WHERE {sql} ORDER BY row", values)  # noqa: S608
         except sqlite3.OperationalError as error:
+            if "user-defined function" in str(error):  # the only one folds the case of texts
+                raise self._damaged("what filters compare is no text") from error
             raise ValueError(f"The filter is too large for SQLite ({error}); make it smaller, or use ids=.") from error
         return np.array([row for (row,) in entries], np.int64)
 
@@ -141,8 +160,17 @@ class Reader:
     # Files
 
     def files(self, kind: str | None = None) -> list[File]:
-        """The files of the index, by position."""
+        """The files of the index, by position.
+
+        Raises:
+            DamagedIndexError: an entry is none that a writer makes.
+        """
         entries = self._all("SELECT name, kind, position, size, sha256 FROM files ORDER BY position, name")
+        for entry in entries:
+            name, its_kind, position, size, sha256 = entry
+            is_file = _is_sha256(name) and _is_sha256(sha256) and its_kind in ("segment", "codec")
+            if not (is_file and _is_count(position) and _is_count(size) and size):
+                raise self._damaged(f"it names a file that no writer makes: {entry!r:.300}")
         return [file for file in (File(*entry) for entry in entries) if kind in (None, file.kind)]
 
     def load(self, file: File) -> dict[str, NDArray[Any]]:
@@ -180,10 +208,22 @@ class Reader:
 
     def _row(self, file: File) -> bytes | None:
         entries = self._all("SELECT data FROM files WHERE name = ?", (file.name,))
-        return entries[0][0] if entries else None
+        row: bytes | None = entries[0][0] if entries else None
+        if row is not None and (not isinstance(row, bytes) or len(row) != file.size):
+            raise self._damaged(f"file {file.name} has other bytes than the {file.size} that were written")
+        return row
 
     def _name(self, file: File) -> str:
         return f"File {file.name} of {self._files.name}"
+
+    def _check_moment(self, settings: Mapping[str, Any]) -> tuple[str, int]:
+        identity, generation = settings.get("identity"), settings.get("generation")
+        if not isinstance(identity, str) or not _is_count(generation):
+            raise self._damaged(f"its settings are gone (identity {identity!r:.80}, generation {generation!r:.80})")
+        return identity, generation
+
+    def _damaged(self, what: str) -> DamagedIndexError:
+        return DamagedIndexError(f"{self._files.name} is damaged: {what}; restore the index from a copy.")
 
     def _check_complete(self, n_found: int, n_wanted: int) -> None:
         if n_found == n_wanted:
@@ -204,7 +244,12 @@ class Reader:
     def _all(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._guard, disk_errors(self._files.name, reading=True):
             self._check_open()
-            return self.connection.execute(sql, values).fetchall()
+            try:
+                return self.connection.execute(sql, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if "decode" in str(error):
+                    raise self._damaged(f"a text is none ({error!s:.200})") from None
+                raise
 
     def _check_open(self) -> None:
         if self.connection.closed:  # in memory another thread may have done so
@@ -350,6 +395,25 @@ def write_about(connection: sqlite3.Connection, about: Mapping[str, Any]) -> Non
     )
 
 
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and 0 <= value < _LARGEST
+
+
+def _refuse(number: str) -> None:
+    raise ValueError(f"{number} is no number of JSON")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse)
+
+
 def _load_metadata(text: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = {} if text == "{}" else json.loads(text)  # most have none, and parsing takes 4 us
+    if text == "{}":  # most have none, and parsing takes 4 us
+        return {}
+    loaded = _decoder.decode(text)
+    if not isinstance(loaded, dict):
+        raise TypeError(f"its metadata are a {type(loaded).__name__}, not an object")
     return loaded

@@ -179,7 +179,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     number += 1
                     values = {key: _plain(value) for key, value in record.items()}
                     yield f"{path}, row {number}", {key: value for key, value in values.items() if value is not None}
-    except arrow.ArrowInvalid as error:
+    except (arrow.ArrowException, OSError) as error:  # it has errors of both kinds for a damaged file
         raise ValueError(f"{path} is no Parquet file: {error}") from None
 
 

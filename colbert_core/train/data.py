@@ -19,6 +19,7 @@ import numpy as np
 
 from colbert_core.progress import progress_bar
 from colbert_core.storage.durable import put_in_place, sha256_of, write_json
+from colbert_core.storage.incoming import check_regular, read_json_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,18 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 _MANIFEST = "manifest.json"
+
+# The arrays, and the types that each may have.
+_TYPES: dict[str, tuple[str, ...]] = {
+    **{f"{side}_ids": ("<u2", "<i4") for side in ("query", "passage")},
+    **{f"{side}_kept": ("|b1",) for side in ("query", "passage")},
+    **{f"{side}_offsets": ("<i8",) for side in ("query", "passage")},
+    **{f"{side}_attended": ("<i4",) for side in ("query", "passage")},
+    "example_queries": ("<i4",),
+    "example_passages": ("<i4",),
+    "example_offsets": ("<i8",),
+    "example_scores": ("<f4",),
+}
 
 # Texts that are tokenized together.
 _AT_A_TIME = 1024
@@ -65,7 +78,17 @@ class Texts:
     def __init__(
         self, ids: NDArray[Any], kept: NDArray[np.bool_], offsets: NDArray[np.int64], attended: NDArray[np.int32]
     ) -> None:
-        """Take arrays of *Shape:* (n_tokens,), uint16 or int32; (n_tokens,), bool; (n_texts + 1,); and (n_texts,)."""
+        """Take arrays of *Shape:* (n_tokens,), uint16 or int32; (n_tokens,), bool; (n_texts + 1,); and (n_texts,).
+
+        Raises:
+            ValueError: they do not fit together.
+        """
+        check_offsets(offsets, len(attended), len(ids))
+        lengths = np.diff(offsets)
+        if len(kept) != len(ids) or (lengths < 1).any() or (attended < 0).any() or (attended > lengths).any():
+            raise ValueError(f"the {len(attended)} texts do not have {len(ids)} tokens")
+        if len(kept) and int(kept.view(np.uint8).max()) > 1:
+            raise ValueError("what says which tokens are kept is neither true nor false")
         self._ids, self._kept, self._offsets, self._attended = ids, kept, offsets, attended
 
     def __len__(self) -> int:
@@ -74,6 +97,15 @@ class Texts:
     def ids(self, number: int) -> NDArray[np.int64]:
         """Return the token ids of a text. *Shape:* (length,), int64."""
         return self._ids[self._offsets[number] : self._offsets[number + 1]].astype(np.int64)
+
+    def check_ids(self, vocabulary: int, side: str) -> None:
+        """Make sure that every token is one of the vocabulary.
+
+        Raises:
+            ValueError: one is not.
+        """
+        if len(self._ids) and not 0 <= int(self._ids.min()) <= int(self._ids.max()) < vocabulary:
+            raise ValueError(f"a {side} has the token {int(self._ids.max())}, where there are {vocabulary}")
 
     def padded(self, numbers: NDArray[np.integer[Any]], pad_id: int) -> Padded:
         """Return the texts with these numbers as a batch."""
@@ -101,7 +133,11 @@ class Examples:
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-        """Take what ``open`` has mapped; use ``open`` or ``prepare``."""
+        """Take what ``open`` has mapped; use ``open`` or ``prepare``.
+
+        Raises:
+            ValueError: the arrays do not fit together.
+        """
         self.folder = folder
         self.manifest = manifest
         self.queries, self.passages = (
@@ -112,6 +148,16 @@ class Examples:
         self.passage_numbers = arrays["example_passages"]
         self.offsets = arrays["example_offsets"]
         self.scores = arrays["example_scores"] if manifest["scored"] else None
+        check_offsets(self.offsets, len(self.query_numbers), len(self.passage_numbers))
+        for numbers, texts in ((self.query_numbers, self.queries), (self.passage_numbers, self.passages)):
+            if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(texts):
+                raise ValueError(f"an example names text {int(numbers.max())} of {len(texts)}")
+        if (np.diff(self.offsets) < 1).any():
+            raise ValueError("an example has no passage")
+        if self.scores is not None and not (len(self.scores) == len(self.passage_numbers) and np.isfinite(self.scores).all()):
+            raise ValueError("a score is missing or no finite number")
+        for side, texts in (("query", self.queries), ("passage", self.passages)):
+            texts.check_ids(manifest["tokens"]["vocabulary"], side)
 
     @classmethod
     def open(cls, folder: str | PathLike[str]) -> Examples:
@@ -124,12 +170,21 @@ class Examples:
         folder = Path(folder)
         if not (folder / _MANIFEST).is_file():
             raise FileNotFoundError(f"{folder} holds no prepared examples, there is no {_MANIFEST}; make it with prepare.")
-        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        if manifest.get("version") != _VERSION:
-            raise ValueError(
-                f"{folder} has examples of version {manifest.get('version')}, this one reads {_VERSION}; prepare again."
-            )
-        return cls(folder, manifest, {name: _map_array(folder / name, about) for name, about in manifest["arrays"].items()})
+        try:
+            manifest: dict[str, Any] = read_json_file(folder / _MANIFEST)
+            if not isinstance(manifest, dict):
+                raise TypeError(f"its manifest is a {type(manifest).__name__}")
+            if manifest.get("version") != _VERSION:
+                raise _OtherVersionError(
+                    f"{folder} has examples of version {manifest.get('version')!r:.40}, this one reads {_VERSION}; "
+                    "prepare again."
+                )
+            _check_manifest(manifest)
+            return cls(folder, manifest, {name: _map_array(folder / name, manifest["arrays"][name]) for name in _TYPES})
+        except (_OtherVersionError, _SizeError):
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{folder} is damaged: {error!s:.300}; remove the folder and prepare it again.") from None
 
     def __len__(self) -> int:
         return len(self.query_numbers)
@@ -352,17 +407,56 @@ def _token_settings(inputs: InputBuilder) -> dict[str, Any]:
     return {"vocabulary": tokenizer.size, "vocabulary_sha256": vocabulary, **plain}
 
 
+def check_offsets(offsets: NDArray[np.int64], n: int, end: int) -> None:
+    """Make sure that offsets lead through an array of length ``end`` in ``n`` steps.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if len(offsets) != n + 1 or int(offsets[0]) != 0 or int(offsets[-1]) != end or (offsets[1:] < offsets[:-1]).any():
+        raise ValueError(f"{len(offsets)} offsets do not lead through {end} entries in {n} steps")
+
+
+class _OtherVersionError(ValueError):
+    """Another version of this package made the examples."""
+
+
+class _SizeError(ValueError):
+    """A file is missing, or has not the size that the manifest says."""
+
+
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    """Make sure that a manifest has the entries that ``prepare`` writes.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: it has not.
+    """
+    if not isinstance(manifest["name"], str) or not isinstance(manifest["scored"], bool):
+        raise TypeError(f"its name is {manifest['name']!r:.40}, and scored is {manifest['scored']!r:.40}")
+    if not isinstance(manifest["sources"], dict) or not isinstance(manifest["tokens"]["vocabulary"], int):
+        raise TypeError("it does not say of which files and tokens it is")
+    if not isinstance(manifest["counts"]["examples"], int):
+        raise TypeError(f"it has {manifest['counts']['examples']!r:.40} examples")
+    for name, types in _TYPES.items():
+        about = manifest["arrays"][name]
+        length = about["length"]
+        if about["dtype"] not in types or isinstance(length, bool) or not isinstance(length, int) or not 0 <= length < 2**48:
+            raise ValueError(f"its array {name} is {about!r:.200}")
+        if not isinstance(about["sha256"], str):
+            raise TypeError(f"its array {name} has no checksum")
+
+
 def _map_array(file: Path, about: dict[str, Any]) -> NDArray[Any]:
     """Map an array that the manifest describes.
 
     Raises:
-        ValueError: the file is missing, or has another size.
+        _SizeError: the file is missing, or has another size.
     """
     dtype, length = np.dtype(about["dtype"]), about["length"]
-    size = file.stat().st_size if file.is_file() else -1
+    size = check_regular(file) if file.is_file() else -1
     if size != dtype.itemsize * length:
         problem = "is missing" if size < 0 else f"has {size} bytes"
-        raise ValueError(f"{file} {problem} where {dtype.itemsize * length} belong; remove the folder and prepare it again.")
+        raise _SizeError(f"{file} {problem} where {dtype.itemsize * length} belong; remove the folder and prepare it again.")
     return np.memmap(file, dtype, "r", shape=(length,)) if length else np.empty(0, dtype)
 
 

@@ -16,12 +16,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import IO, TYPE_CHECKING, Any
 
 from colbert_core.storage.durable import put_in_place, sync, write_json, write_text
+from colbert_core.storage.incoming import read_json_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,8 +94,7 @@ class RunFolder:
         config = self.path / "config.json"
         plain = json.loads(json.dumps(run))
         if config.is_file():
-            there = json.loads(config.read_text(encoding="utf-8"))
-            _check_same(self.path, there, plain)
+            _check_same(self.path, _read_config(config), plain)
         elif self._is_main:
             versions = {name: version(name) for name in ("torch", "transformers", "accelerate")}
             write_json(config, plain | {"versions": versions})
@@ -192,7 +193,8 @@ class RunFolder:
 
     def _steps(self) -> list[int]:
         """Return the steps of all checkpoints, ascending."""
-        return sorted(int(folder.name.removeprefix("step-")) for folder in self._checkpoints.glob("step-*"))
+        names = [folder.name.removeprefix("step-") for folder in self._checkpoints.glob("step-*")]
+        return sorted(int(name) for name in names if re.fullmatch("[1-9][0-9]{0,15}", name))
 
     @contextlib.contextmanager
     def _writing(self, what: str, *leftovers: Path) -> Iterator[None]:
@@ -254,12 +256,38 @@ def _check_same(path: Path, there: dict[str, Any], run: dict[str, Any]) -> None:
         raise ValueError(f"{path} holds another run ({'; '.join(differing)}); name another folder, or remove it.")
 
 
+def _read_config(config: Path) -> dict[str, Any]:
+    """Read what a run says of itself.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    try:
+        there = read_json_file(config)
+    except ValueError as error:
+        raise ValueError(f"{config} cannot be read ({error}); name another folder, or remove it.") from None
+    if not isinstance(there, dict) or not isinstance(there.get("config"), dict):
+        raise ValueError(f"{config} is not that of a run; name another folder, or remove it.")
+    return there
+
+
 def _read_log(log: Path) -> Iterator[dict[str, Any]]:
-    """Read the entries of a log, up to a line that a killed process did not finish."""
+    """Read the entries of a log, up to a line that a killed process did not finish.
+
+    Raises:
+        ValueError: a line is none that a run writes.
+    """
     if not log.is_file():
         return
-    with log.open(encoding="utf-8") as lines:
-        for line in lines:
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        for place, line in enumerate(lines, 1):
             if not line.endswith("\n"):
                 return
-            yield json.loads(line)
+            try:
+                entry = json.loads(line)
+                numbers = [entry[name] for name in ("loss", "evaluation") if name in entry]
+                if type(entry["step"]) is not int or not all(isinstance(number, int | float) for number in numbers):
+                    raise TypeError("its numbers are none")
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise ValueError(f"{log}, line {place} is none that a run writes ({error!s:.100}); remove the run.") from None
+            yield entry

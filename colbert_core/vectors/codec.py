@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +35,10 @@ _MOST_SAMPLED = 2**20
 _PASSES = 4
 MOST_CENTROIDS = 2**16
 """Up to so many centroids, a code has 16 bits."""
+MOST_LAYERS = 64
+"""Of a codec. A collection has four times the tokens of the one before at each of its layers, so it never has 16."""
+# Centroids are means of unit vectors, and levels differences of two such vectors; float16 rounds them up by a thousandth.
+_LONGEST_CENTROID, _LARGEST_LEVEL = 2.0, 4.0
 # So many similarities are computed at a time: 16 MB of float32.
 _SIMILARITIES = 2**22
 # With so few centroids, a matrix product in float32 finds the nearest as fast as products of bytes do.
@@ -116,16 +121,22 @@ class ResidualCodec:
             ValueError: these are not the arrays of a codec, or they are damaged.
         """
         centroids, levels, layers = (arrays.get(name) for name in ("centroids", "levels", "layers"))
-        if centroids is None or levels is None or centroids.ndim != 2 or not len(centroids):
-            raise ValueError("it is no codec")
-        if levels.shape not in [(2**nbits,) for nbits in NBITS] or not np.isfinite(levels).all() or (np.diff(levels) < 0).any():
-            raise ValueError(f"its levels are damaged: {levels!r:.80}")
-        if not np.isfinite(centroids).all():
-            raise ValueError("a centroid is damaged")
-        starts = (0,) if layers is None else tuple(layers.tolist())
-        if not starts or starts[0] != 0 or starts[-1] >= len(centroids) or list(starts) != sorted(set(starts)):
-            raise ValueError(f"its layers are damaged: {starts}")
-        return cls(centroids.astype(np.float32), levels.astype(np.float32), starts)
+        if centroids is None or levels is None or centroids.ndim != 2:
+            raise ValueError("it is no codec: it has no centroids and levels")
+        if not centroids.size:
+            raise ValueError(f"it is no codec: it has {len(centroids)} centroids of dim {centroids.shape[1]}")
+        if levels.dtype.kind != "f" or levels.shape not in [(2**nbits,) for nbits in NBITS]:
+            raise ValueError(f"its levels are damaged: {levels.dtype} {levels.shape}, not 2, 4, 16 or 256 floating numbers")
+        # Written so that a NaN is refused as well: it is neither more nor less than anything.
+        if not (np.abs(levels) <= _LARGEST_LEVEL).all() or (levels[1:] < levels[:-1]).any():
+            raise ValueError(f"its levels are damaged: {levels!r:.80} do not ascend within {_LARGEST_LEVEL:g} of zero")
+        if centroids.dtype.kind != "f":
+            raise ValueError(f"its centroids are damaged: they are {centroids.dtype}, not floating numbers")
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths = np.linalg.norm(centroids.astype(np.float32), axis=1)
+        if not (lengths <= _LONGEST_CENTROID).all():
+            raise ValueError(f"a centroid is damaged: its length is {lengths.max():g}, above {_LONGEST_CENTROID:g}")
+        return cls(centroids.astype(np.float32), levels.astype(np.float32), _checked_layers(layers, len(centroids)))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays to store: ``centroids`` float16, ``levels`` float32, ``layers`` int32."""
@@ -225,6 +236,24 @@ class ResidualCodec:
         """The levels as bytes with an offset of 128, repeated to *Shape:* (256,); and the value of one step of a byte."""
         scale = np.float32(max(float(np.abs(self.levels).max()), 1e-20) / 127)
         return np.resize((np.rint(self.levels / scale) + 128).astype(np.uint8), 256), scale
+
+
+def _checked_layers(layers: NDArray[Any] | None, n_centroids: int) -> tuple[int, ...]:
+    """Return the starts of the layers, one layer where none are given.
+
+    A search adds up a cosine for each query vector and layer, in integers: their number is bounded so that no sum overflows.
+
+    Raises:
+        ValueError: they do not ascend from 0, reach beyond the centroids, or are too many.
+    """
+    if layers is None:
+        return (0,)
+    if layers.ndim != 1 or layers.dtype.kind not in "iu" or not 1 <= len(layers) <= MOST_LAYERS:
+        raise ValueError(f"its layers are damaged: {layers.dtype} {layers.shape}, not 1 to {MOST_LAYERS} whole numbers")
+    starts = tuple(layers.tolist())
+    if starts[0] != 0 or starts[-1] >= n_centroids or any(start >= end for start, end in pairwise(starts)):
+        raise ValueError(f"its layers are damaged: {starts!r:.80} do not ascend from 0 to below {n_centroids}")
+    return starts
 
 
 def count_centroids(n_tokens: int) -> int:

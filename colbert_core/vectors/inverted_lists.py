@@ -20,7 +20,7 @@ class InvertedLists:
 
     Attributes:
         centroids: *Shape:* (m,), ascending; the centroids that have a list.
-        offsets: *Shape:* (m + 1,), int64; list ``i`` is ``windows[offsets[i]:offsets[i + 1]]``.
+        offsets: *Shape:* (m + 1,), int64, ascending; list ``i`` is ``windows[offsets[i]:offsets[i + 1]]``, never empty.
         windows: *Shape:* (n,), int32; each list ascends and names no window twice.
     """
 
@@ -63,23 +63,39 @@ class InvertedLists:
         if expanded is None:
             from colbert_core.kernels import plain
 
-            windows, offsets = self.windows, self.offsets
-            if len(self.centroids) and int(self.centroids.max()) >= n_centroids:
-                raise IndexError(f"there is a list of centroid {int(self.centroids.max())} of {n_centroids}")
-            if len(windows) and not 0 <= int(windows.min()) <= int(windows.max()) < n_windows:
-                raise IndexError(f"a list names window {int(windows.max())} of {n_windows}")
-            # Compare instead of subtracting: differences of damaged numbers may wrap around and look right.
-            if offsets[0] != 0 or offsets[-1] != len(windows) or (offsets[1:] < offsets[:-1]).any():
-                raise IndexError("the lists do not fit together")
+            self.check(n_centroids, n_windows)
             counts = np.zeros(n_centroids + 1, np.int64)
-            np.add.at(counts, self.centroids.astype(np.int64) + 1, np.diff(offsets))
-            expanded = np.cumsum(counts), plain(windows)
+            counts[self.centroids.astype(np.int64) + 1] = np.diff(self.offsets)
+            expanded = np.cumsum(counts), plain(self.windows)
             self._expanded.clear()
             self._expanded[n_centroids] = expanded
         return expanded
 
+    def check(self, n_centroids: int, n_windows: int) -> None:
+        """Make sure that every list is of a centroid and names windows, each once and in order.
+
+        Args:
+            n_centroids: centroids of the codec.
+            n_windows: windows of the segment.
+
+        Raises:
+            IndexError: a list leads nowhere; the file is damaged.
+        """
+        centroids, offsets, windows = self.centroids, self.offsets, self.windows
+        # Compare instead of subtracting: differences of damaged numbers may wrap around and look right.
+        if (centroids[1:] <= centroids[:-1]).any() or (len(centroids) and int(centroids[-1]) >= n_centroids):
+            raise IndexError(f"the lists are not those of {n_centroids} centroids in their order")
+        if offsets[0] != 0 or offsets[-1] != len(windows) or (offsets[1:] <= offsets[:-1]).any():
+            raise IndexError("the lists do not fit together")
+        if len(windows) and not 0 <= int(windows.min()) <= int(windows.max()) < n_windows:
+            raise IndexError(f"a list names window {int(windows.max())} of {n_windows}")
+        ascends = windows[1:] > windows[:-1]
+        ascends[offsets[1:-1] - 1] = True  # from one list to the next
+        if not ascends.all():
+            raise IndexError("a list names a window twice, or out of order")
+
     def reaching(self, allowed: NDArray[np.bool_]) -> NDArray[Any]:
-        """Return the centroids whose list names an allowed window.
+        """Return the centroids whose list names an allowed window. The lists have been checked.
 
         Args:
             allowed: *Shape:* (n_windows,), bool.

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 # So many token vectors are scored at a time: 32 query vectors x 32768 of float32 are 4 MB, which fit the second-level cache.
 _ROWS_AT_A_TIME = 32768
+# With more than a thousand query vectors fewer, so that their cosines take 128 MB at most, where a window has not more itself.
+_COSINES_AT_A_TIME = 2**25
 
 
 def maxsim(
@@ -51,9 +53,9 @@ def maxsim(
     ends = np.cumsum(doclens)  # (n_windows,)
     starts = ends - doclens
     scores = np.empty(len(doclens), np.float32)
-    first = 0
+    first, n_rows = 0, min(_ROWS_AT_A_TIME, _COSINES_AT_A_TIME // max(len(query), 1))
     while first < len(doclens):
-        last = max(first + 1, int(np.searchsorted(ends, starts[first] + _ROWS_AT_A_TIME, side="right")))
+        last = max(first + 1, int(np.searchsorted(ends, starts[first] + n_rows, side="right")))
         similarities = query @ vectors[starts[first] : ends[last - 1]].T  # (n_q, rows)
         best = np.maximum.reduceat(similarities, starts[first:last] - starts[first], axis=1)  # (n_q, windows)
         scores[first:last] = best.sum(axis=0, dtype=np.float32)

@@ -20,19 +20,23 @@ if TYPE_CHECKING:
     from colbert_core.vectors.codec import ResidualCodec
 
 
-# The types that the kernels rely on, by the names of the arrays on disk. "rows" are the pids.
-_DTYPES = {
-    "rows": ("<i8",),
-    "spans": ("<i4",),
-    "doclens": ("<i4",),
-    "vectors": ("<f4",),
-    "codes": ("<u2", "<u4"),
-    "residuals": ("|u1",),
-    "lengths": ("<u2",),
-    "list_centroids": ("<u2", "<u4"),
-    "list_offsets": ("<i8",),
-    "list_windows": ("<i4",),
+# The types and numbers of dimensions that the kernels rely on, by the names of the arrays on disk. "rows" are the pids.
+_KINDS = {
+    "rows": (("<i8",), 1),
+    "spans": (("<i4",), 2),
+    "doclens": (("<i4",), 1),
+    "vectors": (("<f4",), 2),
+    "codes": (("<u2", "<u4"), 1),
+    "residuals": (("|u1",), 2),
+    "lengths": (("<u2",), 1),
+    "list_centroids": (("<u2", "<u4"), 1),
+    "list_offsets": (("<i8",), 1),
+    "list_windows": (("<i4",), 1),
 }
+# Windows are numbered by int32, and pids by int64 with room for those to come.
+_MOST_WINDOWS, _LARGEST_PID = 2**31 - 1, 2**62
+# Squared lengths of vectors that are checked at a time; and how far a squared length may be from 1, as for an encoder's.
+_CHECKED_AT_A_TIME, _LENGTH_ERROR = 2**16, 2e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +73,9 @@ class Segment:
         # A memory map is an array that takes 5 us longer to index; what lies under it stays mapped.
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
         for name, array in arrays.items():
-            if array.dtype.str not in _DTYPES.get(name, (array.dtype.str,)):
-                raise ValueError(f"its {name} are {array.dtype}")
+            types, n_dimensions = _KINDS.get(name, ((array.dtype.str,), array.ndim))
+            if array.dtype.str not in types or array.ndim != n_dimensions:
+                raise ValueError(f"its {name} are {array.dtype} {array.shape}")
         try:
             pids, spans, doclens = arrays["rows"], arrays["spans"], arrays["doclens"]
             if codec is None:
@@ -88,6 +93,10 @@ class Segment:
             raise ValueError("its arrays differ in length")
         if (pids[1:] < pids[:-1]).any() or (doclens < 1).any() or int(doclens.sum(dtype=np.int64)) != len(tokens):
             raise ValueError("its windows are damaged")
+        if len(pids) > _MOST_WINDOWS or (len(pids) and not 0 <= int(pids[0]) <= int(pids[-1]) < _LARGEST_PID):
+            raise ValueError(f"its {len(pids)} windows are of passages {pids[:1]} to {pids[-1:]}")
+        if (spans[:, 0] < 0).any() or (spans[:, 1] < spans[:, 0]).any():
+            raise ValueError("the characters of a window end before they begin")
         return segment
 
     @cached_property
@@ -130,7 +139,19 @@ class Segment:
     @cached_property
     def plain_vectors(self) -> NDArray[np.float32]:
         """``vectors`` for the kernels."""
-        return _plain(self.vectors)
+        return _plain(self.unit_vectors)
+
+    @cached_property
+    def unit_vectors(self) -> NDArray[np.float32]:
+        """``vectors``, looked through once: a NaN would spoil the order of all that is found, and a long one come first.
+
+        Raises:
+            IndexError: one has not length 1; the file is damaged.
+        """
+        assert self.vectors is not None
+        for start in range(0, len(self.vectors), _CHECKED_AT_A_TIME):
+            _check_lengths(self.vectors[start : start + _CHECKED_AT_A_TIME])
+        return self.vectors
 
     @cached_property
     def byte_rows(self) -> ByteRows:
@@ -143,6 +164,30 @@ class Segment:
     def largest_code(self) -> int:
         """The largest of the codes, -1 if there is none."""
         return int(self.plain_codes.max()) if len(self.plain_codes) else -1
+
+    def check(self, n_centroids: int) -> None:
+        """Make sure of everything that a search checks at first use.
+
+        Args:
+            n_centroids: centroids of the codec; 0 where there is none.
+
+        Raises:
+            IndexError: a vector has not length 1, a code names no centroid, or a list leads nowhere; the file is damaged.
+        """
+        if self.lists is None:
+            _ = self.unit_vectors
+            return
+        self.check_codes(n_centroids)
+        self.lists.check(n_centroids, len(self.pids))
+
+    def check_codes(self, n_centroids: int) -> None:
+        """Make sure that every code names a centroid; the codes are read once.
+
+        Raises:
+            IndexError: one does not.
+        """
+        if self.largest_code >= n_centroids:
+            raise IndexError(f"a code is {self.largest_code}, but there are {n_centroids} centroids")
 
     @cached_property
     def longest(self) -> int:
@@ -166,10 +211,12 @@ class Segment:
         """The vectors of these tokens, decompressed where they are compressed. *Shape:* (n, dim), float32.
 
         Raises:
-            IndexError: there is no centroid for a code; the file is damaged.
+            IndexError: there is no centroid for a code, or a vector has not length 1; the file is damaged.
         """
         if self.vectors is not None:
-            return self.vectors[tokens]
+            vectors = self.vectors[tokens]
+            _check_lengths(vectors)
+            return vectors
         assert codec is not None and self.codes is not None and self.residuals is not None
         return codec.decompress(self.codes[tokens], self.residuals[tokens])
 
@@ -193,6 +240,14 @@ class Segment:
         is_theirs = np.zeros(len(self.pids), np.bool_)
         is_theirs[self.windows_of(pids)] = True
         return is_theirs
+
+
+def _check_lengths(vectors: NDArray[np.float32]) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("td,td->t", vectors, vectors)
+        is_unit = np.abs(squares - 1) <= _LENGTH_ERROR  # False for a NaN as well
+    if not is_unit.all():
+        raise IndexError(f"a vector is not finite or not of length 1 (squared {squares[int(is_unit.argmin())]:g})")
 
 
 def _plain(array: NDArray[Any] | None) -> NDArray[Any]:

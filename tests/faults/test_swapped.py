@@ -72,7 +72,7 @@ CALLS = {
     "len": len,
     "get": lambda index: index.get(["old0"]),
     "verify": lambda index: index.verify(),
-    "save": lambda index: index.save(f"{index.path}.copy"),
+    "save": lambda index: index.save(f"{index._store.folder}.copy"),
     "add": lambda index: index.add([Passage("mine", "text")], embeddings=[ONE]),
     "add much": lambda index: index.add([Passage(str(i), "text") for i in range(900)], embeddings=[np.ones((40, 16))] * 900),
     "delete": lambda index: index.delete(["old0"]),

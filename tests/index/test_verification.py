@@ -48,14 +48,14 @@ def test_a_passage_in_two_segments_is_a_problem():
 def test_a_vector_that_is_not_finite_is_a_problem():
     vectors = np.eye(3, 4, dtype=np.float32)
     vectors[1, 0] = np.nan
-    assert misfits(plain([1, 2], vectors)) == ["Segment 0 has a vector that is not finite"]
+    assert misfits(plain([1, 2], vectors)) == ["Segment 0 is damaged: a vector is not finite or not of length 1 (squared nan)"]
 
 
 @pytest.mark.parametrize(
     ("codes", "listed", "problem"),
     [
-        ([0, 1, 2], [0, 1, 1], "Segment 0 names centroid 2, but there are 2"),
-        ([0, 1, 1], [0, 1, 5], "Segment 0 lists window 5, but has 2"),
+        ([0, 1, 2], [0, 1, 1], "Segment 0 is damaged: a code is 2, but there are 2 centroids"),
+        ([0, 1, 1], [0, 1, 5], "Segment 0 is damaged: a list names window 5 of 2"),
     ],
 )
 def test_codes_and_lists_that_lead_nowhere_are_problems(codes, listed, problem):

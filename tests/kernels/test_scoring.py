@@ -7,7 +7,7 @@ import pytest
 from builders.kernels import OF_ANY, OF_EITHER, Plain, both_instruction_sets, each_of, floats, ints, longs, worlds
 from hypothesis import given, settings
 
-from colbert_core.kernels import BLOCK, NOWHERE, ByteRows, QueryBlocks, float_blocks, scoring
+from colbert_core.kernels import BLOCK, NOWHERE, SUM_BITS, ByteRows, QueryBlocks, float_blocks, scoring
 
 
 @both_instruction_sets
@@ -58,8 +58,8 @@ def test_sums_over_lists_by_hand():
     sums = np.zeros(4, np.int64)
     scoring.accumulate(cells, cosines, offsets, windows, 1, sums)
     # 20 - 1 is nothing to the first query vector, -4 - 1 to the second; window 0 counts by its nearest cell only.
-    assert (sums % 2**32).tolist() == [(50 - 19) + (8 + 5), (50 - 19) + (-4 + 5), 9 + 5, 0]
-    assert (sums >> 32).tolist() == [2, 2, 2, 0]  # the last turns
+    assert (sums % 2**SUM_BITS).tolist() == [(50 - 19) + (8 + 5), (50 - 19) + (-4 + 5), 9 + 5, 0]
+    assert (sums >> SUM_BITS).tolist() == [2, 2, 2, 0]  # the last turns
 
 
 def test_rough_scores_by_hand():

@@ -21,7 +21,7 @@ def test_a_file_whose_arrays_are_of_another_type_is_refused(grown):
 
 def segment_by_hand():
     """Passages 4 (two windows, of 1 and 2 tokens) and 9 (one window of 1 token)."""
-    vectors = np.arange(8, dtype=np.float32).reshape(4, 2)
+    vectors = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)], np.float32)
     spans = np.array([(0, 3), (4, 9), (0, 5)], np.int32)
     return Segment(np.array([4, 4, 9]), spans, np.array([1, 2, 1], np.int32), vectors=vectors)
 
@@ -31,7 +31,7 @@ def test_windows_tokens_and_vectors_by_hand():
     assert segment.windows_of(np.array([4, 7, 9])).tolist() == [0, 1, 2]
     assert segment.find(np.array([9])).tolist() == [False, False, True]
     assert segment.tokens_of(np.array([1, 0])).tolist() == [1, 2, 0]
-    assert segment.vectors_of(np.array([3, 0]), None).tolist() == [[6, 7], [0, 1]]
+    assert segment.vectors_of(np.array([3, 0]), None).tolist() == [[-1, 0], [0, 1]]
     assert (segment.n_tokens, segment.longest, segment.has_one_window_each) == (4, 2, False)
     assert segment.offsets.tolist() == [0, 1, 3, 4]
 
@@ -41,7 +41,7 @@ def test_merging_takes_the_chosen_windows_in_their_order():
     pieces = merged_arrays([(segment, np.array([False, True, False])), (segment, np.array([False, False, True]))])
     arrays = {name: np.concatenate(parts) for name, parts in pieces.items()}
     assert arrays["rows"].tolist() == [4, 9]  # the name of the pids on disk
-    assert arrays["vectors"].tolist() == [[2, 3], [4, 5], [6, 7]]
+    assert arrays["vectors"].tolist() == [[1, 0], [0, -1], [-1, 0]]
     again = Segment.from_arrays(arrays, 2, None)
     assert (again.pids.tolist(), again.doclens.tolist()) == ([4, 9], [2, 1])
 

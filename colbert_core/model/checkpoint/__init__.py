@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from colbert_core.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError
 from colbert_core.model.checkpoint import modules, nanocolbert, stanford
 from colbert_core.model.checkpoint.config import Checkpoint, Dense, EncoderConfig
-from colbert_core.model.checkpoint.files import quantize_weights, read_json
+from colbert_core.model.checkpoint.files import check_folder, quantize_weights, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -108,6 +108,7 @@ def read_checkpoint(path: Path, *, chosen: Collection[str] = (), local_files_onl
         UnsupportedCheckpointError: the folder is in a format that this version does not read.
         CheckpointError: a file is damaged, or the parts do not fit each other.
     """
+    check_folder(path if path.is_dir() else path.parent)
     dnn = path if path.is_file() else _lone_dnn(path)
     if dnn is not None:
         return _read_dnn(dnn, local_files_only=local_files_only)

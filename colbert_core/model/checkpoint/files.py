@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.errors import CheckpointError, CheckpointNotFoundError
+from colbert_core.storage.incoming import check_tensor, load_torch, read_json_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ _SCALE = ".scale"
 # vectors of the model in the box by .25 on average, more than a 2-bit index, and nDCG@10 on DL19 fell from .652 to .641.
 # Over 64 columns it turns them by .035, over 32 by .021; bfloat16 by itself by .010.
 _GROUP = 32
+_MATRIX = 2  # dimensions
+_BEYOND = 2**62  # of any length or size
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -39,8 +42,8 @@ def parse_json(path: Path) -> Any:
     if not path.is_file():
         raise CheckpointNotFoundError(f"{path.parent} has no {path.name}; the download or copy is not complete.")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        return read_json_file(path, encoding="utf-8-sig")
+    except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); copy it again.") from error
 
 
@@ -76,6 +79,10 @@ class Fields:
         """A whole number of at least 1."""
         return int(self._checked(name, default, "a whole number of at least 1", _is_count))
 
+    def count(self, name: str, default: int) -> int:
+        """A whole number of at least 0."""
+        return int(self._checked(name, default, "a whole number of at least 0", lambda value: value == 0 or _is_count(value)))
+
     def ratio(self, name: str, default: float) -> float:
         """A finite number of at least 1."""
         return float(self._checked(name, default, "a number of at least 1", _is_ratio))
@@ -104,7 +111,7 @@ class Fields:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value % 1 == 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value < _BEYOND and value % 1 == 0
 
 
 def _is_ratio(value: Any) -> bool:
@@ -123,7 +130,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
             break
         if shards.is_file():
             names = Fields.of(shards).section("weight_map").content.values()
-            if not names or not all(isinstance(shard, str) for shard in names):
+            if not names or not all(isinstance(shard, str) and is_within(shard) for shard in names):
                 raise CheckpointError(f"{shards} names no files under weight_map; copy it again.")
             files = [folder / shard for shard in sorted(set(names))]
             break
@@ -142,15 +149,13 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def load_tensors(file: Path) -> dict[str, Any]:
     """Read a .safetensors file or one of torch.save. Code in it is not run."""
-    import torch
     from safetensors.torch import load_file
 
     try:
-        content: Any = (
-            load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
-        )
-    # Damage shows as SafetensorError, or with torch.load as any of RuntimeError, EOFError, UnpicklingError and more.
-    except Exception as error:
+        content: Any = load_file(file) if file.suffix == ".safetensors" else load_torch(file)
+        for tensor in _tensors_in(content):
+            check_tensor(tensor)
+    except Exception as error:  # SafetensorError, and what torch raises for a type that it does not know
         raise CheckpointError(
             f"{file} ({file.stat().st_size:,} bytes) cannot be read ({type(error).__name__}: {error}); "
             "it is damaged or not completely copied: copy it again."
@@ -158,6 +163,32 @@ def load_tensors(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise CheckpointError(f"{file} holds a {type(content).__name__}, but no tensors by name; copy it again.")
     return content
+
+
+def _tensors_in(content: Any) -> list[torch.Tensor]:
+    """The tensors of a dict, or of a dict in it, as .dnn files have."""
+    import torch
+
+    values = list(content.values()) if isinstance(content, dict) else []
+    values += [inner for value in values if isinstance(value, dict) for inner in value.values()]
+    return [value for value in values if isinstance(value, torch.Tensor)]
+
+
+def is_within(name: str) -> bool:
+    """Whether a path in a file leads to something in the same folder or below."""
+    path = PurePath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure that a folder and those in it hold files and folders: to open a pipe would wait for ever.
+
+    Raises:
+        CheckpointError: one is something else.
+    """
+    for path in [*folder.iterdir(), *folder.glob("*/*")]:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise CheckpointError(f"{path} is neither a file nor a folder; copy the checkpoint again.")
 
 
 def quantize_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -194,6 +225,8 @@ def _dequantized(stored: dict[str, torch.Tensor], folder: Path) -> dict[str, tor
         if name.endswith(_SCALE) and name.removesuffix(_SCALE) in stored:
             continue
         if tensor.dtype == torch.int8:
+            if tensor.ndim != _MATRIX:
+                raise CheckpointError(f"{folder}: int8 tensor {name} has the shape {tuple(tensor.shape)} and is no matrix.")
             scale = stored.get(name + _SCALE)
             expected = (tensor.shape[0], -(-tensor.shape[1] // _GROUP))
             if scale is None or scale.shape != expected:

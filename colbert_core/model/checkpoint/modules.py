@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from colbert_core.errors import CheckpointError, UnsupportedCheckpointError
 from colbert_core.model.checkpoint.config import Checkpoint, Dense, EncoderConfig
-from colbert_core.model.checkpoint.files import Fields, parse_json, read_weights
+from colbert_core.model.checkpoint.files import Fields, is_within, parse_json, read_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,10 +51,15 @@ def listed_modules(folder: Path) -> list[dict[str, Any]]:
     file = folder / MODULES
     entries = parse_json(file) if file.is_file() else []
     if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and isinstance(entry.get("type"), str) and isinstance(entry.get("path", ""), str)
+        isinstance(entry, dict)
+        and isinstance(entry.get("type"), str)
+        and isinstance(entry.get("path", ""), str)
+        and is_within(entry.get("path", ""))
         for entry in entries
     ):
-        raise CheckpointError(f"{file} must hold a JSON list of modules, each with a type and a path; copy it again.")
+        raise CheckpointError(
+            f"{file} must hold a JSON list of modules, each with a type and a path within the folder; copy it again."
+        )
     return entries
 
 
@@ -367,7 +372,7 @@ def _multi_vector_recipe(folder: Path, settings: Fields, parts: list[tuple[str, 
         lowercase=transformer.flag("do_lower_case", False),
         similarity=settings.text("similarity_fn_name", "maxsim").lower(),
         pool_factor=pooling.ratio("pool_factor", 1.0),
-        pool_protected=int(pooling.content.get("num_protected_tokens", 1)),
+        pool_protected=pooling.count("num_protected_tokens", 1),
         trained=settings.flag("trained", True),
     )
 

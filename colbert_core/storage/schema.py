@@ -1,0 +1,59 @@
+"""The tables of an index, and whether a database has these tables and nothing else.
+
+A database that came by mail may have anything in their place: a view that never ends, a trigger that runs at each write, a
+column that is computed when it is read. SQLite runs all of these as soon as it is asked for what looks like our table.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+from colbert_core.errors import DamagedIndexError, UnsupportedIndexError
+
+if TYPE_CHECKING:
+    from colbert_core.storage.connection import Connection
+
+SCHEMA = (
+    "CREATE TABLE about(key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "CREATE TABLE passages(row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, metadata TEXT NOT NULL)",
+    "CREATE TABLE fields(path TEXT, kind TEXT, value, row INTEGER, PRIMARY KEY (path, kind, value, row)) WITHOUT ROWID",
+    "CREATE INDEX fields_of_row ON fields(row)",
+    "CREATE TABLE files(name TEXT PRIMARY KEY, kind TEXT NOT NULL, position INTEGER NOT NULL, size INTEGER NOT NULL, "
+    "sha256 TEXT NOT NULL, data BLOB)",
+    "CREATE TABLE dead(row INTEGER PRIMARY KEY)",
+)
+"""The statements that make the tables of an index."""
+
+
+def check_schema(connection: Connection, name: str) -> None:
+    """Make sure that a database has the tables of an index, as they were made, and nothing that SQLite would run.
+
+    Args:
+        connection: to the database.
+        name: of the index, for messages.
+
+    Raises:
+        DamagedIndexError: a table is missing.
+        UnsupportedIndexError: a table is another one, or there is a view, a trigger or a table of somebody else.
+    """
+    wanted = {_plain(statement) for statement in SCHEMA}
+    try:
+        entries = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+    except sqlite3.OperationalError as error:  # a name that is no UTF-8
+        raise DamagedIndexError(f"{name} is damaged: its tables cannot be read ({error}); restore it from a copy.") from None
+    for kind, entry, statement in entries:
+        is_sqlites = kind in ("table", "index") and str(entry).startswith(("sqlite_autoindex_", "sqlite_stat"))
+        if not is_sqlites and (not isinstance(statement, str) or _plain(statement) not in wanted):
+            raise UnsupportedIndexError(
+                f"{name} holds the {kind} {entry!r:.80} ({statement!r:.200}), which no version of this package makes; "
+                "do not use it unless you know where it comes from."
+            )
+        wanted.discard(_plain(str(statement)))
+    if wanted:
+        raise DamagedIndexError(f"{name} is damaged: {min(wanted):.40}… is missing; restore it from a copy.")
+
+
+def _plain(statement: str) -> str:
+    """The words of a statement, however it is laid out."""
+    return " ".join(statement.replace("(", " ( ").replace(")", " ) ").split())

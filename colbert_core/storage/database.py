@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sqlite3
 import threading
@@ -223,6 +224,8 @@ class Connections(ABC):
     # by a thread that the child does not have: so the fork waits until nobody is within a call.
 
     def _before_fork(self) -> None:
+        if len(self._users):
+            gc.collect()  # a call that Ctrl-C ended may hang in a cycle of references
         me, until = threading.get_ident(), time.monotonic() + _FORK_WAITS
         self._forking = True
         self._idle_lock.acquire()
@@ -315,6 +318,7 @@ class DiskConnections(Connections):
         super().__init__(str(path.parent), timeout)
         self._path = path
         self._idle: list[Connection] = []
+        self._longest_log = _LARGEST_LOG
 
     @property
     def guard(self) -> contextlib.AbstractContextManager[Any]:
@@ -437,10 +441,16 @@ class DiskConnections(Connections):
     def _shorten_log(self, connection: Connection) -> None:
         """Write a log that has become long back into the database, if no reader minds."""
         log = self._log()
-        if log.exists() and log.stat().st_size > _LARGEST_LOG:
+        if log.exists() and log.stat().st_size > self._longest_log:
             connection.execute("PRAGMA busy_timeout = 200")
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            for _ in range(2):
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                size = log.stat().st_size
+                if size <= _LARGEST_LOG:
+                    break
+                gc.collect()  # a read that Ctrl-C ended may hang in a cycle of references, its transaction with it
+            self._longest_log = max(_LARGEST_LOG, size * 5 // 4)  # a reader minds: do not wait for it at every commit
 
 
 _held: list[Connections] = []  # by the fork that is under way

@@ -13,7 +13,6 @@ from colbert_core.index import writing
 traced = {module.__file__ for module in (connection, database, files, store, transaction, writing)}
 files._LARGEST_ROW = 100  # so that vectors are files
 index = Index.create(None if sys.argv[1] == "memory" else sys.argv[1], dim=4, timeout=5)
-memory = {}
 
 def interrupt_at(line):
     def trace(frame, event, _):
@@ -32,9 +31,9 @@ def add(name):
     index.add([Passage(name, f"text of {name}")], embeddings=[np.ones((20, 4))])
 
 add("first")
-n = 0
+n = 0  # lines before the next interrupt
 while True:
-    n += 1
+    n += int(sys.argv[2])
     try:
         sys.settrace(interrupt_at(n))
         add("x")
@@ -59,7 +58,7 @@ print(n)
 """
 
 
-@pytest.mark.parametrize("place", ["memory", "disk"])
-def test_ctrl_c_at_each_line_of_a_write_leaves_all_of_it_or_nothing(tmp_path, place):
-    out = in_a_process(INTERRUPTED, "memory" if place == "memory" else tmp_path / "x.idx")
+@pytest.mark.parametrize(("place", "step"), [("memory", 1), ("disk", 3), pytest.param("disk", 1, marks=pytest.mark.slow)])
+def test_ctrl_c_at_each_line_of_a_write_leaves_all_of_it_or_nothing(tmp_path, place, step):
+    out = in_a_process(INTERRUPTED, "memory" if place == "memory" else tmp_path / "x.idx", step)
     assert int(out) > 150

@@ -149,6 +149,8 @@ def _check_sizes(checkpoint: Checkpoint) -> None:
         elif isinstance(value, list):
             waiting += [(name, inner) for inner in value]
         elif isinstance(value, int | float):
+            if value != value or ("dropout" in name and not 0 <= value <= 1):
+                raise CheckpointError(f"{checkpoint.folder}/config.json says {name}={value}; correct it or copy it again.")
             most = n_tensors if "layers" in name and name.startswith(("num_", "n_")) else max(n_numbers, _LARGEST_SETTING)
             if value > most and value != float("inf"):
                 raise CheckpointError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.errors import CheckpointError, CheckpointNotFoundError
+from colbert_core.storage.incoming import read_json_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# The largest vocabularies have a quarter of a million tokens, in files of 30 MB.
+_LARGEST_ID, _LARGEST_FILE = 2**24, 2**28
 _VOCABULARY_FILES = ("tokenizer.json", "vocab.*", "*.model")
 
 
@@ -103,6 +106,7 @@ class Tokenizer:
             raise CheckpointNotFoundError(
                 f"{folder} has no tokenizer ({', '.join(_VOCABULARY_FILES)}); the download or copy is not complete."
             )
+        _check_ids(folder)
         try:
             hf_tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
         # The Rust parser raises a bare Exception for a damaged tokenizer.json, and transformers a dozen kinds around it.
@@ -180,6 +184,33 @@ class Tokenizer:
         """List the ids of those tokens that are in the vocabulary."""
         numbers = (self._backend.token_to_id(token) for token in tokens)
         return [number for number in numbers if number is not None]
+
+
+def _check_ids(folder: Path) -> None:
+    """Make sure that no file gives a token a number beyond any vocabulary: the backend makes lists as long as that number.
+
+    Raises:
+        CheckpointError: one does, or cannot be read.
+    """
+    numbers: list[Any] = []
+    try:
+        for name in ("tokenizer.json", "tokenizer_config.json", "added_tokens.json"):
+            file = folder / name
+            content = read_json_file(file, _LARGEST_FILE, "utf-8-sig") if file.is_file() else {}
+            if not isinstance(content, dict):
+                raise TypeError(f"{name} holds a {type(content).__name__}")
+            if name == "added_tokens.json":
+                numbers += content.values()
+                continue
+            numbers += (content.get("added_tokens_decoder") or {}).keys()
+            numbers += [entry["id"] for entry in content.get("added_tokens") or []]
+            vocabulary = (content.get("model") or {}).get("vocab")
+            numbers += vocabulary.values() if isinstance(vocabulary, dict) else []
+        largest = max((int(number) for number in numbers), default=0)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"The tokenizer in {folder} cannot be read ({error!r:.200}); copy it there again.") from error
+    if largest > _LARGEST_ID:
+        raise CheckpointError(f"The tokenizer in {folder} has a token with the number {largest}; copy it there again.")
 
 
 def _word_starts(word_ids: list[int | None]) -> NDArray[np.bool_]:

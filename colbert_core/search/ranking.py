@@ -88,6 +88,8 @@ def search(
     if len(query) > _MOST_VECTORS:
         raise ValueError(f"A query has at most {_MOST_VECTORS:,} vectors, got {len(query):,}; search by parts of it.")
     parts, codec = snapshot.parts, snapshot.codec
+    if not parts:
+        return Ranked([], [], [])
     segments = [part.segment for part in parts]
     n_tokens = sum(segment.n_tokens for segment in segments)
     if device is not None:

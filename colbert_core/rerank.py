@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +11,7 @@ from colbert_core.search.excerpts import Excerpt, excerpts
 from colbert_core.search.explain import best_window, evidence_of, query_spans
 from colbert_core.search.hits import to_hits
 from colbert_core.search.ranking import search
+from colbert_core.threads import new_lock
 from colbert_core.vectors.embeddings import encode_queries, of_owner, token_ends
 from colbert_core.vectors.snapshot import as_snapshot
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # them at a quarter.
 _KEEP_RATIO = 0.35
 # One lock for all: a lock inside an object would keep it from being copied and pickled.
-_LOADING = threading.Lock()
+_LOADING = new_lock()
 
 
 class RerankerOwner(Protocol):

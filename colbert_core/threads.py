@@ -1,18 +1,33 @@
-"""How many threads the package uses, and work spread over them."""
+"""How many threads the package uses, work spread over them, and what is left of them in a forked process.
+
+GNU's OpenMP, which PyTorch and FAISS compute with on Linux, keeps its threads between calls. A forked process inherits the
+list of them but no thread, and would wait for them for ever. So a fork first sends home those of the thread that forks; both
+processes start new ones when they need them.
+"""
 
 from __future__ import annotations
 
+import _thread
+import contextlib
+import ctypes
+import logging
 import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+import weakref
+from collections import deque
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
 
 _chosen: int | None = None  # what set_num_threads was given
 _within = threading.local()  # has ``spread`` in a thread that does a part of spread work
@@ -55,25 +70,156 @@ def apply_to_torch() -> None:
     if _chosen is not None:
         import torch  # here, because it takes seconds
 
-        torch.set_num_threads(_chosen)
+        torch.set_num_threads(openmp_threads(_chosen))
+
+
+def openmp_threads(n: int) -> int:
+    """Return how many of ``n`` threads PyTorch and FAISS may use: all, but one where a fork has left them without theirs."""
+    return 1 if _lost_threads else n
+
+
+def new_lock() -> threading.Lock:
+    """Make a lock that is free in a forked process, where the thread that held it is not."""
+    lock = threading.Lock()
+    _locks.add(lock)
+    return lock
 
 
 def spread(work: Callable[[T], R], pieces: Sequence[T]) -> list[R]:
     """Call ``work`` on each piece, by as many threads as are allowed, and return the results in order.
 
     The first error is raised. Inside a thread of another ``spread`` the pieces are done one after the other, so there are
-    never more threads than allowed.
+    never more threads than allowed. After Ctrl-C the threads end as well.
     """
     n_threads = min(get_num_threads(), len(pieces))
     if n_threads <= 1 or getattr(_within, "spread", False):
         return [work(piece) for piece in pieces]
+    return _Spread(work, pieces, n_threads).results()
 
-    def enter() -> None:
-        _within.spread = True
 
-    with ThreadPoolExecutor(n_threads, "colbert", initializer=enter) as pool:
+class _Spread(Generic[T, R]):
+    """Work that is shared out to threads.
+
+    Ctrl-C comes to the main thread alone, and at any line of Python: in a lock, an event or a pool of the standard library it
+    leaves threads behind that wait for ever. So what is written in Python runs in other threads, also what starts the threads.
+    The main thread calls only C while it waits, and looks afterwards at what is done, since Ctrl-C may take the message away.
+    """
+
+    def __init__(self, work: Callable[[T], R], pieces: Sequence[T], n_threads: int) -> None:
+        self._work = work
+        self._left = deque(enumerate(pieces))
+        self._n_pieces = len(self._left)
+        self._threads = [Thread(target=self._run, name=f"colbert_{n}", daemon=True) for n in range(n_threads)]
+        self._done: dict[int, R] = {}
+        self._failed: dict[int, BaseException | None] = {}  # None for a piece that was left
+        self._ended: SimpleQueue[None] = SimpleQueue()
+        self._begun = self._stopped = self._all_here = False
+
+    def results(self) -> list[R]:
+        """Do the work."""
         try:
-            return list(pool.map(work, pieces))
+            _thread.start_new_thread(self._begin, ())
+            self._wait()
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            self._stopped = True
+            if self._begun:  # if not, they will find that there is nothing to do
+                self._wait()
             raise
+        errors = [error for _, error in sorted(self._failed.items()) if error is not None]
+        if errors:
+            try:
+                raise errors[0]
+            finally:
+                self._failed.clear()  # its traceback leads here
+                errors.clear()
+        return [self._done[n] for n in range(self._n_pieces)]
+
+    def _wait(self) -> None:
+        while not self._is_complete():
+            self._ended.get()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+
+    def _is_complete(self) -> bool:
+        return self._all_here and len(self._done) + len(self._failed) == self._n_pieces
+
+    def _begin(self) -> None:
+        self._begun = True
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:  # the system gives no more threads; those that are there do it all
+            self._run()
+        self._all_here = True
+        self._ended.put(None)
+
+    def _run(self) -> None:
+        _within.spread = True
+        while self._left:
+            with contextlib.suppress(IndexError):  # another thread took the last one
+                self._do(*self._left.popleft())
+        if self._is_complete():
+            self._ended.put(None)
+
+    def _do(self, number: int, piece: T) -> None:
+        if self._stopped:
+            self._failed[number] = None
+            return
+        try:
+            self._done[number] = self._work(piece)
+        except BaseException as error:
+            self._stopped = True
+            self._failed[number] = error
+
+
+# Forks
+
+_PAUSE_HARD = 2  # of omp.h: give up the threads as well
+
+_locks: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
+_process = os.getpid()
+_ready = False  # the fork under way was told of in time, and no thread of OpenMP is left
+_lost_threads = False  # this process was forked, and OpenMP waits for threads that it does not have
+
+
+def _before_fork() -> None:
+    global _ready
+    _ready = False
+    # A process forked by C code alone has lost its threads already, and would wait for them here.
+    if os.getpid() == _process and not _lost_threads:
+        with contextlib.suppress(OSError, AttributeError):  # GCC's before version 9 cannot be told
+            for library in _gnu_openmp():
+                library.omp_pause_resource_all(_PAUSE_HARD)
+            _ready = True
+
+
+def _after_fork_in_child() -> None:
+    global _process, _lost_threads
+    for lock in list(_locks):
+        lock._at_fork_reinit()  # type: ignore[attr-defined]  # as the standard library does with its own
+    _process = os.getpid()
+    loaded = [name for name in ("torch", "faiss") if name in sys.modules]
+    if not _ready and not _lost_threads and loaded and sys.platform == "linux":
+        _lost_threads = True
+        _use_one_thread()
+        logger.info("PyTorch and FAISS compute with one thread in this process: it was forked, without its parent's threads.")
+
+
+def _use_one_thread() -> None:
+    for name, setting in (("torch", "set_num_threads"), ("faiss", "omp_set_num_threads")):
+        if name in sys.modules:
+            getattr(sys.modules[name], setting)(1)
+
+
+def _gnu_openmp() -> list[Any]:
+    """Return the copies of GNU's OpenMP in this process; PyTorch and FAISS bring one each. Others survive a fork."""
+    if not {"torch", "faiss"} & set(sys.modules) or sys.platform != "linux":
+        return []
+    with Path("/proc/self/maps").open("rb") as maps:
+        paths = {os.fsdecode(line.split(None, 5)[5].strip()) for line in maps if b"libgomp" in line}
+    return [ctypes.CDLL(path, mode=os.RTLD_NOW | os.RTLD_NOLOAD) for path in paths]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

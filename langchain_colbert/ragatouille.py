@@ -9,6 +9,7 @@ Methods, arguments and result keys are RAGatouille's, and scores are MaxSim sums
 from __future__ import annotations
 
 import json
+import os
 import threading
 import urllib.error
 import urllib.parse
@@ -34,6 +35,9 @@ _OVERLAP = 64
 # Metadata keys that say which document a piece is from.
 _RESERVED = ("document_id", "passage_id")
 _ADDING = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # A thread that is not in the child may have held it.
+    os.register_at_fork(after_in_child=_ADDING._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 class RAGPretrainedModel:

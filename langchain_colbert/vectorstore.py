@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import os
 import threading
 import warnings
 from os import PathLike
@@ -445,6 +446,9 @@ class ColBERTVectorStore(VectorStore):
 
 # One lock for all: a lock inside the object would keep it from being copied and pickled.
 _MAKING = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # A thread that is not in the child may have held it.
+    os.register_at_fork(after_in_child=_MAKING._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def _is_filled(path: Path) -> bool:

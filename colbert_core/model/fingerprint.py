@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.errors import CheckpointError, DamagedIndexError, EncoderMismatchError
+from colbert_core.threads import new_lock
 from colbert_core.types import TokenEncoder
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class LazyEncoder:
 
     def renew_lock(self) -> None:
         """Call this in a forked process: there the old lock may be held by a thread of the parent, for ever."""
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
 
 def loaded_encoder(encoder: str | PathLike[str] | TokenEncoder | None) -> TokenEncoder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 
 from colbert_core.errors import CheckpointError
 from colbert_core.model.packed_bert import pack
+from colbert_core.threads import new_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ class Runner:
         self._backbone = backbone
         self._head = head
         self._pad_id = pad_id
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self.packed = pack(backbone)
 
     @property

@@ -5,7 +5,6 @@ A GPU scores every window sooner than lists could tell which to leave out, so no
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
@@ -16,6 +15,7 @@ import torch
 from colbert_core.devices import as_device
 from colbert_core.kernels import plain
 from colbert_core.search.kernel_scorer import KernelScorer
+from colbert_core.threads import new_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -177,7 +177,7 @@ class _Cache(Generic[K, V]):
     """Keeps what was moved to a device for as long as the original is in use."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._held: WeakKeyDictionary[K, dict[torch.device, V]] = WeakKeyDictionary()
 
     def get(self, key: K, device: torch.device, move: Callable[[K, torch.device], V]) -> V:

@@ -17,7 +17,7 @@ import torch
 
 from colbert_core.errors import MissingExtraError
 from colbert_core.extras import import_extra
-from colbert_core.progress import progress_bar
+from colbert_core.progress import ProgressBar, progress_bar
 from colbert_core.train.batches import Batches, example_numbers
 from colbert_core.train.data import Examples, prepare
 from colbert_core.train.folder import RunFolder, TrainResult, locked
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
-    from tqdm import tqdm
 
     from colbert_core.model.encoder import Encoder
     from colbert_core.train.examples import Example
@@ -274,11 +273,10 @@ def _make_optimizer(model: ColBERT, config: TrainConfig, schedule: Plan) -> tupl
     return optimizer, learning_rate
 
 
-def _make_bar(size: int, schedule: Plan, done: int, accelerator: Any, progress: bool | None) -> tqdm[Any]:
+def _make_bar(size: int, schedule: Plan, done: int, accelerator: Any, progress: bool | None) -> ProgressBar:
     """Make a bar of examples that begins where the run goes on."""
-    bar = progress_bar("Training", schedule.steps * size, "example", progress if accelerator.is_main_process else False)
-    bar.initial = bar.n = done * size
-    return bar
+    shown = progress if accelerator.is_main_process else False
+    return progress_bar("Training", schedule.steps * size, "example", shown, done * size)
 
 
 def _check_negatives(examples: Examples, loss: str, batch_size: int) -> None:

@@ -23,9 +23,8 @@ def printed(notebook):
     return cells
 
 
-# Each starts a kernel that imports the package and its frameworks anew: two in the default run, all of them in that of the slow.
-QUICK = {"quickstart", "01_langchain_rag"}
-RUNS = [pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.slow) for path in NOTEBOOKS]
+# Each starts a kernel that imports the package and its frameworks anew: one in the default run, all others in that of the slow.
+RUNS = [pytest.param(path, id=path.stem, marks=() if path.stem == "quickstart" else pytest.mark.slow) for path in NOTEBOOKS]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

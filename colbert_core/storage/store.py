@@ -86,7 +86,7 @@ class Store:
             return cls._emptied(folder, about, timeout=timeout)
         store = cls(folder, timeout=timeout)
         try:
-            store._make(lambda writer: writer.commit(Changes(about=dict(about))))
+            store._make(lambda writer: writer.begin(about))
         except BaseException:
             store.close()
             raise

@@ -302,6 +302,11 @@ class Writer(Reader):
         with self._transaction():
             self._apply(changes)
 
+    def begin(self, about: Mapping[str, Any]) -> None:
+        """Write the settings of a new index, in one transaction; raises as ``commit`` does."""
+        with self._transaction():
+            write_about(self.connection, about)
+
     def take_over(self, other: Reader) -> None:
         """Replace everything by what another store holds, in one transaction; raises as ``commit`` does."""
         known = {file.name for file in self.files()}

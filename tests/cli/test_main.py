@@ -62,6 +62,7 @@ def test_json_lines_end_at_line_feeds_only(run, model, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_pipes_are_utf8_whatever_the_platform_says(stanford_folder):
     command = [sys.executable, "-m", "colbert_core.cli", "rerank", "cat", "--model", str(stanford_folder)]
     environment = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
@@ -124,6 +125,7 @@ def test_the_installed_command_works_in_a_pipe(stanford_folder):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_early_is_no_error(stanford_folder):
     command = f"{sys.executable} -m colbert_core.cli rerank cat --model {stanford_folder} | head -n 1"
     done = subprocess.run(command, shell=True, input="the cat sat\n" * 5000, capture_output=True, text=True, check=True)

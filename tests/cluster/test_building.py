@@ -42,6 +42,7 @@ def test_every_shard_is_an_ordinary_index_that_keeps_the_codec_of_all(built, tmp
         assert len(index) == 0
 
 
+@pytest.mark.slow
 def test_files_may_lie_in_an_object_storage_and_vectors_be_kept_as_they_are(nodes_of, source, tmp_path):
     out, settings = build_here(f"file://{source}", tmp_path / "out", shards=2, nbits=32, workers=1)
     assert settings.passages == 240
@@ -57,6 +58,7 @@ def test_files_may_lie_in_an_object_storage_and_vectors_be_kept_as_they_are(node
 # Faults
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_while_building_lose_no_shard(nodes_of, built, source, tmp_path):
     (tmp_path / "calls").mkdir()
     # The sample is encoded first, then each shard; a worker dies over the sample and two over shards.
@@ -67,6 +69,7 @@ def test_workers_that_are_killed_while_building_lose_no_shard(nodes_of, built, s
     assert sorted(path.name for path in out.iterdir() if path.name.startswith((".", "staged"))) == []
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_goes_on_with_the_shards_that_are_missing(nodes_of, built, source, tmp_path):
     (tmp_path / "calls").mkdir()
     out, encoder = tmp_path / "out", Fatal(tmp_path / "calls", at={3}, fail=True)

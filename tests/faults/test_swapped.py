@@ -10,18 +10,23 @@ import pytest
 from builders.indexes import in_a_process
 
 from colbert_core import Index, IndexExistsError, IndexNotFoundError, Passage, StorageError
-from colbert_core.storage import durable
+from colbert_core.storage import durable, files
 from colbert_core.storage.aside import folder_aside
 
 ONE = np.ones((1, 16), np.float32)
 TOLD = "was overwritten with a new one; open it again"
 
 
-def build(path, name, n=900):
-    """An index of ``n`` passages; 900 of them have a file of their own."""
+@pytest.fixture(autouse=True)
+def _few_passages_make_a_file(monkeypatch):
+    monkeypatch.setattr(files, "_LARGEST_ROW", 2000)
+
+
+def build(path, name, n=30):
+    """An index of ``n`` passages; 30 of them have a file of their own."""
     rng = np.random.default_rng(len(name))
     with Index.create(path, dim=16, nbits=32) as index:
-        index.add([Passage(f"{name}{i}", "text") for i in range(n)], embeddings=list(rng.standard_normal((n, 40, 16))))
+        index.add([Passage(f"{name}{i}", "text") for i in range(n)], embeddings=list(rng.standard_normal((n, 4, 16))))
 
 
 def rename(old, new, at):
@@ -63,7 +68,7 @@ def swap(request, tmp_path):
 
 def check_is_new(at):
     with Index.open(at) as index:
-        assert len(index) == 900 and "new0" in index
+        assert len(index) == 30 and "new0" in index
         assert index.verify().ok
 
 
@@ -74,7 +79,7 @@ CALLS = {
     "verify": lambda index: index.verify(),
     "save": lambda index: index.save(f"{index._store.folder}.copy"),
     "add": lambda index: index.add([Passage("mine", "text")], embeddings=[ONE]),
-    "add much": lambda index: index.add([Passage(str(i), "text") for i in range(900)], embeddings=[np.ones((40, 16))] * 900),
+    "add much": lambda index: index.add([Passage(str(i), "text") for i in range(30)], embeddings=[np.ones((4, 16))] * 30),
     "delete": lambda index: index.delete(["old0"]),
     "clear": lambda index: index.clear(),
     "compact": lambda index: index.compact(),
@@ -235,7 +240,7 @@ def test_processes_that_make_the_same_index_make_one_and_lose_nothing(tmp_path):
             codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child, _ in children]
             assert sorted(codes) == [0, 1], (makers, codes)
             with Index.open(target) as index:
-                assert len(index) == (1 if makers[codes.index(0)] is create else 900), makers
+                assert len(index) == (1 if makers[codes.index(0)] is create else 30), makers
                 assert index.verify().ok
             shutil.rmtree(target)
         print(sorted(path.name for path in folder.iterdir()))

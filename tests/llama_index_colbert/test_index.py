@@ -245,6 +245,7 @@ def test_an_index_on_disk_from_the_start_is_made_once(words, tmp_path):
 # Elsewhere
 
 
+@pytest.mark.slow
 def test_an_index_of_the_command_line_opens_here_and_the_other_way_round(stanford_folder, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "cats.md").write_text("the cat sat on a mat")

@@ -59,14 +59,12 @@ class Index(IndexBase):
         """Use ``create`` or ``open``."""
         name = "The index in memory" if store.folder is None else f"The index {store.folder}"
         with store.read() as reader:
-            about = stored_settings(reader.about(), name)
+            about, file = stored_settings(reader.about(), name), reader.connection.file_id
         self._store = store
         self._closed = weakref.finalize(self, store.close)
         self._nbits: int | None = about["nbits"]
         self._encoder = LazyEncoder(EncoderFingerprint.from_about(about, name), encoder)
-        self._versions = Versions(
-            store, name, about["identity"], dim=about["dim"], nbits=self._nbits, device=device, encoder=self._encoder
-        )
+        self._versions = Versions(store, name, about, file=file, device=device, encoder=self._encoder)
         store.connections.after_fork = weakref.WeakMethod(self._renew_locks)
 
     def _renew_locks(self) -> None:

@@ -23,12 +23,14 @@ class State:
     """The vectors of one generation; all reads of that generation share them.
 
     Attributes:
+        identity: which index it is of.
         generation: number of commits before.
         snapshot: segments, mapped from disk, and the codec.
         files: where the segments lie; they go with ``snapshot.parts``.
         codec_file: where the codec lies; None while the index is uncompressed.
     """
 
+    identity: str
     generation: int
     snapshot: Snapshot
     files: tuple[File, ...]

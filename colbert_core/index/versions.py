@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from colbert_core.errors import DamagedIndexError, IndexLockedError, StorageError
 from colbert_core.index.compaction import bury
+from colbert_core.index.settings import stored_settings
 from colbert_core.index.state import State, damage_named
 from colbert_core.index.view import View
+from colbert_core.model.fingerprint import EncoderFingerprint
 from colbert_core.storage.changes import StaleRead
+from colbert_core.storage.transaction import Writer
 from colbert_core.vectors.codec import ResidualCodec
 from colbert_core.vectors.segment import Segment
 from colbert_core.vectors.snapshot import Part, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from colbert_core.index.restriction import Restriction
     from colbert_core.model.fingerprint import LazyEncoder
     from colbert_core.storage.changes import File
+    from colbert_core.storage.opened import FileId
     from colbert_core.storage.store import Store
     from colbert_core.storage.transaction import Reader
 
@@ -39,10 +43,9 @@ class Versions:
         self,
         store: Store,
         name: str,
-        identity: str,
+        about: Mapping[str, Any],
         *,
-        dim: int,
-        nbits: int | None,
+        file: FileId | None,
         device: str | None,
         encoder: LazyEncoder,
     ) -> None:
@@ -51,14 +54,15 @@ class Versions:
         Args:
             store: the passages and files.
             name: the index, for messages.
-            identity: which index this is; an index that was overwritten has another one.
-            dim: components of every vector.
-            nbits: bits per component of a compressed vector; None where vectors are kept as they are.
+            about: its settings; an index that was overwritten has another identity.
+            file: which file its database is; None in memory.
             device: PyTorch's name of where searches score; None for the CPU.
             encoder: what encodes texts for evidence.
         """
         self.name, self.device = name, device
-        self._store, self._identity, self._dim, self._nbits, self._encoder = store, identity, dim, nbits, encoder
+        self._store, self._identity, self._dim, self._encoder = store, about["identity"], about["dim"], encoder
+        self._nbits: dict[str, int | None] = {about["identity"]: about["nbits"]}  # of each index that has been read here
+        self._file = file
         self._newest: State | None = None
         self.renew_lock()
 
@@ -110,13 +114,32 @@ class Versions:
     def check_identity(self, reader: Reader) -> int:
         """Return the reader's generation, if this is still the index that was opened.
 
+        Reads go on with a new index that was put in its place, if the same encoder made it; writes do not, for they were meant
+        for another one.
+
         Raises:
             StorageError: it is another one.
         """
         identity, generation = reader.moment_of()
-        if identity != self._identity:
+        if isinstance(reader, Writer):
+            is_known = identity == self._identity
+        else:
+            is_known = identity in self._nbits or self._follows(reader, identity)
+        if not is_known:
             raise StorageError(f"{self.name} was overwritten with a new one; open it again.")
         return generation
+
+    def _follows(self, reader: Reader, identity: str) -> bool:
+        """Go on with the index of this reader; whether that can be: another folder was put here, and vectors mean the same."""
+        made_by, file = self._encoder.fingerprint, reader.connection.file_id
+        if file == self._file or made_by.probe is None:
+            return False
+        about = reader.about()
+        if about.get("dim") != self._dim or not made_by.agrees_with(EncoderFingerprint.from_about(about, self.name)):
+            return False
+        self._nbits[identity] = stored_settings(about, self.name)["nbits"]
+        self._file = file
+        return True
 
     def state(self, reader: Reader) -> State:
         """Return the vectors of the reader's generation. Segments that are mapped already are used again.
@@ -126,28 +149,30 @@ class Versions:
             StaleRead: a writer replaced a file meanwhile.
         """
         with reader.moment(), self._lock:
-            generation = self.check_identity(reader)
+            generation, identity = self.check_identity(reader), reader.moment_of()[0]
             known = self._newest
+            if known is not None and known.identity != identity:
+                known = None
             if known is not None and known.generation == generation:
                 return known
             files, codec_files = reader.files("segment"), reader.files("codec")
             if len(codec_files) > 1:
                 raise DamagedIndexError(f"{self.name} is damaged: it has {len(codec_files)} codecs; restore it from a copy.")
             codec_file = codec_files[0] if codec_files else None
-            codec = self._codec(reader, codec_file, known)
+            codec = self._codec(reader, codec_file, known, self._nbits[identity])
             parts = self._parts(reader, files, codec, known, generation)
-            state = State(generation, Snapshot(parts, codec), tuple(files), codec_file)
+            state = State(identity, generation, Snapshot(parts, codec), tuple(files), codec_file)
             if known is None or known.generation < generation:
                 self._newest = state
             return state
 
-    def _codec(self, reader: Reader, file: File | None, known: State | None) -> ResidualCodec | None:
+    def _codec(self, reader: Reader, file: File | None, known: State | None, nbits: int | None) -> ResidualCodec | None:
         if known is not None and file == known.codec_file:
             return known.snapshot.codec
         if file is None:
             return None
         codec: ResidualCodec = _made_of(file, ResidualCodec.from_arrays, reader.load(file))
-        if (codec.dim, codec.nbits) != (self._dim, self._nbits):
+        if (codec.dim, codec.nbits) != (self._dim, nbits):
             raise DamagedIndexError(
                 f"The codec of {self.name[0].lower()}{self.name[1:]} has dim {codec.dim} and {codec.nbits} bits; "
                 "restore it from a copy."

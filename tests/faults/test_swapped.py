@@ -98,6 +98,40 @@ def test_a_handle_of_before_is_told_and_leaves_the_new_index_alone(swap, call):
     check_is_new(at)
 
 
+def test_searches_go_on_with_a_new_index_of_the_same_encoder_and_writes_are_refused(tmp_path, words):
+    at, new, third = tmp_path / "at.idx", tmp_path / "new.idx", tmp_path / "third.idx"
+    for path, nbits, text in [(at, None, "the cat sat"), (new, 32, "the cat purrs"), (third, 2, "a cat meows")]:
+        with Index.create(path, words, nbits=nbits) as index:
+            index.add([Passage(text, text)])
+    index = Index.open(at, words)
+    assert index.search("cat")[0].passage.id == "the cat sat"
+    for path in (new, third):
+        found = Index.open(path, words).search("cat")
+        at.rename(tmp_path / f"before {path.name}")
+        path.rename(at)
+        assert index.search("cat") == found
+        assert index.ids() == [found[0].passage.id]
+        with pytest.raises(StorageError, match=TOLD):
+            index.add([Passage("mine", "a cat of mine")])
+        assert len(index) == 1
+    index.save(tmp_path / "copy.idx")
+    assert Index.open(tmp_path / "copy.idx", words).ids() == ["a cat meows"]
+    at.rename(third)
+    (tmp_path / "before new.idx").rename(at)  # its own is back
+    index.add([Passage("mine", "a cat of mine")])
+    assert set(index.ids()) == {"the cat sat", "mine"}
+
+
+def test_searches_do_not_go_on_with_an_index_of_another_encoder(tmp_path, words):
+    at, new = tmp_path / "at.idx", tmp_path / "new.idx"
+    Index.create(at, words).close()
+    Index.create(new, dim=words.dim).close()
+    index = Index.open(at, words)
+    rename(at, new, at)
+    with pytest.raises(StorageError, match=TOLD):
+        index.search("cat")
+
+
 @pytest.mark.parametrize("moment", ["locked", "file written", "file renamed", "rows written", "committed", "collected"])
 def test_a_swap_in_the_middle_of_a_write_harms_neither(swap, moment, monkeypatch):
     at, put_new = swap

@@ -129,6 +129,7 @@ def interrupt_at():
 
 
 def pytest_addoption(parser):
+    parser.addoption("--fuzz", type=int, default=400, help="how many changed files test_fuzz.py tries in all (default: 400)")
     parser.addoption("--kills", type=int, default=20, help="how often test_crash.py kills a writer at random (default: 20)")
 
 

@@ -232,6 +232,8 @@ def disk_errors(path: Path | str | None, locked: str = "") -> Iterator[None]:
         raise
     except sqlite3.DataError as error:
         raise ValueError(f"A text or metadata is too large for SQLite ({error}); cut it.") from error
+    except UnicodeDecodeError as error:  # of a message of SQLite's that quotes what is no text
+        raise DamagedIndexError(f"{path} is damaged ({error}); restore the index from a copy.") from error
     except sqlite3.OperationalError as error:
         named = _named_error(str(error), path, locked)
         if named is None:
@@ -255,6 +257,6 @@ def _named_error(message: str, path: Path | str | None, locked: str) -> StorageE
         return ReadOnlyIndexError(f"{path} cannot be written to ({message}).")
     if says("full", "I/O", "unable to open"):
         return IndexWriteError(f"{path} could not be written or read ({message}); the index is as before. Is the disk full?")
-    if says("no such table", "no such column"):
+    if says("no such table", "no such column", "unsupported file format", "Could not decode"):
         return DamagedIndexError(f"{path} is damaged ({message}); restore the index from a copy.")
     return None

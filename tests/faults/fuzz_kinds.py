@@ -10,13 +10,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-
 from builders import foreign_indexes
+from faults.fuzz_changes import change_array, change_bytes, change_cell, change_json_text, change_schema
+
 from colbert_core import Index, Passage, SearchConfig, TokenEmbeddings
 from colbert_core.errors import StorageError
 from colbert_core.storage.arrays import dump_arrays, load_arrays
 from colbert_core.vectors.codec import ResidualCodec
-from faults.fuzz_changes import change_array, change_bytes, change_cell, change_json_text, change_schema
 
 DIM = 16
 
@@ -216,6 +216,7 @@ def use_index(folder, work):
 def change_arrays_of_index(dice, folder):
     """Change an array, and give its file the name that goes with it: every checksum is right."""
     connection = sqlite3.connect(folder / "index.sqlite", isolation_level=None)
+    connection.set_progress_handler(lambda: 1, 10**7)
     try:
         rows = connection.execute("SELECT name, data FROM files ORDER BY kind, position").fetchall()
         name, data = dice.choice(rows)
@@ -259,7 +260,7 @@ def index_kinds(work):
 # Foreign indexes
 
 
-def use_foreign(folder, work):  # noqa: ARG001
+def use_foreign(folder, work):
     from colbert_core import read_foreign_index
 
     foreign = read_foreign_index(folder)
@@ -334,7 +335,7 @@ def foreign_kinds(work):
 # Encoded collections and IVFPQ indexes
 
 
-def use_encoded(folder, work):  # noqa: ARG001
+def use_encoded(folder, work):
     from colbert_core.colbertv1.encoded import EncodedCollection
 
     encoded = EncodedCollection.open(folder)
@@ -347,7 +348,7 @@ def use_encoded(folder, work):  # noqa: ARG001
     encoded.verify()
 
 
-def use_ivfpq(folder, work):  # noqa: ARG001
+def use_ivfpq(folder, work):
     from colbert_core.colbertv1.ivfpq import IVFPQ
 
     index = IVFPQ.open(folder / "ivfpq")
@@ -388,6 +389,7 @@ def about_file(path):
 def encoded_kinds(work):
     from builders.colbertv1 import passages_of
     from builders.encoders import WordEncoder
+
     from colbert_core.colbertv1.encoded import encode_collection
     from colbert_core.colbertv1.ivfpq import IVFPQ
 
@@ -414,7 +416,7 @@ def encoded_kinds(work):
 # Training data
 
 
-def use_examples(folder, work):  # noqa: ARG001
+def use_examples(folder, work):
     from colbert_core.train.data import Examples
 
     examples = Examples.open(folder)
@@ -450,6 +452,7 @@ def some_raw(dice, folder):
 def training_kinds(work):
     from builders.encoders import write_untrained
     from builders.training import EXAMPLES
+
     from colbert_core.train import TrainConfig, read_examples, write_examples
     from colbert_core.train.data import prepare
     from colbert_core.train.model import ColBERT
@@ -466,7 +469,7 @@ def training_kinds(work):
     write_examples(EXAMPLES[:8], folder / "x.jsonl.xz")
     (folder / "x.tsv").write_text("".join(f"{e.query}\t{e.positive}\t{e.negatives[0]}\n" for e in EXAMPLES[:8]))
 
-    def use(folder, work):  # noqa: ARG001
+    def use(folder, work):
         for path in files_in(folder, "*"):
             list(read_examples(path))
 
@@ -476,7 +479,7 @@ def training_kinds(work):
 # Collections
 
 
-def use_beir(folder, work):  # noqa: ARG001
+def use_beir(folder, work):
     from colbert_core.evaluation import open_dataset
 
     dataset = open_dataset(folder)
@@ -487,7 +490,7 @@ def use_beir(folder, work):  # noqa: ARG001
     list(dataset.passages())
 
 
-def use_documents(folder, work):  # noqa: ARG001
+def use_documents(folder, work):
     from colbert_core.cli.reading import read_folder, read_passages
     from colbert_core.evaluation.trec import read_qrels, read_run
     from colbert_core.text.documents import read_collection
@@ -538,7 +541,7 @@ def collection_kinds(work):
 # Models
 
 
-def use_model(folder, work):  # noqa: ARG001
+def use_model(folder, work):
     from colbert_core import Encoder
 
     encoder = Encoder.from_pretrained(folder, device="cpu", dtype="float32", local_files_only=True)

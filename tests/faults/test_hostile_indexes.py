@@ -238,6 +238,7 @@ def test_a_passage_that_is_not_what_was_written_is_a_named_error(path, column, v
         if column != "id":
             with pytest.raises(DamagedIndexError, match="in row 1 cannot be read"):
                 index.get(["p0"])
+        assert any("in row 1 cannot be read" in problem for problem in index.verify().problems)
 
 
 @pytest.mark.parametrize("column", ["id", "text", "metadata"])

@@ -130,6 +130,7 @@ def interrupt_at():
 
 def pytest_addoption(parser):
     parser.addoption("--faults", type=float, default=0.01, help="the share of failing system calls to try (default: .01)")
+    parser.addoption("--fuzz", type=int, default=400, help="how many changed files test_fuzz.py tries in all (default: 400)")
     parser.addoption("--kills", type=int, default=20, help="how often test_crash.py kills a writer at random (default: 20)")
 
 

@@ -27,13 +27,21 @@ from colbert_core import errors
 from colbert_core.checks import check_count
 from colbert_core.cluster.layout import Layout, Settings, hash_id, is_cluster, shard_of
 from colbert_core.cluster.nodes import check_version, connect, load_ray, share, version
-from colbert_core.errors import ClusterError, ClusterUnreachableError, ColBERTError, IndexExistsError, PartialAddError
+from colbert_core.errors import (
+    ClusterError,
+    ClusterUnreachableError,
+    ColBERTError,
+    DamagedIndexError,
+    IndexExistsError,
+    PartialAddError,
+)
 from colbert_core.index.index import Index
 from colbert_core.model.fingerprint import loaded_encoder
 from colbert_core.progress import progress_bar
 from colbert_core.storage.arrays import dump_arrays, load_arrays
 from colbert_core.storage.durable import write_bytes
 from colbert_core.storage.filters import dump_metadata
+from colbert_core.storage.incoming import check_regular
 from colbert_core.storage.store import made_aside
 from colbert_core.text.documents import SUFFIXES, find_files, read_file
 from colbert_core.threads import set_num_threads
@@ -439,7 +447,11 @@ def _fit_codec(ray: Any, pool: list[Any], layout: Layout, n_passages: int, nbits
 
 
 def _load_codec(layout: Layout) -> ResidualCodec:
-    return ResidualCodec.from_arrays(load_arrays(np.frombuffer(layout.codec.read_bytes(), np.uint8)))
+    try:
+        check_regular(layout.codec)
+        return ResidualCodec.from_arrays(load_arrays(np.frombuffer(layout.codec.read_bytes(), np.uint8)))
+    except ValueError as error:
+        raise DamagedIndexError(f"{layout.codec} is damaged: {error}; restore it from a copy.") from None
 
 
 def _clear_away(layout: Layout) -> None:

@@ -14,12 +14,12 @@ Every machine has to see the folder under the same path.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.errors import DamagedIndexError, IndexNotFoundError, UnsupportedIndexError
 from colbert_core.storage.durable import write_json
+from colbert_core.storage.incoming import read_json_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +84,7 @@ class Layout:
         if not path.is_file():
             raise IndexNotFoundError(f"{self.folder} holds no sharded index: there is no {NAME} in it.")
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            content: dict[str, Any] = read_json_file(path)
             version = content.pop("format")
             if isinstance(version, int) and version > FORMAT:
                 raise UnsupportedIndexError(f"{path} has format {version}, and this version reads up to {FORMAT}; update it.")

@@ -34,6 +34,7 @@ from colbert_core.evaluation.measures import check_measures, evaluate, nanocolbe
 from colbert_core.evaluation.trec import read_run, write_run
 from colbert_core.extras import import_extra
 from colbert_core.storage.durable import checksum_files, write_json, write_text
+from colbert_core.storage.incoming import read_json_file
 from colbert_core.train import ColBERT, Example, configured, read_examples, read_id_triples, train, write_examples
 from colbert_core.train.folder import locked
 from colbert_core.train.presets import chosen_loss
@@ -231,9 +232,13 @@ class _Steps:
     def __init__(self, out: Path, about: dict[str, Any], say: Callable[[str], object]) -> None:
         self._file, self._say = out / "run.json", say
         if self._file.is_file():
-            known = json.loads(self._file.read_text(encoding="utf-8"))
-            self.finished: dict[str, dict[str, Any]] = known["steps"]
-            if difference := _find_difference(known["run"], about):
+            try:
+                known = read_json_file(self._file)
+                self.finished: dict[str, dict[str, Any]] = dict(known["steps"])
+                difference = _find_difference(dict(known["run"]), about)
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(f"{self._file} cannot be read ({error!r:.200}); choose another folder.") from None
+            if difference:
                 if self.finished.keys() - {"check"} or (out / "training" / "config.json").exists():
                     raise ValueError(f"{out} holds a run with {difference} is asked for; choose another folder.")
                 self.finished = {}

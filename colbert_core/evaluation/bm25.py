@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from colbert_core.extras import import_extra
 from colbert_core.progress import progress_bar
 from colbert_core.storage.aside import folder_aside
 from colbert_core.storage.durable import put_in_place
+from colbert_core.storage.incoming import read_json_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -92,7 +94,7 @@ class BM25:
         if not folder.is_dir():
             raise IndexNotFoundError(f"There is no folder {folder}; make a BM25 index with build and save.")
         try:
-            ids = json.loads((folder / _IDS).read_text(encoding="utf-8"))
+            ids = read_json_file(folder / _IDS, math.inf)
             scorer = bm25s.BM25.load(folder, show_progress=False)
             if len(ids) != scorer.scores["num_docs"]:
                 raise ValueError(f"{len(ids)} ids for {scorer.scores['num_docs']} passages")

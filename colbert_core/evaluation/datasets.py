@@ -205,15 +205,15 @@ def open_dataset(path: str | PathLike[str]) -> Dataset:
     folder = Path(path)
     if (folder / "corpus.jsonl").is_file():
         queries = folder / "queries.jsonl"
-        qrels = {file.stem: file for file in sorted((folder / "qrels").glob("*.tsv"))}
+        qrels = {file.stem: file for file in sorted((folder / "qrels").glob("*.tsv")) if file.is_file()}
         return Dataset(_Files(folder, folder / "corpus.jsonl", {None: queries}, qrels))
     if (folder / "collection.tsv").is_file():
         by_split: dict[str | None, Path] = {
-            file.name[len("queries.") : -4]: file for file in sorted(folder.glob("queries.*.tsv"))
+            file.name[len("queries.") : -4]: file for file in sorted(folder.glob("queries.*.tsv")) if file.is_file()
         }
         if (folder / "queries.tsv").is_file():
             by_split[None] = folder / "queries.tsv"
-        qrels = {file.name[len("qrels.") : -4]: file for file in sorted(folder.glob("qrels.*.tsv"))}
+        qrels = {file.name[len("qrels.") : -4]: file for file in sorted(folder.glob("qrels.*.tsv")) if file.is_file()}
         return Dataset(_Files(folder, folder / "collection.tsv", by_split, qrels))
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder}; a name for ir-datasets begins with {_IRDS!r}.")

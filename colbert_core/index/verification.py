@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # The best passages by which recall is measured.
 _K = 10
+_READ_AT_A_TIME = 1000
 # As many vectors as a query of a ColBERT model has.
 QUERY_LENGTH = 32
 
@@ -40,7 +41,7 @@ def verify(view: View, n_queries: int, progress: bool | None) -> Verification:
     problems += _check_files(view, progress)
     if problems:
         return Verification(list(dict.fromkeys(problems)), None, 0)
-    problems = find_misfits(snapshot, pids)
+    problems = find_misfits(snapshot, pids) + _check_passages(view, pids)
     if problems or not len(pids):
         return Verification(problems, None, 0)
     shares = []
@@ -71,6 +72,17 @@ def find_misfits(snapshot: Snapshot, pids: NDArray[np.int64]) -> list[str]:
         problems.append(f"{n_without} passages have no vectors, and vectors of {n_astray} have no passage")
     if len(np.unique(in_parts)) != len(in_parts):
         problems.append(f"The vectors of {len(in_parts) - len(np.unique(in_parts))} passages lie in several segments")
+    return problems
+
+
+def _check_passages(view: View, pids: NDArray[np.int64]) -> list[str]:
+    """What cannot be read of the passages, in words; the first of each thousand."""
+    problems = []
+    for start in range(0, len(pids), _READ_AT_A_TIME):
+        try:
+            view.reader.passages(pids[start : start + _READ_AT_A_TIME].tolist())
+        except DamagedIndexError as error:
+            problems.append(str(error))
     return problems
 
 

@@ -162,7 +162,7 @@ def commit_batch(
     small = compress(segment, codec)  # before the lock, for it takes time
     with damage_named(versions.name), store.write() as writer:
         state, first = versions.state(writer), writer.about()["next_row"]
-        if any(len(part.segment.pids) and int(part.segment.pids[-1]) >= first for part in state.snapshot.parts):
+        if writer.last_row() >= first or any((part.segment.pids[-1:] >= first).any() for part in state.snapshot.parts):
             raise DamagedIndexError(f"{versions.name} is damaged: row {first} is taken; restore it from a copy.")
         if state.snapshot.codec is not codec:
             small = compress(segment, state.snapshot.codec)

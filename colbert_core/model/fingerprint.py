@@ -55,7 +55,9 @@ class EncoderFingerprint:
             name, origin = encoder["name"], encoder["origin"]
             if not isinstance(name, str | None):
                 raise TypeError(f"its name is {name!r:.80}")
-            if probe is not None and not np.allclose(np.linalg.norm(probe, axis=1), 1, atol=1e-2):  # False for a NaN as well
+            with np.errstate(over="ignore", invalid="ignore"):
+                is_unit = probe is None or np.allclose(np.linalg.norm(probe, axis=1), 1, atol=1e-2)  # False for a NaN as well
+            if not is_unit:
                 raise ValueError("its probe has vectors that are not of length 1")
             return cls(index, int(about["dim"]), name, origin, probe)
         except (KeyError, ValueError, TypeError, RecursionError) as error:

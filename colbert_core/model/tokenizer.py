@@ -109,13 +109,16 @@ class Tokenizer:
         _check_ids(folder)
         try:
             hf_tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
-        # The Rust parser raises a bare Exception for a damaged tokenizer.json, and transformers a dozen kinds around it.
-        except Exception as error:
+            return cls(hf_tokenizer, lowercase=lowercase)
+        except (CheckpointError, KeyboardInterrupt, SystemExit):
+            raise
+        # The Rust parser raises a bare Exception for a damaged tokenizer.json, and transformers a dozen kinds around it. When
+        # it panics, what is raised is no Exception.
+        except BaseException as error:
             raise CheckpointError(
                 f"The tokenizer in {folder} cannot be read ({type(error).__name__}: {error}); "
                 "copy tokenizer.json and tokenizer_config.json, or vocab.txt, there again."
             ) from error
-        return cls(hf_tokenizer, lowercase=lowercase)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files so that transformers 4 and 5 can read them."""

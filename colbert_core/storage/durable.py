@@ -234,6 +234,8 @@ def disk_errors(path: Path | str | None, locked: str = "", *, reading: bool = Fa
         raise
     except sqlite3.DataError as error:
         raise ValueError(f"A text or metadata is too large for SQLite ({error}); cut it.") from error
+    except UnicodeDecodeError as error:  # of a message of SQLite's that quotes what is no text
+        raise DamagedIndexError(f"{path} is damaged ({error}); restore the index from a copy.") from error
     except sqlite3.OperationalError as error:
         named = _named_error(error, path, locked, reading=reading)
         if named is None:
@@ -262,7 +264,7 @@ def _named_error(
     if says("full", "I/O", "unable to open"):
         number = errno.ENOSPC if says("full") else errno.EMFILE if says("open") and _has_no_descriptors() else None
         return _write_error(path, message, number, reading=reading)
-    if says("no such table", "no such column"):
+    if says("no such table", "no such column", "unsupported file format", "Could not decode"):
         return DamagedIndexError(f"{path} is damaged ({message}); restore the index from a copy.")
     return None
 

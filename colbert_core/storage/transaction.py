@@ -157,6 +157,11 @@ class Reader:
         """The rows that are gone but still have windows in some file. *Shape:* (n,), ascending."""
         return np.array([row for (row,) in self._all("SELECT row FROM dead ORDER BY row")], np.int64)
 
+    def last_row(self) -> int:
+        """The highest row of a passage, or of one that is gone but still has windows in some file; 0 without any."""
+        rows = [row for table in ("passages", "dead") for (row,) in self._all(f"SELECT max(row) FROM {table}")]  # noqa: S608
+        return max(row or 0 for row in rows)
+
     # Files
 
     def files(self, kind: str | None = None) -> list[File]:
@@ -244,12 +249,7 @@ class Reader:
     def _all(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._guard, disk_errors(self._files.name, reading=True):
             self._check_open()
-            try:
-                return self.connection.execute(sql, values).fetchall()
-            except sqlite3.OperationalError as error:
-                if "decode" in str(error):
-                    raise self._damaged(f"a text is none ({error!s:.200})") from None
-                raise
+            return self.connection.execute(sql, values).fetchall()
 
     def _check_open(self) -> None:
         if self.connection.closed:  # in memory another thread may have done so

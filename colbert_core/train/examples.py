@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from colbert_core.storage.durable import written_aside
+from colbert_core.storage.incoming import check_regular
 from colbert_core.types import check_text
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from os import PathLike
 
 T = TypeVar("T")
+
+# Bytes. An example has a query and some passages of a few kilobytes.
+_LONGEST_LINE = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +190,12 @@ def _opener(path: Path) -> Callable[..., IO[Any]]:
 
 def _lines(path: Path) -> Iterator[str]:
     """Read the lines of a file, decoded one by one, so that an error belongs to its line. A byte order mark is passed over."""
+    check_regular(path)
     with _opener(path)(path, "rb") as lines:
-        for number, line in enumerate(lines):
+        # A megabyte of compressed blanks unpacks to one line of a gigabyte.
+        for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), b"")):
+            if len(line) == _LONGEST_LINE:
+                raise ValueError(f"a line has {_LONGEST_LINE} bytes or more")
             yield line.decode("utf-8" if number else "utf-8-sig").rstrip("\r\n")
 
 

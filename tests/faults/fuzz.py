@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import os
 import random
 import resource
@@ -102,7 +103,7 @@ def _in_a_child(kind, seeds, seconds):
         os.close(reading)
         _be_a_child(kind, seeds, seconds, writing)
     os.close(writing)
-    with open(reading, encoding="utf-8", errors="replace") as lines:
+    with os.fdopen(reading, encoding="utf-8", errors="replace") as lines:
         results = [line.rstrip("\n") for line in lines]
     _, status = os.waitpid(child, 0)
     if len(results) < len(seeds):
@@ -114,6 +115,7 @@ def _in_a_child(kind, seeds, seconds):
 def _be_a_child(kind, seeds, seconds, writing):
     try:
         os.setsid()
+        faulthandler.disable()  # pytest's would print what is expected here
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
         if pages:

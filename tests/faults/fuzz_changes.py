@@ -81,8 +81,8 @@ def change_json(dice, value):
         if way < 0.15:
             return value[:place] + value[place + 1 :]
         if way < 0.3:
-            return value[:place] + [value[place]] + value[place:]
-        return value[:place] + [change_json(dice, value[place])] + value[place + 1 :]
+            return [*value[:place], value[place], *value[place:]]
+        return [*value[:place], change_json(dice, value[place]), *value[place + 1 :]]
     if isinstance(value, int) and not isinstance(value, bool) and dice.random() < 0.3:
         return value + dice.choice([-1, 1, 2, 10, -10])
     if isinstance(value, str) and value and dice.random() < 0.2:
@@ -132,6 +132,7 @@ def change_cell(dice, database) -> None:
     connection = sqlite3.connect(database, isolation_level=None)
     try:
         connection.execute("PRAGMA synchronous = OFF")
+        connection.set_progress_handler(lambda: 1, 10**7)  # SQLite may never end what it does to a damaged tree
         table, columns = dice.choice(
             [
                 ("about", ["key", "value", "value", "value"]),
@@ -191,6 +192,7 @@ def change_schema(dice, database) -> None:
     """Put something else in the place of a table, or beside it."""
     connection = sqlite3.connect(database, isolation_level=None)
     try:
+        connection.set_progress_handler(lambda: 1, 10**7)
         statement = dice.choice(SCHEMAS)
         table = dice.choice(["about", "passages", "fields", "files", "dead"])
         connection.executescript(statement.format(table=table, version=dice.choice([-1, 0, 1, 2, 3, 2**31 - 1])))

@@ -216,6 +216,7 @@ def use_index(folder, work):
 def change_arrays_of_index(dice, folder):
     """Change an array, and give its file the name that goes with it: every checksum is right."""
     connection = sqlite3.connect(folder / "index.sqlite", isolation_level=None)
+    connection.set_progress_handler(lambda: 1, 10**7)
     try:
         rows = connection.execute("SELECT name, data FROM files ORDER BY kind, position").fetchall()
         name, data = dice.choice(rows)

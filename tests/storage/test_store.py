@@ -223,6 +223,7 @@ def test_no_source_of_the_package_unpickles():
     assert {
         "storage/arrays.py",
         "storage/files.py",
+        "storage/incoming.py",
         "storage/transaction.py",
         "index/foreign.py",
         "model/checkpoint/files.py",

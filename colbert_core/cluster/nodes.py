@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
 import socket
 from collections import Counter, deque
 from importlib import metadata
@@ -19,6 +21,9 @@ _TRIES = 5
 # What an HTTP/2 client says first, and an empty SETTINGS frame; every server answers with its own (RFC 9113, section 3.4).
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
+# Of the clusters that this process starts on its own.
+_TOKEN = secrets.token_hex(32)
+
 
 def load_ray(part: str = "ray") -> Any:
     """Import Ray, or a part of it such as "ray.data".
@@ -26,7 +31,7 @@ def load_ray(part: str = "ray") -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    return import_extra(part, "Work on several machines", "Ray", "'ray[data]>=2.10'")
+    return import_extra(part, "Work on several machines", "Ray", "'ray[data]>=2.52'")
 
 
 def connect(address: str | None, timeout: float) -> Any:
@@ -34,7 +39,8 @@ def connect(address: str | None, timeout: float) -> Any:
 
     Args:
         address: "host:port", "ray://host:port" or "auto"; None for the cluster that this process is part of or connected to
-            already, else Ray on this machine alone, which is started.
+            already, else Ray on this machine alone, which is started: for this process only, on the loopback interface, with
+            a token that nobody else knows.
         timeout: seconds that an address may take to answer.
 
     Raises:
@@ -46,15 +52,51 @@ def connect(address: str | None, timeout: float) -> Any:
         _check_answers(address, timeout)  # Ray tries for two minutes, and then ends the process
     if ray.is_initialized():
         return ray
-    alone = {"include_dashboard": False} if address is None else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **alone)
+        if address is None and not _is_at_hand(ray):
+            _start_here(ray)
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, ValueError, RuntimeError, SystemExit) as error:
         raise ClusterUnreachableError(
             f"No Ray cluster could be used at {address or 'this machine'!r}: {error!s:.300} Start one with `ray start --head`, "
             "and give the address it prints."
         ) from error
     return ray
+
+
+def _is_at_hand(ray: Any) -> bool:
+    """Tell whether this process is part of a cluster, or `ray start` has started one on this machine."""
+    named = os.environ.get("RAY_ADDRESS")
+    return named != "local" if named else ray._private.services.canonicalize_bootstrap_address(None) is not None
+
+
+def _start_here(ray: Any) -> None:
+    """Start Ray on this machine alone. Whoever reaches it can run code, so it is out of reach.
+
+    Ray asks in its environment for tokens, which keep out other users of this machine, and hands that on to its processes. It
+    listens to the loopback interface alone where it takes this machine for one that it makes no clusters of, such as a Mac.
+    """
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # stays, as Ray's own setting of it does: all calls of Ray look at it
+    here = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        here["RAY_AUTH_TOKEN"] = _TOKEN
+    before = {name: os.environ.get(name) for name in here}
+    constants = ray._private.ray_constants
+    makes_clusters = constants.ENABLE_RAY_CLUSTER  # of the environment, when Ray was imported
+    os.environ.update(here)
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        ray._raylet.Config.initialize("")  # it has read both at its import
+        ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    finally:
+        constants.ENABLE_RAY_CLUSTER = makes_clusters
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _check_answers(address: str, timeout: float) -> None:

@@ -26,7 +26,7 @@ from colbert_core.model.fingerprint import LazyEncoder
 from colbert_core.progress import progress_bar
 from colbert_core.search.ranking import best_windows
 from colbert_core.storage.durable import disk_errors, put_in_place, sha256_of, sync_file
-from colbert_core.threads import get_num_threads, spread
+from colbert_core.threads import get_num_threads, openmp_threads, spread
 from colbert_core.vectors.embeddings import query_matrices
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class IVFPQ:
             "settings": {"nlist": nlist, "m": m, "nbits": nbits, "sample": sample, "seed": seed},
         }
         work = folder.absolute().with_name(f".{folder.name}.unfinished")
-        with disk_errors(folder), _faiss_threads(get_num_threads()):
+        with disk_errors(folder), _faiss_threads(openmp_threads(get_num_threads())):
             index = _train(work, manifest, encoded)
             with progress_bar("Adding", encoded.n_tokens, "vector", progress) as bar:
                 for vectors in encoded.shards:

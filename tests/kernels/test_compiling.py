@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 import threading
@@ -14,7 +15,7 @@ import pytest
 from builders.kernels import OF_ANY, OF_EITHER, PACKAGE, ints, kernel_of, longs, needs_linux, run_python, unit_rows
 
 from colbert_core import kernels
-from colbert_core.kernels import BLOCK, building, scoring
+from colbert_core.kernels import BLOCK, building, compiling, scoring
 
 # The cache on disk
 
@@ -210,3 +211,84 @@ def test_compiling_is_announced_once(caplog, tmp_path, monkeypatch):
             fresh = compiling.compiled(kernel.py_func)
             assert fresh(scores, 1, 1, *room) == 1 if kernel is scoring.best_of else fresh(ints(0, 1), rows, scores, *room) == 2
     assert [record.name for record in caplog.records] == ["colbert_core.kernels.compiling"]
+
+
+# Whose machine code is run
+
+needs_owners = pytest.mark.skipif(sys.platform == "win32", reason="files have no such owners there")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder of machine code, empty, and a kernel that adds one and has not been compiled."""
+    monkeypatch.setattr(compiling.numba.config, "CACHE_DIR", str(tmp_path / "above"))
+    compiling._warn_of.cache_clear()
+
+    def add_one(n):
+        return n + 1
+
+    return tmp_path / "above" / "colbert_core", lambda: compiling.compiled(add_one)
+
+
+def loads_of(kernel, monkeypatch):
+    """How many files of machine code are unpickled by a call of a kernel."""
+    loaded = []
+    monkeypatch.setattr(compiling.pickle, "loads", lambda content: loaded.append(content) or 1 / 0)
+    assert kernel(1) == 2
+    monkeypatch.undo()
+    return len(loaded)
+
+
+@needs_owners
+def test_folders_for_machine_code_are_made_for_their_owner(cache):
+    folder, kernel = cache
+    before = os.umask(0)
+    try:
+        assert kernel()(1) == 2
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (folder, folder.parent)] == [0o700, 0o700]
+    assert [path.stat().st_mode & 0o022 for path in folder.iterdir()] == [0]
+
+
+@needs_owners
+@pytest.mark.parametrize("what", ["the folder", "the folder above", "the file", "nothing"])
+@pytest.mark.parametrize("mode", [0o020, 0o002])
+def test_machine_code_that_others_could_have_written_is_not_read(what, mode, cache, caplog, monkeypatch):
+    folder, kernel = cache
+    kernel()(1)
+    (file,) = folder.iterdir()
+    opened = {"the folder": folder, "the folder above": folder.parent, "the file": file, "nothing": None}[what]
+    if opened is not None:
+        opened.chmod(opened.stat().st_mode | mode)
+    warned = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert warned == []
+    with monkeypatch.context() as patched:
+        assert loads_of(kernel(), patched) == (what == "nothing")
+    assert kernel()(1) == 2
+    warned = [record.getMessage() for record in caplog.records if "chmod go-w" in record.getMessage()]
+    assert len(warned) == (0 if what == "nothing" else 1)
+    assert all(str(folder) in message and "NUMBA_CACHE_DIR" in message for message in warned)
+
+
+@needs_owners
+def test_machine_code_is_not_kept_where_others_can_write(cache, caplog):
+    folder, kernel = cache
+    folder.parent.mkdir()
+    folder.parent.chmod(0o777)
+    assert kernel()(1) == 2
+    assert not folder.exists()
+    folder.parent.chmod(0o1777)  # as /tmp: what others cannot take away
+    assert kernel()(1) == 2
+    assert len(list(folder.iterdir())) == 1
+
+
+@needs_owners
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("what", ["the folder", "the folder above", "the file"])
+def test_machine_code_of_another_user_is_not_read(what, cache, monkeypatch):
+    folder, kernel = cache
+    kernel()(1)
+    (file,) = folder.iterdir()
+    os.chown({"the folder": folder, "the folder above": folder.parent, "the file": file}[what], 12345, -1)
+    assert loads_of(kernel(), monkeypatch) == 0

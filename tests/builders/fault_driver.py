@@ -233,28 +233,33 @@ def seconds_of(verb, base, work):
 
 
 def kill(base, work, chosen, n):
-    """Kill a process at random moments of a verb."""
-    seconds = {verb: seconds_of(verb, base, work) for verb in VERBS}
-    within = mmap.mmap(-1, 1)  # shared with the forked process: whether it is within a write
+    """Kill a process at random moments: three times of four within the write of a verb, else within a verb."""
+    shared = mmap.mmap(-1, 1)  # with the forked process: whether it is within a write
 
     def note(event, arguments):
         if event == "colbert_core.step":
-            within[0] = arguments[0] != "collected"
+            shared[0] = arguments[0] != "collected"
 
     sys.addaudithook(note)
+    seconds = {verb: seconds_of(verb, base, work) for verb in VERBS}
     for _ in range(int(n)):
-        verb = chosen.choice(list(VERBS))
+        waits = chosen.random() < 0.75
+        verb = chosen.choice([verb for verb in VERBS if verb not in ("search", "verify")] if waits else list(VERBS))
         renew(base, work)
-        within[0] = 0
+        shared[0] = 0
         pid = os.fork()
         if not pid:
+            signal.alarm(SECONDS)
             VERBS[verb][0](work)
-            within[0] = 0
+            shared[0] = 2
             time.sleep(SECONDS)
-        time.sleep(chosen.uniform(0, 1.2 * seconds[verb]))
+        until = time.perf_counter() + SECONDS
+        while waits and not shared[0] and time.perf_counter() < until:
+            pass
+        time.sleep(chosen.uniform(0, 0.3 if waits else 1.2) * seconds[verb])
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        say(verb=verb, within=bool(within[0]), problem=problem_of(verb, work, "killed"))
+        say(verb=verb, within=shared[0] == 1, problem=problem_of(verb, work, "killed"))
 
 
 def interrupt(base, work, chosen, n):

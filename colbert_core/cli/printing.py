@@ -51,6 +51,11 @@ class _Guarded:
         self._stream.write(text if isinstance(text, Line) or text.isprintable() else self._guard(text))
         return len(text)
 
+    def writelines(self, texts: Iterable[str]) -> None:
+        """Write texts."""
+        for text in texts:
+            self.write(text)
+
     def _guard(self, text: str) -> str:
         return text if text in ("\n", "\t") else printable(text)
 

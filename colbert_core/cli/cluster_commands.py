@@ -102,13 +102,15 @@ def _plan(options: argparse.Namespace) -> int:
     first = plans[0]
     print(
         f"{first.passages:,} passages, {first.tokens:,} tokens, dim {options.dim}, {first.nbits} bits, "
-        f"{first.centroids:,} centroids: {first.vector_bytes / first.tokens:.1f} bytes a token.\n"
+        f"{first.centroids:,} centroids: {first.vector_bytes / first.tokens:.1f} bytes a token."
     )
+    print()
     head = ("nodes", "shards", "disk GB", "memory GB", "of each node", "build h", "search ms")
     for cells in (head, *(_cells(each) for each in plans)):
         print("  ".join(f"{cell:>12}" for cell in cells))
+    print()
     print(
-        f"\nNodes of {first.cores} cores; a core encodes {rates.encode:,.0f} tokens a second. Rates "
+        f"Nodes of {first.cores} cores; a core encodes {rates.encode:,.0f} tokens a second. Rates "
         f"{'measured here' if options.measure else 'of the machine in the docs; --measure takes those of this one'}."
     )
     return 0

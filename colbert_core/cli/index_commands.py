@@ -16,7 +16,15 @@ from colbert_core.cli.options import (
     quiet_option,
     wants_progress,
 )
-from colbert_core.cli.printing import evidence_as_lines, hit_as_json, hit_as_line, stats_as_json, stats_as_sentence
+from colbert_core.cli.printing import (
+    as_json,
+    evidence_as_lines,
+    hit_as_json,
+    hit_as_line,
+    print_lines,
+    stats_as_json,
+    stats_as_sentence,
+)
 from colbert_core.cli.reading import find_all_files, read_files
 from colbert_core.cluster import ShardedIndex, is_cluster
 from colbert_core.errors import PartialAddError
@@ -134,7 +142,7 @@ def _search(options: argparse.Namespace) -> int:
         where = _read_where(options)
         hits = index.search(options.query, options.k, where=where, exact=options.exact, evidence=options.explain)
     for hit in hits:
-        print(json.dumps(hit_as_json(hit), ensure_ascii=False) if options.json else hit_as_line(hit))
+        print(as_json(hit_as_json(hit)) if options.json else hit_as_line(hit))
     return 0
 
 
@@ -152,9 +160,9 @@ def _explain(options: argparse.Namespace) -> int:
         return 0
     for number, evidence in enumerate(explained, 1):
         if options.json:
-            print(json.dumps({"id": evidence.passage_id, **evidence.to_dict()}, ensure_ascii=False))
+            print(as_json({"id": evidence.passage_id, **evidence.to_dict()}))
         else:
-            print(evidence_as_lines(evidence, number))
+            print_lines(evidence_as_lines(evidence, number))
     return 0
 
 
@@ -221,7 +229,7 @@ def _stats(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(figures))
     else:
-        print("\n".join(f"{name.replace('_', ' '):16} {value}" for name, value in figures.items()))
+        print_lines(f"{name.replace('_', ' '):16} {value}" for name, value in figures.items())
     return 0
 
 
@@ -231,7 +239,7 @@ def _verify(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"ok": verified.ok, **asdict(verified)}))
     elif not verified.ok:
-        print("\n".join(verified.problems))
+        print_lines(verified.problems)
     else:
         sampled = f"({verified.queries} samples)"
         recall = "" if verified.recall is None else f" A search finds {verified.recall:.1%} of the 10 best {sampled}."

@@ -10,6 +10,7 @@ import argparse
 import io
 import os
 import sys
+import traceback
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from colbert_core.cli.cluster_commands import add_cluster_commands
 from colbert_core.cli.index_commands import add_import_command, add_index_commands
 from colbert_core.cli.model_commands import add_inspect_command, add_rerank_command
 from colbert_core.cli.options import command_maker
+from colbert_core.cli.printing import guarded
 from colbert_core.cli.quickstart import add_quickstart_command
 from colbert_core.cli.training_options import add_training_commands
 from colbert_core.errors import ColBERTError
@@ -36,10 +38,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 an error that is explained on standard error, 2 wrong usage (argparse), 130 interrupted.
     """
-    options = build_parser().parse_args(arguments)
+    with guarded(pages=True):
+        options = build_parser().parse_args(arguments)
     for stream, encoding in ((sys.stdin, "utf-8-sig"), (sys.stdout, "utf-8")):
         if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
             stream.reconfigure(encoding=encoding)  # pipes and files; on Windows they default to an old code page
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what an old terminal has no letter for
+    with guarded():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run a command; say what was wrong, and return the exit code."""
     try:
         code = int(options.run(options))
         sys.stdout.flush()
@@ -53,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("colbert: interrupted", file=sys.stderr)
         return 130
+    except Exception:
+        for line in traceback.format_exc().splitlines():  # Python itself would print the message as it is
+            print(line, file=sys.stderr)
+        return 1
 
 
 def build_parser() -> argparse.ArgumentParser:

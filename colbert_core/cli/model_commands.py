@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colbert_core.cli.options import add_device, load_encoder, model_options, wants_progress
-from colbert_core.cli.printing import hit_as_json, hit_as_line
+from colbert_core.cli.printing import as_json, hit_as_json, hit_as_line, print_lines
 from colbert_core.cli.reading import read_passages
 from colbert_core.rerank import Reranker
 from colbert_core.text.documents import read_text
@@ -52,11 +51,11 @@ def _rerank(options: argparse.Namespace) -> int:
         passages = list(read_passages(read_text(options.file).split("\n"), str(options.file)))
     reranker = Reranker(load_encoder(options))
     for hit in reranker.rank(options.query, passages, options.top_n, progress=wants_progress(options)):
-        print(json.dumps(hit_as_json(hit), ensure_ascii=False) if options.json else hit_as_line(hit))
+        print(as_json(hit_as_json(hit)) if options.json else hit_as_line(hit))
     return 0
 
 
 def _inspect(options: argparse.Namespace) -> int:
     encoder = load_encoder(options)
-    print(json.dumps(encoder.describe(), ensure_ascii=False) if options.json else repr(encoder))
+    print_lines([as_json(encoder.describe())] if options.json else repr(encoder).split("\n"))
     return 0

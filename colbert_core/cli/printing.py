@@ -1,19 +1,106 @@
-"""How commands print hits and figures: as lines for people, as values of JSON for programs."""
+"""How commands print hits and figures: as lines for people, as values of JSON for programs.
+
+What is printed comes from files, models and servers, too. ``guarded`` lets nothing of it move a terminal's cursor, colour it,
+turn the order of letters around or forge a line, whoever prints it: a command, a warning, a log, argparse or a bar.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from colbert_core.evidence.evidence import Evidence
     from colbert_core.index.reports import IndexStats
     from colbert_core.types import Hit
 
 # Characters of a passage in a line.
 _LONGEST = 140
+# What tqdm writes beside its bars: to the line of another bar, and back.
+_MOVES_OF_BARS = re.compile(r"\n+|(\x1b\[A)+")
+
+
+class Line(str):
+    """A line that is printed as it is: it has colours of ours, and the rest of it is printable."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """Return the line itself, since ``print`` asks for a string."""
+        return self
+
+
+class _Guarded:
+    """A stream of text that passes on printable characters, and blanks in place of all others.
+
+    A newline within a text is data, since ``print`` writes the end of a line on its own.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text; return its length."""
+        self._stream.write(text if isinstance(text, Line) or text.isprintable() else self._guard(text))
+        return len(text)
+
+    def writelines(self, texts: Iterable[str]) -> None:
+        """Write texts."""
+        for text in texts:
+            self.write(text)
+
+    def _guard(self, text: str) -> str:
+        return text if text in ("\n", "\t") else printable(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _GuardedErrors(_Guarded):
+    """The same for standard error, where logs and warnings end their lines themselves and bars are drawn over and over."""
+
+    def _guard(self, text: str) -> str:
+        if _MOVES_OF_BARS.fullmatch(text):
+            return text
+        start, end = "\r" * text.startswith("\r"), "\n" * text.endswith("\n")
+        return f"{start}{printable(text.removeprefix(start).removesuffix(end))}{end}"
+
+
+class _GuardedPages(_Guarded):
+    """The same for argparse, whose texts have several lines."""
+
+    def _guard(self, text: str) -> str:
+        return "\n".join(map(printable, text.split("\n")))
+
+
+@contextlib.contextmanager
+def guarded(*, pages: bool = False) -> Iterator[None]:
+    """Guard standard output and standard error.
+
+    Args:
+        pages: what is printed are texts of several lines.
+    """
+    of_output, of_errors = (_GuardedPages, _GuardedPages) if pages else (_Guarded, _GuardedErrors)
+    with contextlib.redirect_stdout(of_output(sys.stdout)), contextlib.redirect_stderr(of_errors(sys.stderr)):
+        yield
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines, each of which stays one."""
+    for line in lines:
+        print(line)
+
+
+def as_json(value: Any) -> str:
+    """Write a value as a line of JSON, in readable letters; what is not printable is escaped."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in json.dumps(value, ensure_ascii=False))
 
 
 def hit_as_line(hit: Hit) -> str:
@@ -23,7 +110,7 @@ def hit_as_line(hit: Hit) -> str:
     else:
         text = printable(" ".join(hit.text.split()))
         shown = f"{text[:_LONGEST]}{'…' if len(text) > _LONGEST else ''}"
-    return f"{hit.rank:>4}. {hit.score:6.2f}  {hit.relevance:.3f}  [{printable(hit.passage.id)}] {shown}"
+    return Line(f"{hit.rank:>4}. {hit.score:6.2f}  {hit.relevance:.3f}  [{printable(hit.passage.id)}] {shown}")
 
 
 def hit_as_json(hit: Hit) -> dict[str, Any]:
@@ -40,12 +127,12 @@ def hit_as_json(hit: Hit) -> dict[str, Any]:
     }
 
 
-def evidence_as_lines(evidence: Evidence, number: int) -> str:
+def evidence_as_lines(evidence: Evidence, number: int) -> tuple[str, str]:
     """Show a passage with the words that match the query, and which words of the query it lacks."""
     missing = f"  not found: {printable(', '.join(evidence.unmatched))}" if evidence.unmatched else ""
     return (
-        f"{number:>4}. {evidence.score:6.2f}  {evidence.relevance:.3f}  [{printable(evidence.passage_id)}]{missing}\n"
-        f"      {evidence.to_terminal(color=has_colors())}"
+        f"{number:>4}. {evidence.score:6.2f}  {evidence.relevance:.3f}  [{printable(evidence.passage_id)}]{missing}",
+        Line(f"      {evidence.to_terminal(color=has_colors())}"),
     )
 
 
@@ -65,7 +152,9 @@ def has_colors() -> bool:
 
 
 def printable(text: str) -> str:
-    """Replace by blanks what would move a terminal's cursor or forge another line."""
+    """Replace by blanks what would move a terminal's cursor, forge another line or turn the order of letters around."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else " " for character in text)
 
 

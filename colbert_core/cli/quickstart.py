@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colbert_core.checks import check_count
 from colbert_core.cli.options import load_encoder, model_options, wants_progress
-from colbert_core.cli.printing import hit_as_json, hit_as_line, keep_silent
+from colbert_core.cli.printing import as_json, hit_as_json, hit_as_line, keep_silent, print_lines
 from colbert_core.cli.reading import demo_passages, demo_questions, read_folder
 from colbert_core.extras import import_extra
 from colbert_core.index.index import Index
@@ -43,12 +42,13 @@ def _quickstart(options: argparse.Namespace) -> int:
     questions = options.ask or [record["question"] for record in demo_questions()]
     index = Index.create(None, encoder)
     index.add(passages, progress=wants_progress(options))
-    say(f"{len(index)} passages indexed in memory with the model {encoder.name!r}\n")
+    say(f"{len(index)} passages indexed in memory with the model {encoder.name!r}")
+    say()
 
     answers = index.search_many(questions, options.k)
     for question, hits in zip(questions, answers, strict=True):
         if options.json:
-            print(json.dumps({"question": question, "hits": [hit_as_json(hit) for hit in hits]}, ensure_ascii=False))
+            print(as_json({"question": question, "hits": [hit_as_json(hit) for hit in hits]}))
         say(question)
         for hit in hits:
             say(hit_as_line(hit))
@@ -73,7 +73,7 @@ def _show_chain(index: Index, question: str, k: int) -> None:
     retriever = ColBERTRetriever(index=index, k=k)
     context = retriever | (lambda documents: "\n\n".join(document.page_content for document in documents))
     chain = {"context": context, "question": RunnablePassthrough()} | prompt
-    print("The same as a LangChain RAG chain. This is the exact prompt an LLM would get:\n")
-    print("\n".join(f"    {line}".rstrip() for line in chain.invoke(question).to_string().splitlines()))
-    print("\nPlug in any chat model with one line:\n")
-    print("    answer = (chain | chat_model | StrOutputParser()).invoke(question)\n")
+    print_lines(["The same as a LangChain RAG chain. This is the exact prompt an LLM would get:", ""])
+    print_lines(f"    {line}".rstrip() for line in chain.invoke(question).to_string().splitlines())
+    print_lines(["", "Plug in any chat model with one line:", ""])
+    print_lines(["    answer = (chain | chat_model | StrOutputParser()).invoke(question)", ""])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.cli.options import load_encoder, wants_progress
+from colbert_core.cli.printing import print_lines
 from colbert_core.colbertv1 import pipeline
 from colbert_core.colbertv1.encoded import encode_collection
 from colbert_core.colbertv1.ivfpq import IVFPQ
@@ -237,7 +238,7 @@ def _print_evaluation(about: dict[str, Any], by_query: dict[str, dict[str, float
         print(f"{name.replace('_', ' '):14} {f'{value:.4f}' if isinstance(value, float) else value}")
     published = {name: value for name, value in about.items() if name in PUBLISHED}
     if published:
-        print(f"\n{nanocolbert_table(published)}")
+        print_lines(["", *nanocolbert_table(published).split("\n")])
 
 
 def _retrieve(options: argparse.Namespace, dataset: Dataset, queries: dict[str, str]) -> TimedRun:

@@ -55,8 +55,8 @@ def map_shard(folder: Path, shard: dict[str, Any], dim: int) -> dict[str, NDArra
         raise ValueError(f"its vectors have the shape {vectors.shape}, where dim is {dim}")
     if (doclens < 1).any() or int(doclens.sum(dtype=np.int64)) != len(vectors) or len(doclens) != len(owners):
         raise ValueError(f"its windows do not have the {len(vectors)} vectors")
-    steps = np.diff(owners.astype(np.int64), prepend=-1, append=n)
-    if not n or ((steps != 0) & (steps != 1)).any():
+    steps = np.diff(owners.astype(np.int64))
+    if not len(owners) or (int(owners[0]), int(owners[-1])) != (0, n - 1) or ((steps != 0) & (steps != 1)).any():
         raise ValueError(f"its windows do not belong to {n} passages in their order")
     if len(id_ends) != n or int(id_ends[-1]) != len(ids) or int(id_ends[0]) < 1 or (id_ends[1:] <= id_ends[:-1]).any():
         raise ValueError(f"its ids are not those of {n} passages")

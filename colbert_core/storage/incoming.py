@@ -8,9 +8,9 @@ from __future__ import annotations
 import ast
 import json
 import math
-import pickletools
 import stat
 import zipfile
+from pickletools import genops
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -165,6 +165,6 @@ def _check_counts(path: Path, size: int) -> None:
 
 
 def _check_numbers(pickled: bytes | IO[bytes], size: int) -> None:
-    for operation, argument, _ in pickletools.genops(pickled):
+    for operation, argument, _ in genops(pickled):
         if isinstance(argument, int) and abs(argument) > max(size, _SMALL) and argument != _TORCH_MAGIC:
             raise ValueError(f"it says that there are {argument} of something, in a file of {size} bytes ({operation.name})")

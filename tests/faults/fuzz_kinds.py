@@ -279,6 +279,8 @@ def some_npy(dice, folder):
         array = np.load(path)
     except (ValueError, EOFError):
         return
+    if max(array.shape, default=0) > 10**6:  # an empty array of many rows, which an earlier change made
+        return
     if dice.random() < 0.5:
         np.save(path, change_array(dice, array))
         return

@@ -239,6 +239,9 @@ def seal(folder, name=None, array=None):
         ("owners", lambda a: a[::-1].copy()),
         ("owners", lambda a: a + 1),
         ("owners", lambda a: a * 2),
+        ("owners", lambda a: a[:0]),
+        ("owners", lambda a: np.where(np.arange(len(a)) == len(a) - 1, a + 1, a)),
+        ("owners", lambda a: np.where(a == 0, a - 1, a)),
         ("owners", lambda a: a.astype(np.int64)),
         ("id_ends", lambda a: a[::-1].copy()),
         ("id_ends", lambda a: a * 2**40),
@@ -523,7 +526,7 @@ def test_a_token_whose_number_is_beyond_the_vocabulary_is_refused(model, number)
         Encoder.from_pretrained(model)
 
 
-@pytest.mark.parametrize("name", ["../other/model.safetensors", "/etc/passwd", "a\0b"])
+@pytest.mark.parametrize("name", ["../other/model.safetensors", "/etc/passwd", "a\0b", "x" * 300])
 def test_a_path_that_leads_out_of_the_folder_is_refused(model, name):
     (model / "model.safetensors").rename(model / "other.safetensors")
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))

@@ -21,6 +21,7 @@ _SCALE = ".scale"
 # Over 64 columns it turns them by .035, over 32 by .021; bfloat16 by itself by .010.
 _GROUP = 32
 _MATRIX = 2  # dimensions
+_LONGEST_NAME = 255  # bytes that a file system takes
 _BEYOND = 2**62  # of any length or size
 
 
@@ -177,7 +178,8 @@ def _tensors_in(content: Any) -> list[torch.Tensor]:
 def is_within(name: str) -> bool:
     """Whether a path in a file leads to something in the same folder or below."""
     path = PurePath(name)
-    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
+    is_name = "\0" not in name and len(name.encode(errors="replace")) <= _LONGEST_NAME
+    return is_name and not path.is_absolute() and ".." not in path.parts
 
 
 def check_folder(folder: Path) -> None:

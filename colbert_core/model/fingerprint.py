@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colbert_core.errors import CheckpointError, DamagedIndexError, EncoderMismatchError
+from colbert_core.errors import CheckpointError, CheckpointNotFoundError, DamagedIndexError, EncoderMismatchError
 from colbert_core.threads import new_lock
 from colbert_core.types import TokenEncoder
 
@@ -98,10 +99,10 @@ class EncoderFingerprint:
             )
 
     def load(self) -> TokenEncoder:
-        """Load the encoder again.
+        """Load the encoder again, from this machine: a name that comes with an index never makes it fetch something.
 
         Raises:
-            EncoderMismatchError: there was none, it cannot be loaded, or it is another one now.
+            EncoderMismatchError: there was none, it is not here or cannot be loaded, or it is another one now.
             DamagedIndexError: the index says something of it that no version of this package wrote.
         """
         if self.name is None:
@@ -122,11 +123,15 @@ class EncoderFingerprint:
         from colbert_core.model.encoder import Encoder  # here, so that opening an index does not import torch
 
         try:
-            encoder = Encoder.from_pretrained(**origin)
+            # On Windows such a name is a folder of another machine, which would be told who is asking.
+            if os.name == "nt" and str(origin.get("name")).startswith(("\\\\", "//")):
+                raise CheckpointNotFoundError("It is on another machine.")
+            encoder = Encoder.from_pretrained(**origin, local_files_only=True)
         except CheckpointError as error:
+            elsewhere = isinstance(error, CheckpointNotFoundError)
             raise EncoderMismatchError(
-                f"{self.index} was made with the encoder {self.name!r}, which cannot be loaded; "
-                f"pass it to Index.open. ({error})"
+                f"{self.index} was made with the encoder {self.name!r}, which cannot be loaded; pass it to Index.open"
+                f"{f' (encoder={self.name!r}): nothing is fetched only because an index names it' if elsewhere else ''}. ({error})"
             ) from error
         self.check(encoder)
         return encoder

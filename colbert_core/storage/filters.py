@@ -32,7 +32,7 @@ import numpy as np
 from colbert_core.types import check_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # SQLite's parser keeps at most 100 open symbols, and a level of a filter needs up to three.
 _DEEPEST = 20
@@ -42,6 +42,8 @@ _DEEPEST_METADATA = 50
 _LONGEST_PATH = 1000
 # SQLite binds at least 32,766.
 _MOST_VALUES = 30_000
+# SQLite collects the rows of each comparison. 1,000 of ``$gt`` take 3 s among 2,000 passages.
+_MOST_COMPARISONS = 1_000
 
 # Kinds of a row in ``fields``. The elements of an array have the same letters in capitals.
 _NULL, _TRUTH, _NUMBER, _STRING, _ARRAY, _OBJECT = "z", "b", "n", "s", "a", "o"
@@ -134,9 +136,15 @@ def compile_where(where: Mapping[str, Any]) -> Condition:
 
     Raises:
         TypeError: a filter is no dict, or an operand is of a type that its operator does not take.
-        ValueError: an operator is unknown, the filter is nested too deeply, or it has more than 30,000 values.
+        ValueError: an operator is unknown, the filter is nested too deeply, or it has more than 30,000 values or 1,000
+            comparisons. Comparisons of one field with values that are tied by ``$or`` count as one, as in ``$in``.
     """
     condition = _filter(where, 0)
+    if (n_comparisons := condition[0].count("SELECT")) > _MOST_COMPARISONS:
+        raise ValueError(
+            f"A filter holds at most {_MOST_COMPARISONS} comparisons, got {n_comparisons}; "
+            "compare a field with many values by $in, $nin or $any, and name passages by ids=."
+        )
     if len(condition[1]) > _MOST_VALUES:
         raise ValueError(
             f"A filter holds at most {_MOST_VALUES} names and values, got {len(condition[1])}; for ids there is ids=."
@@ -156,7 +164,7 @@ def _filter(where: Any, depth: int) -> Condition:
         if key in ("$and", "$or"):
             if not isinstance(value, (list, tuple)):
                 raise TypeError(f"{key} takes a list of filters, got {type(value).__name__}: {value!r:.80}")
-            conditions.append(_join(key, [_filter(inner, depth + 1) for inner in value]))
+            conditions.append(_join(key, [_filter(inner, depth + 1) for inner in _gathered(key, value)]))
         elif key == "$not":
             conditions.append(_negate(_filter(value, depth + 1)))
         elif key.startswith("$"):
@@ -167,6 +175,25 @@ def _filter(where: Any, depth: int) -> Condition:
         else:
             conditions.append(_on_field(_path(key), value, depth + 1))
     return _join("$and", conditions)
+
+
+def _gathered(operator: str, filters: Sequence[Any]) -> list[Any]:
+    """Make one ``$in`` of what ``$or`` asks of the same field, ``a`` or ``b``, and one ``$nin`` of what ``$and`` keeps away.
+
+    SQLite takes 12 s for 14,000 comparisons of their own, and 0.1 s for one with as many values.
+    """
+    one, many = ("$eq", "$in") if operator == "$or" else ("$ne", "$nin")
+    values: dict[str, list[Any]] = {}
+    others = []
+    for inner in filters:
+        ((field, test),) = inner.items() if isinstance(inner, Mapping) and len(inner) == 1 else ((None, None),)
+        if operator == "$or" and not isinstance(test, dict):
+            test = {one: test}
+        if isinstance(field, str) and not field.startswith("$") and isinstance(test, dict) and [*test] == [one]:
+            values.setdefault(field, []).append(test[one])
+        else:
+            others.append(inner)
+    return others + [{field: {one: of[0]} if len(of) == 1 else {many: of}} for field, of in values.items()]
 
 
 def _join(operator: str, conditions: list[Condition]) -> Condition:
@@ -260,7 +287,14 @@ def _contains(path: str, value: Any) -> Condition:
 
 
 def _all(path: str, values: Any) -> Condition:
-    return _join("$and", [_has(path, _ARRAY), *(_contains(path, value) for value in _list(values, "$all"))])
+    by_kind: dict[str, dict[Any, None]] = {}
+    for kind, stored in (_with_kind(_scalar(value, "$all")) for value in _list(values, "$all")):
+        by_kind.setdefault(kind, {})[stored] = None  # each once
+    conditions = [_has(path, _ARRAY)]
+    for kind, distinct in by_kind.items():
+        test = f" AND value IN ({', '.join('?' * len(distinct))}) GROUP BY row HAVING count(DISTINCT value) = ?"
+        conditions.append(_has(path, kind.upper(), test, *distinct, len(distinct)))
+    return _join("$and", conditions)
 
 
 def _text(path: str, part: Any) -> Condition:

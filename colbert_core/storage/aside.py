@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import shutil
 import sqlite3
 import tempfile
@@ -69,6 +70,9 @@ def _remove_if_left(work: Path) -> None:
             work.rmdir()  # it was killed before it could lock the folder; one that is not empty is not ours
         return
     owner = _claimed(work)
+    if owner is None:
+        gc.collect()  # a call in this process that Ctrl-C ended may hang in a cycle of references, its lock with it
+        owner = _claimed(work)
     if owner is not None:
         _remove(work)
         owner.close()

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
-import errno
 import json
-import os
-import threading
 
-import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
-from builders.encoders import WordEncoder
 
-from colbert_core import EncoderMismatchError, Index, Passage, Reranker
-from colbert_core.errors import StorageError
-from colbert_core.text.documents import read_file
+from colbert_core import EncoderMismatchError, Index, Passage
 
 # A model that only its name tells of
 

@@ -129,9 +129,9 @@ class EncoderFingerprint:
             encoder = Encoder.from_pretrained(**origin, local_files_only=True)
         except CheckpointError as error:
             elsewhere = isinstance(error, CheckpointNotFoundError)
+            hint = f" (encoder={self.name!r}): nothing is fetched only because an index names it" if elsewhere else ""
             raise EncoderMismatchError(
-                f"{self.index} was made with the encoder {self.name!r}, which cannot be loaded; pass it to Index.open"
-                f"{f' (encoder={self.name!r}): nothing is fetched only because an index names it' if elsewhere else ''}. ({error})"
+                f"{self.index} was made with the encoder {self.name!r}, which cannot be loaded; pass it to Index.open{hint}. ({error})"
             ) from error
         self.check(encoder)
         return encoder

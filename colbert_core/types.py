@@ -95,6 +95,8 @@ class TokenEmbeddings:
             problem = f"vectors must be float32 of shape (n_tokens, {dim}), got {self.vectors.dtype} {self.vectors.shape}"
         elif (self.token_spans.shape, self.window_spans.shape) != ((n_tokens, 2), (n_windows, 2)):
             problem = f"spans must be two per token and window, got {self.token_spans.shape} and {self.window_spans.shape}"
+        elif (backwards := (np.diff(self.window_spans, axis=1, prepend=0, append=2**31 - 1) < 0).any(axis=1)).any():
+            problem = f"a window's span must be two ascending places in a text, got {self.window_spans[backwards][0]}"
         elif (n_windows and self.doclens.min() < 1) or self.doclens.sum() != n_tokens:
             problem = f"doclens must be at least 1 and add up to the {n_tokens} vectors, got {self.doclens}"
         elif len(self.owners) != n_windows or not np.array_equal(np.unique(self.owners), np.arange(n_texts)):

@@ -70,8 +70,12 @@ def check_database(folder: Path) -> None:
     database = folder / DATABASE
     if not folder.exists():
         raise IndexNotFoundError(f"There is no index at {folder}; make one with Index.create or `colbert index`.")
-    for name in (FILES, DATABASE, *(f"{DATABASE}{end}" for end in SIDE_FILES)):
-        check_no_link(folder / name)
+    beside = [database.with_name(f"{DATABASE}{end}") for end in SIDE_FILES]
+    for path in (folder / FILES, database, *beside):
+        check_no_link(path)
+    for path in beside:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise DamagedIndexError(f"{path} is no regular file; restore the index from a copy.")
     if not database.is_file():
         raise IndexNotFoundError(f"{folder} holds no index: there is no {DATABASE} in it.")
     if not database.stat().st_size:

@@ -13,7 +13,7 @@ from faults.fuzz_kinds import MAKERS, make_kinds
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the memory of processes it forks")
 # What the default run tries of each group; together it takes a few seconds.
-_DEFAULT = 400
+_DEFAULT = 160
 
 
 @pytest.mark.timeout(0)

@@ -263,6 +263,11 @@ def test_ids_are_strings(index, bad):
         ({"doclens": np.array([2, 0], np.int32)}, "doclens must be at least 1"),
         ({"doclens": np.array([1, 1], np.int32)}, "add up to the 3 vectors"),
         ({"owners": np.array([0, 0], np.int32)}, "each of the 2 texts must own a window"),
+        (
+            {"window_spans": np.array([[0, 1], [-1, 1]], np.int32)},
+            r"span must be two ascending places in a text, got \[-1  1\]",
+        ),
+        ({"window_spans": np.array([[3, 1], [0, 1]], np.int32)}, r"span must be two ascending places in a text, got \[3 1\]"),
         ({"owners": np.array([1, 0], np.int32)}, "owners must ascend"),
     ],
 )

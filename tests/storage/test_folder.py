@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 import pytest
@@ -88,3 +89,22 @@ def test_a_database_of_something_else_is_not_touched(path):
         Index.open(path)
     assert (path / "index.sqlite").read_bytes() == before
     assert [entry.name for entry in path.iterdir()] == ["index.sqlite"]
+
+
+@pytest.mark.parametrize("name", ["index.sqlite", "index.sqlite-wal", "index.sqlite-journal", "files"])
+def test_a_link_in_the_place_of_a_part_of_an_index_is_refused(path, tmp_path, name):
+    Index.create(path, dim=3).close()
+    elsewhere = tmp_path / "elsewhere"
+    if (path / name).exists():
+        (path / name).rename(elsewhere)
+    (path / name).symlink_to(elsewhere)
+    with pytest.raises(DamagedIndexError, match=f"{name} is a link, and an index reads nothing outside its folder"):
+        Index.open(path)
+
+
+@pytest.mark.parametrize("name", ["index.sqlite-wal", "index.sqlite-journal"])
+def test_a_pipe_beside_the_database_hangs_nobody(path, name):
+    Index.create(path, dim=3).close()
+    os.mkfifo(path / name)
+    with pytest.raises(DamagedIndexError, match=f"{name} is no regular file"):
+        Index.open(path)

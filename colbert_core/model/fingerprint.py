@@ -131,7 +131,8 @@ class EncoderFingerprint:
             elsewhere = isinstance(error, CheckpointNotFoundError)
             hint = f" (encoder={self.name!r}): nothing is fetched only because an index names it" if elsewhere else ""
             raise EncoderMismatchError(
-                f"{self.index} was made with the encoder {self.name!r}, which cannot be loaded; pass it to Index.open{hint}. ({error})"
+                f"{self.index} was made with the encoder {self.name!r}, which cannot be loaded; "
+                f"pass it to Index.open{hint}. ({error})"
             ) from error
         self.check(encoder)
         return encoder

@@ -34,7 +34,7 @@ def folder_aside(target: Path) -> Iterator[Path]:
     remove_leftovers(target)
     owner = None
     while owner is None:  # somebody who takes the new folder for one that was left may be faster
-        work = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=parent))
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.making-", dir=parent))
         owner = _claimed(work)
     try:
         yield work
@@ -51,12 +51,13 @@ def remove_leftovers(target: Path) -> None:
     """
     parent = target.absolute().parent
     for left in parent.iterdir() if parent.is_dir() else ():
-        if left.name.startswith(_prefix(target)) and left.is_dir() and not left.is_symlink():
+        if is_aside(left, target.name):
             _remove_if_left(left)
 
 
-def _prefix(target: Path) -> str:
-    return f".{target.name}.making-"
+def is_aside(path: Path, name: str) -> bool:
+    """Whether a path may be a folder that ``folder_aside`` made for a target of this name."""
+    return path.name.startswith(f".{name}.making-") and path.is_dir() and not path.is_symlink()
 
 
 def _remove(work: Path) -> None:

@@ -116,6 +116,12 @@ def use_log(connection: Connection, timeout: float) -> None:
             return
 
 
+def attach(connection: Connection, path: Path) -> None:
+    """Open another database in a connection, by the name ``copied``; outside of a transaction. Nobody uses it afterwards."""
+    connection.reusable = False
+    connection.execute("ATTACH ? AS copied", (str(path),))
+
+
 def add_functions(connection: Connection) -> None:
     """Add what filters call."""
     connection.create_function("casefold", 1, str.casefold, deterministic=True)

@@ -21,6 +21,7 @@ from colbert_core.errors import (
 from colbert_core.storage.connection import (
     Connection,
     add_functions,
+    attach,
     check_length,
     connect,
     count_tables,
@@ -169,8 +170,11 @@ class Connections(ABC):
             yield connection
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, attached: Path | None = None) -> Iterator[Connection]:
         """Lend a connection that holds the write lock, of this process and between processes. No code of users runs within.
+
+        Args:
+            attached: another database to read beside it, see ``attach``.
 
         Raises:
             IndexLockedError: somebody else holds it for longer than the timeout.
@@ -188,6 +192,8 @@ class Connections(ABC):
                     raise ReadOnlyIndexError(
                         f"{self.name} cannot be written to; copy the index to a place where it can be changed."
                     )
+                if attached is not None:
+                    attach(connection, attached)
                 self._writing_with = connection
                 self._begin_writing(connection, until - time.monotonic(), locked)
                 yield connection

@@ -13,6 +13,7 @@ from colbert_core.errors import (
     IndexNotFoundError,
     UnsupportedIndexError,
 )
+from colbert_core.storage.aside import is_aside
 from colbert_core.storage.connection import count_tables
 from colbert_core.storage.opened import check_no_link
 
@@ -23,6 +24,8 @@ DATABASE = "index.sqlite"
 SIDE_FILES = ("-wal", "-shm", "-journal")
 """What SQLite puts beside a database, by the end of the name."""
 FILES = "files"
+COPY = "copy"
+"""What is copied into an index lies beside this name in ``files`` meanwhile, in a folder of ``folder_aside``."""
 OUR_FILE = re.compile(r"[0-9a-f]{64}|[0-9a-f]{32}\.unfinished")
 """Names that this package gives in ``files``: a SHA-256, or what a write has not finished."""
 APPLICATION = 0x436F6C42
@@ -104,4 +107,4 @@ def _is_ours(folder: Path) -> bool:
     ours = {FILES, *databases, *(f"{name}{end}" for name in databases for end in SIDE_FILES)}
     if not folder.is_dir() or {entry.name for entry in folder.iterdir()} - ours:
         return False
-    return all(OUR_FILE.fullmatch(entry.name) for entry in (folder / FILES).glob("*"))
+    return all(OUR_FILE.fullmatch(entry.name) or is_aside(entry, COPY) for entry in (folder / FILES).glob("*"))

@@ -28,11 +28,11 @@ from colbert_core.errors import (
 )
 from colbert_core.storage.aside import folder_aside, remove_leftovers
 from colbert_core.storage.changes import Changes, StaleRead
-from colbert_core.storage.connection import Connection, count_tables
+from colbert_core.storage.connection import Connection, attach, count_tables
 from colbert_core.storage.database import Connections, DiskConnections, MemoryConnections
 from colbert_core.storage.durable import disk_errors, step, sync_folder
 from colbert_core.storage.files import Files, FolderFiles, MemoryFiles
-from colbert_core.storage.folder import APPLICATION, DATABASE, FILES, check_database, check_free, is_vacant
+from colbert_core.storage.folder import APPLICATION, COPY, DATABASE, FILES, check_database, check_free, is_vacant
 from colbert_core.storage.schema import SCHEMA, check_schema
 from colbert_core.storage.transaction import Outcome, Reader, Writer, write_about
 
@@ -150,8 +150,11 @@ class Store:
             yield Reader(connection, self._files, self.connections.guard)
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[Writer]:
+    def write(self, attached: Path | None = None) -> Iterator[Writer]:
         """Hold the write lock of the index; commit inside it, once. Without a commit nothing changes.
+
+        Args:
+            attached: what ``Reader.dump`` wrote, for ``Writer.take_over``.
 
         Raises:
             IndexLockedError: another writer holds it for longer than the timeout.
@@ -159,7 +162,7 @@ class Store:
         """
         writer = None
         try:
-            with self.connections.writing() as connection:
+            with self.connections.writing(attached) as connection:
                 writer = self._writer(connection)
                 try:
                     step("locked")
@@ -190,14 +193,22 @@ class Store:
                 raise IndexExistsError(f"{folder} exists already; choose another path, or overwrite it (overwrite=True).")
             if is_taken:
                 check_free(folder, overwrite=True)
-        if is_taken:
-            self._replace(folder, check)
-            return
-        target = Store(folder, timeout=self.connections.timeout)
+        target = (
+            Store._open_to_overwrite(folder, timeout=self.connections.timeout)
+            if is_taken
+            else Store(folder, timeout=self.connections.timeout)
+        )
         try:
-            with self.read() as reader, reader.moment():
+            with self.read() as reader, reader.moment(), contextlib.ExitStack() as stack:
                 check(reader)
-                target._make(lambda writer: writer.take_over(reader))
+                with disk_errors(folder):
+                    (folder / FILES).mkdir(parents=True, exist_ok=True)
+                    dump = reader.dump(stack.enter_context(folder_aside(folder / FILES / COPY)) / "dump.sqlite")
+                if is_taken:
+                    writer = stack.enter_context(target.write(dump))
+                    writer.take_over(reader)
+                else:
+                    target._make(lambda writer: writer.take_over(reader), dump)
         finally:
             target.close()
 
@@ -279,13 +290,14 @@ class Store:
             known = "whether the change is in the index is known once it can be written to again; look before you repeat it"
         raise IndexWriteError(f"{self._files.name} could not be written to ({error.__cause__}); {known}.") from error
 
-    def _make(self, fill: Callable[[Writer], None]) -> None:
+    def _make(self, fill: Callable[[Writer], None], attached: Path | None = None) -> None:
         """Make a database where there is none, and fill it; what is there is an index once the one transaction is committed.
 
         Whoever makes one in the same folder meanwhile, or copies one there, waits for SQLite's lock.
 
         Args:
             fill: makes the one commit.
+            attached: as in ``write``.
 
         Raises:
             IndexExistsError: somebody else was first.
@@ -295,9 +307,13 @@ class Store:
             if folder is not None:
                 with disk_errors(folder):
                     (folder / FILES).mkdir(parents=True, exist_ok=True)
+                    if attached is None:
+                        remove_leftovers(folder / FILES / COPY)
             with self.connections.used(create=True) as connection, disk_errors(folder):
                 writer = self._writer(connection)
                 try:
+                    if attached is not None:
+                        attach(connection, attached)
                     connection.execute("BEGIN IMMEDIATE")
                     if count_tables(connection):
                         raise IndexExistsError(f"{folder} has become an index meanwhile; open it with Index.open.")
@@ -317,15 +333,6 @@ class Store:
         except IndexWriteError as error:
             self._tell_outcome(writer, error)
             raise
-
-    def _replace(self, folder: Path, check: Callable[[Reader], object]) -> None:
-        target = Store._open_to_overwrite(folder, timeout=self.connections.timeout)
-        try:
-            with target.write() as writer, self.read() as reader, reader.moment():
-                check(reader)
-                writer.take_over(reader)
-        finally:
-            target.close()
 
 
 @contextlib.contextmanager

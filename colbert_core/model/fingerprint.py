@@ -121,10 +121,11 @@ class EncoderFingerprint:
                 raise CheckpointNotFoundError("It is on another machine.")
             encoder = Encoder.from_pretrained(**origin, local_files_only=True)
         except CheckpointError as error:
-            elsewhere = isinstance(error, CheckpointNotFoundError)
+            is_away = isinstance(error, CheckpointNotFoundError)
             raise EncoderMismatchError(
                 f"{self.index} was made with the encoder {self.name!r}, which cannot be loaded; pass it to Index.open"
-                f"{f' (encoder={self.name!r}): nothing is fetched only because an index names it' if elsewhere else ''}. ({error})"
+                + (f" (encoder={self.name!r}): nothing is fetched only because an index names it. " if is_away else ". ")
+                + f"({error})"
             ) from error
         self.check(encoder)
         return encoder

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+# No collection has more of anything, and what counts it is of 64 bits.
+_MOST = 2**63 - 1
+
+
 def check_similarity(value: object) -> float:
     """Return a ``min_similarity`` that makes sense.
 
@@ -23,7 +27,7 @@ def check_similarity(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"min_similarity is a cosine from -1 to 1, got {value!r:.80}.")
     if not -1 <= value <= 1:
-        raise ValueError(f"min_similarity is a cosine from -1 to 1, got {value!r}.")
+        raise ValueError(f"min_similarity is a cosine from -1 to 1, got {_shown(value)}.")
     return float(value)
 
 
@@ -83,7 +87,7 @@ def check_count(value: object, name: str, what: str = "passages") -> int:
 
     Raises:
         TypeError: it is no whole number.
-        ValueError: it is below 1.
+        ValueError: it is below 1, or has more than 63 bits.
     """
     try:
         count = operator.index(value)  # type: ignore[arg-type]
@@ -92,8 +96,15 @@ def check_count(value: object, name: str, what: str = "passages") -> int:
     if count is None or isinstance(value, bool):
         raise TypeError(f"{name} must be a whole number of {what}, got {value!r}.")
     if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {count}.")
+        raise ValueError(f"{name} must be at least 1, got {_shown(count)}.")
+    if count > _MOST:
+        raise ValueError(f"{name} must be at most {_MOST}, got {_shown(count)}.")
     return count
+
+
+def _shown(value: float) -> str:
+    """Write a number for a message. Python refuses to write one of more than 4,300 digits."""
+    return f"a number of {value.bit_length()} bits" if isinstance(value, int) and value.bit_length() > 100 else repr(value)
 
 
 def check_relevance(value: float | None, name: str) -> float | None:
@@ -115,7 +126,6 @@ def check_share(value: object, name: str, what: str = "a number", hint: str = ""
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {what} from 0 to 1, got {value!r:.80}.")
-    share = float(value)
-    if not 0 <= share <= 1:
-        raise ValueError(f"{name} is {what} from 0 to 1, got {value!r}{hint}.")
-    return share
+    if not 0 <= value <= 1:  # type: ignore[operator]
+        raise ValueError(f"{name} is {what} from 0 to 1, got {_shown(value)}{hint}.")  # type: ignore[arg-type]
+    return float(value)

@@ -29,6 +29,7 @@ R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
+_MOST = 1024
 _chosen: int | None = None  # what set_num_threads was given
 _within = threading.local()  # has ``spread`` in a thread that does a part of spread work
 
@@ -49,16 +50,18 @@ def set_num_threads(n: int) -> None:
     own setting, which encoding follows, is changed as well, now or when PyTorch is first needed.
 
     Args:
-        n: number of threads, at least 1.
+        n: number of threads, from 1 to 1,024.
 
     Raises:
         TypeError: n is no whole number.
-        ValueError: n is below 1.
+        ValueError: n is below 1 or above 1,024.
     """
     if isinstance(n, bool) or not isinstance(n, int):
         raise TypeError(f"n must be a whole number of threads, got {n!r}.")
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}.")
+    if n > _MOST:  # OpenMP ends the process when it gets no more
+        raise ValueError(f"n must be at most {_MOST} threads, got a number of {n.bit_length()} bits.")
     global _chosen
     _chosen = n
     if "torch" in sys.modules:

@@ -32,7 +32,7 @@ def add_rerank_command(command: Command) -> None:
     """Add ``colbert rerank``."""
     rerank = command("rerank", _rerank, "order passages by a query", model_options(), about=_RERANK)
     rerank.add_argument("query")
-    rerank.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: standard input")
+    rerank.add_argument("file", nargs="?", type=Path, metavar="FILE", help="- for standard input, which is the default")
     rerank.add_argument("--top-n", type=int, metavar="N", help="print the best N (default: all)")
 
 
@@ -45,7 +45,7 @@ def add_inspect_command(command: Command) -> None:
 
 
 def _rerank(options: argparse.Namespace) -> int:
-    if options.file is None:
+    if options.file is None or str(options.file) == "-":
         passages = list(read_passages(sys.stdin.readlines(), "standard input"))
     else:
         passages = list(read_passages(read_text(options.file).split("\n"), str(options.file)))

@@ -48,7 +48,8 @@ def default_config(k: int, n_windows: int = 0, n_q: int = 32) -> SearchConfig:
     # A query of few vectors ranks more roughly by centroids: of 43 with 6 to 15, over 14,581 passages, as many find .993 of the
     # top 10 where twice as many find .998, and what is missing costs .006 of nDCG@10.
     shortness = min(max(32 / n_q, 1), 2)
-    n_exact = round(max(256, 8 * k * growth) * shortness)
+    wanted = min(k, n_windows) if n_windows else k
+    n_exact = round(max(256, 8 * wanted * growth) * shortness)
     return SearchConfig(nprobe=16, n_candidates=None if n_windows < _WORTH_LISTS else 4 * n_exact, n_exact=n_exact)
 
 

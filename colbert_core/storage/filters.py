@@ -91,7 +91,7 @@ def _check_number(value: float, subject: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{subject} is {value}, which is no JSON number; leave the field out, or use None.")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"{subject} is {value}, which has more than 64 bits; keep it as a string.")
+        raise ValueError(f"{subject} is a number of more than 64 bits ({value.bit_length()}); keep it as a string.")
 
 
 def metadata_fields(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -346,7 +346,7 @@ def _scalar(value: Any, name: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} compares with a finite number, got {value}.")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"{name} compares with a number of at most 64 bits, got {value}.")
+        raise ValueError(f"{name} compares with a number of at most 64 bits, got one of {value.bit_length()}.")
     if value is not None and not isinstance(value, (bool, int, float)):
         raise TypeError(
             f"{name} compares with a string, a number, true, false or None, got {type(value).__name__}: {value!r:.80}; "

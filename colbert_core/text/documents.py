@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.extras import import_extra
-from colbert_core.text.lines import numbered_lines
+from colbert_core.text.lines import check_regular, numbered_lines
 from colbert_core.types import Passage
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def find_files(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
         if path.suffix.lower() not in suffixes:
             raise ValueError(f"{path} is none of {', '.join(suffixes)}.")
         return [path]
+    check_regular(path)
     if not path.is_dir():
         raise ValueError(f"There is no file or folder {path}.")
     files = sorted(
@@ -86,8 +87,9 @@ def read_text(path: Path) -> str:
     """Read the text of a file, in UTF-8 with or without a byte order mark.
 
     Raises:
-        ValueError: it is in another encoding.
+        ValueError: it is in another encoding, or is no file.
     """
+    check_regular(path)
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -175,12 +177,25 @@ def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(1024):
-                for record in batch.to_pylist():
+                for record in _rows(batch, f"{path}, rows {number + 1} to {number + batch.num_rows}"):
                     number += 1
                     values = {key: _plain(value) for key, value in record.items()}
                     yield f"{path}, row {number}", {key: value for key, value in values.items() if value is not None}
     except (arrow.ArrowException, OSError) as error:  # it has errors of both kinds for a damaged file
         raise ValueError(f"{path} is no Parquet file: {error}") from None
+
+
+def _rows(batch: Any, place: str) -> list[dict[str, Any]]:
+    """Return the rows of a table.
+
+    Raises:
+        ValueError: one has a date or a time that Python has not.
+    """
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{place}: {error}; keep dates that are not of the years 1 to 9999 as strings.") from error
+    return rows
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def check_regular(path: Path) -> None:
+    """Check that a path is no pipe, device or socket, of which nobody knows whether it ever ends.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path} is a pipe, a device or a socket, and no file; write what it gives into a file first.")
+
+
 def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Read the lines of a file that are not blank, in UTF-8 with or without a byte order mark.
 
@@ -18,8 +28,9 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
         The place of each line, such as "corpus.jsonl, line 3", and its text without the line's end.
 
     Raises:
-        ValueError: the file is in another encoding.
+        ValueError: the file is in another encoding, or is no file.
     """
+    check_regular(path)
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as lines:
             for number, line in enumerate(lines, 1):

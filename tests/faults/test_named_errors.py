@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import os
+import threading
 
+import pyarrow
+import pyarrow.parquet
 import pytest
+from builders.encoders import WordEncoder
 
-from colbert_core import EncoderMismatchError, Index, Passage
+from colbert_core import EncoderMismatchError, Index, Passage, Reranker
+from colbert_core.text.documents import read_file
 
 # A model that only its name tells of
 
@@ -65,3 +72,145 @@ def test_a_model_in_the_hubs_cache_is_loaded_by_its_name(of_a_stranger, monkeypa
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(stanford_folder))
     with Index.open(of_a_stranger) as index:
         assert index.search("cat")[0].passage.id == "a"
+
+
+# Counts that nothing has
+
+
+HUGE = (10**400, 10**5000, 2**63)
+
+
+@pytest.fixture
+def index():
+    index = Index.create(None, WordEncoder())
+    index.add([Passage("a", "cat", {"n": 1}), Passage("b", "dog")])
+    return index
+
+
+@pytest.mark.parametrize("n", [*HUGE, -(10**400)], ids=int.bit_length)
+@pytest.mark.parametrize("what", ["k", "top_n", "batch_size", "fetch_k", "LangChain's k", "LangChain's top_n", "LlamaIndex' k"])
+def test_a_count_of_more_bits_than_there_are_is_refused(what, n, index):
+    from langchain_core.documents import Document
+
+    from langchain_colbert import ColBERTRerank, ColBERTRetriever, ColBERTVectorStore
+    from llama_index_colbert import ColBERTRetriever as LlamaIndexRetriever
+
+    reranker, passages = Reranker(WordEncoder()), [Passage("a", "cat")]
+    ask = {
+        "k": lambda: index.search("cat", n),
+        "top_n": lambda: reranker.rank("cat", passages, n),
+        "batch_size": lambda: reranker.rank("cat", passages, batch_size=n),
+        "fetch_k": lambda: ColBERTVectorStore(index=index).max_marginal_relevance_search("cat", 1, fetch_k=n),
+        "LangChain's k": lambda: ColBERTRetriever(index=index, k=n).invoke("cat"),
+        "LangChain's top_n": lambda: ColBERTRerank(model=WordEncoder(), top_n=n).compress_documents([Document("cat")], "cat"),
+        "LlamaIndex' k": lambda: LlamaIndexRetriever(index=index, similarity_top_k=n).retrieve("cat"),
+    }[what]
+    with pytest.raises(ValueError, match=r"must be at (most|least) \d+|than or equal to"):
+        ask()
+
+
+def test_as_many_passages_as_there_are_may_be_asked_for(index, grown):
+    large, queries = grown
+    assert len(index.search("cat", 2**63 - 1)) == 2
+    assert len(large.search(queries[0], 2**63 - 1)) == len(large)
+
+
+@pytest.mark.parametrize("n", HUGE, ids=int.bit_length)
+def test_shares_thresholds_and_values_of_filters_of_many_digits_are_refused(n, index):
+    for ask, match in (
+        (lambda: index.search("cat", min_relevance=n), "a relevance from 0 to 1, got"),
+        (lambda: index.explain("cat", "a", min_similarity=n), "a cosine from -1 to 1, got"),
+        (lambda: index.search("cat", where={"n": n}), "a number of at most 64 bits, got one of"),
+        (lambda: index.add([Passage("c", "cat", {"n": n})]), "a number of more than 64 bits"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            ask()
+
+
+def test_the_command_line_refuses_counts_that_nothing_has(run, tmp_path, words, monkeypatch, stanford_folder):
+    import colbert_core.encoder as encoder_module
+
+    monkeypatch.setattr(encoder_module, "DEFAULT_MODEL", stanford_folder)
+    with Index.create(tmp_path / "x.idx", stanford_folder) as index:
+        index.add([Passage("a", "cat")])
+    (tmp_path / "t.txt").write_text("cat")
+    for given in (
+        ["search", str(tmp_path / "x.idx"), "cat", "-k", str(10**400)],
+        ["rerank", "cat", str(tmp_path / "t.txt"), "--top-n", str(10**400)],
+        ["plan", "--passages", "1e6", "--tokens-per-passage", "68", "--cores", str(10**400)],
+    ):
+        code, out, err = run(*given)
+        assert (code, out) == (1, "")
+        assert "must be at most 9223372036854775807, got a number of 1329 bits" in err
+
+
+# Files that are none
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """A pipe that nobody writes to: who opens it waits for ever."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("there are no named pipes here")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    return tmp_path / "pipe.jsonl"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["index", "PIPE", "--out", "y.idx"], ["add", "x.idx", "PIPE"], ["rerank", "cat", "PIPE"], ["train", "PIPE", "--out", "m"]],
+)
+def test_a_pipe_is_no_file(given, pipe, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Index.create("x.idx", dim=4).close()
+    done = []
+    given = [str(pipe) if word == "PIPE" else word for word in given]
+    reader = threading.Thread(target=lambda: done.append(run(*given)), daemon=True)
+    reader.start()
+    reader.join(60)
+    ((code, out, err),) = done
+    assert (code, out) == (1, "")
+    assert "pipe.jsonl" in err
+    assert "is a pipe, a device or a socket, and no file" in err or "There is no" in err
+
+
+def test_standard_input_may_be_named_by_a_dash(run, monkeypatch, stanford_folder):
+    import colbert_core.encoder as encoder_module
+
+    monkeypatch.setattr(encoder_module, "DEFAULT_MODEL", stanford_folder)
+    assert run("rerank", "cat", "-", stdin="a dog\nthe cat\n") == run("rerank", "cat", stdin="a dog\nthe cat\n")
+
+
+# Dates that Python has not
+
+
+@pytest.mark.parametrize("days", [4_000_000, -800_000, 2**31 - 1])
+@pytest.mark.parametrize("kind", ["date", "time"])
+def test_a_far_date_of_a_table_is_named_with_its_place(days, kind, tmp_path):
+    dates = (
+        pyarrow.array([0, days], pyarrow.date32())
+        if kind == "date"
+        else pyarrow.array([0, days * 86400], pyarrow.timestamp("s"))
+    )
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b"], "at": dates}), tmp_path / "t.parquet")
+    with pytest.raises(
+        ValueError, match=r"t\.parquet, rows 1 to 2: .*; keep dates that are not of the years 1 to 9999 as strings"
+    ):
+        list(read_file(tmp_path / "t.parquet", "t", lambda text, name: [Passage(name, text)]))
+
+
+def test_a_date_before_1970_is_read(tmp_path):
+    times = pyarrow.array([-(10**9)], pyarrow.timestamp("s"))
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"], "at": times}), tmp_path / "t.parquet")
+    (passage,) = read_file(tmp_path / "t.parquet", "t", lambda text, name: [Passage(name, text)])
+    assert passage.metadata["at"] == datetime.datetime(1938, 4, 24, 22, 13, 20).isoformat()
+
+
+def test_no_number_of_threads_ends_the_process():
+    from colbert_core import get_num_threads, set_num_threads
+
+    before = get_num_threads()
+    for n in (*HUGE, 100_000):
+        with pytest.raises(ValueError, match="n must be at most 1024 threads, got a number of"):
+            set_num_threads(n)
+    assert get_num_threads() == before

@@ -3,7 +3,7 @@
     from langchain_colbert.ragatouille import RAGPretrainedModel, get_wikipedia_page
 
 Methods, arguments and result keys are RAGatouille's, and scores are MaxSim sums. Arguments that steer its engine (``n_gpu``,
-``verbose``, ``bsize``, ``use_faiss``, ``force_fast``) are accepted and mean nothing here.
+``bsize``, ``use_faiss``, ``force_fast``) are accepted and mean nothing here. Without ``verbose`` no progress bar is shown.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ class RAGPretrainedModel:
         ```
     """
 
-    def __init__(self, encoder: Encoder | None, index: Index | None, folder: Path) -> None:
+    def __init__(self, encoder: Encoder | None, index: Index | None, folder: Path, verbose: int = 1) -> None:
         """Use ``from_pretrained`` or ``from_index``."""
+        self._progress = None if verbose else False
         self._given = encoder
         self._index = index
         self._name: str | None = None
@@ -79,7 +80,7 @@ class RAGPretrainedModel:
         Args:
             pretrained_model_name_or_path: a checkpoint's name or folder; None for the model in the box.
             n_gpu: means nothing here; the best device present is used.
-            verbose: means nothing here; long work shows a bar on a terminal.
+            verbose: 0 shows no progress bars; otherwise long work shows one on a terminal.
             index_root: folder for indexes, which lie in ``index_root/colbert/indexes``; None for ".ragatouille".
 
         Raises:
@@ -89,6 +90,7 @@ class RAGPretrainedModel:
             Encoder.from_pretrained(pretrained_model_name_or_path),
             None,
             Path(index_root or ".ragatouille") / "colbert" / "indexes",
+            verbose,
         )
 
     @classmethod
@@ -99,7 +101,7 @@ class RAGPretrainedModel:
             IndexNotFoundError: there is no index.
         """
         path = Path(index_path)
-        opened = cls(None, Index.open(path), path.parent)
+        opened = cls(None, Index.open(path), path.parent, verbose)
         opened._name = path.name
         return opened
 
@@ -153,7 +155,8 @@ class RAGPretrainedModel:
         # Index in memory first: if the collection cannot be indexed, the index that is there stays.
         made = Index.create(None, encoder, nbits=4)
         splitter = (document_splitter_fn or _make_splitter(encoder)) if split_documents else _keep_whole
-        made.add(_to_passages(made, _check_documents(collection, document_ids, document_metadatas), splitter, preprocessing_fn))
+        documents = _check_documents(collection, document_ids, document_metadatas)
+        made.add(_to_passages(made, documents, splitter, preprocessing_fn), progress=self._progress)
         made.save(path, overwrite=True)
         self._index, self._name = Index.open(path, encoder), index_name
         return str(path)
@@ -189,7 +192,7 @@ class RAGPretrainedModel:
         with _ADDING:  # one thread at a time, so that each number is given once
             passages = _to_passages(index, documents, splitter, preprocessing_fn)
             before = _piece_ids(index, documents)
-            added = set(index.add(passages))
+            added = set(index.add(passages, progress=self._progress))
             index.delete([passage_id for passage_id in before if passage_id not in added])
 
     def delete_from_index(self, document_ids: str | Sequence[str], index_name: str | None = None) -> None:
@@ -246,7 +249,7 @@ class RAGPretrainedModel:
         reranker = Reranker(self._encoder)
         passages = [Passage(str(place), text) for place, text in enumerate(_texts(documents))]
         results = [
-            [_to_numbered_result(hit, zero_index_ranks) for hit in reranker.rank(text, passages, k)]
+            [_to_numbered_result(hit, zero_index_ranks) for hit in reranker.rank(text, passages, k, progress=self._progress)]
             for text in ([query] if isinstance(query, str) else query)
         ]
         return results[0] if isinstance(query, str) else results
@@ -259,7 +262,10 @@ class RAGPretrainedModel:
         verbose: bool = True,
         max_document_length: int | str = "auto",
     ) -> None:
-        """Encode documents in memory, after those encoded before, for ``search_encoded_docs``. Long ones are not cut."""
+        """Encode documents in memory, after those encoded before, for ``search_encoded_docs``. Long ones are not cut.
+
+        Without ``verbose`` no progress bar is shown.
+        """
         texts = _texts(documents)
         metadatas = _as_many(document_metadatas, texts, "document_metadatas") or [None] * len(texts)
         if self._encoded is None:
@@ -269,7 +275,8 @@ class RAGPretrainedModel:
             [
                 Passage(str(first + place), text, metadata or {})
                 for place, (text, metadata) in enumerate(zip(texts, metadatas, strict=True))
-            ]
+            ],
+            progress=self._progress if verbose else False,
         )
 
     def search_encoded_docs(self, query: str | Sequence[str], k: int = 10, bsize: int = 32) -> Any:

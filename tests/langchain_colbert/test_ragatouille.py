@@ -251,3 +251,29 @@ def test_a_wikipedia_page_without_a_network_or_that_is_not_there_is_an_error(mon
     answering(monkeypatch, {"query": {"pages": {"-1": {"title": "Nothing"}}}})
     with pytest.raises(ValueError, match="no page 'Nothing'"):
         get_wikipedia_page("Nothing")
+
+
+def test_no_bar_is_shown_without_verbose(tmp_path, monkeypatch):
+    from colbert_core import Index, Reranker
+
+    shown = []
+    for of, name in ((Index, "add"), (Reranker, "rank")):
+        real = getattr(of, name)
+        monkeypatch.setattr(
+            of, name, lambda *given, real=real, **options: shown.append(options["progress"]) or real(*given, **options)
+        )
+
+    def work(rag, **verbose):
+        rag.encode(["a cat"], **verbose)
+        rag.index(["a cat", "a dog"], index_name="x", overwrite_index=True)
+        rag.add_to_index(["a mat"])
+        rag.rerank("cat", ["a cat"])
+
+    work(RAGPretrainedModel.from_pretrained(verbose=0, index_root=tmp_path))
+    assert shown == [False] * 4
+    shown.clear()
+    work(RAGPretrainedModel.from_pretrained(index_root=tmp_path), verbose=False)
+    assert shown == [False, None, None, None]
+    quiet = RAGPretrainedModel.from_index(tmp_path / "colbert" / "indexes" / "x", verbose=0)
+    quiet.add_to_index(["a hat"])
+    assert shown[4:] == [False]

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 _CANNOT_SYNC_FOLDERS = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
+# SQLite opens paths of up to 507 bytes; what is written beside an index has a path that is up to 60 bytes longer than its own.
+_LONG_PATH = 440
+
+
 class Checksum(NamedTuple):
     """What a file held.
 
@@ -262,8 +266,7 @@ def _named_error(
     if says("readonly"):
         return ReadOnlyIndexError(f"{path} cannot be written to ({message}).")
     if says("full", "I/O", "unable to open"):
-        number = errno.ENOSPC if says("full") else errno.EMFILE if says("open") and _has_no_descriptors() else None
-        return _write_error(path, message, number, reading=reading)
+        return _write_error(path, message, _reason(message, path), reading=reading)
     if says("no such table", "no such column", "unsupported file format", "Could not decode"):
         return DamagedIndexError(f"{path} is damaged ({message}); restore the index from a copy.")
     return None
@@ -278,6 +281,17 @@ def _write_error(path: Path | str | None, message: str, number: int | None, *, r
         errno.ENAMETOOLONG: " Choose a shorter path.",
     }
     return IndexWriteError(f"{path} {known.format(message)}{hints.get(number or 0, '')}")
+
+
+def _reason(message: str, path: Path | str | None) -> int | None:
+    """The system's number of an error of SQLite's, which does not say it."""
+    if "full" in message:
+        return errno.ENOSPC
+    if "open" not in message:
+        return None
+    if _has_no_descriptors():
+        return errno.EMFILE
+    return errno.ENAMETOOLONG if len(os.fsencode(str(path))) > _LONG_PATH else None
 
 
 def _has_no_descriptors() -> bool:

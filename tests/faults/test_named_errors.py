@@ -11,8 +11,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from builders.encoders import WordEncoder
+from builders.indexes import in_a_process
 
-from colbert_core import EncoderMismatchError, Index, Passage, Reranker
+from colbert_core import EncoderMismatchError, Index, Passage, Reranker, StorageError
 from colbert_core.text.documents import read_file
 
 # A model that only its name tells of
@@ -214,3 +215,57 @@ def test_no_number_of_threads_ends_the_process():
         with pytest.raises(ValueError, match="n must be at most 1024 threads, got a number of"):
             set_num_threads(n)
     assert get_num_threads() == before
+
+
+# A process that can open no more files, and names that no file system takes
+
+
+def test_a_process_without_descriptors_is_told_so_and_goes_on_when_it_has_some(tmp_path):
+    out = in_a_process(
+        """
+        import resource
+        from colbert_core.storage import files
+        files._LARGEST_ROW = 10
+        one, path = [np.ones((1, 4))], sys.argv[1] + "/x.idx"
+        Index.create(path, dim=4).close()
+        index = Index.open(path)
+        index.add([Passage("a", "text")], embeddings=one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        held = []
+        try:
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            pass
+        for call in (
+            lambda: Index.create(sys.argv[1] + "/new.idx", dim=4),
+            lambda: Index.open(path),
+            lambda: index.add([Passage("b", "text")], embeddings=one),
+            lambda: index.delete(["a"]),
+            lambda: index.save(sys.argv[1] + "/copy.idx"),
+        ):
+            try:
+                call()
+            except IndexWriteError as error:
+                assert "This process has no file descriptors left: close some files, or raise its limit" in str(error), error
+            else:
+                raise AssertionError("it worked")
+        for descriptor in held:
+            os.close(descriptor)
+        index.add([Passage("b", "text")], embeddings=one)
+        index.save(sys.argv[1] + "/copy.idx")
+        print(sorted(Index.open(sys.argv[1] + "/copy.idx").ids()))
+        """,
+        tmp_path,
+    )
+    assert out == "['a', 'b']\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["n" * 300, "/".join(["d" * 90] * 6), "/".join(["d" * 90] * 60)], ids=["name", "path", "endless"]
+)
+def test_a_name_that_is_too_long_is_refused_by_its_length(tmp_path, name):
+    with Index.create(None, dim=4) as index:
+        for make in (lambda path: Index.create(path, dim=4), index.save):
+            with pytest.raises(StorageError, match=r"[Cc]hoose a shorter path"):
+                make(tmp_path / name)

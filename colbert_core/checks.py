@@ -82,12 +82,12 @@ def check_passages(items: Iterable[object]) -> list[Passage]:
     return checked
 
 
-def check_count(value: object, name: str, what: str = "passages") -> int:
+def check_count(value: object, name: str, what: str = "passages", most: int = _MOST) -> int:
     """Return a number of something that makes sense.
 
     Raises:
         TypeError: it is no whole number.
-        ValueError: it is below 1, or has more than 63 bits.
+        ValueError: it is below 1 or above ``most``, which has 63 bits unless it is given.
     """
     try:
         count = operator.index(value)  # type: ignore[arg-type]
@@ -97,8 +97,8 @@ def check_count(value: object, name: str, what: str = "passages") -> int:
         raise TypeError(f"{name} must be a whole number of {what}, got {value!r}.")
     if count < 1:
         raise ValueError(f"{name} must be at least 1, got {_shown(count)}.")
-    if count > _MOST:
-        raise ValueError(f"{name} must be at most {_MOST}, got {_shown(count)}.")
+    if count > most:
+        raise ValueError(f"{name} must be at most {most}, got {_shown(count)}.")
     return count
 
 

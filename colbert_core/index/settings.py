@@ -34,8 +34,8 @@ def vector_settings(
         TypeError: dim is no whole number.
         ValueError: dim or nbits is out of range, or the encoder or the codec has another dim.
     """
-    if dim is not None and check_count(dim, "dim", "components") > _LARGEST_DIM:
-        raise ValueError(f"dim must be at most {_LARGEST_DIM}, got {dim}.")
+    if dim is not None:
+        check_count(dim, "dim", "components", _LARGEST_DIM)
     if dim is not None and encoder is not None and encoder.dim != dim:
         raise ValueError(
             f"dim is {dim}, but the encoder {getattr(encoder, 'name', encoder)!r} makes vectors of dim {encoder.dim}."

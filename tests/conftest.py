@@ -129,7 +129,7 @@ def interrupt_at():
 
 
 def pytest_addoption(parser):
-    parser.addoption("--faults", type=float, default=0.01, help="the share of failing system calls to try (default: .01)")
+    parser.addoption("--faults", type=float, default=0.005, help="the share of failing system calls to try (default: .005)")
     parser.addoption("--fuzz", type=int, default=160, help="how many changed files test_fuzz.py tries in all (default: 160)")
     parser.addoption("--minutes", type=float, default=0.03, help="how long test_load.py reads and writes (default: .03)")
     parser.addoption("--kills", type=int, default=20, help="how often processes are killed at random moments (default: 20)")

@@ -233,32 +233,40 @@ def seconds_of(verb, base, work):
 
 
 def kill(base, work, chosen, n):
-    """Kill a process at random moments: three times of four within the write of a verb, else within a verb."""
+    """Kill a process: four times of five at a random step of a write, by itself, and else at a random moment of a verb."""
     shared = mmap.mmap(-1, 1)  # with the forked process: whether it is within a write
+    steps, last = 0, None
 
     def note(event, arguments):
+        nonlocal steps
         if event == "colbert_core.step":
             shared[0] = arguments[0] != "collected"
+            steps += 1
+            if steps == last:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(note)
-    seconds = {verb: seconds_of(verb, base, work) for verb in VERBS}
-    for _ in range(int(n)):
-        waits = chosen.random() < 0.75
-        verb = chosen.choice([verb for verb in VERBS if verb not in ("search", "verify")] if waits else list(VERBS))
+    seconds, n_steps = {}, {}
+    for verb in VERBS:
+        steps = 0
+        seconds[verb] = seconds_of(verb, base, work)
+        n_steps[verb] = steps
+    for number in range(int(n)):
+        at_a_step = number % 5 < 4
+        verb = chosen.choice([verb for verb in VERBS if n_steps[verb] or not at_a_step])
         renew(base, work)
-        shared[0] = 0
+        shared[0], steps, last = 0, 0, chosen.randint(1, n_steps[verb]) if at_a_step else None
         pid = os.fork()
         if not pid:
             signal.alarm(SECONDS)
             VERBS[verb][0](work)
-            shared[0] = 2
+            shared[0] = 0
             time.sleep(SECONDS)
-        until = time.perf_counter() + SECONDS
-        while waits and not shared[0] and time.perf_counter() < until:
-            pass
-        time.sleep(chosen.uniform(0, 0.3 if waits else 1.2) * seconds[verb])
-        os.kill(pid, signal.SIGKILL)
+        if not at_a_step:
+            time.sleep(chosen.uniform(0, 1.2) * seconds[verb])
+            os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        last = None
         say(verb=verb, within=shared[0] == 1, problem=problem_of(verb, work, "killed"))
 
 

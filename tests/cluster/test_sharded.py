@@ -55,7 +55,7 @@ def one_index(path, source, cluster_folder):
 # The same as one index
 
 
-@pytest.mark.parametrize("shards", [1, 2, 5])
+@pytest.mark.parametrize("shards", [2, *(pytest.param(shards, marks=pytest.mark.slow) for shards in (1, 5))])
 def test_exact_searches_find_what_one_index_with_the_same_codec_finds(built, source, tmp_path, shards):
     folder = tmp_path / "copy"
     shutil.copytree(built[shards], folder)
@@ -132,7 +132,8 @@ def killed(index, shard, replica=0):
     return pid
 
 
-@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", [1, 2])
 def test_actors_that_are_killed_while_searching_change_no_result(built, replicas):
     with ShardedIndex.open(built[2], WordEncoder(), replicas=replicas) as index:
         expected = index.search(QUERIES[0], 20)

@@ -27,4 +27,4 @@ def test_an_index_is_whole_whenever_a_verb_ends(tmp_path, request, what):
     assert len(tried) == n
     assert [moment for moment in tried if moment["problem"]] == []
     within = sum(moment["within"] for moment in tried)
-    assert within >= n / (2 if what == "kills" else 4), f"only {within} of {n} came within a write"
+    assert within >= n / (2 if what == "kills" and n > 1000 else 4), f"only {within} of {n} came within a write"

@@ -1,6 +1,6 @@
 """Every system call of every verb fails once, by a library between the program and the C library: nothing is lost or left by half.
 
-The default run tries one in a hundred; ``pytest tests/faults/test_system_calls.py --faults 1`` tries all and prints the counts.
+The default run tries one in two hundred; ``pytest tests/faults/test_system_calls.py --faults 1`` tries all and prints the counts.
 """
 
 from __future__ import annotations

@@ -111,8 +111,8 @@ class Versions:
             f"{self.name} changed {_TRIES} times while it was copied; save it while fewer writers are at work."
         )
 
-    def check_identity(self, reader: Reader) -> int:
-        """Return the reader's generation, if this is still the index that was opened.
+    def check_identity(self, reader: Reader) -> tuple[str, int]:
+        """Return which index the reader sees and its generation, if this is still the index that was opened.
 
         Reads go on with a new index that was put in its place, if the same encoder made it; writes do not, for they were meant
         for another one.
@@ -127,7 +127,7 @@ class Versions:
             is_known = identity in self._nbits or self._follows(reader, identity)
         if not is_known:
             raise StorageError(f"{self.name} was overwritten with a new one; open it again.")
-        return generation
+        return identity, generation
 
     def _follows(self, reader: Reader, identity: str) -> bool:
         """Go on with the index of this reader; whether that can be: another folder was put here, and vectors mean the same."""
@@ -149,7 +149,7 @@ class Versions:
             StaleRead: a writer replaced a file meanwhile.
         """
         with reader.moment(), self._lock:
-            generation, identity = self.check_identity(reader), reader.moment_of()[0]
+            identity, generation = self.check_identity(reader)
             known = self._newest
             if known is not None and known.identity != identity:
                 known = None

@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.extras import import_extra
-from colbert_core.text.lines import check_regular, numbered_lines
+from colbert_core.text.lines import check_no_pipe, numbered_lines
 from colbert_core.types import Passage
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def find_files(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
         if path.suffix.lower() not in suffixes:
             raise ValueError(f"{path} is none of {', '.join(suffixes)}.")
         return [path]
-    check_regular(path)
+    check_no_pipe(path)
     if not path.is_dir():
         raise ValueError(f"There is no file or folder {path}.")
     files = sorted(
@@ -89,7 +89,7 @@ def read_text(path: Path) -> str:
     Raises:
         ValueError: it is in another encoding, or is no file.
     """
-    check_regular(path)
+    check_no_pipe(path)
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

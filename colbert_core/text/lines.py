@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def check_regular(path: Path) -> None:
+def check_no_pipe(path: Path) -> None:
     """Check that a path is no pipe, device or socket, of which nobody knows whether it ever ends.
 
     Raises:
@@ -30,7 +30,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
     Raises:
         ValueError: the file is in another encoding, or is no file.
     """
-    check_regular(path)
+    check_no_pipe(path)
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as lines:
             for number, line in enumerate(lines, 1):

@@ -39,8 +39,7 @@ def folder_aside(target: Path) -> Iterator[Path]:
     try:
         yield work
     finally:
-        _remove(work)
-        owner.close()
+        _remove(work, owner)
 
 
 def remove_leftovers(target: Path) -> None:
@@ -60,9 +59,17 @@ def is_aside(path: Path, name: str) -> bool:
     return path.name.startswith(f".{name}.making-") and path.is_dir() and not path.is_symlink()
 
 
-def _remove(work: Path) -> None:
-    with contextlib.suppress(OSError):  # what stays is for the next call
-        shutil.rmtree(work, ignore_errors=True)
+def _remove(work: Path, owner: sqlite3.Connection) -> None:
+    """Remove a folder that this process owns, its mark last: what cannot be removed now, the next call knows by that."""
+    with contextlib.suppress(OSError):
+        for path in work.iterdir():
+            if path.name != _OWNER:
+                remove = shutil.rmtree if path.is_dir() and not path.is_symlink() else Path.unlink
+                remove(path)
+        owner.close()
+        (work / _OWNER).unlink()
+        work.rmdir()
+    owner.close()
 
 
 def _remove_if_left(work: Path) -> None:
@@ -75,8 +82,7 @@ def _remove_if_left(work: Path) -> None:
         gc.collect()  # a call in this process that Ctrl-C ended may hang in a cycle of references, its lock with it
         owner = _claimed(work)
     if owner is not None:
-        _remove(work)
-        owner.close()
+        _remove(work, owner)
 
 
 def _claimed(work: Path) -> sqlite3.Connection | None:

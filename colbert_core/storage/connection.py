@@ -119,7 +119,8 @@ def use_log(connection: Connection, timeout: float) -> None:
 def attach(connection: Connection, path: Path) -> None:
     """Open another database in a connection, by the name ``copied``; outside of a transaction. Nobody uses it afterwards."""
     connection.reusable = False
-    connection.execute("ATTACH ? AS copied", (str(path),))
+    with disk_errors(path, reading=True):
+        connection.execute("ATTACH ? AS copied", (str(path),))
 
 
 def add_functions(connection: Connection) -> None:

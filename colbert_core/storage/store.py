@@ -188,6 +188,7 @@ class Store:
             StaleRead: a writer replaced a file of an index in memory meanwhile; begin again.
         """
         with disk_errors(folder):
+            remove_leftovers(folder / FILES / COPY)
             is_taken = folder.exists() and not is_vacant(folder)
             if is_taken and not overwrite:
                 raise IndexExistsError(f"{folder} exists already; choose another path, or overwrite it (overwrite=True).")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -345,3 +346,21 @@ def test_a_folder_of_somebody_who_is_at_work_is_not_taken_for_one_that_was_left(
             assert one != other
             assert (one / "mine").exists()
     assert [path.name for path in tmp_path.rglob("*")] == [".x.making-of", "notes"]
+
+
+def test_what_could_not_be_removed_is_removed_by_the_next_call(tmp_path, monkeypatch):
+    real = Path.unlink
+
+    def refuse(path, **options):
+        if path.name == "half":
+            raise PermissionError(13, "not now", str(path))
+        real(path, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        with folder_aside(tmp_path / "x") as one:
+            (one / "half").touch()
+    assert (one / "half").exists()
+    with folder_aside(tmp_path / "x"):
+        assert not one.exists()
+    assert list(tmp_path.iterdir()) == []

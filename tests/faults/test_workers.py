@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -67,6 +68,7 @@ def no_lock_between_processes(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a lock between processes was taken")
 
+    gc.collect()  # bars that other tests left behind take their lock when they are collected
     monkeypatch.setattr(TqdmDefaultWriteLock, "acquire", refuse)
     monkeypatch.setattr(TqdmDefaultWriteLock, "__init__", refuse)
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from colbert_core.checks import check_count, check_passages, check_relevance, check_share, check_similarity
 from colbert_core.evidence.evidence import MIN_SIMILARITY, Evidence
 from colbert_core.search.excerpts import Excerpt, excerpts
 from colbert_core.search.explain import best_window, evidence_of, query_spans
-from colbert_core.search.hits import to_hits
+from colbert_core.search.hits import Ranked, to_hits
 from colbert_core.search.ranking import search
 from colbert_core.threads import new_lock
-from colbert_core.vectors.embeddings import encode_queries, of_owner, token_ends
+from colbert_core.vectors.embeddings import encode_queries, of_owner, token_ends, without_blank
 from colbert_core.vectors.snapshot import as_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from os import PathLike
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from colbert_core.types import Hit, Passage, TokenEmbeddings, TokenEncoder
@@ -105,6 +106,8 @@ class Reranker:
     ) -> list[Hit]:
         """Score all passages and return them best first; equal scores keep the order given.
 
+        Passages with nothing to read come last, with a score of 0.
+
         Args:
             query: the question.
             passages: candidates. The same objects come back; their ids need not differ.
@@ -124,13 +127,20 @@ class Reranker:
         batch_size = len(passages) if batch_size is None else check_count(batch_size, "batch_size")
         (query_vectors,) = encode_queries(self.encoder, [query])
         hits: list[Hit] = []
+        silent: list[Hit] = []
         for start in range(0, len(passages), batch_size or 1):
             batch = passages[start : start + batch_size]
             embeddings = self._encode(batch, progress)
-            ranked = search(as_snapshot(embeddings), query_vectors, top_n, sort_keys=list)
+            readable = without_blank(embeddings, [passage.text for passage in batch])
+            ranked = search(as_snapshot(readable), query_vectors, top_n, sort_keys=list)
             best = to_hits([batch[row] for row in ranked.pids], ranked, len(query_vectors), min_relevance)
             hits += self._explain(best, ranked.pids, query, query_vectors, embeddings) if evidence else best
+            rows = np.setdiff1d(np.arange(len(batch)), readable.owners).tolist()
+            nothing = Ranked(rows, [0.0] * len(rows), [(0, len(batch[row].text)) for row in rows])
+            blank = to_hits([batch[row] for row in rows], nothing, len(query_vectors), min_relevance)
+            silent += self._explain(blank, rows, query, query_vectors, embeddings) if evidence else blank
         hits.sort(key=lambda hit: -hit.score)  # the sort is stable: equal scores keep the order given
+        hits += silent
         return [replace(hit, rank=rank) for rank, hit in enumerate(hits[:top_n], 1)]
 
     def explain(self, query: str, passage: Passage, *, min_similarity: float = MIN_SIMILARITY) -> Evidence:

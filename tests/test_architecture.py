@@ -70,7 +70,7 @@ FLOORS_OF_FOLDER = {
         {"transaction"},
         {"store"},
     ],
-    "text": [{"lines", "splitter"}, {"documents"}],
+    "text": [{"blank", "lines", "splitter"}, {"documents"}],
     "train": [{"examples", "gradients", "losses"}, {"presets"}, {"model"}, {"data", "folder"}, {"batches"}, {"loop"}],
     "vectors": [{"codec", "inverted_lists", "maxsim", "pooling"}, {"embeddings", "segment"}, {"snapshot"}],
 }

@@ -6,7 +6,6 @@ Nothing here changes an index. A plan is a ``Changes`` for ``Writer.commit``; th
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,7 +49,7 @@ def plan_commit(writer: Writer, state: State, deleted: NDArray[np.int64], added:
     files: list[File] = []
     dropped: list[str] = []
     first_merged = len(parts)
-    if added is not None:
+    if added is not None and len(added.pids):
         size = _count_bytes(added)
         while first_merged and _count_bytes(parts[first_merged - 1].segment) <= min(_MERGED * size, _LARGEST_MERGE - size):
             first_merged -= 1
@@ -73,7 +72,7 @@ def plan_merge(writer: Writer, state: State) -> Changes:
     return Changes(
         files=[_put(writer, parts)] if any(part.live.any() for part in parts) else [],
         dropped=[file.name for file in state.files],
-        tombstones=list(chain.from_iterable(map(_dead_pids, parts))),
+        tombstones=writer.dead().tolist(),  # with those of passages that never had a window
     )
 
 
@@ -86,12 +85,10 @@ def plan_extension(writer: Writer, state: State, codec: ResidualCodec) -> Change
 def plan_recompression(writer: Writer, state: State, codec: ResidualCodec, progress: bool | None) -> Changes:
     """Compress all live windows with a codec, into segments as large as an add would make them."""
     files = [writer.put("codec", 0, {name: [array] for name, array in codec.to_arrays().items()})]
-    tombstones: list[int] = []
     waiting: list[Part] = []
     size = 0
     with progress_bar("Compressing", state.live_tokens(), "token", progress) as bar:
         for part in state.snapshot.parts:
-            tombstones += _dead_pids(part)
             for windows in _pieces(part):
                 piece = compress(_decompress(part.segment, windows, state.snapshot.codec), codec)
                 if waiting and size + _count_bytes(piece) > _LARGEST_MERGE:
@@ -103,7 +100,7 @@ def plan_recompression(writer: Writer, state: State, codec: ResidualCodec, progr
         if waiting:
             files.append(_put(writer, waiting))
     dropped = [file.name for file in (*state.files, state.codec_file) if file]
-    return Changes(files=files, dropped=dropped, tombstones=tombstones)
+    return Changes(files=files, dropped=dropped, tombstones=writer.dead().tolist())
 
 
 def compress(segment: Segment, codec: ResidualCodec | None) -> Segment:

@@ -22,6 +22,7 @@ from colbert_core.index.verification import verify
 from colbert_core.index.versions import Versions
 from colbert_core.model.fingerprint import EncoderFingerprint, LazyEncoder, about_encoder, loaded_encoder
 from colbert_core.storage.store import Store, made_aside
+from colbert_core.types import TokenEmbeddings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from colbert_core.index.foreign import ForeignIndex
     from colbert_core.index.reports import IndexStats, Tuning, Verification
     from colbert_core.search.config import SearchConfig
-    from colbert_core.types import Hit, Passage, Query, TokenEmbeddings, TokenEncoder, Where
+    from colbert_core.types import Hit, Passage, Query, TokenEncoder, Where
     from colbert_core.vectors.codec import ResidualCodec
 
 _TIMEOUT = 60.0
@@ -329,14 +330,14 @@ class Index(IndexBase):
         """The vectors of these passages as the index keeps them, those of all windows one after the other.
 
         Returns:
-            For each id *Shape:* (n_tokens, dim), float32, unit rows; n_tokens differs.
+            For each id *Shape:* (n_tokens, dim), float32, unit rows; n_tokens differs, and is 0 where nothing can be read.
 
         Raises:
             TypeError: ``ids`` is one string.
             ValueError: there is no passage with an id.
         """
         wanted = id_list(ids)
-        return self._versions.read(lambda view: view.embeddings(wanted))
+        return self._versions.read(lambda view: view.embeddings(wanted, self.dim))
 
     def add(
         self,
@@ -377,7 +378,12 @@ class Index(IndexBase):
             embeddings,
             dim=self.dim,
             encode=lambda texts, bar: self.encoder.encode_passages(texts, progress=bar),
-            commit=partial(writing.commit_batch, self._store, self._versions),
+            commit=partial(
+                writing.commit_batch,
+                self._store,
+                self._versions,
+                of_encoder=embeddings is None or isinstance(embeddings, TokenEmbeddings),
+            ),
             pool_factor=pool_factor,
             progress=progress,
             label="Indexing",

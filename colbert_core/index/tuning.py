@@ -37,8 +37,13 @@ def tune(
         k: hits that are wanted.
         target_recall: part of the ``k`` best passages that has to be found on average, from 0 to 1.
         progress: show a bar; None shows it on a terminal once a second has passed.
+
+    Raises:
+        ValueError: no passage has vectors.
     """
     snapshot = view.state.snapshot
+    if not any(part.live.any() for part in snapshot.parts):
+        raise ValueError(f"{view.name} cannot be tuned: there is nothing to read in its passages; add some with text.")
     with damage_named(view.name):
         matrices = queries or [vectors_of(snapshot, pid)[:QUERY_LENGTH] for pid in view.sample_pids(_N_QUERIES)]
     best, _ = _search_all(view, matrices, k, None)

@@ -9,7 +9,8 @@ import numpy as np
 from colbert_core.errors import DamagedIndexError
 from colbert_core.index.reports import Verification
 from colbert_core.progress import progress_bar
-from colbert_core.vectors.snapshot import vectors_of
+from colbert_core.text.blank import has_no_words
+from colbert_core.vectors.snapshot import pids_with_vectors, vectors_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,11 +42,13 @@ def verify(view: View, n_queries: int, progress: bool | None) -> Verification:
     problems += _check_files(view, progress)
     if problems:
         return Verification(list(dict.fromkeys(problems)), None, 0)
-    problems = find_misfits(snapshot, pids) + _check_passages(view, pids)
-    if problems or not len(pids):
+    problems = _check_passages(view, pids)
+    problems = find_misfits(snapshot, pids if problems else np.setdiff1d(pids, _silent(view, snapshot, pids))) + problems
+    sampled = [] if problems else view.sample_pids(n_queries)
+    if not sampled:
         return Verification(problems, None, 0)
     shares = []
-    for pid in view.sample_pids(n_queries):
+    for pid in sampled:
         query = vectors_of(snapshot, pid)[:QUERY_LENGTH]
         plain, best = (set(view.rank(query, _K, exact=exact).pids) for exact in (False, True))
         shares.append(len(plain & best) / len(best))
@@ -57,7 +60,7 @@ def find_misfits(snapshot: Snapshot, pids: NDArray[np.int64]) -> list[str]:
 
     Args:
         snapshot: all vectors.
-        pids: all passages, *Shape:* (n,), ascending.
+        pids: all passages that have vectors, *Shape:* (n,), ascending.
     """
     problems = []
     n_centroids = 0 if snapshot.codec is None else len(snapshot.codec.centroids)
@@ -73,6 +76,12 @@ def find_misfits(snapshot: Snapshot, pids: NDArray[np.int64]) -> list[str]:
     if len(np.unique(in_parts)) != len(in_parts):
         problems.append(f"The vectors of {len(in_parts) - len(np.unique(in_parts))} passages lie in several segments")
     return problems
+
+
+def _silent(view: View, snapshot: Snapshot, pids: NDArray[np.int64]) -> list[int]:
+    """The passages that have no vectors because there is nothing to read in them."""
+    without = np.setdiff1d(pids, pids_with_vectors(snapshot)).tolist()
+    return [pid for pid, passage in zip(without, view.reader.passages(without), strict=True) if has_no_words(passage.text)]
 
 
 def _check_passages(view: View, pids: NDArray[np.int64]) -> list[str]:

@@ -19,7 +19,7 @@ from colbert_core.search.hits import Ranked, to_hits
 from colbert_core.search.mean import rank_by_mean
 from colbert_core.search.ranking import search
 from colbert_core.threads import spread
-from colbert_core.vectors.snapshot import vectors_of
+from colbert_core.vectors.snapshot import pids_with_vectors, vectors_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -218,6 +218,8 @@ class View:
             raise ValueError(f"There is no passage with the id {passage_id!r} in {self.name}.")
         (passage,) = self.reader.passages(pids)
         ranking = self.rank(vectors, 1, pids=np.array(pids, np.int64), exact=True, device=self.device)
+        if not ranking.pids:  # there is nothing to read in it
+            return self._evidence_anew(query, vectors, passage, min_similarity)
         return self.evidence(query, vectors, pids[0], passage, ranking.spans[0], min_similarity)
 
     def evidence(
@@ -247,8 +249,13 @@ class View:
             window_vectors = vectors_of(snapshot, pid, span)
         token_spans = spans_of_window(encoder, passage.text, span, len(window_vectors))
         if token_spans is None:
-            embeddings = encoder.encode_passages([passage.text], progress=False)
-            span, window_vectors, token_spans = best_window(vectors, embeddings)
+            return self._evidence_anew(query, vectors, passage, min_similarity)
+        words = query_spans(encoder, query, len(vectors))
+        return evidence_of(query, vectors, words, passage, span, window_vectors, token_spans, min_similarity)
+
+    def _evidence_anew(self, query: str, vectors: NDArray[np.float32], passage: Passage, min_similarity: float) -> Evidence:
+        encoder = self.encoder.get()
+        span, window_vectors, token_spans = best_window(vectors, encoder.encode_passages([passage.text], progress=False))
         words = query_spans(encoder, query, len(vectors))
         return evidence_of(query, vectors, words, passage, span, window_vectors, token_spans, min_similarity)
 
@@ -268,8 +275,10 @@ class View:
             passages = iter(self.reader.passages([pids[passage_id] for passage_id in known]))
         return [next(passages) if passage_id in pids else None for passage_id in ids]
 
-    def embeddings(self, ids: Sequence[str]) -> list[NDArray[np.float32]]:
+    def embeddings(self, ids: Sequence[str], dim: int) -> list[NDArray[np.float32]]:
         """The vectors of these passages, those of all windows one after the other. *Shape:* (n_tokens, dim) each, float32.
+
+        There are none of a passage with nothing to read.
 
         Raises:
             ValueError: there is no passage with an id.
@@ -279,11 +288,11 @@ class View:
         if unknown:
             raise ValueError(f"There is no passage with the id {unknown[0]!r} ({len(unknown)} of {len(ids)} are unknown).")
         with damage_named(self.name):
-            return [vectors_of(state.snapshot, pids[passage_id]) for passage_id in ids]
+            return [vectors_of(state.snapshot, pids[passage_id], dim=dim) for passage_id in ids]
 
     def sample_pids(self, n: int) -> list[int]:
-        """At most ``n`` passages, drawn at random but the same for the same collection."""
-        pids = np.array(self.reader.rows(), np.int64)
+        """At most ``n`` passages that have vectors, drawn at random but the same for the same collection."""
+        pids = pids_with_vectors(self.state.snapshot)
         sampled: list[int] = np.random.default_rng(_SEED).choice(pids, min(n, len(pids)), replace=False).tolist()
         return sampled
 

@@ -27,7 +27,7 @@ from colbert_core.progress import progress_bar
 from colbert_core.storage.changes import Changes
 from colbert_core.types import Passage, TokenEmbeddings
 from colbert_core.vectors.codec import MOST_CENTROIDS, ResidualCodec, count_centroids, sample_size
-from colbert_core.vectors.embeddings import vectors_for
+from colbert_core.vectors.embeddings import vectors_for, without_blank
 from colbert_core.vectors.pooling import check_factor, pool_embeddings
 from colbert_core.vectors.segment import Segment, as_segment
 
@@ -145,6 +145,8 @@ def commit_batch(
     metadata: list[str],
     windows: TokenEmbeddings | Segment,
     added: list[str],
+    *,
+    of_encoder: bool = False,
 ) -> None:
     """Add passages whose windows are known, in one commit.
 
@@ -155,8 +157,12 @@ def commit_batch(
         metadata: of these passages, as JSON.
         windows: of these passages, with pids that count from 0.
         added: learns their ids once they are in.
+        of_encoder: an encoder made the windows of the texts: a passage with nothing to read is kept without any, so that no
+            search finds it.
     """
     ids = [passage.id for passage in passages]
+    if of_encoder and not isinstance(windows, Segment):
+        windows = without_blank(windows, [passage.text for passage in passages])
     segment = windows if isinstance(windows, Segment) else as_segment(windows)
     codec = versions.read(lambda view: view.state).snapshot.codec
     small = compress(segment, codec)  # before the lock, for it takes time

@@ -33,8 +33,10 @@ from colbert_core.model.tokenizer import Tokenizer
 from colbert_core.progress import progress_bar
 from colbert_core.storage.aside import folder_aside
 from colbert_core.storage.durable import sync_folder, sync_tree
+from colbert_core.text.blank import check_queries, empty_query
 from colbert_core.threads import apply_to_torch
 from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_text
+from colbert_core.vectors.embeddings import has_text
 from colbert_core.vectors.pooling import pool_embeddings
 
 if TYPE_CHECKING:
@@ -219,13 +221,14 @@ class Encoder:
 
         Raises:
             TypeError: a query is not a string.
-            ValueError: a query is empty or blank, or holds a lone surrogate.
+            ValueError: a query is blank or has no token of its own, or holds a lone surrogate.
         """
         stripped = [check_text(text, f"Query {position}").strip() for position, text in enumerate(_as_list(texts))]
-        for position, text in enumerate(stripped):
-            if not text:
-                raise ValueError(f"Query {position} is empty; give it at least one word.")
+        check_queries(stripped)
         inputs = list(self._inputs.queries(stripped))
+        for position, model_input in enumerate(inputs):
+            if not has_text(model_input.windows[0].token_spans):
+                raise empty_query(stripped[position], position, len(stripped))
         if n_cut := sum(model_input.n_cut > 0 for model_input in inputs):
             logger.warning(
                 "%d of %d queries are longer than query_length=%d tokens and were cut; "
@@ -285,10 +288,9 @@ class Encoder:
 
         Raises:
             TypeError: the query is not a string.
-            ValueError: it is empty or blank, or holds a lone surrogate.
+            ValueError: it is blank, or holds a lone surrogate.
         """
-        if not (stripped := check_text(text, "Query").strip()):
-            raise ValueError("The query is empty; give it at least one word.")
+        check_queries([stripped := check_text(text, "Query").strip()])
         (model_input,) = self._inputs.queries([stripped])
         return model_input.windows[0].token_spans + np.int32(len(text) - len(text.lstrip()))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from colbert_core.text.blank import check_queries, has_no_words, is_blank
 from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder
 from colbert_core.vectors.maxsim import unit_vectors
 
@@ -23,8 +24,10 @@ def encode_queries(encoder: TokenEncoder, texts: Sequence[str]) -> list[NDArray[
         One matrix for each text, *Shape:* (n_q, dim), float32, unit rows.
 
     Raises:
-        ValueError: a matrix cannot be scored, or their number is not that of the texts.
+        ValueError: a text is blank, a matrix cannot be scored, or their number is not that of the texts.
     """
+    if all(isinstance(text, str) for text in texts):  # the encoder says what else one is
+        check_queries(texts)
     matrices = list(encoder.encode_queries(texts))
     if len(matrices) != len(texts):
         raise ValueError(f"The encoder's query vectors cannot be used: {len(texts)} queries gave {len(matrices)} matrices.")
@@ -116,6 +119,44 @@ def vectors_for(
 def token_ends(embeddings: TokenEmbeddings) -> NDArray[np.int64]:
     """Return where the tokens of each window end, with a 0 in front. *Shape:* (n_windows + 1,), int64."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(embeddings.doclens, dtype=np.int64)])
+
+
+def without_blank(embeddings: TokenEmbeddings, texts: Sequence[str]) -> TokenEmbeddings:
+    """Leave out the windows of texts that have nothing to read, which would match every query a little.
+
+    Such a text is blank, or of signs that the model has dropped all, such as "----". Its vectors are those of the model's own
+    tokens: [CLS] and [SEP] alone had a relevance of .43 to "pay the bill", and four of five sentences about other things less.
+
+    Args:
+        embeddings: what an encoder made of the texts.
+        texts: one for each owner.
+    """
+    ends = token_ends(embeddings)
+    dropped = [
+        owner
+        for owner, text in enumerate(texts)
+        if has_no_words(text) and (is_blank(text) or not has_text(of_owner(embeddings, owner, ends).token_spans))
+    ]
+    if not dropped:
+        return embeddings
+    kept = ~np.isin(embeddings.owners, dropped)
+    tokens = np.repeat(kept, embeddings.doclens)
+    return TokenEmbeddings(
+        embeddings.vectors[tokens],
+        embeddings.token_spans[tokens],
+        embeddings.doclens[kept],
+        embeddings.window_spans[kept],
+        embeddings.owners[kept],
+    )
+
+
+def has_text(token_spans: NDArray[np.int32]) -> bool:
+    """Whether a vector stands for characters of a text; those of the model's own tokens stand for none.
+
+    Args:
+        token_spans: *Shape:* (n_tokens, 2), int32, half-open.
+    """
+    return bool((token_spans[:, 1] > token_spans[:, 0]).any())
 
 
 def embeddings_of(embeddings: TokenEmbeddings, owners: Sequence[int]) -> TokenEmbeddings:

@@ -55,8 +55,22 @@ class Snapshot:
     codec: ResidualCodec | None = None
 
 
-def vectors_of(snapshot: Snapshot, pid: int, span: tuple[int, int] | None = None) -> NDArray[np.float32]:
+def pids_with_vectors(snapshot: Snapshot) -> NDArray[np.int64]:
+    """The passages that have a live window. *Shape:* (n,), ascending."""
+    pids = [part.segment.pids[part.live] for part in snapshot.parts]
+    return np.unique(np.concatenate(pids)) if pids else np.empty(0, np.int64)
+
+
+def vectors_of(
+    snapshot: Snapshot, pid: int, span: tuple[int, int] | None = None, *, dim: int | None = None
+) -> NDArray[np.float32]:
     """The vectors of a live passage, or of its window with this span. *Shape:* (n, dim), float32.
+
+    Args:
+        snapshot: what an index held at one moment.
+        pid: the passage.
+        span: characters of one of its windows, half-open; None for all windows.
+        dim: a passage without a window gives an empty array of so many components; None makes that an error.
 
     Raises:
         KeyError: the snapshot has no such passage.
@@ -70,7 +84,9 @@ def vectors_of(snapshot: Snapshot, pid: int, span: tuple[int, int] | None = None
             windows = windows[(segment.spans[windows] == span).all(axis=1)][:1]
         if len(windows):
             return np.array(segment.vectors_of(segment.tokens_of(windows), snapshot.codec))
-    raise KeyError(pid)
+    if dim is None:
+        raise KeyError(pid)
+    return np.empty((0, dim), np.float32)
 
 
 def as_snapshot(embeddings: TokenEmbeddings) -> Snapshot:

@@ -85,7 +85,7 @@ def test_rerank_of_nothing_prints_nothing(run, model):
         (["cat"], '{"text": "x", "metadata": {"n": 1e999}}', "Line 1 of standard input is no valid text or JSON object"),
         (["cat"], '{"text": "x", "metadata": {"n": "\\ud800"}}', "Line 1 of standard input is no valid text or JSON object"),
         (["cat", "--device", "gpu"], "the cat", "device='gpu' is not to be had"),
-        ([" "], "the cat", "Query 0 is empty"),
+        ([" "], "the cat", "The query is empty"),
         (["cat", "--top-n", "0"], "the cat", "top_n must be at least 1, got 0"),
         (["cat", "no/such/file"], "", "No such file"),
     ],
@@ -185,7 +185,7 @@ def test_quickstart_over_own_files_shows_hits_and_the_prompt(run, model, documen
         (["--files", "{}/nowhere", "--ask", "x"], "There is no file or folder"),
         (["--files", "{}/empty", "--ask", "x"], "holds no .txt, .md, .jsonl, .tsv, .parquet file"),
         (["--files", "{}/latin", "--ask", "x"], "is not UTF-8 text"),
-        (["--files", "{}", "--ask", " "], "Query 0 is empty"),
+        (["--files", "{}", "--ask", " "], "The query is empty"),
         (["--files", "{}", "--ask", "x", "-k", "0"], "-k must be at least 1, got 0"),
     ],
 )

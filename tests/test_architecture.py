@@ -49,7 +49,7 @@ FLOORS_OF_FOLDER = {
     "kernels": [{"compiling", "vector"}, {"building"}, {"scoring"}],
     "model": [
         {"checkpoint", "description", "packed_bert", "tokenizer"},
-        {"backbone", "inputs"},
+        {"backbone", "inputs", "scripts"},
         {"forward"},
         {"encoder"},
         {"fingerprint"},

@@ -24,6 +24,7 @@ def as_text(about: dict[str, Any]) -> str:
         "backbone": f"{about['backbone']}, {about['parameters'] / 1e6:.1f} million parameters, hidden size {about['hidden']}",
         "head": "; ".join(about["head"]) or "none, the hidden states are the vectors",
         "vectors": f"{about['dim']} dimensions, {about['dtype']} on {about['device']}, trained with {about['similarity']}",
+        "scripts": ", ".join(about["scripts"]) or "none whole",
         "query": f"{sequence('query')}; {filled}",
         "passage": sequence("passage"),
         "skipped": " ".join(about["skipped"]) or "nothing",

@@ -29,6 +29,7 @@ from colbert_core.model.checkpoint import (
 from colbert_core.model.description import as_text
 from colbert_core.model.forward import Runner
 from colbert_core.model.inputs import InputBuilder, respelled
+from colbert_core.model.scripts import Scripts
 from colbert_core.model.tokenizer import Tokenizer
 from colbert_core.progress import progress_bar
 from colbert_core.storage.aside import folder_aside
@@ -91,6 +92,7 @@ class Encoder:
         self._backbone: Any = backbone  # transformers' models have no annotations
         self._head = head
         self._tokenizer = tokenizer
+        self._scripts = Scripts(tokenizer, name)
         self._runner = Runner(backbone, head, tokenizer.pad_id)
         self._source: Path | None = None
         self._pickled_as: dict[str, Any] | None = None
@@ -225,6 +227,7 @@ class Encoder:
         """
         stripped = [check_text(text, f"Query {position}").strip() for position, text in enumerate(_as_list(texts))]
         check_queries(stripped)
+        self._scripts.warn(stripped, "queries")
         inputs = list(self._inputs.queries(stripped))
         for position, model_input in enumerate(inputs):
             if not has_text(model_input.windows[0].token_spans):
@@ -259,7 +262,7 @@ class Encoder:
         texts = _as_list(texts)
         for position, text in enumerate(texts):
             check_text(text, f"Passage {position}")
-
+        self._scripts.warn(texts, "passages")
         inputs = list(self._inputs.passages(texts))
         windows = [window for model_input in inputs for window in model_input.windows]
         first_windows = np.cumsum([0, *(len(model_input.windows) for model_input in inputs)])  # of each input
@@ -410,6 +413,7 @@ class Encoder:
                 "attended": config.attend_to_augmentation,
             },
             "skipped": tokens_of(inputs.skipped.tolist()),
+            "scripts": list(self._scripts.read),
             "similarity": config.similarity,
             "pool_factor": config.pool_factor,
             "example": {

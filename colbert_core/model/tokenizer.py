@@ -49,6 +49,7 @@ class Tokenizer:
         mask_id: id of the tokenizer's mask token, or None.
         eos_id: id of its end-of-sequence token, or None.
         pad_id: id that fills a batch; never attended to.
+        unknown_id: id that stands for what the vocabulary does not know, or None.
         size: number of known tokens, added ones included.
     """
 
@@ -86,6 +87,7 @@ class Tokenizer:
         self.suffix_ids: list[int] = [i for i, is_special in zip(probe.ids, special, strict=True) if is_special][n_prefix:]
         self.mask_id: int | None = hf_tokenizer.mask_token_id
         self.eos_id: int | None = hf_tokenizer.eos_token_id
+        self.unknown_id: int | None = hf_tokenizer.unk_token_id
         self.pad_id: int = hf_tokenizer.pad_token_id if hf_tokenizer.pad_token_id is not None else 0
         self.size: int = self._backend.get_vocab_size(with_added_tokens=True)
         largest = max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -163,6 +165,11 @@ class Tokenizer:
         """Look up tokens by their ids; added tokens are written as they were added, "[Q] " and not "[q] "."""
         added = self._backend.get_added_tokens_decoder()
         return [added[number].content if number in added else str(self._backend.id_to_token(number)) for number in ids]
+
+    def pieces(self) -> list[str]:
+        """Decode every token of the vocabulary to the characters that it stands for."""
+        decoded: list[str] = self._backend.decode_batch([[number] for number in range(self.n_ids)], skip_special_tokens=True)
+        return decoded
 
     def token_id(self, token: str) -> int:
         """Look up the id of a marker such as "[unused0]".

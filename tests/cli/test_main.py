@@ -233,7 +233,7 @@ def test_inspect_shows_the_recipe_of_each_kind(run, capsys, tmp_path, kind):
     assert (code, err) == (0, "")
     assert f", {kind.split(',')[0]}" in first
     assert [line.split()[0] for line in lines] == [
-        *("backbone", "head", "vectors", "query", "passage", "skipped", "example", "tokens", "ids", "attention"),
+        *("backbone", "head", "vectors", "scripts", "query", "passage", "skipped", "example", "tokens", "ids", "attention"),
     ]
     code, out, _ = run("inspect", folder, "--device", "cpu", "--json")
     about = json.loads(out)

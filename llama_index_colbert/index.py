@@ -13,7 +13,9 @@ from llama_index.core.ingestion import run_transformations
 from llama_index.core.storage.docstore.types import RefDocInfo
 
 from colbert_core import Index, TokenEncoder
-from llama_index_colbert import saved
+from llama_index_colbert import contexts, saved
+from llama_index_colbert.contexts import ColBERTStruct
+from llama_index_colbert.docstore import IndexDocumentStore
 from llama_index_colbert.engines import EngineMaker, refuse_unknown
 from llama_index_colbert.keywords import refuse_keywords
 from llama_index_colbert.nodes import copy_documents, take_objects_out, to_node, to_passage
@@ -46,10 +48,10 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
             index = ColBERTIndex.load("storage")
 
     ``index.index`` is the index of colbert_core, which holds every node. The docstore holds them as well, for whatever else
-    reads a docstore; ``load`` makes it again from the index. Threads may share one index.
+    reads a docstore; after ``load`` it reads them from the index. Threads may share one index.
     """
 
-    index_struct_cls = IndexDict
+    index_struct_cls = ColBERTStruct
     _retriever_keywords = frozenset(
         (
             "similarity_top_k",
@@ -92,8 +94,10 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
         Args:
             nodes: the nodes, which are copied; their ids must differ. Where an ``IndexNode`` is found, its object is returned.
             objects: more index nodes.
-            index_struct: identity of the index at ``index_path``, which is opened then; ``load`` sets both.
-            storage_context: its docstore gets the nodes; a vector store in it is not used.
+            index_struct: identity of the index at ``index_path``, or in ``storage_context``, which is opened then; ``load`` and
+                LlamaIndex's ``load_index_from_storage`` set it.
+            storage_context: its docstore gets the nodes; a vector store in it is not used. Its ``persist`` writes the index as
+                well.
             model_name: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
             index_name: tells several indexes in one persist directory apart.
             show_progress: show bars.
@@ -120,10 +124,8 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
             if nodes is None and objects is None:
                 raise ValueError("Pass nodes=..., which may be empty; from_documents takes documents, load a directory.")
             self.index = Index.create(index_path, encoder, nbits=nbits)
-        elif index_path is None:
-            raise ValueError("index_struct needs index_path=..., the folder of its index; load opens what persist wrote.")
         else:
-            self.index = Index.open(index_path, encoder)
+            self.index = Index.open(index_path or contexts.folder_in(storage_context, index_struct), encoder)
         self.model_name = self.index.encoder_name
         super().__init__(
             nodes=None if index_struct is not None else [*(nodes or []), *(objects or [])],
@@ -135,6 +137,7 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
         )
         if transformations is not None:
             self._transformations = transformations  # because BaseIndex takes [] for None
+        contexts.attach(self.index, self._index_struct, self._storage_context)
 
     @classmethod
     def from_documents(
@@ -188,21 +191,20 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
             persist_dir: the directory, or the folder of the index itself. Later insertions and deletions are in it at once.
             index_name: the name under which the index was persisted.
             model_name: an encoder that the index cannot load itself; None for the one with which it was made.
-            kwargs: ``show_progress``, ``callback_manager`` and ``transformations``.
+            kwargs: ``show_progress``, ``callback_manager``, ``transformations`` and ``storage_context``, whose docstore gets
+                all nodes; without one the docstore reads them from the index when it is asked for them.
 
         Raises:
             IndexNotFoundError: there is no such index.
             EncoderMismatchError: the index was made with another model.
         """
         folder, about = saved.find(persist_dir, index_name or saved.NAME)
-        struct = IndexDict(**{key: about[key] for key in ("index_id", "summary") if about.get(key) is not None})
+        struct = ColBERTStruct(**{key: about[key] for key in ("index_id", "summary") if about.get(key) is not None})
         index = cls(index_struct=struct, index_path=folder, model_name=model_name, index_name=index_name, **kwargs)
-        nodes = index._nodes(index.index.ids())
-        index.docstore.add_documents(nodes)
-        for node in nodes:  # refresh_ref_docs compares the hash of the source to see whether a document has changed
-            source = node.source_node
-            if source is not None and source.hash is not None:
-                index.docstore.set_document_hash(source.node_id, source.hash)
+        if "storage_context" in kwargs:
+            index.docstore.add_documents(index._nodes(index.index.ids()))
+        else:
+            index._docstore = index._storage_context.docstore = IndexDocumentStore(index.index)
         return index
 
     @classmethod
@@ -299,10 +301,18 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
             delete_kwargs: must be empty.
         """
         refuse_keywords("ColBERTIndex.delete_nodes", delete_kwargs)
+        node_ids = list(node_ids)
+        nodes = self._nodes(node_ids)
         self.index.delete(node_ids)
-        if delete_from_docstore:
-            for node_id in node_ids:
-                self.docstore.delete_document(node_id, raise_error=False)
+        if not delete_from_docstore:
+            if isinstance(self.docstore, IndexDocumentStore):  # the index has them no longer
+                self.docstore.add_documents(nodes)
+            return
+        for node_id in node_ids:
+            self.docstore.delete_document(node_id, raise_error=False)
+        for source in {node.ref_doc_id for node in nodes if node.ref_doc_id is not None}:
+            if self.docstore.get_ref_doc_info(source) is None:
+                self.docstore.delete_document(source, raise_error=False)
 
     async def adelete_nodes(
         self,
@@ -341,10 +351,28 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
         """``delete_ref_doc``, off the event loop."""
         await asyncio.to_thread(self.delete_ref_doc, ref_doc_id, delete_from_docstore, **delete_kwargs)
 
+    def refresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: Any) -> list[bool]:
+        """Insert documents that are new and update those that have changed, and say which; others cost nothing.
+
+        A document whose nodes were deleted or added otherwise, such as through colbert_core, is noticed.
+        """
+        for document in documents:
+            known, ids = self.docstore.get_document_hash(document.id_), self.index.ids({"ref_doc_id": document.id_})
+            if known is None and ids:
+                hashes = [node.source_node.hash for node in self._nodes(ids) if node.source_node is not None]
+                self.docstore.set_document_hash(document.id_, next((found for found in hashes if found), ""))
+            elif known is not None and not ids and self._had_nodes(document.id_):
+                self.docstore.set_document_hash(document.id_, "")
+        return super().refresh_ref_docs(documents, **update_kwargs)
+
+    async def arefresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: Any) -> list[bool]:
+        """``refresh_ref_docs``, off the event loop."""
+        return await asyncio.to_thread(self.refresh_ref_docs, documents, **update_kwargs)
+
     def _build_index_from_nodes(self, nodes: Sequence[BaseNode], **build_kwargs: Any) -> IndexDict:
         refuse_keywords("ColBERTIndex.build_index_from_nodes", build_kwargs)
         self._insert(nodes)
-        return IndexDict(summary="ColBERTIndex")
+        return ColBERTStruct(summary="ColBERTIndex")
 
     def _insert(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
         refuse_keywords("ColBERTIndex.insert_nodes", insert_kwargs)
@@ -353,8 +381,16 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
     def _delete_node(self, node_id: str, **delete_kwargs: Any) -> None:
         self.delete_nodes([node_id], **delete_kwargs)
 
+    def _had_nodes(self, ref_doc_id: str) -> bool:
+        if isinstance(self.docstore, IndexDocumentStore):
+            return self.docstore.noted(ref_doc_id)
+        return self.docstore.get_ref_doc_info(ref_doc_id) is not None
+
     def _nodes(self, ids: Iterable[str]) -> list[BaseNode]:
         return [to_node(passage) for passage in self.index.get(ids) if passage is not None]
+
+
+contexts.register(ColBERTIndex)
 
 
 def _encoder(

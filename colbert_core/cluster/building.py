@@ -39,6 +39,7 @@ from colbert_core.index.index import Index
 from colbert_core.model.fingerprint import loaded_encoder
 from colbert_core.progress import progress_bar
 from colbert_core.storage.arrays import dump_arrays, load_arrays
+from colbert_core.storage.aside import is_free
 from colbert_core.storage.durable import write_bytes
 from colbert_core.storage.filters import dump_metadata
 from colbert_core.storage.incoming import check_regular
@@ -262,7 +263,7 @@ def _begin(layout: Layout, wanted: Settings) -> Settings:
                     "choose another folder, or remove this one."
                 )
         return known
-    if layout.folder.exists() and (not layout.folder.is_dir() or any(layout.folder.iterdir())):
+    if not is_free(layout.folder):
         raise IndexExistsError(f"{layout.folder} holds something that is no sharded index; name a folder that is new or empty.")
     layout.folder.mkdir(parents=True, exist_ok=True)
     layout.write(wanted)

@@ -33,6 +33,7 @@ from colbert_core.errors import (
 from colbert_core.index.batches import batched
 from colbert_core.model.fingerprint import EncoderFingerprint, about_encoder
 from colbert_core.progress import progress_bar
+from colbert_core.storage.aside import is_free
 from colbert_core.storage.durable import disk_errors, sha256_of, write_npy
 
 if TYPE_CHECKING:
@@ -321,7 +322,7 @@ def _begin(folder: Path, encoder: TokenEncoder, shard_passages: int) -> dict[str
                 f"go on with shard_passages={manifest['shard_passages']}, or choose another folder."
             )
         return manifest
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_free(folder):
         raise IndexExistsError(f"There is something else at {folder} already; choose a folder that is new or empty.")
     about = about_encoder(encoder)
     manifest = {

@@ -25,6 +25,7 @@ from colbert_core.errors import DamagedIndexError, IndexExistsError, StorageErro
 from colbert_core.model.fingerprint import LazyEncoder
 from colbert_core.progress import progress_bar
 from colbert_core.search.ranking import best_windows
+from colbert_core.storage.aside import is_free
 from colbert_core.storage.durable import disk_errors, put_in_place, sha256_of, sync_file
 from colbert_core.threads import get_num_threads, openmp_threads, spread
 from colbert_core.vectors.embeddings import query_matrices
@@ -106,7 +107,7 @@ class IVFPQ:
         import faiss  # here, so that importing the package does not wait for it
 
         folder, encoded = Path(folder), EncodedCollection.open(embeddings)
-        if folder.exists():
+        if not is_free(folder):
             raise IndexExistsError(f"There is something at {folder} already; choose another path, or remove it.")
         nlist = count_lists(encoded.n_tokens) if nlist is None else nlist
         _check_settings(encoded, nlist, m, nbits, sample)

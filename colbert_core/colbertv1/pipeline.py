@@ -33,6 +33,7 @@ from colbert_core.evaluation.datasets import Dataset, open_dataset, split_by_has
 from colbert_core.evaluation.measures import check_measures, evaluate, nanocolbert_table, run_of, search_engine
 from colbert_core.evaluation.trec import read_run, write_run
 from colbert_core.extras import import_extra
+from colbert_core.storage.aside import contents
 from colbert_core.storage.durable import checksum_files, write_json, write_text
 from colbert_core.storage.incoming import read_json_file
 from colbert_core.train import ColBERT, Example, configured, read_examples, read_id_triples, train, write_examples
@@ -244,7 +245,7 @@ class _Steps:
                 self.finished = {}
         else:
             # What a run that was killed at once has left is no hindrance.
-            if not all(file.name.startswith(f".{self._file.name}") for file in out.iterdir()):
+            if not all(name.startswith(f".{self._file.name}") for name in contents(out)):
                 raise FileExistsError(f"{out} holds something that is no run; name a folder that is new or empty.")
             self.finished = {}
         self._about = about

@@ -14,7 +14,7 @@ from colbert_core.checks import check_count
 from colbert_core.errors import DamagedIndexError, IndexExistsError, IndexNotFoundError
 from colbert_core.extras import import_extra
 from colbert_core.progress import progress_bar
-from colbert_core.storage.aside import folder_aside
+from colbert_core.storage.aside import folder_aside, is_free
 from colbert_core.storage.durable import put_in_place
 from colbert_core.storage.incoming import read_json_file
 
@@ -109,7 +109,7 @@ class BM25:
             IndexExistsError: there is something at the folder.
         """
         folder = Path(folder)
-        if folder.exists():
+        if not is_free(folder):
             raise IndexExistsError(f"There is something at {folder} already; choose another path, or remove it.")
         with folder_aside(folder) as aside:
             work = aside / "new"

@@ -32,8 +32,8 @@ from colbert_core.model.inputs import InputBuilder, respelled
 from colbert_core.model.scripts import Scripts
 from colbert_core.model.tokenizer import Tokenizer
 from colbert_core.progress import progress_bar
-from colbert_core.storage.aside import folder_aside
-from colbert_core.storage.durable import sync_folder, sync_tree
+from colbert_core.storage.aside import folder_aside, is_free
+from colbert_core.storage.durable import put_in_place
 from colbert_core.text.blank import check_queries, empty_query
 from colbert_core.threads import apply_to_torch
 from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_text
@@ -359,7 +359,7 @@ class Encoder:
         if format not in WRITABLE:
             raise ValueError(f"format must be one of {', '.join(WRITABLE)}, got {format!r}.")
         target = Path(path).expanduser().resolve()
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        if not is_free(target):
             raise FileExistsError(f"{target} holds something already; name a folder that is new or empty.")
         config, tokenizer = respelled(self.config, self._tokenizer, format)
         with folder_aside(target) as aside:
@@ -373,14 +373,10 @@ class Encoder:
             self._check_copy(folder)
             for file in folder.rglob("*.safetensors"):
                 file.chmod((folder / "config.json").stat().st_mode)  # safetensors writes for its owner only
-            sync_tree(folder)
             try:
-                if target.exists():
-                    target.rmdir()
-                folder.rename(target)
+                put_in_place(folder, target)
             except OSError as error:  # another thread or process was faster
                 raise FileExistsError(f"{target} holds something by now ({error}); name a folder that is new.") from error
-        sync_folder(target.parent)
 
     def describe(self) -> dict[str, Any]:
         """Return the recipe in plain values: backbone, lengths, markers with their ids, and the rest of ``print(encoder)``."""

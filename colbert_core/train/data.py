@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.progress import progress_bar
+from colbert_core.storage.aside import is_free
 from colbert_core.storage.durable import put_in_place, sha256_of, write_json
 from colbert_core.storage.incoming import check_regular, read_json_file
 
@@ -267,8 +268,6 @@ def prepare(
                 f"{folder} holds other examples, or the same for another model ({there.manifest['counts']['examples']} for "
                 f"{there.manifest['name']}, not {counts['examples']} for {model.name}); remove it or name another folder."
             )
-        if folder.exists():
-            folder.rmdir()  # empty, as _present has seen
         put_in_place(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -393,7 +392,7 @@ def _present(folder: Path) -> Examples | None:
     """
     if (folder / _MANIFEST).is_file():
         return Examples.open(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_free(folder):
         raise FileExistsError(f"{folder} holds something else than prepared examples; name a folder that is new or empty.")
     return None
 

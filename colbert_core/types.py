@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
 
     Where = Mapping[str, Any] | Callable[["Passage"], bool]
     Query = str | NDArray[np.float32]
+
+
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path that a user has given; ``~`` at its beginning is the home folder."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 -- pathlib's raises for a file whose name begins with "~"
 
 
 def check_text(text: object, subject: str) -> str:

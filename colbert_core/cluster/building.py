@@ -46,7 +46,7 @@ from colbert_core.storage.incoming import check_regular
 from colbert_core.storage.store import made_aside
 from colbert_core.text.documents import SUFFIXES, find_files, read_file
 from colbert_core.threads import set_num_threads
-from colbert_core.types import Passage
+from colbert_core.types import Passage, as_path
 from colbert_core.vectors.codec import NBITS, ResidualCodec, count_centroids, sample_size
 
 if TYPE_CHECKING:
@@ -123,9 +123,9 @@ def build(
     if workers is not None:
         check_count(workers, "workers", "workers")
     load_ray("ray.data")
-    if isinstance(encoder, str | PathLike) and Path(encoder).exists():
-        encoder = str(Path(encoder).absolute())  # a worker has another working folder
-    layout = Layout(Path(out).absolute())
+    if isinstance(encoder, str | PathLike) and as_path(encoder).exists():
+        encoder = str(as_path(encoder).absolute())  # a worker has another working folder
+    layout = Layout(as_path(out).absolute())
     files = find_sources(source)
     wanted = Settings(shards, nbits, _model_name(encoder), {name: size for _, name, size in files})
     settings = _begin(layout, wanted)
@@ -215,7 +215,7 @@ def find_sources(source: str | PathLike[str]) -> list[tuple[str, str, int]]:
         ClusterUnreachableError: the storage does not answer.
     """
     if "://" not in str(source):
-        path = Path(source).absolute()
+        path = as_path(source).absolute()
         return [
             (str(file), file.name if file == path else file.relative_to(path).as_posix(), file.stat().st_size)
             for file in find_files(path)

@@ -39,6 +39,7 @@ from colbert_core.storage.incoming import read_json_file
 from colbert_core.train import ColBERT, Example, configured, read_examples, read_id_triples, train, write_examples
 from colbert_core.train.folder import locked
 from colbert_core.train.presets import chosen_loss
+from colbert_core.types import as_path
 from colbert_core.vectors.embeddings import encode_queries
 
 if TYPE_CHECKING:
@@ -120,9 +121,9 @@ def run_pipeline(
         CheckpointError: the base cannot be loaded.
         MissingExtraError: a library for training or evaluation is not installed.
     """
-    dataset, out = open_dataset(data), Path(out)
+    dataset, out = open_dataset(data), as_path(out)
     held_out = split or held_out_split(dataset)
-    triples = Path(data) / TRIPLES if (Path(data) / TRIPLES).is_file() else None
+    triples = as_path(data) / TRIPLES if (as_path(data) / TRIPLES).is_file() else None
     config = configured(preset, settings)
     chosen_loss(config, scored=False)  # neither mined examples nor MS MARCO's triples have teacher scores
     check_count(n_negatives, "n_negatives")

@@ -7,7 +7,6 @@ import logging
 import shutil
 from dataclasses import replace
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,12 +35,13 @@ from colbert_core.storage.aside import folder_aside, is_free
 from colbert_core.storage.durable import put_in_place
 from colbert_core.text.blank import check_queries, empty_query
 from colbert_core.threads import apply_to_torch
-from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_text
+from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, as_path, check_text
 from colbert_core.vectors.embeddings import has_text
 from colbert_core.vectors.pooling import pool_embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -205,8 +205,8 @@ class Encoder:
         if self._pickled_as is None:
             return None
         arguments = {key: self._pickled_as[key] for key in ("name", "query_length", "passage_length", "late_chunking")}
-        if arguments["name"] is not None and Path(arguments["name"]).exists():
-            arguments["name"] = str(Path(arguments["name"]).absolute())
+        if arguments["name"] is not None and as_path(arguments["name"]).exists():
+            arguments["name"] = str(as_path(arguments["name"]).absolute())
         return arguments
 
     def encode_queries(self, texts: Iterable[str]) -> list[NDArray[np.float32]]:
@@ -358,7 +358,7 @@ class Encoder:
         """
         if format not in WRITABLE:
             raise ValueError(f"format must be one of {', '.join(WRITABLE)}, got {format!r}.")
-        target = Path(path).expanduser().resolve()
+        target = as_path(path).resolve()
         if not is_free(target):
             raise FileExistsError(f"{target} holds something already; name a folder that is new or empty.")
         config, tokenizer = respelled(self.config, self._tokenizer, format)

@@ -14,7 +14,6 @@ import os
 import shutil
 import sqlite3
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,10 +26,12 @@ from colbert_core.errors import (
     StorageError,
 )
 from colbert_core.storage.aside import contents, folder_aside
+from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from os import PathLike
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -227,7 +228,7 @@ def check_target(path: str | PathLike[str]) -> None:
         FileNotFoundError: its folder is not there.
         IsADirectoryError: it is a folder.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into; make it, or name another.")
     if path.is_dir():

@@ -88,7 +88,7 @@ def test_a_folder_is_made_inside_where_nothing_can_be_made_beside(tmp_path, monk
     real, target = tempfile.mkdtemp, tmp_path / "own"
     target.mkdir()
 
-    def only_inside(*, prefix, dir):
+    def only_inside(*, prefix, dir):  # noqa: A002 -- as tempfile names it
         if Path(dir) != target:
             raise PermissionError(13, "Permission denied", str(dir))
         return real(prefix=prefix, dir=dir)

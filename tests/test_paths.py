@@ -52,7 +52,7 @@ def test_files_of_evaluation_and_training(home):
     assert len(BM25.load("~/bm25")) == 1
     write_examples([Example("why", "yes", ("no",))], "~/examples.jsonl")
     assert len(list(read_examples("~/examples.jsonl"))) == 1
-    with pytest.raises(FileNotFoundError, match="home/data"):
+    with pytest.raises(ValueError, match="home.data"):
         open_dataset("~/data")
 
 

@@ -169,8 +169,9 @@ def by_document(hits: Iterable[Hit]) -> list[tuple[str, float]]:
     """
     best: dict[str, float] = {}
     for hit in hits:
-        whole = str(hit.passage.metadata.get("document_id"))
-        best.setdefault(whole if hit.passage.id.startswith(f"{whole}#") else hit.passage.id, hit.score)
+        passage = hit.passage
+        wholes = (str(passage.metadata.get(key)) for key in ("piece_document_id", "document_id"))
+        best.setdefault(next((whole for whole in wholes if passage.id.startswith(f"{whole}#")), passage.id), hit.score)
     return list(best.items())
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from colbert_core.errors import DamagedIndexError, IndexNotFoundError, UnsupportedIndexError
 from colbert_core.storage.incoming import check_tensor, load_torch, map_npy, read_json_file
-from colbert_core.types import Passage, as_path
+from colbert_core.types import Passage, as_path, beside_own
 from colbert_core.vectors.codec import NBITS, ResidualCodec, pack, row_bytes
 from colbert_core.vectors.segment import Segment
 
@@ -226,7 +226,7 @@ def _ragatouille_passages(folder: Path) -> list[Passage]:
         piece = f"{name}#{seen[name]}"
         while piece in counts:  # the name of another document
             piece += "#"
-        passages.append(Passage(piece, text, {**known, "document_id": name}))
+        passages.append(Passage(piece, text, beside_own(known, {"document_id": name})))
     return passages
 
 

@@ -328,6 +328,7 @@ class Encoder:
             size: most tokens of a passage, those that the model adds not counted; None for as many as the model reads at once.
             overlap: least tokens that neighbours share, less than size.
             metadata: given to every passage, beside "document_id", "start" and "end": the passage is ``text[start:end]``.
+                If one of these is a key of yours, it stays, and the others are called "piece_document_id" and so on.
 
         Returns:
             The passages in order, without blank ends; no passages for a blank text.

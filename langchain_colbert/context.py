@@ -68,9 +68,10 @@ class ColBERTContextCompressor(ModelCompressor):
         They purr when they are content.
         ```
 
-    Documents keep their order, id and metadata; one without any sentence left is dropped. Sentences keep their order, and
-    " … " stands for what was left out between two. ``metadata["excerpt_spans"]`` gives their characters in the original text,
-    as a retriever's ``metadata["evidence"]`` does.
+    Documents keep their order, id and metadata; one without any sentence left is dropped. The best sentence of all stays, even
+    if it alone is above the budget, so a chain that found something never reads nothing. Sentences keep their order, and " … "
+    stands for what was left out between two. ``metadata["excerpt_spans"]`` gives their characters in the original text, as a
+    retriever's ``metadata["evidence"]`` does.
     """
 
     keep_ratio: float | None = Field(default=None, gt=0, le=1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
-from colbert_core import Index, IndexExistsError, TokenEncoder
+from colbert_core import Index, IndexExistsError, IndexNotFoundError, TokenEncoder
 from langchain_colbert.documents import Filter, add_documents, delete_documents, to_document, to_documents, to_where
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class ColBERTVectorStore(VectorStore):
 
     Key init args:
         model: a checkpoint's name or folder, or a loaded encoder.
-        persist_directory: folder of the index, made at the first use if it is not there; None keeps everything in memory.
+        persist_directory: folder of the index, made when documents are first added; None keeps everything in memory.
         index: a ``colbert_core.Index``, instead of both.
 
     Instantiate:
@@ -139,12 +139,13 @@ class ColBERTVectorStore(VectorStore):
     def __init__(
         self, model: Model | None = None, *, persist_directory: str | PathLike[str] | None = None, index: Index | None = None
     ) -> None:
-        """Open a store. It loads no model and makes no folder before the first use.
+        """Open a store. It loads no model before the first use, and makes no folder before documents are added.
 
         Args:
             model: a checkpoint's name or folder, or a loaded encoder. None is the model with which an existing index was made,
                 and the model in the box for a new one.
-            persist_directory: folder of the index, which is made if it is not there; None for an index in memory.
+            persist_directory: folder of the index; None for an index in memory. Adding documents makes it if it is not there,
+                and until then a search in it is an error: its name may be mistyped.
             index: the index to search, instead of both.
 
         Raises:
@@ -166,12 +167,25 @@ class ColBERTVectorStore(VectorStore):
 
     @property
     def index(self) -> Index:
-        """The index of the engine, made at the first use."""
+        """The index of the engine. One in memory is made at the first use, one in a folder when documents are first added.
+
+        Raises:
+            IndexNotFoundError: the folder is not there, and nothing was added.
+        """
         if self._index is None:
-            with _MAKING:
-                if self._index is None:
-                    self._index = self._make_index()
+            if self._path is not None and not self._path.exists():
+                raise IndexNotFoundError(
+                    f"There is no folder {self._path}, so there is nothing to search, get or delete; check its name, or add "
+                    "documents, which makes it."
+                )
+            self._make()
+        assert self._index is not None
         return self._index
+
+    def _make(self) -> None:
+        with _MAKING:
+            if self._index is None:
+                self._index = self._make_index()
 
     def _make_index(self) -> Index:
         """Make an index, or open the one that another process has made here meanwhile."""
@@ -208,6 +222,8 @@ class ColBERTVectorStore(VectorStore):
             ValueError: there are more or fewer ids than documents, or an id stands twice.
             TypeError: metadata hold what JSON cannot.
         """
+        if self._index is None and self._path is not None:
+            self._make()
         return add_documents(self.index, documents, ids)
 
     def add_texts(
@@ -235,7 +251,8 @@ class ColBERTVectorStore(VectorStore):
         return [to_document(passage) for passage in self.index.get(ids) if passage is not None]
 
     def __len__(self) -> int:
-        return len(self.index)
+        """Number of documents; 0 as well if the folder is not there yet."""
+        return len(self.index) if self._index is not None or self._path is None or self._path.exists() else 0
 
     def __bool__(self) -> bool:
         """True, also while the store is empty."""

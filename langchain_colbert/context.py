@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from colbert_core import Passage, Reranker
 from langchain_colbert.compressor import ModelCompressor, copy_metadata
+from langchain_colbert.found import found_in, own_metadata, with_found
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,6 +110,8 @@ class ColBERTContextCompressor(ModelCompressor):
         compressed = []
         for excerpt in excerpts:
             document = documents[int(excerpt.passage.id)]
-            metadata = copy_metadata(document) | {"excerpt_spans": [list(span) for span in excerpt.spans]}
-            compressed.append(document.model_copy(update={"page_content": excerpt.text, "metadata": metadata}))
+            metadata = copy_metadata(document)
+            found = found_in(metadata) | {"excerpt_spans": [list(span) for span in excerpt.spans]}
+            shortened = document.model_copy(update={"page_content": excerpt.text})
+            compressed.append(with_found(shortened, own_metadata(metadata), **found))
         return compressed

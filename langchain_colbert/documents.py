@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.documents import Document
 
 from colbert_core import Passage
+from langchain_colbert.found import own_metadata, with_found
 
 if TYPE_CHECKING:
-    from colbert_core import PassageIndex
+    from colbert_core import Hit, PassageIndex
 
 Filter = Mapping[str, Any] | Callable[[Document], bool]
 """``{"year": {"$gte": 2020}}`` by the operators of ``colbert_core.storage.filters``, or a function of a document."""
@@ -43,7 +44,7 @@ def add_documents(index: PassageIndex, documents: Iterable[Document], ids: Seque
 
     Args:
         index: the index to add them to.
-        documents: the documents; the index copies them.
+        documents: the documents; the index copies them, without what a search has added to their metadata.
         ids: one id or None for each document, which beats the document's own. A document with neither gets a random id.
 
     Raises:
@@ -57,7 +58,7 @@ def add_documents(index: PassageIndex, documents: Iterable[Document], ids: Seque
             raise TypeError(f"Item {position} is a {type(document).__name__}, not a Document; for texts there is add_texts.")
     return index.add(
         [
-            Passage(_choose_id(name, document.id), document.page_content, document.metadata)
+            Passage(_choose_id(name, document.id), document.page_content, own_metadata(document.metadata))
             for name, document in zip(names or [None] * len(documents), documents, strict=True)
         ]
     )
@@ -80,9 +81,22 @@ def delete_documents(index: PassageIndex, ids: Iterable[str] | None, filter: Fil
         index.delete_where(to_where(filter))
 
 
-def to_document(passage: Passage, **found: Any) -> Document:
-    """Make a new document. Metadata are the user's own and ``found``; where both have a key, the user's value wins."""
-    return Document(passage.text, metadata=found | passage.metadata, id=passage.id)
+def to_document(passage: Passage) -> Document:
+    """Make a new document, as it was added."""
+    return Document(passage.text, metadata=passage.metadata, id=passage.id)
+
+
+def to_found_document(hit: Hit) -> Document:
+    """Make a new document with the scores of this search in its metadata, and with the evidence where the search gave some."""
+    evidence = None if hit.evidence is None else hit.evidence.to_dict()
+    return with_found(
+        Document(hit.passage.text, id=hit.passage.id),
+        hit.passage.metadata,
+        score=hit.score,
+        relevance_score=hit.relevance,
+        rank=hit.rank,
+        evidence=evidence,
+    )
 
 
 def to_where(filter: Filter | None) -> Any:

@@ -10,8 +10,8 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field, field_validator
 
-from colbert_core import Hit, Index, PassageIndex, TokenEncoder
-from langchain_colbert.documents import Filter, add_documents, delete_documents, to_document, to_documents, to_where
+from colbert_core import Index, PassageIndex, TokenEncoder
+from langchain_colbert.documents import Filter, add_documents, delete_documents, to_documents, to_found_document, to_where
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -85,7 +85,11 @@ class ColBERTRetriever(BaseRetriever):
         ```
 
     Every document is a new object with the id under which it was added. Its metadata are the user's own, plus ``score``
-    (MaxSim), ``relevance_score`` (0 to 1), ``rank`` (from 1) and, on request, ``evidence``; a key of the user's own wins.
+    (MaxSim), ``relevance_score`` (0 to 1), ``rank`` (from 1) and, on request, ``evidence``, always of this search. The key
+    ``colbert`` holds them once more, and under ``yours`` what the user had under such a key. None of it counts where documents
+    are compared, so a union of several searches has each document once, and none of it is indexed when you add a document
+    that was found: your own metadata come back.
+
     Batches and threads may share one retriever. Copies and pickles share the model. They copy an index in memory, and open one
     on disk again.
     """
@@ -228,7 +232,7 @@ class ColBERTRetriever(BaseRetriever):
             min_relevance=settings["score_threshold"],
             evidence=self.evidence,
         )
-        return [_hit_to_document(hit) for hit in hits]
+        return [to_found_document(hit) for hit in hits]
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)
@@ -236,8 +240,3 @@ class ColBERTRetriever(BaseRetriever):
         params["ls_embedding_provider"] = "colbert"
         params["ls_embedding_model"] = self.index.encoder_name or "vectors from elsewhere"
         return params
-
-
-def _hit_to_document(hit: Hit) -> Document:
-    evidence = {} if hit.evidence is None else {"evidence": hit.evidence.to_dict()}
-    return to_document(hit.passage, score=hit.score, relevance_score=hit.relevance, rank=hit.rank, **evidence)

@@ -225,7 +225,13 @@ PUBLIC = {
         "read_foreign_index",
         "set_num_threads",
     ],
-    "langchain_colbert": ["ColBERTContextCompressor", "ColBERTRerank", "ColBERTRetriever", "ColBERTVectorStore"],
+    "langchain_colbert": [
+        "ColBERTContextCompressor",
+        "ColBERTRerank",
+        "ColBERTRetriever",
+        "ColBERTVectorStore",
+        "without_scores",
+    ],
     "llama_index_colbert": [
         "ColBERTIndex",
         "ColBERTRerank",

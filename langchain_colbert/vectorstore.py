@@ -8,25 +8,38 @@ import threading
 import warnings
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
 from colbert_core import Index, IndexExistsError, IndexNotFoundError, TokenEncoder
-from langchain_colbert.documents import Filter, add_documents, delete_documents, to_document, to_documents, to_where
+from langchain_colbert.documents import (
+    Cut,
+    Filter,
+    add_documents,
+    check_cut,
+    delete_documents,
+    to_document,
+    to_documents,
+    to_found_document,
+    to_where,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from langchain_core.documents import Document
 
+    from colbert_core import Hit
+
     Model = str | PathLike[str] | TokenEncoder
 
+_SIMILARITY = ("k", "filter", "score_threshold", "text", "max_characters")
 _SEARCH_KWARGS = {
-    "similarity": ("k", "filter", "score_threshold"),
-    "similarity_score_threshold": ("k", "filter", "score_threshold"),
-    "mmr": ("k", "filter", "score_threshold", "fetch_k", "lambda_mult"),
+    "similarity": _SIMILARITY,
+    "similarity_score_threshold": _SIMILARITY,
+    "mmr": (*_SIMILARITY, "fetch_k", "lambda_mult"),
 }
 _RETRIEVER_KWARGS = ("search_type", "search_kwargs", "tags", "metadata", "name")
 
@@ -133,7 +146,8 @@ class ColBERTVectorStore(VectorStore):
         2
         ```
 
-    Metadata are stored as JSON and come back as they went in, with nothing added. Threads may share one store.
+    Metadata are stored as JSON and come back as they went in, with nothing added. Long documents are indexed in windows; with
+    ``text="window"`` a search returns the part that matched instead of the whole. Threads may share one store.
     """
 
     def __init__(
@@ -261,7 +275,7 @@ class ColBERTVectorStore(VectorStore):
     # Searching
 
     def similarity_search(
-        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
+        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None, **cut: Unpack[Cut]
     ) -> list[Document]:
         """Return the ``k`` documents that match a query best, best first.
 
@@ -271,44 +285,43 @@ class ColBERTVectorStore(VectorStore):
             filter: return only documents whose metadata match, by the operators of ``colbert_core.storage.filters``; or a
                 function of a document.
             score_threshold: least relevance, from 0 to 1.
+            cut: ``text="window"`` returns of each document the part that matched, with its characters in the whole in
+                ``metadata["colbert"]``, and ``max_characters=...`` says how long it may be, as with ``ColBERTRetriever``.
 
         Raises:
             ValueError: the query is blank, k is below 1, or a filter's operator is unknown.
         """
-        hits = self.index.search(query, k, where=to_where(filter), min_relevance=score_threshold)
-        return [to_document(hit.passage) for hit in hits]
+        hits = self._search(query, k, filter, score_threshold, cut)
+        return [_to_document(hit, cut) for hit in hits]
 
     def similarity_search_with_score(
-        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
+        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None, **cut: Unpack[Cut]
     ) -> list[tuple[Document, float]]:
         """``similarity_search`` with MaxSim: the sum of each query vector's best cosine. Higher is better."""
-        hits = self.index.search(query, k, where=to_where(filter), min_relevance=score_threshold)
-        return [(to_document(hit.passage), hit.score) for hit in hits]
+        hits = self._search(query, k, filter, score_threshold, cut)
+        return [(_to_document(hit, cut), hit.score) for hit in hits]
 
     def similarity_search_with_relevance_scores(
-        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
+        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None, **cut: Unpack[Cut]
     ) -> list[tuple[Document, float]]:
         """``similarity_search`` with the relevance: MaxSim divided by the number of query vectors, from 0 to 1."""
-        hits = self.index.search(query, k, where=to_where(filter), min_relevance=score_threshold)
-        return [(to_document(hit.passage), hit.relevance) for hit in hits]
+        hits = self._search(query, k, filter, score_threshold, cut)
+        return [(_to_document(hit, cut), hit.relevance) for hit in hits]
+
+    def _search(self, query: str, k: int, filter: Filter | None, score_threshold: float | None, cut: Cut) -> list[Hit]:
+        check_cut(**cut)
+        return self.index.search(query, k, where=to_where(filter), min_relevance=score_threshold)
 
     def _similarity_search_with_relevance_scores(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
-        return self.similarity_search_with_relevance_scores(
-            query, k, **kwargs
-        )  # LangChain calls this name when it wraps a store
+        # LangChain calls this name when it wraps a store.
+        return self.similarity_search_with_relevance_scores(query, k, **kwargs)
 
     async def asimilarity_search_with_relevance_scores(
-        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
+        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None, **cut: Unpack[Cut]
     ) -> list[tuple[Document, float]]:
         """``similarity_search_with_relevance_scores`` off the event loop."""
-        return await run_in_executor(
-            None,
-            self.similarity_search_with_relevance_scores,
-            query,
-            k,
-            filter=filter,
-            score_threshold=score_threshold,
-        )
+        search = self.similarity_search_with_relevance_scores
+        return await run_in_executor(None, search, query, k, filter=filter, score_threshold=score_threshold, **cut)
 
     def max_marginal_relevance_search(
         self,
@@ -319,6 +332,7 @@ class ColBERTVectorStore(VectorStore):
         *,
         filter: Filter | None = None,
         score_threshold: float | None = None,
+        **cut: Unpack[Cut],
     ) -> list[Document]:
         """Return documents that match a query and differ from each other, in the order in which they were chosen.
 
@@ -329,9 +343,11 @@ class ColBERTVectorStore(VectorStore):
             lambda_mult: from 0 (as different as possible) to 1 (as relevant as possible).
             filter: as in ``similarity_search``.
             score_threshold: as in ``similarity_search``.
+            cut: as in ``similarity_search``.
         """
+        check_cut(**cut)
         hits = self.index.search_diverse(query, k, fetch_k, lambda_mult, where=to_where(filter), min_relevance=score_threshold)
-        return [to_document(hit.passage) for hit in hits]
+        return [_to_document(hit, cut) for hit in hits]
 
     def similarity_search_by_vector(self, embedding: Any, k: int = 4, **kwargs: Any) -> list[Document]:
         """Refused: a query has one vector for each of its words; give them to ``store.index.search(matrix)``."""
@@ -345,10 +361,10 @@ class ColBERTVectorStore(VectorStore):
         """Make a retriever of this store.
 
         Args:
-            kwargs: ``k``, ``filter``, ``score_threshold``, and for "mmr" ``fetch_k`` and ``lambda_mult``, here or in
-                ``search_kwargs``; ``search_type``, by default "mmr" if one of those two is given and "similarity" if not, or
-                "similarity_score_threshold"; and ``tags``, ``metadata`` and ``name`` of every retriever. Keywords given here
-                beat ``search_kwargs``, and ``invoke(query, k=...)`` beats both for one call.
+            kwargs: ``k``, ``filter``, ``score_threshold``, ``text``, ``max_characters``, and for "mmr" ``fetch_k`` and
+                ``lambda_mult``, here or in ``search_kwargs``; ``search_type``, by default "mmr" if one of those two is given
+                and "similarity" if not, or "similarity_score_threshold"; and ``tags``, ``metadata`` and ``name`` of every
+                retriever. Keywords given here beat ``search_kwargs``, and ``invoke(query, k=...)`` beats both for one call.
 
         Raises:
             TypeError: there is no such argument for this search type.
@@ -466,6 +482,11 @@ _MAKING = threading.Lock()
 if hasattr(os, "register_at_fork"):
     # A thread that is not in the child may have held it.
     os.register_at_fork(after_in_child=_MAKING._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+def _to_document(hit: Hit, cut: Cut) -> Document:
+    """Make a document as it was added; only one that is a part of it says which."""
+    return to_found_document(hit, **cut) if cut.get("text") == "window" else to_document(hit.passage)
 
 
 def _is_filled(path: Path) -> bool:

@@ -227,7 +227,7 @@ class ColBERTIndex(BaseIndex[IndexDict]):
             filters: return only nodes whose metadata match.
             node_ids: return only these nodes.
             doc_ids: return only nodes of these source documents.
-            kwargs: keywords of every LlamaIndex retriever. Those of query and chat engines are ignored, because
+            kwargs: keywords of ``ColBERTRetriever``, such as ``text``. Those of query and chat engines are ignored, because
                 ``as_query_engine`` and ``as_chat_engine`` pass all of theirs to this method.
 
         Raises:
@@ -353,7 +353,7 @@ class ColBERTIndex(BaseIndex[IndexDict]):
 
 
 # as_query_engine and as_chat_engine pass the keywords of the retriever and of the engine together.
-_RETRIEVER_KEYWORDS = {"callback_manager", "object_map", "objects", "verbose"}
+_RETRIEVER_KEYWORDS = {"callback_manager", "evidence", "max_characters", "object_map", "objects", "text", "verbose"}
 _ENGINE_KEYWORDS = {
     name
     for constructor in (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, NodeWithScore, TextNode
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
-from colbert_core import Passage
+from colbert_core import Passage, widen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,15 +47,52 @@ def to_node(passage: Passage) -> BaseNode:
     return TextNode(id_=passage.id, text=passage.text, metadata=passage.metadata)
 
 
-def to_nodes_with_score(hits: Iterable[Hit]) -> list[NodeWithScore]:
-    """Make nodes of hits, with their relevance, and with their evidence where the search gave some."""
+def to_nodes_with_score(hits: Iterable[Hit], max_characters: int | None = None) -> list[NodeWithScore]:
+    """Make nodes of hits, with their relevance, and with their evidence where the search gave some.
+
+    Args:
+        hits: what was found.
+        max_characters: cut the text of each node to the window that matched, with the sentences around it, as many as fit.
+    """
     nodes = []
     for hit in hits:
         node = to_node(hit.passage)
-        if hit.evidence is not None:
-            add_hidden_metadata(node, "evidence", _evidence_to_dict(node, hit.passage, hit.evidence))
+        evidence = None if hit.evidence is None else _evidence_to_dict(node, hit.passage, hit.evidence)
+        span = None if max_characters is None else _cut(node, hit, max_characters)
+        if evidence is not None:
+            if span is not None:
+                _shift(evidence, *span)
+            add_hidden_metadata(node, "evidence", evidence)
         nodes.append(NodeWithScore(node=node, score=hit.relevance))
     return nodes
+
+
+def _cut(node: BaseNode, hit: Hit, max_characters: int) -> tuple[int, int] | None:
+    """Cut a node to the window that matched, and return the characters that are left of its text.
+
+    The text stays whole if a template changes it, because the window's place in it is not known then.
+    """
+    text = node.get_content(MetadataMode.NONE)
+    offset = _offset(text, hit.passage)
+    if offset < 0 or not text:
+        return None
+    window = [min(max(place - offset, 0), len(text)) for place in hit.span]
+    start, end = widen(text, (window[0], window[1]), max_characters)
+    node.set_content(text[start:end])
+    if "colbert" not in node.metadata:  # else it is the user's own
+        add_hidden_metadata(node, "colbert", {"span": [start, end], "window": window})
+    return start, end
+
+
+def _shift(evidence: dict[str, Any], start: int, end: int) -> None:
+    """Count the characters of evidence in what is left of a text; a match that is not there has no place."""
+    for highlight in evidence["highlights"]:
+        if highlight["start"] is None or not start <= highlight["start"] <= highlight["end"] <= end:
+            highlight["start"] = highlight["end"] = None
+        else:
+            highlight["start"], highlight["end"] = highlight["start"] - start, highlight["end"] - start
+    if evidence["window"] is not None:
+        evidence["window"] = [min(max(place, start), end) - start for place in evidence["window"]]
 
 
 def add_hidden_metadata(node: BaseNode, key: str, value: Any) -> None:
@@ -80,7 +117,7 @@ def _evidence_to_dict(node: BaseNode, passage: Passage, evidence: Evidence) -> d
     it keeps its words, and start and end are None. The same holds for all matches if a template changes the text.
     """
     as_dict, text = evidence.to_dict(), node.get_content(MetadataMode.NONE)
-    offset = passage.text.rfind(text)
+    offset = _offset(text, passage)
 
     def move(place: int) -> int:
         return min(max(place - offset, 0), len(text))
@@ -92,6 +129,11 @@ def _evidence_to_dict(node: BaseNode, passage: Passage, evidence: Evidence) -> d
             highlight["start"], highlight["end"] = move(highlight["start"]), move(highlight["end"])
     as_dict["window"] = None if offset < 0 else [move(place) for place in as_dict["window"]]
     return as_dict
+
+
+def _offset(text: str, passage: Passage) -> int:
+    """Return the place of a node's own text in the text for embedding, whose end LlamaIndex strips; -1 if it is not there."""
+    return passage.text.rfind(text if text in passage.text else text.rstrip() or text)
 
 
 def copy_documents(documents: Iterable[Document]) -> list[Document]:

@@ -20,13 +20,6 @@ def test_the_callers_documents_and_the_stored_ones_are_never_shared(words):
     assert retriever.invoke("dog", k=1)[0].metadata["page"] == 2
 
 
-def test_the_users_own_keys_win(words):
-    document = Document("dog barks", metadata={"score": "mine", "rank": 99})
-    (found,) = ColBERTRetriever.from_documents([document], model=words).invoke("dog")
-    assert (found.metadata["score"], found.metadata["rank"]) == ("mine", 99)
-    assert "relevance_score" in found.metadata
-
-
 def test_ids_beat_the_documents_own_and_are_made_where_there_are_none(store):
     given = [Document("one word", id="own"), Document("two words", id="kept"), Document("three words")]
     before = copy.deepcopy(given)

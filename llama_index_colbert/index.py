@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core import Settings
-from llama_index.core.chat_engine import (
-    CondensePlusContextChatEngine,
-    CondenseQuestionChatEngine,
-    ContextChatEngine,
-    SimpleChatEngine,
-)
 from llama_index.core.data_structs.data_structs import IndexDict
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.ingestion import run_transformations
-from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.storage.docstore.types import RefDocInfo
 
 from colbert_core import Index, TokenEncoder
 from llama_index_colbert import saved
+from llama_index_colbert.engines import EngineMaker, refuse_unknown
 from llama_index_colbert.keywords import refuse_keywords
 from llama_index_colbert.nodes import copy_documents, take_objects_out, to_node, to_passage
 from llama_index_colbert.retriever import ColBERTRetriever
@@ -38,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class ColBERTIndex(BaseIndex[IndexDict]):
+class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
     """Index documents for late interaction; insert, update and delete them at any time.
 
     Needs no network, no GPU and no API key: without a ``model_name``, the checkpoint that ships with the package encodes.
@@ -57,6 +50,24 @@ class ColBERTIndex(BaseIndex[IndexDict]):
     """
 
     index_struct_cls = IndexDict
+    _retriever_keywords = frozenset(
+        (
+            "max_characters",
+            "text",
+            "similarity_top_k",
+            "filters",
+            "node_ids",
+            "doc_ids",
+            "evidence",
+            "callback_manager",
+            "object_map",
+            "objects",
+            "verbose",
+        )
+    )
+
+    def __repr__(self) -> str:
+        return f"ColBERTIndex({self.index!r})"
 
     def __init__(
         self,
@@ -227,19 +238,16 @@ class ColBERTIndex(BaseIndex[IndexDict]):
             filters: return only nodes whose metadata match.
             node_ids: return only these nodes.
             doc_ids: return only nodes of these source documents.
-            kwargs: keywords of ``ColBERTRetriever``, such as ``text``. Those of query and chat engines are ignored, because
-                ``as_query_engine`` and ``as_chat_engine`` pass all of theirs to this method.
+            kwargs: ``evidence``, ``text`` and ``max_characters`` of ``ColBERTRetriever``, and ``callback_manager``,
+                ``object_map``, ``objects`` and ``verbose``.
 
         Raises:
-            TypeError: neither a retriever nor an engine takes this keyword.
+            TypeError: there is no such keyword.
         """
-        own = {name: kwargs.pop(name) for name in list(kwargs) if name in _RETRIEVER_KEYWORDS}
-        unknown = sorted(kwargs.keys() - _ENGINE_KEYWORDS)
-        if unknown:
-            raise TypeError(f"Neither ColBERTRetriever nor a query or chat engine takes a keyword {unknown[0]!r}.")
-        settings = {"callback_manager": self._callback_manager} | own
+        refuse_unknown("ColBERTIndex.as_retriever", kwargs, self._retriever_keywords)
+        settings = {"callback_manager": self._callback_manager} | kwargs
         retriever = ColBERTRetriever(self.index, similarity_top_k, filters, node_ids, doc_ids, **settings)
-        if "object_map" not in own and "objects" not in own:
+        if "object_map" not in kwargs and "objects" not in kwargs:
             retriever.object_map = self._object_map  # the same dict, so that it sees nodes that are inserted later
         return retriever
 
@@ -350,22 +358,6 @@ class ColBERTIndex(BaseIndex[IndexDict]):
 
     def _nodes(self, ids: Iterable[str]) -> list[BaseNode]:
         return [to_node(passage) for passage in self.index.get(ids) if passage is not None]
-
-
-# as_query_engine and as_chat_engine pass the keywords of the retriever and of the engine together.
-_RETRIEVER_KEYWORDS = {"callback_manager", "evidence", "max_characters", "object_map", "objects", "text", "verbose"}
-_ENGINE_KEYWORDS = {
-    name
-    for constructor in (
-        RetrieverQueryEngine.from_args,
-        CondensePlusContextChatEngine.from_defaults,
-        CondenseQuestionChatEngine.from_defaults,
-        ContextChatEngine.from_defaults,
-        SimpleChatEngine.from_defaults,
-    )
-    for name, parameter in inspect.signature(constructor).parameters.items()
-    if parameter.kind != inspect.Parameter.VAR_KEYWORD
-}
 
 
 def _encoder(

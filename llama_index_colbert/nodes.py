@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import TYPE_CHECKING, Any
 
-from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, NodeWithScore, TextNode
-from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    ImageDocument,
+    ImageNode,
+    IndexNode,
+    MediaResource,
+    MetadataMode,
+    Node,
+    NodeWithScore,
+    TextNode,
+)
+from llama_index.core.vector_stores.utils import node_to_metadata_dict
 
 from colbert_core import Passage, widen
+from llama_index_colbert.annotated import annotate, without_annotations
+from llama_index_colbert.values import changed_by_json, restore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llama_index.core.schema import Document
-
     from colbert_core import Evidence, Hit
+
+_CONTENT, _TYPE, _VALUES, _MEDIA = "_node_content", "_node_type", "_node_values", "_node_media"
+_SOURCES = ("ref_doc_id", "doc_id", "document_id")
+_CLASSES: dict[str, type[BaseNode]] = {
+    cls.class_name(): cls for cls in (Document, ImageDocument, ImageNode, IndexNode, Node, TextNode)
+}
 
 
 def to_passage(node: BaseNode) -> Passage:
@@ -27,6 +45,7 @@ def to_passage(node: BaseNode) -> Passage:
     Raises:
         ValueError: JSON cannot hold the node.
     """
+    node = without_annotations(node)
     if isinstance(node, IndexNode):
         node = node.model_copy(update={"obj": None})
     try:
@@ -36,15 +55,63 @@ def to_passage(node: BaseNode) -> Passage:
     except Exception as error:  # errors of Pydantic do not name the node
         raise ValueError(f"Node {node.node_id!r} cannot be kept as JSON: {error}") from error
     source = node.ref_doc_id or node.node_id
-    metadata |= {"ref_doc_id": source, "doc_id": source, "document_id": source} | {key: users[key] for key in own}
+    metadata |= dict.fromkeys(_SOURCES, source) | {key: users[key] for key in own}
+    if places := changed_by_json(node.metadata):
+        metadata[_VALUES] = json.dumps(places)
+    if media := {name: held.data.decode("ascii") for name, held in _media(node) if held.data is not None}:
+        metadata[_MEDIA] = json.dumps(media)  # base64, which LlamaIndex's JSON of a node leaves out
     return Passage(node.node_id, node.get_content(MetadataMode.EMBED), metadata)
 
 
 def to_node(passage: Passage) -> BaseNode:
-    """Return the node that was added; a passage that does not come from LlamaIndex becomes a text node."""
-    if {"_node_content", "_node_type"} <= passage.metadata.keys():
-        return metadata_dict_to_node(passage.metadata)
-    return TextNode(id_=passage.id, text=passage.text, metadata=passage.metadata)
+    """Return the node that was added; a passage that does not come from LlamaIndex becomes a text node.
+
+    The text and the metadata are those that the passage has now: they may have been changed through colbert_core or LangChain.
+    """
+    if not {_CONTENT, _TYPE} <= passage.metadata.keys():
+        return TextNode(id_=passage.id, text=passage.text, metadata=passage.metadata)
+    content = json.loads(passage.metadata[_CONTENT])
+    stored, places = content["metadata"], json.loads(passage.metadata.get(_VALUES, "[]"))
+    content["metadata"] = restore(copy.deepcopy(stored), places)
+    node = _CLASSES.get(passage.metadata[_TYPE], TextNode).from_dict(content)
+    node.id_ = passage.id
+    media = json.loads(passage.metadata.get(_MEDIA, "{}"))
+    for name, held in _media(node):
+        held.data = media[name].encode("ascii") if name in media else None
+    before = node.get_content(MetadataMode.EMBED)
+    now = _metadata_now(passage.metadata, stored, node.ref_doc_id or node.node_id)
+    if now != stored:
+        node.metadata = restore(now, places)
+    if passage.text != before:
+        node.set_content(_text_now(passage.text, node, before))
+    return node
+
+
+def _media(node: BaseNode) -> list[tuple[str, MediaResource]]:
+    """The text, image, audio and video of a node, with the name of the field."""
+    held = [(name, getattr(node, name)) for name in type(node).model_fields]
+    return [(name, value) for name, value in held if isinstance(value, MediaResource)]
+
+
+def _metadata_now(metadata: dict[str, Any], stored: dict[str, Any], source: str) -> dict[str, Any]:
+    """The user's metadata of a passage, in the order of the stored ones, without what ``to_passage`` has added."""
+    now = {key: value for key, value in metadata.items() if key not in (_CONTENT, _TYPE, _VALUES, _MEDIA)}
+    for key in _SOURCES:
+        if key in stored and now.get(key) == source:
+            now[key] = stored[key]
+        elif key not in stored and now.get(key) == source:
+            del now[key]
+    return {key: now[key] for key in (*stored, *now) if key in now}
+
+
+def _text_now(text: str, node: BaseNode, before: str) -> str:
+    """The node's own text in a changed text for embedding: without the metadata that stand before it."""
+    own = node.get_content(MetadataMode.NONE)
+    for shown in (before, node.get_content(MetadataMode.EMBED)):
+        start, found, end = shown.rpartition(own) if own else ("", "", "")
+        if found and (start or end) and text.startswith(start) and text.endswith(end) and len(text) >= len(start) + len(end):
+            return text[len(start) : len(text) - len(end)]
+    return text
 
 
 def to_nodes_with_score(hits: Iterable[Hit], max_characters: int | None = None) -> list[NodeWithScore]:
@@ -59,16 +126,19 @@ def to_nodes_with_score(hits: Iterable[Hit], max_characters: int | None = None) 
         node = to_node(hit.passage)
         evidence = None if hit.evidence is None else _evidence_to_dict(node, hit.passage, hit.evidence)
         span = None if max_characters is None else _cut(node, hit, max_characters)
+        if span is not None:
+            if evidence is not None:
+                _shift(evidence, *span["span"])
+            if "colbert" not in node.metadata:  # else it is the user's own
+                node = annotate(node, "colbert", span)
         if evidence is not None:
-            if span is not None:
-                _shift(evidence, *span)
-            add_hidden_metadata(node, "evidence", evidence)
+            node = annotate(node, "evidence", evidence)
         nodes.append(NodeWithScore(node=node, score=hit.relevance))
     return nodes
 
 
-def _cut(node: BaseNode, hit: Hit, max_characters: int) -> tuple[int, int] | None:
-    """Cut a node to the window that matched, and return the characters that are left of its text.
+def _cut(node: BaseNode, hit: Hit, max_characters: int) -> dict[str, list[int]] | None:
+    """Cut a node to the window that matched; return the characters that are left of its text, and those of the window.
 
     The text stays whole if a template changes it, because the window's place in it is not known then.
     """
@@ -79,9 +149,7 @@ def _cut(node: BaseNode, hit: Hit, max_characters: int) -> tuple[int, int] | Non
     window = [min(max(place - offset, 0), len(text)) for place in hit.span]
     start, end = widen(text, (window[0], window[1]), max_characters)
     node.set_content(text[start:end])
-    if "colbert" not in node.metadata:  # else it is the user's own
-        add_hidden_metadata(node, "colbert", {"span": [start, end], "window": window})
-    return start, end
+    return {"span": [start, end], "window": window}
 
 
 def _shift(evidence: dict[str, Any], start: int, end: int) -> None:
@@ -93,14 +161,6 @@ def _shift(evidence: dict[str, Any], start: int, end: int) -> None:
             highlight["start"], highlight["end"] = highlight["start"] - start, highlight["end"] - start
     if evidence["window"] is not None:
         evidence["window"] = [min(max(place, start), end) - start for place in evidence["window"]]
-
-
-def add_hidden_metadata(node: BaseNode, key: str, value: Any) -> None:
-    """Add metadata for the caller that neither the text for embedding nor the text for the LLM shows."""
-    node.metadata[key] = value
-    for keys in (node.excluded_embed_metadata_keys, node.excluded_llm_metadata_keys):
-        if key not in keys:
-            keys.append(key)
 
 
 def copy_node(node: BaseNode) -> BaseNode:

@@ -12,7 +12,8 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 
 from colbert_core import Hit, Passage, TokenEncoder
-from llama_index_colbert.nodes import add_hidden_metadata, copy_node
+from llama_index_colbert.annotated import annotate, without_annotations
+from llama_index_colbert.nodes import copy_node
 from llama_index_colbert.postprocessor import ModelPostprocessor, name_of
 
 dispatcher = get_dispatcher(__name__)
@@ -102,7 +103,8 @@ class ColBERTRerank(ModelPostprocessor):
 
     def _rank(self, nodes: list[NodeWithScore], query: str) -> list[NodeWithScore]:
         passages = [
-            Passage(str(position), scored.node.get_content(self.metadata_mode)) for position, scored in enumerate(nodes)
+            Passage(str(position), without_annotations(scored.node).get_content(self.metadata_mode))
+            for position, scored in enumerate(nodes)
         ]
         hits = self._reranker().rank(query, passages, self.top_n, self.score_threshold, batch_size=self.batch_size)
         return [self._to_node_with_score(nodes[int(hit.passage.id)], hit) for hit in hits]
@@ -110,7 +112,7 @@ class ColBERTRerank(ModelPostprocessor):
     def _to_node_with_score(self, retrieved: NodeWithScore, hit: Hit) -> NodeWithScore:
         node = copy_node(retrieved.node)
         if self.keep_retrieval_score:
-            add_hidden_metadata(node, "retrieval_score", retrieved.score)
+            node = annotate(node, "retrieval_score", retrieved.score)
         return NodeWithScore(node=node, score=hit.relevance if self.score_scale == "relevance" else hit.score)
 
 

@@ -40,8 +40,9 @@ class ColBERTRetriever(BaseRetriever):
             retriever = ColBERTRetriever.from_nodes(nodes, similarity_top_k=3)
             query_engine = RetrieverQueryEngine.from_args(retriever, llm=llm)
 
-    Nodes come back as new objects with their id, relationships and metadata. They are stored as JSON, as LlamaIndex's vector
-    stores do it, so a tuple comes back as a list and a ``Document`` as a ``TextNode``. ``NodeWithScore.score`` is the
+    Nodes come back as new objects with their id, relationships, metadata and hash, by which fusion knows equal nodes. They are
+    stored as JSON, as LlamaIndex's vector stores do it; a subclass of your own comes back as a ``TextNode``. Where a node was
+    changed through colbert_core or LangChain since, the change comes back. ``NodeWithScore.score`` is the
     relevance: the mean best cosine of the query's vectors, from 0 to 1. For a query of several texts, such as HyDE's, it is
     the mean of their relevances. Threads may share one retriever.
     """

@@ -8,7 +8,8 @@ from llama_index.core.bridge.pydantic import Field, model_validator
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from colbert_core import Passage, Reranker
-from llama_index_colbert.nodes import add_hidden_metadata, copy_node
+from llama_index_colbert.annotated import annotate
+from llama_index_colbert.nodes import copy_node
 from llama_index_colbert.postprocessor import ModelPostprocessor
 
 
@@ -65,6 +66,6 @@ class ColBERTSentencePostprocessor(ModelPostprocessor):
             retrieved = nodes[int(excerpt.passage.id)]
             node = copy_node(retrieved.node)
             node.set_content(excerpt.text)
-            add_hidden_metadata(node, "excerpt_spans", [list(span) for span in excerpt.spans])
+            node = annotate(node, "excerpt_spans", [list(span) for span in excerpt.spans])
             shortened.append(NodeWithScore(node=node, score=retrieved.score))
         return shortened

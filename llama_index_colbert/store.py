@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.bridge.pydantic import ConfigDict, Field, field_serializer
 from llama_index.core.retrievers import VectorIndexRetriever
+from llama_index.core.schema import IndexNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     MetadataFilters,
@@ -20,6 +22,7 @@ from llama_index.core.vector_stores.types import (
 
 from colbert_core import Index, TokenEncoder
 from llama_index_colbert import saved
+from llama_index_colbert.engines import EngineMaker, refuse_unknown
 from llama_index_colbert.filters import to_where
 from llama_index_colbert.keywords import refuse_keywords
 from llama_index_colbert.nodes import to_node, to_passage
@@ -28,11 +31,20 @@ from llama_index_colbert.postprocessor import name_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llama_index.core.schema import BaseNode
+    from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
     from colbert_core import Hit
 
 logger = logging.getLogger(__name__)
+_OF_INDEX = (
+    "transformations",
+    "callback_manager",
+    "show_progress",
+    "insert_batch_size",
+    "objects",
+    "use_async",
+    "store_nodes_override",
+)
 
 
 class ColBERTVectorStore(BasePydanticVectorStore):
@@ -146,7 +158,11 @@ class ColBERTVectorStore(BasePydanticVectorStore):
 
         Args:
             kwargs: arguments of ``VectorStoreIndex``, such as ``transformations``.
+
+        Raises:
+            TypeError: there is no such argument.
         """
+        refuse_unknown("as_index", kwargs, _OF_INDEX)
         return _StoreIndex.from_vector_store(self, embed_model=self.embed_model, **kwargs)
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
@@ -192,7 +208,8 @@ class ColBERTVectorStore(BasePydanticVectorStore):
             query: a query in mode ``DEFAULT`` or ``MMR``. An empty list of ``node_ids`` means no restriction, because
                 LlamaIndex's indexes send it for none.
             kwargs: for MMR, ``mmr_threshold`` from 0 (as different as possible) to 1 (as relevant as possible), 0.5 by
-                default; and ``mmr_prefetch_k``, or ``mmr_prefetch_factor``, 4 by default: how many nodes to choose from.
+                default; and ``mmr_prefetch_k``, or ``mmr_prefetch_factor``, 4 by default: how many nodes to choose from. If
+                a query transform made several texts, these are the best on average, and the first text chooses among them.
 
         Raises:
             TypeError: there is no such keyword.
@@ -200,7 +217,9 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         """
         if query.query_str is None:
             raise ValueError("ColBERTVectorStore searches by text: set query_str of the VectorStoreQuery.")
-        text, k = query.query_str.strip(), query.similarity_top_k
+        k = query.similarity_top_k
+        given = query.texts if isinstance(query, _Query) else []
+        texts = [text.strip() for text in given if text.strip()] or [query.query_str.strip()]
         restrictions: dict[str, Any] = {"where": to_where(query.filters, query.doc_ids), "ids": query.node_ids or None}
         if query.mode == VectorStoreQueryMode.MMR:
             settings = {"mmr_threshold": query.mmr_threshold, "mmr_prefetch_k": None, "mmr_prefetch_factor": 4} | kwargs
@@ -210,10 +229,13 @@ class ColBERTVectorStore(BasePydanticVectorStore):
             )
             fetch_k = settings["mmr_prefetch_k"] or int(k * settings["mmr_prefetch_factor"])
             weight = 0.5 if settings["mmr_threshold"] is None else settings["mmr_threshold"]
-            hits = self.index.search_diverse(text, k, max(k, fetch_k), weight, **restrictions)
+            if len(texts) > 1:
+                candidates = self.index.search_mean(texts, max(k, fetch_k), **restrictions)
+                restrictions = {"ids": [hit.passage.id for hit in candidates]}
+            hits = self.index.search_diverse(texts[0], k, max(k, fetch_k), weight, **restrictions)
         elif query.mode == VectorStoreQueryMode.DEFAULT:
             refuse_keywords("ColBERTVectorStore.query", kwargs)
-            hits = self.index.search(text, k, **restrictions)
+            hits = self.index.search_mean(texts, k, **restrictions)
         else:
             raise ValueError(f"ColBERTVectorStore has the query modes 'default' and 'mmr', not {query.mode!s}.")
         if not hits and not len(self.index):
@@ -256,12 +278,48 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         return [node_id for node_id in node_ids if node_id in allowed]
 
 
-class _StoreIndex(VectorStoreIndex):
+@dataclass
+class _Query(VectorStoreQuery):
+    """A query with all texts that a query transform such as HyDE made, of which LlamaIndex's own keeps one."""
+
+    texts: list[str] = field(default_factory=list)
+
+
+class _StoreRetriever(VectorIndexRetriever):
+    """LlamaIndex's own asks a store that takes no embeddings for the question alone; this one for what to search by."""
+
+    def _build_vector_store_query(self, query_bundle_with_embeddings: QueryBundle) -> VectorStoreQuery:
+        query = super()._build_vector_store_query(query_bundle_with_embeddings)
+        return _Query(**vars(query), texts=query_bundle_with_embeddings.embedding_strs)
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return await self._aget_nodes_with_embeddings(query_bundle)
+
+    def _insert_fetched_nodes_into_query_result(
+        self, query_result: VectorStoreQueryResult, fetched_nodes: list[BaseNode]
+    ) -> Sequence[BaseNode]:
+        """Take of the docstore's nodes only the objects: the store's own may have been changed since."""
+        objects = {node.node_id: node.obj for node in fetched_nodes if isinstance(node, IndexNode)}
+        for node in query_result.nodes or []:
+            if isinstance(node, IndexNode):
+                node.obj = objects.get(node.node_id)
+        return query_result.nodes or []
+
+
+class _StoreIndex(EngineMaker, VectorStoreIndex):
     """LlamaIndex's own restricts retrieval to index and image nodes once one was inserted; this one retrieves all nodes."""
 
+    _retriever_keywords = frozenset(
+        (
+            *("similarity_top_k", "filters", "node_ids", "doc_ids", "vector_store_query_mode", "vector_store_kwargs"),
+            *("callback_manager", "object_map", "verbose"),
+        )
+    )
+
     def as_retriever(self, **kwargs: Any) -> VectorIndexRetriever:
+        refuse_unknown("as_retriever of a ColBERTVectorStore's index", kwargs, self._retriever_keywords)
         own: dict[str, Any] = {"callback_manager": self._callback_manager, "object_map": self._object_map}
-        return VectorIndexRetriever(self, **(own | kwargs))
+        return _StoreRetriever(self, **(own | kwargs))
 
 
 def _to_result(hits: list[Hit]) -> VectorStoreQueryResult:

@@ -11,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from builders.encoders import WordEncoder
-from builders.nodes import ask, node, one
+from builders.nodes import ask, ids, node, one
 from builders.nodes import stored_nodes as nodes
-from llama_index.core import StorageContext
+from llama_index.core import QueryBundle, StorageContext
+from llama_index.core.indices.query.query_transform import HyDEQueryTransform
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.query_engine import TransformQueryEngine
+from llama_index.core.retrievers import TransformRetriever
 from llama_index.core.schema import Document, IndexNode, TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores.types import (
@@ -70,6 +73,34 @@ def test_mmr_is_that_of_the_core(store, words):
         hit.passage.id for hit in store.index.search_diverse("a dog barks", 3, 3, 0)
     ]
     assert store.query(ask("dog", 9, mode=VectorStoreQueryMode.MMR, doc_ids=["wild.txt"])).ids == ["bird"]
+
+
+class Hypothesis(HyDEQueryTransform):
+    def _run(self, query_bundle, metadata):
+        return QueryBundle(query_bundle.query_str, custom_embedding_strs=["a bird sings a song", " ", "sings"])
+
+
+@pytest.mark.parametrize("mode", ["default", "mmr"])
+async def test_hyde_over_a_vector_store_index_searches_with_what_the_llm_wrote(store, mode):
+    index = store.as_index()
+    retriever = index.as_retriever(similarity_top_k=2, vector_store_query_mode=mode)
+    query = Hypothesis().run("which barks at night")
+    for found in (retriever.retrieve(query), await retriever.aretrieve(query)):
+        assert ids(found)[0] == "bird"
+        assert all(scored.score <= 1 for scored in found)
+    assert ids(TransformRetriever(retriever, Hypothesis()).retrieve("which barks at night"))[0] == "bird"
+    engine = TransformQueryEngine(index.as_query_engine(similarity_top_k=1), Hypothesis())
+    assert ids(engine.query("which barks at night").source_nodes) == ["bird"]
+    assert ids((await engine.aquery("which barks at night")).source_nodes) == ["bird"]
+    assert ids(retriever.retrieve("which barks at night"))[0] == "dog"
+
+
+def test_several_texts_of_one_query_are_averaged_as_by_the_retriever(store):
+    query = QueryBundle("what", custom_embedding_strs=["the cat sat", "dog barks"])
+    found = store.as_index().as_retriever(similarity_top_k=3).retrieve(query)
+    expected = ColBERTRetriever(store.index, 3).retrieve(query)
+    assert ids(found) == ids(expected)
+    assert [scored.score for scored in found] == [scored.score for scored in expected]
 
 
 def test_an_empty_store_finds_nothing_and_says_why(words, caplog):

@@ -30,6 +30,7 @@ from colbert_core.moved import install as _install_moved_names
 from colbert_core.rerank import Reranker
 from colbert_core.search.config import SearchConfig
 from colbert_core.search.excerpts import Excerpt
+from colbert_core.search.surroundings import widen
 from colbert_core.threads import get_num_threads, set_num_threads
 from colbert_core.types import Hit, Passage, PassageIndex, TokenEmbeddings, TokenEncoder
 from colbert_core.vectors.maxsim import maxsim
@@ -74,6 +75,7 @@ __all__ = [
     "maxsim",
     "read_foreign_index",
     "set_num_threads",
+    "widen",
 ]
 
 __version__ = "0.1.0"

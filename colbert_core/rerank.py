@@ -177,13 +177,13 @@ class Reranker:
         Args:
             query: the question.
             passages: what was retrieved; their order stays.
-            max_tokens: most tokens of all excerpts together.
+            max_tokens: most tokens of all excerpts together. The best sentence stays even if it alone has more.
             keep_ratio: instead, the part of all passages' tokens to keep at most, above 0 to 1; 0.35 if neither is given.
             count_tokens: returns the length of a text, as an LLM's tokenizer counts it; None for the model's own tokenizer.
             progress: show a bar; None shows it on a terminal once a second has passed.
 
         Returns:
-            One excerpt for each passage of which anything is left. There is none if not even the shortest sentence fits.
+            One excerpt for each passage of which anything is left. There is none only if all passages are blank.
 
         Raises:
             TypeError: the query is not a string, or something is not a ``Passage``.

@@ -8,8 +8,9 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("langchain_colbert needs langchain-core: pip install 'langchain-core>=1.4.4,<2'") from error
 
 from langchain_colbert.context import ColBERTContextCompressor
+from langchain_colbert.found import without_scores
 from langchain_colbert.rerank import ColBERTRerank
 from langchain_colbert.retriever import ColBERTRetriever
 from langchain_colbert.vectorstore import ColBERTVectorStore
 
-__all__ = ["ColBERTContextCompressor", "ColBERTRerank", "ColBERTRetriever", "ColBERTVectorStore"]
+__all__ = ["ColBERTContextCompressor", "ColBERTRerank", "ColBERTRetriever", "ColBERTVectorStore", "without_scores"]

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from colbert_core import Passage, Reranker
 from langchain_colbert.compressor import ModelCompressor, copy_metadata
+from langchain_colbert.found import found_in, own_metadata, with_found
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,9 +69,10 @@ class ColBERTContextCompressor(ModelCompressor):
         They purr when they are content.
         ```
 
-    Documents keep their order, id and metadata; one without any sentence left is dropped. Sentences keep their order, and
-    " … " stands for what was left out between two. ``metadata["excerpt_spans"]`` gives their characters in the original text,
-    as a retriever's ``metadata["evidence"]`` does.
+    Documents keep their order, id and metadata; one without any sentence left is dropped. The best sentence of all stays, even
+    if it alone is above the budget, so a chain that found something never reads nothing. Sentences keep their order, and " … "
+    stands for what was left out between two. ``metadata["excerpt_spans"]`` gives their characters in the original text, as a
+    retriever's ``metadata["evidence"]`` does.
     """
 
     keep_ratio: float | None = Field(default=None, gt=0, le=1)
@@ -108,6 +110,8 @@ class ColBERTContextCompressor(ModelCompressor):
         compressed = []
         for excerpt in excerpts:
             document = documents[int(excerpt.passage.id)]
-            metadata = copy_metadata(document) | {"excerpt_spans": [list(span) for span in excerpt.spans]}
-            compressed.append(document.model_copy(update={"page_content": excerpt.text, "metadata": metadata}))
+            metadata = copy_metadata(document)
+            found = found_in(metadata) | {"excerpt_spans": [list(span) for span in excerpt.spans]}
+            shortened = document.model_copy(update={"page_content": excerpt.text})
+            compressed.append(with_found(shortened, own_metadata(metadata), **found))
         return compressed

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from langchain_core.documents import Document
 
-from colbert_core import Passage
+from colbert_core import Passage, widen
+from langchain_colbert.found import found_in, own_metadata, with_found
 
 if TYPE_CHECKING:
-    from colbert_core import PassageIndex
+    from colbert_core import Hit, PassageIndex
 
 Filter = Mapping[str, Any] | Callable[[Document], bool]
 """``{"year": {"$gte": 2020}}`` by the operators of ``colbert_core.storage.filters``, or a function of a document."""
+
+Text = Literal["passage", "window"]
+"""Whole texts, or of each the part that matched."""
+
+
+class Cut(TypedDict, total=False):
+    """What a search is asked to return of each text."""
+
+    text: Text
+    max_characters: int
+
+
+# About 500 tokens of English: the window of the model in the box, and about as much again on each side.
+MAX_CHARACTERS = 2000
 
 
 def to_documents(
@@ -43,11 +58,12 @@ def add_documents(index: PassageIndex, documents: Iterable[Document], ids: Seque
 
     Args:
         index: the index to add them to.
-        documents: the documents; the index copies them.
+        documents: the documents; the index copies them, without what a search has added to their metadata.
         ids: one id or None for each document, which beats the document's own. A document with neither gets a random id.
 
     Raises:
-        ValueError: there are more or fewer ids than documents, or an id stands twice.
+        ValueError: there are more or fewer ids than documents, an id stands twice, or a document is a part of the one that is
+            stored under its id.
         TypeError: metadata hold what JSON cannot.
     """
     documents, names = list(documents), None if ids is None else list(ids)
@@ -55,10 +71,12 @@ def add_documents(index: PassageIndex, documents: Iterable[Document], ids: Seque
     for position, document in enumerate(documents):
         if not isinstance(document, Document):
             raise TypeError(f"Item {position} is a {type(document).__name__}, not a Document; for texts there is add_texts.")
+    chosen = [_choose_id(*pair) for pair in zip(names or [None] * len(documents), [one.id for one in documents], strict=True)]
+    _refuse_parts(index, {name: document for name, document in zip(chosen, documents, strict=True) if _parts(document)})
     return index.add(
         [
-            Passage(_choose_id(name, document.id), document.page_content, document.metadata)
-            for name, document in zip(names or [None] * len(documents), documents, strict=True)
+            Passage(name, document.page_content, own_metadata(document.metadata))
+            for name, document in zip(chosen, documents, strict=True)
         ]
     )
 
@@ -80,9 +98,46 @@ def delete_documents(index: PassageIndex, ids: Iterable[str] | None, filter: Fil
         index.delete_where(to_where(filter))
 
 
-def to_document(passage: Passage, **found: Any) -> Document:
-    """Make a new document. Metadata are the user's own and ``found``; where both have a key, the user's value wins."""
-    return Document(passage.text, metadata=found | passage.metadata, id=passage.id)
+def to_document(passage: Passage) -> Document:
+    """Make a new document, as it was added."""
+    return Document(passage.text, metadata=passage.metadata, id=passage.id)
+
+
+def to_found_document(hit: Hit, text: Text = "passage", max_characters: int = MAX_CHARACTERS, **found: Any) -> Document:
+    """Make a new document with the values of this search in its metadata, and with the evidence where the search gave some.
+
+    Args:
+        hit: what was found.
+        text: "passage" for the whole text; "window" for the window that matched with the sentences around it. Then ``span`` and
+            ``window`` among the values are the characters of this text and of the window in the whole.
+        max_characters: most characters of the text with "window".
+        found: the values.
+    """
+    evidence = None if hit.evidence is None else hit.evidence.to_dict()
+    content = hit.passage.text
+    if text == "window":
+        start, end = widen(content, hit.span, max_characters)
+        content = content[start:end]
+        found |= {"span": [start, end], "window": list(hit.span)}
+        for place in [] if evidence is None else evidence["highlights"]:
+            place["start"], place["end"] = place["start"] - start, place["end"] - start
+        if evidence is not None:
+            evidence["window"] = [place - start for place in evidence["window"]]
+    return with_found(Document(content, id=hit.passage.id), hit.passage.metadata, **found, evidence=evidence)
+
+
+def check_cut(text: str = "passage", max_characters: int = MAX_CHARACTERS, **unknown: Any) -> None:
+    """Check what a search is asked to return.
+
+    Raises:
+        TypeError: a search has no such argument, or ``max_characters`` is no whole number.
+        ValueError: there is no such text, or it may have no characters.
+    """
+    if unknown:
+        raise TypeError(f"A search takes k, filter, score_threshold, text and max_characters, got {', '.join(unknown)}.")
+    widen("", (0, 0), max_characters)
+    if text not in ("passage", "window"):
+        raise ValueError(f"text must be 'passage' for whole texts or 'window' for the part that matched, got {text!r}.")
 
 
 def to_where(filter: Filter | None) -> Any:
@@ -91,6 +146,27 @@ def to_where(filter: Filter | None) -> Any:
         return filter
     matches = filter
     return lambda passage: matches(to_document(passage))
+
+
+def _parts(document: Document) -> list[list[list[int]]]:
+    """Return the characters that a window and an excerpt kept of a text, for a document that is one."""
+    found = found_in(document.metadata)
+    return [spans for spans in ([found["span"]] if "span" in found else [], found.get("excerpt_spans", [])) if spans]
+
+
+def _refuse_parts(index: PassageIndex, documents: dict[str, Document]) -> None:
+    """Raise an error if a document is a part of the text that is stored under its id, which would be lost."""
+    get = getattr(index, "get", None)  # an index of the user's own may have none
+    if not documents or get is None:
+        return
+    for passage in filter(None, get(list(documents))):
+        for spans in _parts(documents[passage.id]):
+            (start, _), (_, end) = spans[0], spans[-1]
+            if len(spans) > 1 or passage.text[start:end].strip() != passage.text.strip():
+                raise ValueError(
+                    f"Document {passage.id!r} has only a part of the text that is stored under this id, so adding it would "
+                    "lose the rest; search with text='passage' and without a compressor, or give the part an id of its own."
+                )
 
 
 def _choose_id(*candidates: str | None) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from colbert_core import Passage
 from langchain_colbert.compressor import ModelCompressor, copy_metadata
+from langchain_colbert.found import found_in, own_metadata, with_found
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +52,7 @@ class ColBERTRerank(ModelCompressor):
         ```
 
         ```text
-        cats ['relevance_score']
+        cats ['relevance_score', 'colbert']
         ```
 
     Use within a chain:
@@ -68,7 +69,9 @@ class ColBERTRerank(ModelCompressor):
         Cats purr when they are content.
         ```
 
-    It returns copies of the documents, best first, with their id and metadata and ``relevance_score`` (0 to 1).
+    It returns copies of the documents, best first, with their id and metadata and ``relevance_score`` (0 to 1). Where
+    ``ColBERTRetriever`` found them, ``score`` and ``rank`` become those of the reranker, too. As with the retriever's, they do
+    not count where documents are compared, and are not indexed when you add the documents.
     It loads the model at the first use. Threads may share one reranker; copies and pickles share the model.
     """
 
@@ -98,7 +101,10 @@ class ColBERTRerank(ModelCompressor):
 
 
 def _add_score(document: Document, hit: Hit) -> Document:
-    added: dict[str, Any] = {"relevance_score": hit.relevance}
-    if hit.evidence is not None:
-        added["evidence"] = hit.evidence.to_dict()
-    return document.model_copy(update={"metadata": copy_metadata(document) | added})
+    metadata = copy_metadata(document)
+    found = found_in(metadata)
+    found["relevance_score"] = hit.relevance
+    found["evidence"] = None if hit.evidence is None else hit.evidence.to_dict()
+    if "rank" in found:
+        found |= {"score": hit.score, "rank": hit.rank}  # not those of the first stage beside the order of the second
+    return with_found(document, own_metadata(metadata), **found)

@@ -10,8 +10,18 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field, field_validator
 
-from colbert_core import Hit, Index, PassageIndex, TokenEncoder
-from langchain_colbert.documents import Filter, add_documents, delete_documents, to_document, to_documents, to_where
+from colbert_core import Index, PassageIndex, TokenEncoder
+from langchain_colbert.documents import (
+    MAX_CHARACTERS,
+    Filter,
+    Text,
+    add_documents,
+    check_cut,
+    delete_documents,
+    to_documents,
+    to_found_document,
+    to_where,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,7 +30,7 @@ if TYPE_CHECKING:
     from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
     from langchain_core.retrievers import LangSmithRetrieverParams
 
-_SEARCH_KWARGS = ("k", "filter", "score_threshold")
+_SEARCH_KWARGS = ("k", "filter", "score_threshold", "text", "max_characters")
 
 
 class ColBERTRetriever(BaseRetriever):
@@ -36,6 +46,8 @@ class ColBERTRetriever(BaseRetriever):
         k: documents to return, 4 by default.
         filter: return only documents whose metadata match, such as ``{"year": {"$gte": 2020}}``; or a function of a document.
         score_threshold: least relevance, from 0 to 1.
+        text: "window" returns of a long document the part that matched; "passage", the default, all of it.
+        max_characters: most characters of such a part, 2,000 by default.
         evidence: put the words that matched into ``metadata["evidence"]``, ready for JSON.
 
     Instantiate:
@@ -85,7 +97,15 @@ class ColBERTRetriever(BaseRetriever):
         ```
 
     Every document is a new object with the id under which it was added. Its metadata are the user's own, plus ``score``
-    (MaxSim), ``relevance_score`` (0 to 1), ``rank`` (from 1) and, on request, ``evidence``; a key of the user's own wins.
+    (MaxSim), ``relevance_score`` (0 to 1), ``rank`` (from 1) and, on request, ``evidence``, always of this search. The key
+    ``colbert`` holds them once more, and under ``yours`` what the user had under such a key. None of it counts where documents
+    are compared, so a union of several searches has each document once, and none of it is indexed when you add a document
+    that was found: your own metadata come back.
+
+    A document may have any length. It is indexed in windows of what the model reads at once, and the best window finds it.
+    With ``text="window"``, ``metadata["colbert"]`` has the characters of what you get in the whole text as ``span``, and those
+    of the window as ``window``.
+
     Batches and threads may share one retriever. Copies and pickles share the model. They copy an index in memory, and open one
     on disk again.
     """
@@ -105,10 +125,14 @@ class ColBERTRetriever(BaseRetriever):
     """
     score_threshold: float | None = Field(default=None, ge=0, le=1)
     """Least relevance of a document, from 0 to 1."""
+    text: Text = "passage"
+    """"passage" returns whole texts, "window" of each the window that matched, with the sentences around it."""
+    max_characters: int = Field(default=MAX_CHARACTERS, ge=1)
+    """Most characters of a document with ``text="window"``; a window that has more stays whole."""
     evidence: bool = False
     """Put the words of the document that match the question into ``metadata["evidence"]``, with their characters."""
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """``k``, ``filter`` and ``score_threshold`` once more, as retrievers of vector stores take them; they beat the fields."""
+    """The fields from ``k`` to ``max_characters`` once more, as retrievers of vector stores take them; they beat the fields."""
 
     @field_validator("search_kwargs")
     @classmethod
@@ -203,8 +227,12 @@ class ColBERTRetriever(BaseRetriever):
         k: int | None = None,
         filter: Filter | None = None,
         score_threshold: float | None = None,
+        text: Text | None = None,
+        max_characters: int | None = None,
     ) -> list[Document]:
-        return self._search(query, k=k, filter=filter, score_threshold=score_threshold)
+        return self._search(
+            query, k=k, filter=filter, score_threshold=score_threshold, text=text, max_characters=max_characters
+        )
 
     async def _aget_relevant_documents(
         self,
@@ -214,13 +242,18 @@ class ColBERTRetriever(BaseRetriever):
         k: int | None = None,
         filter: Filter | None = None,
         score_threshold: float | None = None,
+        text: Text | None = None,
+        max_characters: int | None = None,
     ) -> list[Document]:
-        return await asyncio.to_thread(self._search, query, k=k, filter=filter, score_threshold=score_threshold)
+        return await asyncio.to_thread(
+            self._search, query, k=k, filter=filter, score_threshold=score_threshold, text=text, max_characters=max_characters
+        )
 
     def _search(self, query: str, **call: Any) -> list[Document]:
         fields = {name: getattr(self, name) for name in _SEARCH_KWARGS}
         search_kwargs = self._check_search_kwargs(self.search_kwargs)  # again, because users may change the dict in place
         settings = fields | search_kwargs | {name: value for name, value in call.items() if value is not None}
+        check_cut(settings["text"], settings["max_characters"])
         hits = self.index.search(
             query,
             settings["k"],
@@ -228,7 +261,17 @@ class ColBERTRetriever(BaseRetriever):
             min_relevance=settings["score_threshold"],
             evidence=self.evidence,
         )
-        return [_hit_to_document(hit) for hit in hits]
+        return [
+            to_found_document(
+                hit,
+                settings["text"],
+                settings["max_characters"],
+                score=hit.score,
+                relevance_score=hit.relevance,
+                rank=hit.rank,
+            )
+            for hit in hits
+        ]
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)
@@ -236,8 +279,3 @@ class ColBERTRetriever(BaseRetriever):
         params["ls_embedding_provider"] = "colbert"
         params["ls_embedding_model"] = self.index.encoder_name or "vectors from elsewhere"
         return params
-
-
-def _hit_to_document(hit: Hit) -> Document:
-    evidence = {} if hit.evidence is None else {"evidence": hit.evidence.to_dict()}
-    return to_document(hit.passage, score=hit.score, relevance_score=hit.relevance, rank=hit.rank, **evidence)

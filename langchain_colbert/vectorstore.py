@@ -8,25 +8,38 @@ import threading
 import warnings
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
-from colbert_core import Index, IndexExistsError, TokenEncoder
-from langchain_colbert.documents import Filter, add_documents, delete_documents, to_document, to_documents, to_where
+from colbert_core import Index, IndexExistsError, IndexNotFoundError, TokenEncoder
+from langchain_colbert.documents import (
+    Cut,
+    Filter,
+    add_documents,
+    check_cut,
+    delete_documents,
+    to_document,
+    to_documents,
+    to_found_document,
+    to_where,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from langchain_core.documents import Document
 
+    from colbert_core import Hit
+
     Model = str | PathLike[str] | TokenEncoder
 
+_SIMILARITY = ("k", "filter", "score_threshold", "text", "max_characters")
 _SEARCH_KWARGS = {
-    "similarity": ("k", "filter", "score_threshold"),
-    "similarity_score_threshold": ("k", "filter", "score_threshold"),
-    "mmr": ("k", "filter", "score_threshold", "fetch_k", "lambda_mult"),
+    "similarity": _SIMILARITY,
+    "similarity_score_threshold": _SIMILARITY,
+    "mmr": (*_SIMILARITY, "fetch_k", "lambda_mult"),
 }
 _RETRIEVER_KWARGS = ("search_type", "search_kwargs", "tags", "metadata", "name")
 
@@ -40,7 +53,7 @@ class ColBERTVectorStore(VectorStore):
 
     Key init args:
         model: a checkpoint's name or folder, or a loaded encoder.
-        persist_directory: folder of the index, made at the first use if it is not there; None keeps everything in memory.
+        persist_directory: folder of the index, made when documents are first added; None keeps everything in memory.
         index: a ``colbert_core.Index``, instead of both.
 
     Instantiate:
@@ -133,18 +146,20 @@ class ColBERTVectorStore(VectorStore):
         2
         ```
 
-    Metadata are stored as JSON and come back as they went in, with nothing added. Threads may share one store.
+    Metadata are stored as JSON and come back as they went in, with nothing added. Long documents are indexed in windows; with
+    ``text="window"`` a search returns the part that matched instead of the whole. Threads may share one store.
     """
 
     def __init__(
         self, model: Model | None = None, *, persist_directory: str | PathLike[str] | None = None, index: Index | None = None
     ) -> None:
-        """Open a store. It loads no model and makes no folder before the first use.
+        """Open a store. It loads no model before the first use, and makes no folder before documents are added.
 
         Args:
             model: a checkpoint's name or folder, or a loaded encoder. None is the model with which an existing index was made,
                 and the model in the box for a new one.
-            persist_directory: folder of the index, which is made if it is not there; None for an index in memory.
+            persist_directory: folder of the index; None for an index in memory. Adding documents makes it if it is not there,
+                and until then a search in it is an error: its name may be mistyped.
             index: the index to search, instead of both.
 
         Raises:
@@ -166,12 +181,25 @@ class ColBERTVectorStore(VectorStore):
 
     @property
     def index(self) -> Index:
-        """The index of the engine, made at the first use."""
+        """The index of the engine. One in memory is made at the first use, one in a folder when documents are first added.
+
+        Raises:
+            IndexNotFoundError: the folder is not there, and nothing was added.
+        """
         if self._index is None:
-            with _MAKING:
-                if self._index is None:
-                    self._index = self._make_index()
+            if self._path is not None and not self._path.exists():
+                raise IndexNotFoundError(
+                    f"There is no folder {self._path}, so there is nothing to search, get or delete; check its name, or add "
+                    "documents, which makes it."
+                )
+            self._make()
+        assert self._index is not None
         return self._index
+
+    def _make(self) -> None:
+        with _MAKING:
+            if self._index is None:
+                self._index = self._make_index()
 
     def _make_index(self) -> Index:
         """Make an index, or open the one that another process has made here meanwhile."""
@@ -208,6 +236,8 @@ class ColBERTVectorStore(VectorStore):
             ValueError: there are more or fewer ids than documents, or an id stands twice.
             TypeError: metadata hold what JSON cannot.
         """
+        if self._index is None and self._path is not None:
+            self._make()
         return add_documents(self.index, documents, ids)
 
     def add_texts(
@@ -235,7 +265,8 @@ class ColBERTVectorStore(VectorStore):
         return [to_document(passage) for passage in self.index.get(ids) if passage is not None]
 
     def __len__(self) -> int:
-        return len(self.index)
+        """Number of documents; 0 as well if the folder is not there yet."""
+        return len(self.index) if self._index is not None or self._path is None or self._path.exists() else 0
 
     def __bool__(self) -> bool:
         """True, also while the store is empty."""
@@ -244,7 +275,7 @@ class ColBERTVectorStore(VectorStore):
     # Searching
 
     def similarity_search(
-        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
+        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None, **cut: Unpack[Cut]
     ) -> list[Document]:
         """Return the ``k`` documents that match a query best, best first.
 
@@ -254,44 +285,43 @@ class ColBERTVectorStore(VectorStore):
             filter: return only documents whose metadata match, by the operators of ``colbert_core.storage.filters``; or a
                 function of a document.
             score_threshold: least relevance, from 0 to 1.
+            cut: ``text="window"`` returns of each document the part that matched, with its characters in the whole in
+                ``metadata["colbert"]``, and ``max_characters=...`` says how long it may be, as with ``ColBERTRetriever``.
 
         Raises:
             ValueError: the query is blank, k is below 1, or a filter's operator is unknown.
         """
-        hits = self.index.search(query, k, where=to_where(filter), min_relevance=score_threshold)
-        return [to_document(hit.passage) for hit in hits]
+        hits = self._search(query, k, filter, score_threshold, cut)
+        return [_to_document(hit, cut) for hit in hits]
 
     def similarity_search_with_score(
-        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
+        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None, **cut: Unpack[Cut]
     ) -> list[tuple[Document, float]]:
         """``similarity_search`` with MaxSim: the sum of each query vector's best cosine. Higher is better."""
-        hits = self.index.search(query, k, where=to_where(filter), min_relevance=score_threshold)
-        return [(to_document(hit.passage), hit.score) for hit in hits]
+        hits = self._search(query, k, filter, score_threshold, cut)
+        return [(_to_document(hit, cut), hit.score) for hit in hits]
 
     def similarity_search_with_relevance_scores(
-        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
+        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None, **cut: Unpack[Cut]
     ) -> list[tuple[Document, float]]:
         """``similarity_search`` with the relevance: MaxSim divided by the number of query vectors, from 0 to 1."""
-        hits = self.index.search(query, k, where=to_where(filter), min_relevance=score_threshold)
-        return [(to_document(hit.passage), hit.relevance) for hit in hits]
+        hits = self._search(query, k, filter, score_threshold, cut)
+        return [(_to_document(hit, cut), hit.relevance) for hit in hits]
+
+    def _search(self, query: str, k: int, filter: Filter | None, score_threshold: float | None, cut: Cut) -> list[Hit]:
+        check_cut(**cut)
+        return self.index.search(query, k, where=to_where(filter), min_relevance=score_threshold)
 
     def _similarity_search_with_relevance_scores(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
-        return self.similarity_search_with_relevance_scores(
-            query, k, **kwargs
-        )  # LangChain calls this name when it wraps a store
+        # LangChain calls this name when it wraps a store.
+        return self.similarity_search_with_relevance_scores(query, k, **kwargs)
 
     async def asimilarity_search_with_relevance_scores(
-        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None
+        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None, **cut: Unpack[Cut]
     ) -> list[tuple[Document, float]]:
         """``similarity_search_with_relevance_scores`` off the event loop."""
-        return await run_in_executor(
-            None,
-            self.similarity_search_with_relevance_scores,
-            query,
-            k,
-            filter=filter,
-            score_threshold=score_threshold,
-        )
+        search = self.similarity_search_with_relevance_scores
+        return await run_in_executor(None, search, query, k, filter=filter, score_threshold=score_threshold, **cut)
 
     def max_marginal_relevance_search(
         self,
@@ -302,6 +332,7 @@ class ColBERTVectorStore(VectorStore):
         *,
         filter: Filter | None = None,
         score_threshold: float | None = None,
+        **cut: Unpack[Cut],
     ) -> list[Document]:
         """Return documents that match a query and differ from each other, in the order in which they were chosen.
 
@@ -312,9 +343,11 @@ class ColBERTVectorStore(VectorStore):
             lambda_mult: from 0 (as different as possible) to 1 (as relevant as possible).
             filter: as in ``similarity_search``.
             score_threshold: as in ``similarity_search``.
+            cut: as in ``similarity_search``.
         """
+        check_cut(**cut)
         hits = self.index.search_diverse(query, k, fetch_k, lambda_mult, where=to_where(filter), min_relevance=score_threshold)
-        return [to_document(hit.passage) for hit in hits]
+        return [_to_document(hit, cut) for hit in hits]
 
     def similarity_search_by_vector(self, embedding: Any, k: int = 4, **kwargs: Any) -> list[Document]:
         """Refused: a query has one vector for each of its words; give them to ``store.index.search(matrix)``."""
@@ -328,10 +361,10 @@ class ColBERTVectorStore(VectorStore):
         """Make a retriever of this store.
 
         Args:
-            kwargs: ``k``, ``filter``, ``score_threshold``, and for "mmr" ``fetch_k`` and ``lambda_mult``, here or in
-                ``search_kwargs``; ``search_type``, by default "mmr" if one of those two is given and "similarity" if not, or
-                "similarity_score_threshold"; and ``tags``, ``metadata`` and ``name`` of every retriever. Keywords given here
-                beat ``search_kwargs``, and ``invoke(query, k=...)`` beats both for one call.
+            kwargs: ``k``, ``filter``, ``score_threshold``, ``text``, ``max_characters``, and for "mmr" ``fetch_k`` and
+                ``lambda_mult``, here or in ``search_kwargs``; ``search_type``, by default "mmr" if one of those two is given
+                and "similarity" if not, or "similarity_score_threshold"; and ``tags``, ``metadata`` and ``name`` of every
+                retriever. Keywords given here beat ``search_kwargs``, and ``invoke(query, k=...)`` beats both for one call.
 
         Raises:
             TypeError: there is no such argument for this search type.
@@ -449,6 +482,11 @@ _MAKING = threading.Lock()
 if hasattr(os, "register_at_fork"):
     # A thread that is not in the child may have held it.
     os.register_at_fork(after_in_child=_MAKING._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+def _to_document(hit: Hit, cut: Cut) -> Document:
+    """Make a document as it was added; only one that is a part of it says which."""
+    return to_found_document(hit, **cut) if cut.get("text") == "window" else to_document(hit.passage)
 
 
 def _is_filled(path: Path) -> bool:

@@ -54,6 +54,8 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
     index_struct_cls = ColBERTStruct
     _retriever_keywords = frozenset(
         (
+            "max_characters",
+            "text",
             "similarity_top_k",
             "filters",
             "node_ids",
@@ -238,7 +240,8 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
             filters: return only nodes whose metadata match.
             node_ids: return only these nodes.
             doc_ids: return only nodes of these source documents.
-            kwargs: ``evidence`` of ``ColBERTRetriever``, and ``callback_manager``, ``object_map``, ``objects`` and ``verbose``.
+            kwargs: ``evidence``, ``text`` and ``max_characters`` of ``ColBERTRetriever``, and ``callback_manager``,
+                ``object_map``, ``objects`` and ``verbose``.
 
         Raises:
             TypeError: there is no such keyword.

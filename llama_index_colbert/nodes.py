@@ -20,7 +20,7 @@ from llama_index.core.schema import (
 )
 from llama_index.core.vector_stores.utils import node_to_metadata_dict
 
-from colbert_core import Passage
+from colbert_core import Passage, widen
 from llama_index_colbert.annotated import annotate, without_annotations
 from llama_index_colbert.values import changed_by_json, restore
 
@@ -114,15 +114,53 @@ def _text_now(text: str, node: BaseNode, before: str) -> str:
     return text
 
 
-def to_nodes_with_score(hits: Iterable[Hit]) -> list[NodeWithScore]:
-    """Make nodes of hits, with their relevance, and with their evidence where the search gave some."""
+def to_nodes_with_score(hits: Iterable[Hit], max_characters: int | None = None) -> list[NodeWithScore]:
+    """Make nodes of hits, with their relevance, and with their evidence where the search gave some.
+
+    Args:
+        hits: what was found.
+        max_characters: cut the text of each node to the window that matched, with the sentences around it, as many as fit.
+    """
     nodes = []
     for hit in hits:
         node = to_node(hit.passage)
-        if hit.evidence is not None:
-            node = annotate(node, "evidence", _evidence_to_dict(node, hit.passage, hit.evidence))
+        evidence = None if hit.evidence is None else _evidence_to_dict(node, hit.passage, hit.evidence)
+        span = None if max_characters is None else _cut(node, hit, max_characters)
+        if span is not None:
+            if evidence is not None:
+                _shift(evidence, *span["span"])
+            if "colbert" not in node.metadata:  # else it is the user's own
+                node = annotate(node, "colbert", span)
+        if evidence is not None:
+            node = annotate(node, "evidence", evidence)
         nodes.append(NodeWithScore(node=node, score=hit.relevance))
     return nodes
+
+
+def _cut(node: BaseNode, hit: Hit, max_characters: int) -> dict[str, list[int]] | None:
+    """Cut a node to the window that matched; return the characters that are left of its text, and those of the window.
+
+    The text stays whole if a template changes it, because the window's place in it is not known then.
+    """
+    text = node.get_content(MetadataMode.NONE)
+    offset = _offset(text, hit.passage)
+    if offset < 0 or not text:
+        return None
+    window = [min(max(place - offset, 0), len(text)) for place in hit.span]
+    start, end = widen(text, (window[0], window[1]), max_characters)
+    node.set_content(text[start:end])
+    return {"span": [start, end], "window": window}
+
+
+def _shift(evidence: dict[str, Any], start: int, end: int) -> None:
+    """Count the characters of evidence in what is left of a text; a match that is not there has no place."""
+    for highlight in evidence["highlights"]:
+        if highlight["start"] is None or not start <= highlight["start"] <= highlight["end"] <= end:
+            highlight["start"] = highlight["end"] = None
+        else:
+            highlight["start"], highlight["end"] = highlight["start"] - start, highlight["end"] - start
+    if evidence["window"] is not None:
+        evidence["window"] = [min(max(place, start), end) - start for place in evidence["window"]]
 
 
 def copy_node(node: BaseNode) -> BaseNode:
@@ -139,7 +177,7 @@ def _evidence_to_dict(node: BaseNode, passage: Passage, evidence: Evidence) -> d
     it keeps its words, and start and end are None. The same holds for all matches if a template changes the text.
     """
     as_dict, text = evidence.to_dict(), node.get_content(MetadataMode.NONE)
-    offset = passage.text.rfind(text)
+    offset = _offset(text, passage)
 
     def move(place: int) -> int:
         return min(max(place - offset, 0), len(text))
@@ -151,6 +189,11 @@ def _evidence_to_dict(node: BaseNode, passage: Passage, evidence: Evidence) -> d
             highlight["start"], highlight["end"] = move(highlight["start"]), move(highlight["end"])
     as_dict["window"] = None if offset < 0 else [move(place) for place in as_dict["window"]]
     return as_dict
+
+
+def _offset(text: str, passage: Passage) -> int:
+    """Return the place of a node's own text in the text for embedding, whose end LlamaIndex strips; -1 if it is not there."""
+    return passage.text.rfind(text if text in passage.text else text.rstrip() or text)
 
 
 def copy_documents(documents: Iterable[Document]) -> list[Document]:

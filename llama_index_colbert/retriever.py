@@ -12,7 +12,7 @@ from llama_index.core.indices.base import BaseIndex
 from llama_index.core.ingestion import run_transformations
 from llama_index_instrumentation import get_dispatcher
 
-from colbert_core import Index, PassageIndex, TokenEncoder
+from colbert_core import Index, PassageIndex, TokenEncoder, widen
 from llama_index_colbert import saved
 from llama_index_colbert.filters import to_where
 from llama_index_colbert.nodes import copy_documents, take_objects_out, to_nodes_with_score, to_passage
@@ -55,6 +55,8 @@ class ColBERTRetriever(BaseRetriever):
         node_ids: Sequence[str] | None = None,
         doc_ids: Sequence[str] | None = None,
         evidence: bool = False,
+        text: str = "passage",
+        max_characters: int = 2000,
         **kwargs: Any,
     ) -> None:
         """Take a built index; ``from_defaults``, ``from_nodes`` and ``from_documents`` build one.
@@ -68,11 +70,16 @@ class ColBERTRetriever(BaseRetriever):
             doc_ids: return only nodes of these source documents; an empty list matches none.
             evidence: put the words of a node that match the query into its metadata, under "evidence" and hidden from
                 embedding and LLM text. If the query has several texts, these are the words that match the first.
+            text: "passage" returns nodes with their whole text. "window" cuts it to the window that matched, with the sentences
+                around it; the metadata then have, under "colbert" and hidden from embedding and LLM text, the characters of
+                what is left as "span" and those of the window as "window". If the query has several texts, it is the window
+                that matches one of them best.
+            max_characters: most characters of a text with "window"; a window that has more stays whole.
             kwargs: ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of every LlamaIndex retriever.
 
         Raises:
             TypeError: there is no such keyword, or a filter has a value of a wrong kind.
-            ValueError: similarity_top_k is below 1.
+            ValueError: similarity_top_k or max_characters is below 1, or there is no such text.
         """
         super().__init__(**kwargs)
         if not isinstance(index, PassageIndex):
@@ -86,6 +93,11 @@ class ColBERTRetriever(BaseRetriever):
         self.node_ids = node_ids
         self.doc_ids = doc_ids
         self.evidence = evidence
+        if text not in ("passage", "window"):
+            raise ValueError(f"text must be 'passage' for whole texts or 'window' for the part that matched, got {text!r}.")
+        widen("", (0, 0), max_characters)  # so that a mistake is found now, not at the first search
+        self.text = text
+        self.max_characters = max_characters
 
     @property
     def similarity_top_k(self) -> int:
@@ -237,7 +249,7 @@ class ColBERTRetriever(BaseRetriever):
         hits = self.index.search_mean(texts, self.similarity_top_k, where=where, ids=self.node_ids)
         if self.evidence:
             hits = [replace(hit, evidence=self.index.explain(texts[0], hit)) for hit in hits]
-        return to_nodes_with_score(hits)
+        return to_nodes_with_score(hits, self.max_characters if self.text == "window" else None)
 
     @dispatcher.span
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

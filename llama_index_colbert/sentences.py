@@ -24,8 +24,9 @@ class ColBERTSentencePostprocessor(ModelPostprocessor):
             query_engine = index.as_query_engine(node_postprocessors=[ColBERTSentencePostprocessor(max_tokens=1000)])
 
     It returns new ``NodeWithScore`` objects in the order given, with id, score and metadata; a node without any sentence left,
-    or without text, is dropped. Sentences keep their order, and " … " stands for what was left out between two. Their
-    characters in the original text are in the metadata as "excerpt_spans", hidden from embedding and LLM text.
+    or without text, is dropped. The best sentence of all stays, even if it alone is above the budget. Sentences keep
+    their order, and " … " stands for what was left out between two. Their characters in the original text are in the metadata
+    as "excerpt_spans", hidden from embedding and LLM text.
     """
 
     keep_ratio: float | None = Field(

@@ -56,7 +56,7 @@ FLOORS_OF_FOLDER = {
     ],
     "checkpoint": [{"config", "files"}, {"modules", "nanocolbert", "stanford"}],
     "search": [
-        {"config", "diversity", "excerpts", "explain", "hits", "kernel_scorer", "plain_scorer"},
+        {"config", "diversity", "excerpts", "explain", "hits", "kernel_scorer", "plain_scorer", "surroundings"},
         {"mean", "torch_scorer"},
         {"ranking"},
     ],
@@ -224,8 +224,15 @@ PUBLIC = {
         "maxsim",
         "read_foreign_index",
         "set_num_threads",
+        "widen",
     ],
-    "langchain_colbert": ["ColBERTContextCompressor", "ColBERTRerank", "ColBERTRetriever", "ColBERTVectorStore"],
+    "langchain_colbert": [
+        "ColBERTContextCompressor",
+        "ColBERTRerank",
+        "ColBERTRetriever",
+        "ColBERTVectorStore",
+        "without_scores",
+    ],
     "llama_index_colbert": [
         "ColBERTIndex",
         "ColBERTRerank",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colbert_core.cli.options import add_quiet, json_option, wants_progress
 from colbert_core.cli.reading import demo_passages
 from colbert_core.cluster import Plan, Rates, build, measured_rates, plan
 from colbert_core.text.documents import SUFFIXES
+from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     import argparse
@@ -34,7 +34,7 @@ def add_cluster_commands(command: Command, group: Group) -> None:
     cluster = group("cluster", "work on several machines")
     build_ = cluster("build", _build, "make a sharded index of files", about=_BUILD)
     build_.add_argument("source", metavar="SOURCE", help="a file or folder, or its address in an object storage")
-    build_.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to make, which every node sees")
+    build_.add_argument("--out", required=True, type=as_path, metavar="DIR", help="the folder to make, which every node sees")
     build_.add_argument("--shards", required=True, type=int, metavar="N", help="parts; at least as many as workers")
     build_.add_argument("--model", help="checkpoint folder that every node sees, or hub name (default: the model in the box)")
     build_.add_argument("--nbits", type=int, help="bits per component: 1, 2, 4, 8, or 32 for uncompressed (default: 4)")

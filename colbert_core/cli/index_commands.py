@@ -33,6 +33,7 @@ from colbert_core.index.foreign import read_foreign_index
 from colbert_core.index.index import Index
 from colbert_core.storage.store import made_aside
 from colbert_core.text.documents import SUFFIXES, TEXTS, read_collection
+from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     import argparse
@@ -72,8 +73,8 @@ encoded again. RAGatouille keeps the texts; for the others name the collection t
 def add_index_commands(command: Command) -> None:
     """Add ``colbert index``, ``search``, ``explain``, ``add``, ``delete``, ``stats``, ``verify`` and ``compact``."""
     index = command("index", _index, "make an index of files", model_options(), about=_INDEX)
-    index.add_argument("files", nargs="+", type=Path, metavar="FILES")
-    index.add_argument("--out", required=True, type=Path, metavar="INDEX", help="the folder to make")
+    index.add_argument("files", nargs="+", type=as_path, metavar="FILES")
+    index.add_argument("--out", required=True, type=as_path, metavar="INDEX", help="the folder to make")
     index.add_argument("--nbits", type=int, help="bits per component: 1, 2, 4, 8, or 32 for uncompressed (default: 4)")
     index.add_argument("--overwrite", action="store_true", help="empty the index that is there already")
 
@@ -90,11 +91,11 @@ def add_index_commands(command: Command) -> None:
     explain.add_argument("query")
     explain.add_argument("-k", type=int, default=3, help="passages to find (default: 3)")
     explain.add_argument("--id", action="append", metavar="ID", help="this passage instead (may be repeated)")
-    explain.add_argument("--html", type=Path, metavar="FILE", help="write an HTML page")
+    explain.add_argument("--html", type=as_path, metavar="FILE", help="write an HTML page")
 
     add = command("add", _add, "add files to an index", model_options(), about=_ADD)
     add.add_argument("index", type=Path)
-    add.add_argument("files", nargs="+", type=Path, metavar="FILES")
+    add.add_argument("files", nargs="+", type=as_path, metavar="FILES")
 
     delete = command("delete", _delete, "delete passages from an index", json_option())
     delete.add_argument("index", type=Path)
@@ -114,9 +115,9 @@ def add_index_commands(command: Command) -> None:
 def add_import_command(command: Command) -> None:
     """Add ``colbert import``."""
     import_ = command("import", _import, "make an index of another library's", model_options(), about=_IMPORT)
-    import_.add_argument("old", type=Path, metavar="OLD", help="its folder")
-    import_.add_argument("--out", required=True, type=Path, metavar="INDEX", help="the folder to make")
-    import_.add_argument("--collection", type=Path, metavar="FILE", help="its texts by number, .tsv or .jsonl")
+    import_.add_argument("old", type=as_path, metavar="OLD", help="its folder")
+    import_.add_argument("--out", required=True, type=as_path, metavar="INDEX", help="the folder to make")
+    import_.add_argument("--collection", type=as_path, metavar="FILE", help="its texts by number, .tsv or .jsonl")
 
 
 # Make an index, search it

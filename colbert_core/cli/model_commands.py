@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colbert_core.cli.options import add_device, load_encoder, model_options, wants_progress
@@ -11,6 +10,7 @@ from colbert_core.cli.printing import as_json, hit_as_json, hit_as_line, print_l
 from colbert_core.cli.reading import read_passages
 from colbert_core.rerank import Reranker
 from colbert_core.text.documents import read_text
+from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     import argparse
@@ -32,7 +32,7 @@ def add_rerank_command(command: Command) -> None:
     """Add ``colbert rerank``."""
     rerank = command("rerank", _rerank, "order passages by a query", model_options(), about=_RERANK)
     rerank.add_argument("query")
-    rerank.add_argument("file", nargs="?", type=Path, metavar="FILE", help="- for standard input, which is the default")
+    rerank.add_argument("file", nargs="?", type=as_path, metavar="FILE", help="- for standard input, which is the default")
     rerank.add_argument("--top-n", type=int, metavar="N", help="print the best N (default: all)")
 
 

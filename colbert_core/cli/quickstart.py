@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colbert_core.checks import check_count
@@ -12,6 +11,7 @@ from colbert_core.cli.reading import demo_passages, demo_questions, read_folder
 from colbert_core.extras import import_extra
 from colbert_core.index.index import Index
 from colbert_core.text.documents import SUFFIXES
+from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     import argparse
@@ -27,7 +27,7 @@ Without --files it does so over a small collection that comes with the package, 
 def add_quickstart_command(command: Command) -> None:
     """Add ``colbert quickstart``."""
     quickstart = command("quickstart", _quickstart, "see it work in a minute", model_options(), about=_ABOUT)
-    quickstart.add_argument("--files", type=Path, metavar="DIR", help=f"index the {', '.join(SUFFIXES)} files below DIR")
+    quickstart.add_argument("--files", type=as_path, metavar="DIR", help=f"index the {', '.join(SUFFIXES)} files below DIR")
     quickstart.add_argument("--ask", action="append", metavar="QUESTION", help="ask this instead (may be repeated)")
     quickstart.add_argument("-k", type=int, default=3, help="passages per question (default: 3)")
 

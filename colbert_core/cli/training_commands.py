@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.cli.options import load_encoder, wants_progress
@@ -39,10 +38,12 @@ from colbert_core.rerank import Reranker
 from colbert_core.search.config import ladder_of_configs
 from colbert_core.storage.durable import check_target
 from colbert_core.train import ColBERT, Examples, configured, prepare, read_examples, train, write_examples
+from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from colbert_core.colbertv1.mining import SearchMany
     from colbert_core.evaluation.datasets import Dataset
@@ -64,7 +65,7 @@ def run_prepare(options: argparse.Namespace) -> int:
 
 def run_train(options: argparse.Namespace) -> int:
     """``colbert train``."""
-    folder = Path(options.data)
+    folder = as_path(options.data)
     examples = Examples.open(folder) if (folder / "manifest.json").is_file() else _examples(options.data)[0]
     judge = None if options.eval is None else _judge(open_dataset(options.eval), options.eval_split)
     result = train(
@@ -298,7 +299,7 @@ def _search_ivfpq(options: argparse.Namespace, folder: Path) -> Search:
 
 def _examples(data: str) -> tuple[Iterator[Example], list[Path]]:
     """Read training examples, and name the files they come from."""
-    path = Path(data)
+    path = as_path(data)
     if path.is_file():
         return read_examples(path), [path]
     dataset = open_dataset(data)

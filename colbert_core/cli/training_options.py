@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colbert_core.cli.options import add_model, quiet_option
+from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     import argparse
@@ -67,19 +67,19 @@ def add_training_commands(command: Command, group: Group) -> None:
     data = group("data", "training data")
     prepare = data("prepare", _later("run_prepare"), "tokenize training examples", quiet, about=_PREPARE)
     prepare.add_argument("data", metavar="DATA")
-    prepare.add_argument("--out", required=True, type=Path, metavar="DIR")
+    prepare.add_argument("--out", required=True, type=as_path, metavar="DIR")
     _add_training_options(prepare)
 
     train = command("train", _later("run_train"), "train a model", quiet, about=_TRAIN)
     train.add_argument("data", metavar="DATA")
-    train.add_argument("--out", required=True, type=Path, metavar="DIR")
+    train.add_argument("--out", required=True, type=as_path, metavar="DIR")
     _add_training_options(train)
     train.add_argument("--eval", metavar="DATA", help="a collection whose nDCG@10 by exact search chooses the best checkpoint")
     train.add_argument("--eval-split", help="of that collection (default: dev, or test)")
 
     mine = command("mine", _later("run_mine"), "find hard negatives", quiet, about=_MINE)
     mine.add_argument("data", metavar="DATA")
-    mine.add_argument("--out", required=True, type=Path, metavar="FILE", help="a .jsonl file, perhaps .gz or .xz")
+    mine.add_argument("--out", required=True, type=as_path, metavar="FILE", help="a .jsonl file, perhaps .gz or .xz")
     mine.add_argument("--split", default="train", help="whose judgements (default: train)")
     mine.add_argument("--with", dest="engine", default="bm25", metavar="INDEX", help="bm25 (default) or an index folder")
     mine.add_argument("--negatives", type=int, default=10, help="for each judged pair (default: 10)")
@@ -90,21 +90,21 @@ def add_training_commands(command: Command, group: Group) -> None:
 
     encode = command("encode", _later("run_encode"), "write a collection's vectors", quiet, about=_ENCODE)
     encode.add_argument("data", metavar="DATA")
-    encode.add_argument("--out", required=True, type=Path, metavar="DIR")
+    encode.add_argument("--out", required=True, type=as_path, metavar="DIR")
     add_model(encode)
     encode.add_argument("--shard-passages", type=int, default=25_000, help="passages in a file (default: 25000)")
 
     ivfpq = group("ivfpq", "ColBERTv1's index: FAISS IVFPQ, then exact MaxSim")
     build = ivfpq("build", _later("run_ivfpq_build"), "index vectors that `colbert encode` wrote", quiet)
-    build.add_argument("vectors", type=Path, metavar="VECTORS")
-    build.add_argument("--out", required=True, type=Path, metavar="DIR")
+    build.add_argument("vectors", type=as_path, metavar="VECTORS")
+    build.add_argument("--out", required=True, type=as_path, metavar="DIR")
     build.add_argument("--nlist", type=int, help="inverted lists (default: 4 times the root of the number of vectors)")
     build.add_argument("--m", type=int, default=16, help="bytes of a vector (default: 16)")
     build.add_argument("--sample", type=float, default=0.3, help="share of the vectors to train on (default: 0.3)")
     search = ivfpq("search", _later("run_ivfpq_search"), "retrieve for the queries of a collection, into a run file", quiet)
-    search.add_argument("index", type=Path, metavar="INDEX")
+    search.add_argument("index", type=as_path, metavar="INDEX")
     search.add_argument("data", metavar="DATA")
-    search.add_argument("--out", required=True, type=Path, metavar="RUN")
+    search.add_argument("--out", required=True, type=as_path, metavar="RUN")
     search.add_argument("--split", help="whose queries (default: all)")
     search.add_argument("-k", type=int, default=1000, help="passages of each query (default: 1000)")
     _add_ivfpq_options(search)
@@ -112,10 +112,10 @@ def add_training_commands(command: Command, group: Group) -> None:
     evaluate = command("evaluate", _later("run_evaluate"), "score a retriever", quiet, about=_EVALUATE)
     evaluate.add_argument("data", metavar="DATA")
     retriever = evaluate.add_mutually_exclusive_group()
-    retriever.add_argument("--index", type=Path, help="of this package")
-    retriever.add_argument("--ivfpq", type=Path, metavar="INDEX")
-    retriever.add_argument("--run", type=Path, dest="run_file", help="a TREC run file of any system")
-    retriever.add_argument("--rerank", type=Path, metavar="RUN", help="a run file whose best passages are reranked")
+    retriever.add_argument("--index", type=as_path, help="of this package")
+    retriever.add_argument("--ivfpq", type=as_path, metavar="INDEX")
+    retriever.add_argument("--run", type=as_path, dest="run_file", help="a TREC run file of any system")
+    retriever.add_argument("--rerank", type=as_path, metavar="RUN", help="a run file whose best passages are reranked")
     retriever.add_argument("--bm25", action="store_true", help="the default")
     add_model(evaluate)
     evaluate.add_argument("--exact", action="store_true", help="with --index: score every passage")
@@ -124,17 +124,19 @@ def add_training_commands(command: Command, group: Group) -> None:
     evaluate.add_argument("--depth", type=int, default=100, help="with --rerank: passages of each query (default: 100)")
     evaluate.add_argument("--measures", nargs="+", metavar="MEASURE", help="such as nDCG@10, MRR@10, Recall@50, Success@5")
     evaluate.add_argument("--per-query", action="store_true", help="print the values of every query")
-    evaluate.add_argument("--compare", type=Path, metavar="RUN", help="a run file to compare with, by paired tests of nDCG@10")
-    evaluate.add_argument("--out", type=Path, metavar="RUN", help="write what was retrieved")
     evaluate.add_argument(
-        "--plot", type=Path, metavar="FILE", help="with --index: recall and time of several configs, a picture"
+        "--compare", type=as_path, metavar="RUN", help="a run file to compare with, by paired tests of nDCG@10"
+    )
+    evaluate.add_argument("--out", type=as_path, metavar="RUN", help="write what was retrieved")
+    evaluate.add_argument(
+        "--plot", type=as_path, metavar="FILE", help="with --index: recall and time of several configs, a picture"
     )
     evaluate.add_argument("--json", action="store_true", help="print JSON for programs")
     _add_ivfpq_options(evaluate)
 
     pipeline = command("pipeline", _later("run_pipeline"), "from raw files to a table of scores", quiet, about=_PIPELINE)
     pipeline.add_argument("data", metavar="DATA")
-    pipeline.add_argument("--out", required=True, type=Path, metavar="DIR")
+    pipeline.add_argument("--out", required=True, type=as_path, metavar="DIR")
     _add_training_options(pipeline, preset="colbertv1")
     pipeline.add_argument("--split", help="to score on (default: test, or the first of dev, dev.small, validation)")
     pipeline.add_argument("--negatives", type=int, default=4, help="mined for each judged pair (default: 4)")

@@ -39,13 +39,14 @@ from colbert_core.index.index import Index
 from colbert_core.model.fingerprint import loaded_encoder
 from colbert_core.progress import progress_bar
 from colbert_core.storage.arrays import dump_arrays, load_arrays
+from colbert_core.storage.aside import is_free
 from colbert_core.storage.durable import write_bytes
 from colbert_core.storage.filters import dump_metadata
 from colbert_core.storage.incoming import check_regular
 from colbert_core.storage.store import made_aside
 from colbert_core.text.documents import SUFFIXES, find_files, read_file
 from colbert_core.threads import set_num_threads
-from colbert_core.types import Passage
+from colbert_core.types import Passage, as_path
 from colbert_core.vectors.codec import NBITS, ResidualCodec, count_centroids, sample_size
 
 if TYPE_CHECKING:
@@ -122,9 +123,9 @@ def build(
     if workers is not None:
         check_count(workers, "workers", "workers")
     load_ray("ray.data")
-    if isinstance(encoder, str | PathLike) and Path(encoder).exists():
-        encoder = str(Path(encoder).absolute())  # a worker has another working folder
-    layout = Layout(Path(out).absolute())
+    if isinstance(encoder, str | PathLike) and as_path(encoder).exists():
+        encoder = str(as_path(encoder).absolute())  # a worker has another working folder
+    layout = Layout(as_path(out).absolute())
     files = find_sources(source)
     wanted = Settings(shards, nbits, _model_name(encoder), {name: size for _, name, size in files})
     settings = _begin(layout, wanted)
@@ -214,7 +215,7 @@ def find_sources(source: str | PathLike[str]) -> list[tuple[str, str, int]]:
         ClusterUnreachableError: the storage does not answer.
     """
     if "://" not in str(source):
-        path = Path(source).absolute()
+        path = as_path(source).absolute()
         return [
             (str(file), file.name if file == path else file.relative_to(path).as_posix(), file.stat().st_size)
             for file in find_files(path)
@@ -262,7 +263,7 @@ def _begin(layout: Layout, wanted: Settings) -> Settings:
                     "choose another folder, or remove this one."
                 )
         return known
-    if layout.folder.exists() and (not layout.folder.is_dir() or any(layout.folder.iterdir())):
+    if not is_free(layout.folder):
         raise IndexExistsError(f"{layout.folder} holds something that is no sharded index; name a folder that is new or empty.")
     layout.folder.mkdir(parents=True, exist_ok=True)
     layout.write(wanted)

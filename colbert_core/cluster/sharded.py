@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.checks import check_count, id_list
@@ -16,7 +15,7 @@ from colbert_core.index.base import IndexBase
 from colbert_core.index.writing import add_in_batches
 from colbert_core.model.fingerprint import LazyEncoder, loaded_encoder
 from colbert_core.rerank import Reranker
-from colbert_core.types import Hit
+from colbert_core.types import Hit, as_path
 from colbert_core.vectors.embeddings import embeddings_of
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ class ShardedIndex(IndexBase):
         check_count(replicas, "replicas", "actors")
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
             raise ValueError(f"timeout is a number of seconds above 0, got {timeout!r}.")
-        layout = Layout(Path(folder).absolute())
+        layout = Layout(as_path(folder).absolute())
         n_shards = layout.read().shards
         missing = layout.missing(n_shards)
         if missing and not allow_partial:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Sized
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,11 +32,14 @@ from colbert_core.errors import (
 from colbert_core.index.batches import batched
 from colbert_core.model.fingerprint import EncoderFingerprint, about_encoder
 from colbert_core.progress import progress_bar
+from colbert_core.storage.aside import is_free
 from colbert_core.storage.durable import disk_errors, sha256_of, write_npy
+from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from os import PathLike
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -90,7 +92,7 @@ class EncodedCollection:
             DamagedIndexError: a file is missing, or has not the size that was written.
             UnsupportedIndexError: a newer version of this package wrote them.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         manifest = read_manifest(folder, "encoded collection", "encode_collection")
         if not manifest["complete"]:
             raise IndexNotFoundError(
@@ -256,7 +258,7 @@ def encode_collection(
         IndexExistsError: the folder holds something else.
         IndexWriteError: the disk is full or failed.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     check_count(shard_passages, "shard_passages")
     manifest = _begin(folder, encoder, shard_passages)
     known: list[dict[str, Any]] = manifest["shards"]
@@ -321,7 +323,7 @@ def _begin(folder: Path, encoder: TokenEncoder, shard_passages: int) -> dict[str
                 f"go on with shard_passages={manifest['shard_passages']}, or choose another folder."
             )
         return manifest
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_free(folder):
         raise IndexExistsError(f"There is something else at {folder} already; choose a folder that is new or empty.")
     about = about_encoder(encoder)
     manifest = {

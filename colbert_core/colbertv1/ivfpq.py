@@ -12,7 +12,6 @@ import json
 import math
 import os
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,13 +24,16 @@ from colbert_core.errors import DamagedIndexError, IndexExistsError, StorageErro
 from colbert_core.model.fingerprint import LazyEncoder
 from colbert_core.progress import progress_bar
 from colbert_core.search.ranking import best_windows
+from colbert_core.storage.aside import is_free
 from colbert_core.storage.durable import disk_errors, put_in_place, sha256_of, sync_file
 from colbert_core.threads import get_num_threads, openmp_threads, spread
+from colbert_core.types import as_path
 from colbert_core.vectors.embeddings import query_matrices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from os import PathLike
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -105,8 +107,8 @@ class IVFPQ:
         """
         import faiss  # here, so that importing the package does not wait for it
 
-        folder, encoded = Path(folder), EncodedCollection.open(embeddings)
-        if folder.exists():
+        folder, encoded = as_path(folder), EncodedCollection.open(embeddings)
+        if not is_free(folder):
             raise IndexExistsError(f"There is something at {folder} already; choose another path, or remove it.")
         nlist = count_lists(encoded.n_tokens) if nlist is None else nlist
         _check_settings(encoded, nlist, m, nbits, sample)
@@ -156,7 +158,7 @@ class IVFPQ:
         """
         import faiss  # here, so that importing the package does not wait for it
 
-        folder = Path(folder)
+        folder = as_path(folder)
         manifest = read_manifest(folder, "IVFPQ index", "IVFPQ.build")
         encoded = EncodedCollection.open(folder / manifest["embeddings"] if embeddings is None else embeddings)
         if sha256_of(encoded.folder / MANIFEST) != manifest["embeddings_sha256"]:
@@ -283,11 +285,11 @@ def sample_size(n_tokens: int, n_centroids: int, share: float) -> int:
 
 def is_built(folder: str | PathLike[str], embeddings: str | PathLike[str]) -> bool:
     """Tell whether a folder holds a whole IVFPQ index of these vectors as they are now."""
-    folder = Path(folder)
+    folder = as_path(folder)
     try:
         manifest = read_manifest(folder, "IVFPQ index", "IVFPQ.build")
         is_whole = (folder / _INDEX).stat().st_size == manifest["size"]
-        return is_whole and bool(manifest["embeddings_sha256"] == sha256_of(Path(embeddings) / MANIFEST))
+        return is_whole and bool(manifest["embeddings_sha256"] == sha256_of(as_path(embeddings) / MANIFEST))
     except (StorageError, OSError):
         return False
 

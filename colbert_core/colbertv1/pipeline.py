@@ -33,11 +33,13 @@ from colbert_core.evaluation.datasets import Dataset, open_dataset, split_by_has
 from colbert_core.evaluation.measures import check_measures, evaluate, nanocolbert_table, run_of, search_engine
 from colbert_core.evaluation.trec import read_run, write_run
 from colbert_core.extras import import_extra
+from colbert_core.storage.aside import contents
 from colbert_core.storage.durable import checksum_files, write_json, write_text
 from colbert_core.storage.incoming import read_json_file
 from colbert_core.train import ColBERT, Example, configured, read_examples, read_id_triples, train, write_examples
 from colbert_core.train.folder import locked
 from colbert_core.train.presets import chosen_loss
+from colbert_core.types import as_path
 from colbert_core.vectors.embeddings import encode_queries
 
 if TYPE_CHECKING:
@@ -119,9 +121,9 @@ def run_pipeline(
         CheckpointError: the base cannot be loaded.
         MissingExtraError: a library for training or evaluation is not installed.
     """
-    dataset, out = open_dataset(data), Path(out)
+    dataset, out = open_dataset(data), as_path(out)
     held_out = split or held_out_split(dataset)
-    triples = Path(data) / TRIPLES if (Path(data) / TRIPLES).is_file() else None
+    triples = as_path(data) / TRIPLES if (as_path(data) / TRIPLES).is_file() else None
     config = configured(preset, settings)
     chosen_loss(config, scored=False)  # neither mined examples nor MS MARCO's triples have teacher scores
     check_count(n_negatives, "n_negatives")
@@ -244,7 +246,7 @@ class _Steps:
                 self.finished = {}
         else:
             # What a run that was killed at once has left is no hindrance.
-            if not all(file.name.startswith(f".{self._file.name}") for file in out.iterdir()):
+            if not all(name.startswith(f".{self._file.name}") for name in contents(out)):
                 raise FileExistsError(f"{out} holds something that is no run; name a folder that is new or empty.")
             self.finished = {}
         self._about = about

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +13,10 @@ from colbert_core.checks import check_count
 from colbert_core.errors import DamagedIndexError, IndexExistsError, IndexNotFoundError
 from colbert_core.extras import import_extra
 from colbert_core.progress import progress_bar
-from colbert_core.storage.aside import folder_aside
+from colbert_core.storage.aside import folder_aside, is_free
 from colbert_core.storage.durable import put_in_place
 from colbert_core.storage.incoming import read_json_file
+from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -90,7 +90,7 @@ class BM25:
             MissingExtraError: bm25s or PyStemmer is not installed.
         """
         bm25s = import_extra("bm25s", "BM25", _PACKAGES)
-        folder = Path(folder)
+        folder = as_path(folder)
         if not folder.is_dir():
             raise IndexNotFoundError(f"There is no folder {folder}; make a BM25 index with build and save.")
         try:
@@ -108,8 +108,8 @@ class BM25:
         Raises:
             IndexExistsError: there is something at the folder.
         """
-        folder = Path(folder)
-        if folder.exists():
+        folder = as_path(folder)
+        if not is_free(folder):
             raise IndexExistsError(f"There is something at {folder} already; choose another path, or remove it.")
         with folder_aside(folder) as aside:
             work = aside / "new"

@@ -17,7 +17,7 @@ from colbert_core.evaluation.trec import Judgement, collect_qrels, read_judgemen
 from colbert_core.extras import import_extra
 from colbert_core.storage.durable import Checksum, checksum_files
 from colbert_core.text.lines import numbered_lines, read_at
-from colbert_core.types import Passage
+from colbert_core.types import Passage, as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -202,7 +202,7 @@ def open_dataset(path: str | PathLike[str]) -> Dataset:
     """
     if isinstance(path, str) and path.startswith(_IRDS):
         return Dataset(_IrDatasets.load(path))
-    folder = Path(path)
+    folder = as_path(path)
     if (folder / "corpus.jsonl").is_file():
         queries = folder / "queries.jsonl"
         qrels = {file.stem: file for file in sorted((folder / "qrels").glob("*.tsv")) if file.is_file()}

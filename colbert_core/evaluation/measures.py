@@ -7,7 +7,6 @@ import re
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from colbert_core.checks import check_count
 from colbert_core.evaluation.trec import by_document
 from colbert_core.extras import import_extra
 from colbert_core.progress import progress_bar
+from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -370,7 +370,7 @@ def plot_recall_latency(points: Sequence[Point], path: str | PathLike[str]) -> N
     axes.set_ylabel("recall")
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
-    figure.savefig(Path(path), dpi=150)
+    figure.savefig(as_path(path), dpi=150)
 
 
 # Helpers

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from colbert_core.storage.durable import written_aside
 from colbert_core.text.lines import numbered_lines
+from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from os import PathLike
+    from pathlib import Path
 
     from colbert_core.types import Hit
 
@@ -52,7 +53,7 @@ def read_qrels(path: str | PathLike[str]) -> Qrels:
         ValueError: a line is no judgement, two contradict each other, or there are none; the message has the number of the
             line.
     """
-    return collect_qrels(read_judgements(Path(path)), str(path))
+    return collect_qrels(read_judgements(as_path(path)), str(path))
 
 
 def read_judgements(path: Path) -> Iterator[tuple[str, Judgement]]:
@@ -112,7 +113,7 @@ def read_run(path: str | PathLike[str]) -> Run:
             has the number of the line.
     """
     run: Run = {}
-    for place, line in numbered_lines(Path(path)):
+    for place, line in numbered_lines(as_path(path)):
         columns = line.split()
         if len(columns) != _RUN_COLUMNS:
             raise ValueError(
@@ -156,7 +157,7 @@ def write_run(path: str | PathLike[str], run: Mapping[str, Mapping[str, float]],
                     raise ValueError(f"The score of passage {passage!r} for query {query!r} is {score}; a run needs numbers.")
                 yield f"{query} Q0 {passage} {rank} {float(score)!r} {tag}\n"
 
-    path = Path(path)
+    path = as_path(path)
     with written_aside(path, shared=True) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(lines())
 
@@ -168,8 +169,9 @@ def by_document(hits: Iterable[Hit]) -> list[tuple[str, float]]:
     """
     best: dict[str, float] = {}
     for hit in hits:
-        whole = str(hit.passage.metadata.get("document_id"))
-        best.setdefault(whole if hit.passage.id.startswith(f"{whole}#") else hit.passage.id, hit.score)
+        passage = hit.passage
+        wholes = (str(passage.metadata.get(key)) for key in ("piece_document_id", "document_id"))
+        best.setdefault(next((whole for whole in wholes if passage.id.startswith(f"{whole}#")), passage.id), hit.score)
     return list(best.items())
 
 

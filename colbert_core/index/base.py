@@ -244,7 +244,7 @@ def _query_list(queries: Iterable[Query]) -> list[Query]:
     Raises:
         TypeError: they are a single query.
     """
-    if isinstance(queries, str | np.ndarray):
+    if isinstance(queries, str) or hasattr(queries, "__array__"):
         raise TypeError(f"queries must be a list, got one {type(queries).__name__}; use search for a single query.")
     return list(queries)
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from colbert_core.errors import DamagedIndexError, IndexNotFoundError, UnsupportedIndexError
 from colbert_core.storage.incoming import check_tensor, load_torch, map_npy, read_json_file
-from colbert_core.types import Passage
+from colbert_core.types import Passage, as_path, beside_own
 from colbert_core.vectors.codec import NBITS, ResidualCodec, pack, row_bytes
 from colbert_core.vectors.segment import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from os import PathLike
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -125,7 +125,7 @@ def read_foreign_index(folder: str | PathLike[str], texts: Sequence[str] | None 
         DamagedIndexError: a file is missing, or does not hold what it should.
         ValueError: there are more or fewer texts than passages.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     if not (folder / "metadata.json").is_file():
         raise IndexNotFoundError(f"{folder} holds no index of Stanford ColBERT, RAGatouille or fast-plaid: no metadata.json.")
     about = _json(folder / "metadata.json", dict)
@@ -226,7 +226,7 @@ def _ragatouille_passages(folder: Path) -> list[Passage]:
         piece = f"{name}#{seen[name]}"
         while piece in counts:  # the name of another document
             piece += "#"
-        passages.append(Passage(piece, text, {**known, "document_id": name}))
+        passages.append(Passage(piece, text, beside_own(known, {"document_id": name})))
     return passages
 
 

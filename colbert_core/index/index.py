@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import weakref
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.checks import check_count, check_relevance, check_share, id_list
@@ -22,7 +21,7 @@ from colbert_core.index.verification import verify
 from colbert_core.index.versions import Versions
 from colbert_core.model.fingerprint import EncoderFingerprint, LazyEncoder, about_encoder, loaded_encoder
 from colbert_core.storage.store import Store, made_aside
-from colbert_core.types import TokenEmbeddings
+from colbert_core.types import TokenEmbeddings, as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -107,7 +106,7 @@ class Index(IndexBase):
         check_device(device)
         loaded = loaded_encoder(encoder) if encoder is not None or dim is None else None
         about = {**vector_settings(loaded, dim, nbits, codec, in_memory=path is None), **about_encoder(loaded)}
-        folder = None if path is None else Path(path)
+        folder = None if path is None else as_path(path)
         index = cls(Store.create(folder, about, overwrite=overwrite, timeout=check_timeout(timeout)), loaded, device)
         if codec is not None:
             writing.take_codec(index._store, codec, fitted_on=None)
@@ -139,7 +138,7 @@ class Index(IndexBase):
             ValueError: there is no such device.
         """
         check_device(device)
-        store = Store.open(Path(path), timeout=check_timeout(timeout))
+        store = Store.open(as_path(path), timeout=check_timeout(timeout))
         try:
             index = cls(store, None if encoder is None else loaded_encoder(encoder), device)
             index._versions.read(lambda view: view.state)  # a file that cannot be used is found now, not by the first search
@@ -182,7 +181,7 @@ class Index(IndexBase):
             index = cls(Store.create(None, about, overwrite=False, timeout=_TIMEOUT), loaded)
             writing.import_foreign(index._store, index._versions, foreign, progress)
             return index
-        folder = Path(path)
+        folder = as_path(path)
         with made_aside(folder) as aside, cls(Store.create(aside, about, overwrite=False, timeout=_TIMEOUT), loaded) as index:
             writing.import_foreign(index._store, index._versions, foreign, progress)
         return cls.open(folder, loaded)
@@ -440,7 +439,7 @@ class Index(IndexBase):
         Raises:
             IndexExistsError: there is something at ``path``.
         """
-        target, own = Path(path), self._store.folder
+        target, own = as_path(path), self._store.folder
         if overwrite and own is not None and target.resolve() == own.resolve():  # also through a link
             return
         self._versions.copy_to(target, overwrite=overwrite)

@@ -7,7 +7,6 @@ import logging
 import shutil
 from dataclasses import replace
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,16 +31,17 @@ from colbert_core.model.inputs import InputBuilder, respelled
 from colbert_core.model.scripts import Scripts
 from colbert_core.model.tokenizer import Tokenizer
 from colbert_core.progress import progress_bar
-from colbert_core.storage.aside import folder_aside
-from colbert_core.storage.durable import sync_folder, sync_tree
+from colbert_core.storage.aside import folder_aside, is_free
+from colbert_core.storage.durable import put_in_place
 from colbert_core.text.blank import check_queries, empty_query
 from colbert_core.threads import apply_to_torch
-from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_text
+from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, as_path, check_text
 from colbert_core.vectors.embeddings import has_text
 from colbert_core.vectors.pooling import pool_embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -205,8 +205,8 @@ class Encoder:
         if self._pickled_as is None:
             return None
         arguments = {key: self._pickled_as[key] for key in ("name", "query_length", "passage_length", "late_chunking")}
-        if arguments["name"] is not None and Path(arguments["name"]).exists():
-            arguments["name"] = str(Path(arguments["name"]).absolute())
+        if arguments["name"] is not None and as_path(arguments["name"]).exists():
+            arguments["name"] = str(as_path(arguments["name"]).absolute())
         return arguments
 
     def encode_queries(self, texts: Iterable[str]) -> list[NDArray[np.float32]]:
@@ -328,6 +328,7 @@ class Encoder:
             size: most tokens of a passage, those that the model adds not counted; None for as many as the model reads at once.
             overlap: least tokens that neighbours share, less than size.
             metadata: given to every passage, beside "document_id", "start" and "end": the passage is ``text[start:end]``.
+                If one of these is a key of yours, it stays, and the others are called "piece_document_id" and so on.
 
         Returns:
             The passages in order, without blank ends; no passages for a blank text.
@@ -358,8 +359,8 @@ class Encoder:
         """
         if format not in WRITABLE:
             raise ValueError(f"format must be one of {', '.join(WRITABLE)}, got {format!r}.")
-        target = Path(path).expanduser().resolve()
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        target = as_path(path).resolve()
+        if not is_free(target):
             raise FileExistsError(f"{target} holds something already; name a folder that is new or empty.")
         config, tokenizer = respelled(self.config, self._tokenizer, format)
         with folder_aside(target) as aside:
@@ -373,14 +374,10 @@ class Encoder:
             self._check_copy(folder)
             for file in folder.rglob("*.safetensors"):
                 file.chmod((folder / "config.json").stat().st_mode)  # safetensors writes for its owner only
-            sync_tree(folder)
             try:
-                if target.exists():
-                    target.rmdir()
-                folder.rename(target)
+                put_in_place(folder, target)
             except OSError as error:  # another thread or process was faster
                 raise FileExistsError(f"{target} holds something by now ({error}); name a folder that is new.") from error
-        sync_folder(target.parent)
 
     def describe(self) -> dict[str, Any]:
         """Return the recipe in plain values: backbone, lengths, markers with their ids, and the rest of ``print(encoder)``."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from colbert_core.errors import CheckpointError, UnsupportedCheckpointError
 from colbert_core.text import splitter
-from colbert_core.types import Passage, check_text
+from colbert_core.types import Passage, beside_own, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,7 +200,7 @@ class InputBuilder:
             Passage(
                 f"{document_id}#{number}",
                 text[start:end],
-                {**(metadata or {}), "document_id": document_id, "start": start, "end": end},
+                beside_own(metadata or {}, {"document_id": document_id, "start": start, "end": end}),
             )
             for number, (start, end) in enumerate(splitter.passages(text, tokens.spans, tokens.word_starts, size, overlap), 1)
         ]

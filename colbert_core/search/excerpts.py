@@ -57,6 +57,8 @@ def excerpts(
 ) -> list[Excerpt]:
     """Keep the sentences that score highest, over all passages together, as long as they fit into the budget.
 
+    The best sentence of all stays in any case: an LLM that reads nothing, or only what fits and says nothing, cannot answer.
+
     The score of a sentence is MaxSim over its own tokens, plus half of its passage's score. The vectors of the tokens were made
     in the context of the passage, so a sentence that says "it" is found by what "it" stands for.
 
@@ -65,11 +67,11 @@ def excerpts(
         passages: what was retrieved, in the order in which the excerpts are wanted.
         embeddings: embeddings of the passages' texts.
         count_tokens: returns the length of a text.
-        max_tokens: most tokens of all excerpts together.
+        max_tokens: most tokens of all excerpts together; more only where the best sentence alone has more.
         keep_ratio: instead, the part of all passages' tokens to keep at most.
 
     Returns:
-        One excerpt for each passage of which anything is left, in their order.
+        One excerpt for each passage of which anything is left, in their order; none only if no passage has a sentence.
     """
     sentences = [splitter.sentences(passage.text) for passage in passages]
     scores = score_sentences(query_vectors, embeddings, sentences)
@@ -88,7 +90,7 @@ def choose_sentences(
     max_tokens: int | None,
     keep_ratio: float | None,
 ) -> list[Excerpt]:
-    """Take the sentences that fit, best first; of equal ones the first.
+    """Take the best sentence, and then those that still fit, best first; of equal ones the first.
 
     Args:
         passages: what was retrieved.
@@ -109,7 +111,7 @@ def choose_sentences(
         # Count the whole excerpt again: the length of a text is not the sum of the lengths of its parts.
         chosen = sorted([*kept[number], place])
         length = count_tokens(_join(passages[number].text, _join_neighbours(sentences[number], chosen)))
-        if length - lengths[number] <= left:
+        if length - lengths[number] <= left or (number, place) == places[0]:
             left -= length - lengths[number]
             lengths[number], kept[number] = length, chosen
     found = []

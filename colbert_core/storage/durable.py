@@ -11,9 +11,9 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,11 +25,13 @@ from colbert_core.errors import (
     ReadOnlyIndexError,
     StorageError,
 )
-from colbert_core.storage.aside import folder_aside
+from colbert_core.storage.aside import contents, folder_aside
+from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from os import PathLike
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -182,10 +184,41 @@ def write_synced(path: Path, pieces: Iterable[bytes | memoryview]) -> Checksum:
 
 
 def put_in_place(work: Path, folder: Path) -> None:
-    """Rename a finished folder to its place, durably: everything in it is synced before it has that name."""
+    """Put a finished folder into its place, durably: everything in it is synced before it has a name there.
+
+    It is renamed where that can be. In a folder that is there already and does not give way, such as a mount point, it goes
+    piece by piece, and all of it is taken away again if one cannot.
+
+    Args:
+        work: the finished folder.
+        folder: a place with nothing there, or a folder without ``contents``.
+
+    Raises:
+        OSError: the disk failed, or somebody else has put something there.
+    """
     sync_tree(work)
-    work.rename(folder)
+    try:
+        if folder.is_dir():
+            folder.rmdir()
+        work.rename(folder)
+    except OSError:
+        if not folder.is_dir() or contents(folder):
+            raise
+        _move_into(work, folder)
     sync_folder(folder.absolute().parent)
+
+
+def _move_into(work: Path, folder: Path) -> None:
+    moved = []
+    try:
+        for path in sorted(work.iterdir()):
+            moved.append(folder / path.name)
+            shutil.move(path, folder / path.name)  # perhaps to another disk
+        sync_tree(folder)
+    except BaseException:
+        for path in moved:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        raise
 
 
 def check_target(path: str | PathLike[str]) -> None:
@@ -195,7 +228,7 @@ def check_target(path: str | PathLike[str]) -> None:
         FileNotFoundError: its folder is not there.
         IsADirectoryError: it is a folder.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into; make it, or name another.")
     if path.is_dir():

@@ -13,7 +13,7 @@ from colbert_core.errors import (
     IndexNotFoundError,
     UnsupportedIndexError,
 )
-from colbert_core.storage.aside import is_aside
+from colbert_core.storage.aside import contents, is_aside, some_names
 from colbert_core.storage.connection import count_tables
 from colbert_core.storage.opened import check_no_link
 
@@ -40,8 +40,15 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
     """
     if not folder.exists() or is_vacant(folder):
         return
-    if not (_is_ours(folder) and (folder / DATABASE).is_file()):
-        raise IndexExistsError(f"{folder} exists already and holds no index, or more than that; choose another path.")
+    if not folder.is_dir():
+        raise IndexExistsError(f"{folder} is a file; choose another path.")
+    if strange := _strangers(folder):
+        raise IndexExistsError(
+            f"{folder} exists already and holds {some_names(strange)}, which is no part of an index; choose another path, or "
+            "move that away."
+        )
+    if not (folder / DATABASE).is_file():
+        raise IndexExistsError(f"{folder} exists already, and its {DATABASE} is no file; choose another path.")
     if not overwrite:
         raise IndexExistsError(
             f"{folder} is an index already; open it with Index.open, or overwrite it (overwrite=True, --overwrite)."
@@ -50,7 +57,7 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
 
 def is_vacant(folder: Path) -> bool:
     """Whether a folder is empty, or the making of an index was cut off there."""
-    if not _is_ours(folder):
+    if not folder.is_dir() or _strangers(folder):
         return False
     database = folder / DATABASE
     if not database.exists():
@@ -101,10 +108,13 @@ def check_database(folder: Path) -> None:
         raise UnsupportedIndexError(f"{database} is an SQLite database of something else, not an index.")
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether a folder holds nothing but what an index has there."""
+def _strangers(folder: Path) -> list[str]:
+    """What a folder holds that is no part of an index."""
     databases = (DATABASE, f"{DATABASE}.unfinished")
     ours = {FILES, *databases, *(f"{name}{end}" for name in databases for end in SIDE_FILES)}
-    if not folder.is_dir() or {entry.name for entry in folder.iterdir()} - ours:
-        return False
-    return all(OUR_FILE.fullmatch(entry.name) or is_aside(entry, COPY) for entry in (folder / FILES).glob("*"))
+    strange = [name for name in contents(folder) if name not in ours]
+    if (folder / FILES).is_dir():
+        files = folder / FILES
+        names = (name for name in contents(files) if not OUR_FILE.fullmatch(name) and not is_aside(files / name, COPY))
+        strange += [f"{FILES}/{name}" for name in names]
+    return strange

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from colbert_core.extras import import_extra
 from colbert_core.text.lines import check_no_pipe, numbered_lines
-from colbert_core.types import Passage
+from colbert_core.types import Passage, beside_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,7 +56,8 @@ def read_file(path: Path, name: str, split: Split) -> Iterator[Passage]:
     Text and Markdown are cut into pieces, named ``name#1`` and so on, with ``source`` and ``piece`` in their metadata. A
     record of the other formats is a passage. It has the record's own id, else the name of the file and the number of its
     line. A record longer than a window is cut into ``id#1``, ``id#2`` and so on. All pieces have ``document_id``, ``start``
-    and ``end`` in their metadata. A record's ``title`` is put before its text; what else the record holds is metadata.
+    and ``end`` in their metadata, or ``piece_document_id`` and so on where the record has one of these itself. A record's
+    ``title`` is put before its text; what else the record holds is metadata.
 
     Args:
         path: the file.
@@ -80,7 +81,7 @@ def read_file(path: Path, name: str, split: Split) -> Iterator[Passage]:
             yield passage
             continue
         for piece in pieces:
-            yield Passage(piece.id, piece.text, {**passage.metadata, **piece.metadata})
+            yield Passage(piece.id, piece.text, beside_own(passage.metadata, piece.metadata))
 
 
 def read_text(path: Path) -> str:

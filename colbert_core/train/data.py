@@ -12,18 +12,20 @@ import json
 import shutil
 from collections.abc import Sized
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from colbert_core.progress import progress_bar
+from colbert_core.storage.aside import is_free
 from colbert_core.storage.durable import put_in_place, sha256_of, write_json
 from colbert_core.storage.incoming import check_regular, read_json_file
+from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from os import PathLike
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -167,7 +169,7 @@ class Examples:
             FileNotFoundError: the folder holds no prepared examples.
             ValueError: another version made them, or a file has another size than the manifest says.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         if not (folder / _MANIFEST).is_file():
             raise FileNotFoundError(f"{folder} holds no prepared examples, there is no {_MANIFEST}; make it with prepare.")
         try:
@@ -237,9 +239,9 @@ def prepare(
         ValueError: there are no examples.
         OSError: the disk is full or failed; nothing is left behind.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = as_path(folder).absolute()
     settings = _token_settings(model.inputs)
-    files = {str(source): sha256_of(Path(source)) for source in sources}
+    files = {str(source): sha256_of(as_path(source)) for source in sources}
     there = _present(folder)
     if there is not None and files and (there.manifest["sources"], there.manifest["tokens"]) == (files, settings):
         return there
@@ -267,8 +269,6 @@ def prepare(
                 f"{folder} holds other examples, or the same for another model ({there.manifest['counts']['examples']} for "
                 f"{there.manifest['name']}, not {counts['examples']} for {model.name}); remove it or name another folder."
             )
-        if folder.exists():
-            folder.rmdir()  # empty, as _present has seen
         put_in_place(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -393,7 +393,7 @@ def _present(folder: Path) -> Examples | None:
     """
     if (folder / _MANIFEST).is_file():
         return Examples.open(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_free(folder):
         raise FileExistsError(f"{folder} holds something else than prepared examples; name a folder that is new or empty.")
     return None
 

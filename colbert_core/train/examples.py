@@ -8,16 +8,16 @@ import lzma
 import math
 import zlib
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from colbert_core.storage.durable import written_aside
 from colbert_core.storage.incoming import check_regular
-from colbert_core.types import check_text
+from colbert_core.types import as_path, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from os import PathLike
+    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ def read_examples(path: str | PathLike[str]) -> Iterator[Example]:
     Raises:
         ValueError: the file has another suffix, or a line is not as above; the message has file and line.
     """
-    path = Path(path)
+    path = as_path(path)
     parse = {".jsonl": _from_json, ".json": _from_json, ".tsv": _from_columns}.get(_suffix(path))
     if parse is None:
         raise ValueError(f"{path} is neither .jsonl nor .tsv (nor that with .gz or .xz); name it by what it holds.")
@@ -98,7 +98,7 @@ def write_examples(examples: Iterable[Example], path: str | PathLike[str]) -> in
         ValueError: the file has another suffix.
         OSError: the disk is full or failed; a file that was there already stays.
     """
-    path = Path(path)
+    path = as_path(path)
     if _suffix(path) != ".jsonl":
         raise ValueError(f"{path} is not .jsonl (nor that with .gz or .xz); name it so.")
     n_written = 0
@@ -125,7 +125,7 @@ def read_id_triples(path: str | PathLike[str], queries: Mapping[str, str], passa
     Raises:
         ValueError: a line is not as above or names an id without a text; the message has file and line.
     """
-    path = Path(path)
+    path = as_path(path)
 
     def parse(line: str) -> Example:
         columns = json.loads(line) if line.startswith("[") else line.split("\t")
@@ -153,7 +153,7 @@ def read_texts(path: str | PathLike[str]) -> dict[str, str]:
     Raises:
         ValueError: a line is not as above, or an id comes twice; the message has file and line.
     """
-    path = Path(path)
+    path = as_path(path)
     is_json = _suffix(path) in (".jsonl", ".json")
 
     def parse(line: str) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import IO, TYPE_CHECKING, Any
 
+from colbert_core.storage.aside import contents
 from colbert_core.storage.durable import put_in_place, sync, write_json, write_text
 from colbert_core.storage.incoming import read_json_file
 
@@ -81,7 +82,7 @@ class RunFolder:
         """
         if not self.path.exists() or (self.path / "config.json").is_file():
             return
-        others = [entry.name for entry in self.path.iterdir() if entry.name != "data" and not entry.name.startswith(".")]
+        others = [name for name in contents(self.path) if name != "data" and not name.startswith(".")]
         if others:
             raise FileExistsError(f"{self.path} holds {others[0]} and no run; name a folder that is new or empty.")
 

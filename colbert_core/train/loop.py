@@ -9,7 +9,6 @@ import random
 import time
 from dataclasses import asdict
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,9 +23,11 @@ from colbert_core.train.folder import RunFolder, TrainResult, locked
 from colbert_core.train.gradients import add_gradients, random_state, set_random_state
 from colbert_core.train.model import ColBERT
 from colbert_core.train.presets import chosen_loss, configured, plan
+from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -89,7 +90,7 @@ def train(
         raise TypeError(
             f"examples must be Examples or an iterable of Example, got {examples!r}; use Examples.open or read_examples."
         )
-    path = Path(out).expanduser().absolute()
+    path = as_path(out).absolute()
     model = ColBERT.from_pretrained(base, config, trust_remote_code=trust_remote_code, local_files_only=local_files_only)
     accelerator = _make_accelerator(config, path)
     try:

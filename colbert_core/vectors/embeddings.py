@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from colbert_core.types import Query
+
 
 def encode_queries(encoder: TokenEncoder, texts: Sequence[str]) -> list[NDArray[np.float32]]:
     """Encode queries and check the matrices, because an encoder of the user's own may be wrong.
@@ -43,13 +45,11 @@ def encode_queries(encoder: TokenEncoder, texts: Sequence[str]) -> list[NDArray[
     return matrices
 
 
-def query_matrices(
-    queries: list[str | NDArray[np.float32]], dim: int, encoder: Callable[[], TokenEncoder]
-) -> list[NDArray[np.float32]]:
+def query_matrices(queries: list[Query], dim: int, encoder: Callable[[], TokenEncoder]) -> list[NDArray[np.float32]]:
     """Turn queries into matrices, in the order given: encode the texts together, scale the rows of matrices to length 1.
 
     Args:
-        queries: texts, or matrices of *Shape:* (n_q, dim).
+        queries: texts, or matrices of *Shape:* (n_q, dim): arrays, tensors or lists of lists.
         dim: components of a vector.
         encoder: returns the encoder; is called only if there is a text.
 
@@ -61,14 +61,24 @@ def query_matrices(
         ValueError: a matrix has another dim, or a row that is zero or not finite.
     """
     for position, query in enumerate(queries):
-        if not isinstance(query, str | np.ndarray):
-            raise TypeError(f"Query {position} must be a str or a NumPy array of vectors, got {type(query).__name__}.")
+        if not (isinstance(query, str) or _is_matrix(query)):
+            raise TypeError(
+                f"Query {position} must be a str, or vectors as a NumPy array or a PyTorch tensor, got {type(query).__name__}: "
+                f"{query!r:.40}."
+            )
     texts = [query for query in queries if isinstance(query, str)]
     encoded = iter(encode_queries(encoder(), texts) if texts else [])
     return [
-        unit_vectors(query, dim, f"Query {position}") if isinstance(query, np.ndarray) else next(encoded)
+        next(encoded) if isinstance(query, str) else unit_vectors(query, dim, f"Query {position}")
         for position, query in enumerate(queries)
     ]
+
+
+def _is_matrix(query: object) -> bool:
+    is_list = isinstance(query, list | tuple) and all(
+        isinstance(row, list | tuple) or hasattr(row, "__array__") for row in query
+    )
+    return is_list or (hasattr(query, "__array__") and hasattr(query, "shape"))
 
 
 def vectors_for(

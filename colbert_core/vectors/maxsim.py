@@ -67,7 +67,8 @@ def unit_vectors(values: ArrayLike, dim: int, subject: str) -> NDArray[np.float3
     """Check a matrix of vectors that a user gave, and scale its rows to length 1.
 
     Args:
-        values: anything that NumPy reads as an (n, dim) matrix with n >= 1.
+        values: anything that NumPy reads as an (n, dim) matrix with n >= 1, or a PyTorch tensor, wherever it is, of any
+            precision, with a gradient or without.
         dim: components that a row must have.
         subject: what to call the matrix in an error.
 
@@ -78,7 +79,7 @@ def unit_vectors(values: ArrayLike, dim: int, subject: str) -> NDArray[np.float3
         ValueError: the matrix has another shape, a NaN, an infinity or a row of zeros.
     """
     try:
-        given = np.asarray(values)
+        given = np.asarray(_at_hand(values))
         if given.dtype.kind not in "fiu":
             raise ValueError(f"their type is {given.dtype}")
         with np.errstate(over="ignore"):
@@ -98,3 +99,11 @@ def unit_vectors(values: ArrayLike, dim: int, subject: str) -> NDArray[np.float3
     matrix = matrix / largest
     unit: NDArray[np.float32] = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
     return unit
+
+
+def _at_hand(values: Any) -> Any:
+    """What NumPy can read of a PyTorch tensor; anything else as it is."""
+    if not (hasattr(values, "detach") and hasattr(values, "is_floating_point")):
+        return values
+    tensor = values.detach().cpu()
+    return tensor.float() if tensor.is_floating_point() else tensor  # NumPy has no bfloat16

@@ -134,7 +134,7 @@ def test_verify_says_what_is_wrong_with_exit_code_1(run, notes):
         (["index", "notes/ignored.pdf", "--out", "x.idx"], "is none of .txt, .md, .jsonl, .tsv, .parquet"),
         (
             ["index", "notes", "--out", "notes"],
-            "notes exists already and holds no index, or more than that; choose another path",
+            "notes exists already and holds '",
         ),
         (["index", "notes", "--out", "x.idx", "--nbits", "3"], "nbits must be 1, 2, 4, 8, or 32"),
         (["index", "notes", "--out", "x.idx", "--model", "no/such model"], "no/such model"),

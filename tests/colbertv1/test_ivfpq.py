@@ -172,7 +172,7 @@ def test_bad_arguments_of_a_search_are_named(built):
             index.search_many(["cat"], **arguments)
     with pytest.raises(TypeError, match="must be a list, got one str"):
         index.search_many("cat")
-    with pytest.raises(TypeError, match="Query 1 must be a str or a NumPy array of vectors, got int"):
+    with pytest.raises(TypeError, match="Query 1 must be a str, or vectors as a NumPy array or a PyTorch tensor, got int"):
         index.search_many(["cat", 7])
     with pytest.raises(ValueError, match=r"Query 0 must have the shape \(n, 64\)"):
         index.search_many([np.ones((2, 3), np.float32)])

@@ -11,6 +11,7 @@ from langchain.agents import create_agent
 from langchain_classic.retrievers import (
     ContextualCompressionRetriever,
     EnsembleRetriever,
+    MergerRetriever,
     MultiQueryRetriever,
     ParentDocumentRetriever,
 )
@@ -176,6 +177,33 @@ async def test_under_a_multi_query_retriever_every_question_is_asked(store):
     multi = MultiQueryRetriever.from_llm(retriever=ours, llm=llm)
     assert [document.id for document in multi.invoke("anything")] == ["cats", "rust"]
     assert [document.id for document in await multi.ainvoke("anything")] == ["cats", "rust"]
+
+
+async def test_a_document_that_several_questions_find_is_in_their_union_once(store, default_encoder):
+    """LangChain compares the documents, whose scores and ranks differ from question to question."""
+
+    def multi(retriever):
+        llm = FakeListChatModel(responses=["What do happy cats do?\nHow do pets show joy?\nSigns of a happy pet"])
+        return MultiQueryRetriever.from_llm(retriever=retriever, llm=llm)
+
+    ours = ColBERTRetriever(index=store.index, k=4)
+    reranking = ContextualCompressionRetriever(
+        base_compressor=ColBERTRerank(model=default_encoder, top_n=4, evidence=True), base_retriever=ours
+    )
+    for retriever in (ours, ColBERTRetriever(index=store.index, k=4, evidence=True), reranking, store.as_retriever(k=4)):
+        assert sorted(found.id for found in multi(retriever).invoke("happy pets")) == ["cats", "dogs", "rust", "tide"]
+        assert sorted(found.id for found in await multi(retriever).ainvoke("happy pets")) == ["cats", "dogs", "rust", "tide"]
+
+
+def test_what_two_retrievers_find_is_equal_whichever_of_them_adds_scores(store):
+    ours = ColBERTRetriever(index=store.index, k=2)
+    merged = MergerRetriever(retrievers=[ours, store.as_retriever(k=2), BM25(documents=DOCUMENTS)]).invoke("cats purr")
+    unique = [document for place, document in enumerate(merged) if document not in merged[:place]]
+    assert len(merged) == 8
+    assert sorted(document.id for document in unique) == ["cats", "dogs", "rust", "tide"]
+    for id_key in (None, "page"):
+        both = EnsembleRetriever(retrievers=[ours, BM25(documents=DOCUMENTS)], id_key=id_key)
+        assert sorted(document.id for document in both.invoke(QUESTION)) == ["cats", "dogs", "rust", "tide"]
 
 
 def test_under_a_parent_document_retriever_a_small_piece_finds_the_whole(default_encoder):

@@ -79,7 +79,28 @@ def test_budgets(default_encoder, documents):
     assert 0 < n_kept(max_tokens=12) <= 12
     counted = ColBERTContextCompressor(model=default_encoder, max_tokens=40, count_tokens=len)
     assert sum(len(one.page_content) for one in counted.compress_documents(documents, "Why do cats purr?")) <= 40
-    assert ColBERTContextCompressor(model=default_encoder, max_tokens=1).compress_documents(documents, "cats") == []
+    (best,) = ColBERTContextCompressor(model=default_encoder, max_tokens=1).compress_documents(documents, "Why do cats purr?")
+    assert best.page_content == "They purr when they are content."
+
+
+@pytest.mark.parametrize("n_hits", [1, 2, 3])
+def test_a_chain_that_found_short_texts_reads_the_best_of_them(default_encoder, n_hits):
+    texts = ["Cats purr when they are content.", "Dogs wag their tails when happy.", "Rust is a systems language."]
+    found = ColBERTContextCompressor(model=default_encoder).compress_documents(
+        [Document(text) for text in texts[:n_hits]], "Why do cats purr?"
+    )
+    assert [document.page_content for document in found] == [texts[0]]
+
+
+def test_a_long_best_sentence_stays_and_no_short_one_takes_its_place(default_encoder):
+    texts = [
+        "The refund window is thirty days from delivery, provided that the goods are unused and in their original packaging.",
+        "Our shop sells shoes.",
+        "We open at nine.",
+    ]
+    compressor = ColBERTContextCompressor(model=default_encoder, max_tokens=15)
+    found = compressor.compress_documents([Document(text) for text in texts], "How long is the refund window?")
+    assert [document.page_content for document in found] == texts[:1]
 
 
 def test_no_documents_need_no_model():

@@ -194,10 +194,3 @@ def test_a_retriever_says_which_words_matched_on_request(default_encoder):
     assert any("purr" in one["text"] for one in evidence["highlights"])
     assert all(found.page_content[one["start"] : one["end"]] == one["text"] for one in evidence["highlights"])
     assert evidence["score"] == pytest.approx(found.metadata["score"], abs=1e-4)
-
-
-def test_the_users_own_evidence_stays(words):
-    retriever = ColBERTRetriever.from_documents(
-        [Document("all dogs bark", metadata={"evidence": "mine"})], model=words, evidence=True
-    )
-    assert retriever.invoke("dogs")[0].metadata["evidence"] == "mine"

@@ -292,6 +292,45 @@ def test_two_stores_of_a_folder_that_is_not_there_yet_share_what_the_first_makes
     assert (tmp_path / "idx").is_dir()
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda store: store.similarity_search("dog"),
+        lambda store: store.similarity_search_with_score("dog"),
+        lambda store: store.similarity_search_with_relevance_scores("dog"),
+        lambda store: store.max_marginal_relevance_search("dog"),
+        lambda store: store.as_retriever(k=2).invoke("dog"),
+        lambda store: store.get_by_ids(["dog"]),
+        lambda store: store.delete(["dog"]),
+        lambda store: store.delete(filter={}),
+        lambda store: store.save_local(store._path.parent / "copy"),
+        lambda store: ColBERTRetriever(index=store.index),
+    ],
+)
+def test_in_a_mistyped_folder_all_but_adding_is_an_error_and_makes_nothing(words, tmp_path, use):
+    store = ColBERTVectorStore(words, persist_directory=tmp_path / "wikki.idx")
+    with pytest.raises(IndexNotFoundError, match=r"no folder .*wikki\.idx.*check its name, or add documents"):
+        use(store)
+    assert list(tmp_path.iterdir()) == []
+    assert len(store) == 0
+    store.add_texts(["a dog barks"], ids=["dog"])
+    assert ids(store.similarity_search("dog")) == ["dog"]
+    assert [path.name for path in tmp_path.iterdir()] == ["wikki.idx"]
+
+
+async def test_in_a_mistyped_folder_an_async_search_is_an_error_as_well(words, tmp_path):
+    store = ColBERTVectorStore(words, persist_directory=tmp_path / "wikki.idx")
+    with pytest.raises(IndexNotFoundError, match="wikki"):
+        await store.asimilarity_search("dog")
+    with pytest.raises(IndexNotFoundError, match="wikki"):
+        await store.as_retriever().ainvoke("dog")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_and_empty_is_an_empty_store(words, tmp_path):
+    assert ColBERTVectorStore(words, persist_directory=tmp_path).similarity_search("dog") == []
+
+
 def test_slips_from_other_stores_are_named(store):
     with pytest.raises(TypeError, match="no Embeddings are needed"):
         ColBERTVectorStore(object())

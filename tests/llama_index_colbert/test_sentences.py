@@ -69,6 +69,16 @@ def test_budgets(default_encoder):
     assert 0 < n_kept(max_tokens=12) <= 12
 
 
+@pytest.mark.parametrize("n_hits", [1, 2, 3])
+def test_the_best_sentence_of_short_nodes_stays(default_encoder, n_hits):
+    texts = ["Cats purr when they are content.", "Dogs wag their tails when happy.", "Rust is a systems language."]
+    given = scored(*[TextNode(text=text) for text in texts[:n_hits]])
+    for budget in ({}, {"max_tokens": 2}):
+        postprocessor = ColBERTSentencePostprocessor(model=default_encoder, **budget)
+        found = postprocessor.postprocess_nodes(given, query_str="Why do cats purr?")
+        assert [one.node.text for one in found] == [texts[0]]
+
+
 def test_nothing_and_nodes_without_text_are_no_error(postprocessor):
     assert ColBERTSentencePostprocessor(model="/no/such/model").postprocess_nodes([], query_str="cats") == []
     found = postprocessor.postprocess_nodes(scored(TextNode(text=""), nodes()[0]), query_str="Why do cats purr?")

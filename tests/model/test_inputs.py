@@ -126,7 +126,7 @@ def test_split_names_wrong_arguments(stanford):
         stanford.split("cat", None)
     with pytest.raises(ValueError, match="document_id is empty"):
         stanford.split("cat", "")
-    assert stanford.split("cat", "a", metadata={"start": 99})[0].metadata["start"] == 0
+    assert stanford.split("cat", "a", metadata={"start": 99})[0].metadata["start"] == 99
 
 
 @settings(max_examples=30)
@@ -240,4 +240,15 @@ def test_configs_of_copies_differ_in_their_spelling_only(tmp_path):
     assert changed == {
         *("format", "query_marker", "passage_marker", "query_prompt", "passage_prompt", "skip_punctuation", "skip_tokens"),
         "similarity",
+    }
+
+
+def test_metadata_of_the_user_s_own_stay_and_the_place_of_a_piece_has_other_names(stanford):
+    (piece,) = stanford.split("the cat sat", "doc", metadata={"start": 12.5, "document_id": "mine"})
+    assert piece.metadata == {
+        "start": 12.5,
+        "document_id": "mine",
+        "piece_document_id": "doc",
+        "piece_start": 0,
+        "piece_end": 11,
     }

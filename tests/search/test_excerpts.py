@@ -106,11 +106,20 @@ def test_a_third_of_the_tokens_is_kept_where_nothing_else_is_said():
     assert kept("Some live indoors", [CATS, DOGS]) != kept("Some live indoors", [CATS, DOGS], keep_ratio=0.6)
 
 
-def test_passages_with_nothing_left_are_left_out_and_none_may_be():
+def test_passages_with_nothing_left_are_left_out():
     assert list(kept("bark", [CATS, DOGS], max_tokens=4)) == ["dogs"]
-    assert kept("bark", [CATS, DOGS], max_tokens=1) == {}
     assert kept("bark", [], max_tokens=5) == {}
+    assert kept("bark", [Passage("blank", " \n ")], max_tokens=5) == {}
     assert kept("bark", [Passage("blank", " \n "), DOGS], max_tokens=100) == {"dogs": DOGS.text}
+
+
+def test_the_best_sentence_stays_where_it_alone_is_above_the_budget_and_no_worse_one_takes_its_place():
+    assert kept("Dogs bark at", [CATS, DOGS], max_tokens=1) == {"dogs": "Dogs bark at night."}
+    assert kept("Dogs bark at", [CATS, DOGS], max_tokens=3) == {"dogs": "Dogs bark at night."}  # "They purr never." would fit
+    assert kept("cats", [Passage("one", "Cats are mammals.")]) == {"one": "Cats are mammals."}  # 0.35 of 3 is 1
+    assert kept("Dogs bark at", [DOGS, CATS], keep_ratio=0.01) == {"dogs": "Dogs bark at night."}
+    (only,) = Reranker(WordEncoder()).excerpts("Dogs bark at", [CATS, DOGS], count_tokens=count, max_tokens=1)
+    assert (only.n_tokens, only.n_tokens_before) == (4, 11)
 
 
 def test_the_models_own_tokenizer_counts_where_nothing_else_does(stanford):
@@ -126,12 +135,14 @@ def test_the_models_own_tokenizer_counts_where_nothing_else_does(stanford):
     st.lists(st.text(alphabet="abc de.!\n", max_size=60), max_size=4),
     st.one_of(st.integers(1, 40), st.floats(0.05, 1)),
 )
-def test_any_budget_is_kept_and_every_span_is_text_of_its_passage(texts, budget):
+def test_any_budget_is_kept_but_for_the_best_sentence_and_every_span_is_text_of_its_passage(texts, budget):
     passages = [Passage(str(number), text) for number, text in enumerate(texts)]
     given_budget = {"max_tokens": budget} if isinstance(budget, int) else {"keep_ratio": budget}
     found = Reranker(WordEncoder()).excerpts("a b", passages, count_tokens=count, **given_budget)
     most = budget if isinstance(budget, int) else budget * sum(count(text) for text in texts)
-    assert sum(one.n_tokens for one in found) <= most
+    is_one_sentence = len(found) == 1 and len(sentences(found[0].text)) == 1
+    assert sum(one.n_tokens for one in found) <= most or is_one_sentence
+    assert bool(found) == any(text.strip() for text in texts)
     assert [one.passage.id for one in found] == sorted(one.passage.id for one in found)
     for one in found:
         assert one.n_tokens == count(one.text)

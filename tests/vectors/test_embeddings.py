@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from colbert_core import Passage
 from colbert_core.vectors.embeddings import embeddings_of, encode_queries, of_owner, query_matrices, token_ends, vectors_for
@@ -29,10 +30,42 @@ def test_texts_and_matrices_keep_their_order_and_texts_are_encoded_together(word
 
 def test_matrices_alone_need_no_encoder_and_are_checked():
     assert query_matrices([np.array([[0, 2]])], 2, never)[0].tolist() == [[0, 1]]
-    with pytest.raises(TypeError, match="Query 1 must be a str or a NumPy array of vectors, got list"):
-        query_matrices([np.ones((1, 2)), [[1, 2]]], 2, never)
+    with pytest.raises(TypeError, match="Query 1 must be a str, or vectors as a NumPy array or a PyTorch tensor, got list"):
+        query_matrices([np.ones((1, 2)), [1, 2]], 2, never)
     with pytest.raises(ValueError, match=r"Query 0 must have the shape \(n, 3\)"):
         query_matrices([np.ones((1, 2))], 3, never)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        [[0, 2], [3, 0]],
+        ((0.0, 2.0), (3.0, 0.0)),
+        torch.tensor([[0.0, 2.0], [3.0, 0.0]]),
+        torch.tensor([[0, 2], [3, 0]]),
+        torch.tensor([[0.0, 2.0], [3.0, 0.0]], requires_grad=True),
+        torch.tensor([[0.0, 2.0], [3.0, 0.0]], dtype=torch.bfloat16),
+        torch.nn.Parameter(torch.tensor([[0.0, 2.0], [3.0, 0.0]], dtype=torch.float16)),
+        [torch.tensor([0.0, 2.0]), np.array([3.0, 0.0])],
+    ],
+    ids=str,
+)
+def test_vectors_are_taken_as_arrays_tensors_and_lists(query):
+    (matrix,) = query_matrices([query], 2, never)
+    assert matrix.tolist() == [[0, 1], [1, 0]]
+    (windows,) = [vectors_for([Passage("a", "")], [query], 2)([Passage("a", "")])]
+    assert windows.vectors.tolist() == [[0, 1], [1, 0]]
+
+
+def test_a_tensor_that_is_no_matrix_of_numbers_is_named():
+    for tensor in (
+        torch.ones(2),
+        torch.ones(1, 1, 2),
+        torch.ones(1, 2, dtype=torch.complex64),
+        torch.ones(1, 2, dtype=torch.bool),
+    ):
+        with pytest.raises(ValueError, match="^Query 0 must"):
+            query_matrices([tensor], 2, never)
 
 
 def test_an_encoder_that_gives_too_few_matrices_is_named(words, monkeypatch):

@@ -25,6 +25,7 @@ from colbert_core.errors import CheckpointError, CheckpointNotFoundError, Unsupp
 from colbert_core.model.checkpoint import modules, nanocolbert, stanford
 from colbert_core.model.checkpoint.config import Checkpoint, Dense, EncoderConfig
 from colbert_core.model.checkpoint.files import check_folder, quantize_weights, read_json
+from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -59,7 +60,7 @@ def find_checkpoint(name: str, *, local_files_only: bool = False) -> Path:
     Raises:
         CheckpointNotFoundError: there is no such folder, or the hub's files are not cached and cannot be fetched.
     """
-    path = Path(name).expanduser()
+    path = as_path(name)
     if name and (path.is_dir() or (path.suffix == ".dnn" and path.is_file())):
         return path
     if path.is_file():

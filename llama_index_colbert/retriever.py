@@ -99,6 +99,9 @@ class ColBERTRetriever(BaseRetriever):
         self.text = text
         self.max_characters = max_characters
 
+    def __repr__(self) -> str:
+        return f"ColBERTRetriever({self.index!r}, similarity_top_k={self.similarity_top_k})"
+
     @property
     def similarity_top_k(self) -> int:
         """Nodes to return; may be set at any time."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core import MockEmbedding, VectorStoreIndex
-from llama_index.core.bridge.pydantic import ConfigDict, Field, field_serializer
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_serializer
 from llama_index.core.retrievers import VectorIndexRetriever
 from llama_index.core.schema import IndexNode
 from llama_index.core.vector_stores.types import (
@@ -20,7 +22,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from colbert_core import Index, TokenEncoder
+from colbert_core import Index, IndexExistsError, IndexNotFoundError, TokenEncoder
 from llama_index_colbert import saved
 from llama_index_colbert.engines import EngineMaker, refuse_unknown
 from llama_index_colbert.filters import to_where
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from colbert_core import Hit
 
 logger = logging.getLogger(__name__)
+_MAKING = threading.Lock()  # one for all: a lock inside a store would keep it from being copied and pickled
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_MAKING._at_fork_reinit)  # type: ignore[attr-defined]
 _OF_INDEX = (
     "transformations",
     "callback_manager",
@@ -74,7 +79,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         default=None, description="A checkpoint's name or folder, or a loaded encoder; None for the model in the box."
     )
     path: str | Path | None = Field(default=None, description="The folder of the index; None for one in memory.")
-    index: Index = Field(exclude=True, description="The index to search; others may share it.")
+    _index: Index | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -83,23 +88,63 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         index: Index | None = None,
         **fields: Any,
     ) -> None:
-        """Make an empty store, or open one.
+        """Open a store, or name the folder of one that nodes are still to be added to.
 
         Args:
             model: a checkpoint's name or folder, or a loaded encoder. None is the model in the box for a new index, and the
                 model with which it was made for an index on disk.
-            path: folder of the index, made if it is not there; None for one in memory.
+            path: folder of the index; None for one in memory. Adding nodes makes it if it is not there, and until then a
+                search in it is an error: its name may be mistyped.
             index: the index to search, instead of another; retrievers may share it.
             fields: fields of every LlamaIndex vector store.
 
         Raises:
             EncoderMismatchError: the index was made with another model.
+            TypeError: ``index`` is something else.
         """
-        if index is None:
-            exists = path is not None and Path(path).exists()
-            index = Index.open(Path(str(path)), model) if exists else Index.create(path, model)
-        fields |= {"model": model, "path": path, "index": index}
+        if index is not None and not isinstance(index, Index):
+            raise TypeError(f"index must be an Index of colbert_core, got {type(index).__name__}.")
+        fields |= {"model": model, "path": path}
         super().__init__(**fields)
+        self._index = index
+        if index is None and (path is None or self._folder().exists()):
+            self._make()
+
+    @property
+    def index(self) -> Index:
+        """The index to search; others may share it.
+
+        Raises:
+            IndexNotFoundError: its folder is not there, and nothing was added.
+        """
+        if self._index is None:
+            if not self._folder().exists():
+                raise IndexNotFoundError(
+                    f"There is no folder {self._folder()}, so there is nothing to search, get or delete; check its name, or "
+                    "add nodes, which makes it."
+                )
+            self._make()
+        assert self._index is not None
+        return self._index
+
+    def _folder(self) -> Path:
+        return Path(str(self.path)).expanduser()
+
+    def _make(self) -> None:
+        """Make the index, or open the one that another store has made here meanwhile."""
+        with _MAKING:
+            if self._index is not None:
+                return
+            folder = None if self.path is None else self._folder()
+            if folder is not None and folder.is_dir() and any(folder.iterdir()):
+                self._index = Index.open(folder, self.model)
+                return
+            try:
+                self._index = Index.create(folder, self.model)
+            except IndexExistsError:
+                if folder is None or not folder.is_dir():
+                    raise
+                self._index = Index.open(folder, self.model)
 
     @classmethod
     def class_name(cls) -> str:
@@ -112,7 +157,17 @@ class ColBERTVectorStore(BasePydanticVectorStore):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the settings and the index: one in memory with all nodes, one on disk by its folder."""
-        return _unpickled, (type(self), {name: getattr(self, name) for name in type(self).model_fields})
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return _unpickled, (type(self), fields | {"index": self._index})
+
+    def __repr__(self) -> str:
+        return (
+            f"ColBERTVectorStore({str(self.path)!r}, nothing added)"
+            if self._index is None
+            else f"ColBERTVectorStore({self._index!r})"
+        )
+
+    __str__ = __repr__
 
     @classmethod
     def from_persist_dir(
@@ -168,6 +223,8 @@ class ColBERTVectorStore(BasePydanticVectorStore):
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """Add nodes, replacing those whose id is known, and return their ids in order."""
         refuse_keywords("ColBERTVectorStore.add", kwargs)
+        if self._index is None:
+            self._make()
         return self.index.add([to_passage(node) for node in nodes])
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:

@@ -8,6 +8,7 @@ import json
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from builders.encoders import WordEncoder
@@ -30,7 +31,7 @@ from llama_index.core.vector_stores.types import (
 
 from colbert_core import EncoderMismatchError, Index, IndexNotFoundError, Passage
 from langchain_colbert import ColBERTRetriever as LangChainRetriever
-from llama_index_colbert import ColBERTRetriever, ColBERTVectorStore
+from llama_index_colbert import ColBERTIndex, ColBERTRetriever, ColBERTVectorStore
 
 # Query
 
@@ -363,6 +364,80 @@ def test_settings_go_to_a_dict_and_back(stanford_folder, tmp_path):
 
 
 def test_another_model_than_the_index_was_made_with_is_an_error(words, tmp_path):
-    ColBERTVectorStore(words, tmp_path / "index")
+    ColBERTVectorStore(words, tmp_path / "index").add(nodes())
     with pytest.raises(EncoderMismatchError):
         ColBERTVectorStore(WordEncoder(dim=32), tmp_path / "index")
+
+
+# A folder that is not there
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda store: store.query(ask("dog")),
+        lambda store: store.query(ask("dog", mode=VectorStoreQueryMode.MMR)),
+        lambda store: store.as_index().as_retriever().retrieve("dog"),
+        lambda store: store.get_nodes(["dog"]),
+        lambda store: store.get_nodes(),
+        lambda store: store.delete("pets.txt"),
+        lambda store: store.delete_nodes(["dog"]),
+        lambda store: store.delete_nodes(filters=one("year", 2020)),
+        lambda store: store.clear(),
+        lambda store: store.persist(Path(store.path).parent / "copy.json"),
+        lambda store: StorageContext.from_defaults(vector_store=store).persist(str(Path(store.path).parent / "storage")),
+        lambda store: ColBERTRetriever(store.index),
+        lambda store: ColBERTRetriever.from_defaults(store.as_index()),
+        lambda store: store.client,
+        lambda store: asyncio.run(store.aquery(ask("dog"))),
+    ],
+)
+def test_in_a_mistyped_folder_all_but_adding_is_an_error_and_makes_nothing(words, tmp_path, use):
+    store = ColBERTVectorStore(words, tmp_path / "there" / "wikki.idx")
+    with pytest.raises(IndexNotFoundError, match=r"no folder .*wikki\.idx.*check its name, or add nodes"):
+        use(store)
+    assert list(tmp_path.glob("**/*.idx")) == []
+    assert "nothing added" in repr(store)
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda store: store.add(nodes()),
+        lambda store: asyncio.run(store.async_add(nodes())),
+        lambda store: store.as_index().insert_nodes(nodes()),
+        lambda store: IngestionPipeline(transformations=[store.embed_model], vector_store=store).run(nodes=nodes()),
+        lambda store: pickle.loads(pickle.dumps(store)).add(nodes()),
+        lambda store: copy.deepcopy(store).add(nodes()),
+    ],
+)
+def test_adding_makes_the_folder_which_other_stores_see(stanford, tmp_path, add):
+    store = ColBERTVectorStore(stanford, tmp_path / "idx")
+    waiting = ColBERTVectorStore(stanford, tmp_path / "idx")
+    add(store)
+    assert (tmp_path / "idx").is_dir()
+    for each in (store, waiting, ColBERTVectorStore(stanford, tmp_path / "idx")):
+        assert len(each.get_nodes()) == 4
+
+
+def test_two_stores_of_a_folder_that_is_not_there_share_what_the_first_makes(words, tmp_path):
+    stores = [ColBERTVectorStore(words, tmp_path / "idx") for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda pair: pair[1].add([node(str(pair[0]), "the dog barks")]), enumerate(stores)))
+    assert sorted(found.node_id for found in stores[0].get_nodes()) == [str(place) for place in range(8)]
+
+
+def test_a_folder_that_is_there_and_empty_is_an_empty_store(words, tmp_path):
+    assert ColBERTVectorStore(words, tmp_path).query(ask("dog")).ids == []
+
+
+def test_a_line_says_what_it_is(words, tmp_path):
+    store = ColBERTVectorStore(words, tmp_path / "idx")
+    store.add(nodes())
+    inner = f"Index('{tmp_path / 'idx'}', 4 passages, 'words')"
+    index = ColBERTIndex.load(tmp_path / "idx", model_name=words)
+    assert repr(store) == str(store) == f"ColBERTVectorStore({inner})"
+    assert repr(index) == str(index) == f"ColBERTIndex({inner})"
+    assert repr(index.as_retriever()) == f"ColBERTRetriever({inner}, similarity_top_k=2)"
+    with pytest.raises(TypeError, match="index must be an Index of colbert_core, got ColBERTIndex"):
+        ColBERTVectorStore(index=index)

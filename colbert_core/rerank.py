@@ -14,6 +14,7 @@ from colbert_core.search.explain import best_window, evidence_of, query_spans
 from colbert_core.search.hits import Ranked, to_hits
 from colbert_core.search.ranking import search
 from colbert_core.threads import new_lock
+from colbert_core.types import PassageIndex
 from colbert_core.vectors.embeddings import encode_queries, of_owner, token_ends, without_blank
 from colbert_core.vectors.snapshot import as_snapshot
 
@@ -47,7 +48,7 @@ class RerankerOwner(Protocol):
 
 
 class Reranker:
-    """Late interaction over a handful of candidates, without an index.
+    """Late interaction over a handful of candidates, whoever found them.
 
     Example:
         >>> reranker = Reranker()
@@ -56,27 +57,53 @@ class Reranker:
         'b'
     """
 
-    def __init__(self, encoder: str | PathLike[str] | TokenEncoder | None = None, *, device: str | None = None) -> None:
-        """Load an encoder, or take a loaded one.
+    def __init__(
+        self,
+        encoder: str | PathLike[str] | TokenEncoder | None = None,
+        *,
+        device: str | None = None,
+        index: PassageIndex | None = None,
+    ) -> None:
+        """Load an encoder, or take a loaded one, or an index with its vectors.
 
         Args:
             encoder: a checkpoint's name or folder, or a loaded encoder; None for the model in the box.
             device: where an encoder loaded by name runs; None for the best device present.
+            index: an index that holds some of the candidates. ``rank`` scores those by the index's vectors, as ``search``
+                does, so no model reads them; its encoder reads the others. Compressed vectors are not quite those that the
+                encoder makes, and scores differ as much.
 
         Raises:
             CheckpointNotFoundError: there is no such checkpoint.
-            TypeError: it is no encoder.
+            TypeError: it is no encoder, or no index.
+            ValueError: there is an index beside an encoder or a device.
         """
         from colbert_core.model.encoder import as_encoder  # here, so that importing the package does not import torch
 
-        self.encoder = as_encoder(encoder, device=device)
+        if index is None:
+            self._encoder: TokenEncoder | None = as_encoder(encoder, device=device)
+        elif encoder is not None or device is not None:
+            raise ValueError("An index brings its own encoder: give index=... alone, without an encoder or a device.")
+        else:
+            self._encoder = None
+            if not isinstance(index, PassageIndex):
+                raise TypeError(f"index must be an Index of colbert_core, got {type(index).__name__}.")
+        self._index = index
+
+    @property
+    def encoder(self) -> TokenEncoder:
+        """What reads queries, and passages whose vectors are in no index."""
+        if self._encoder is not None:
+            return self._encoder
+        encoder: TokenEncoder = self._index.encoder  # type: ignore[union-attr]  # a protocol with it would load it to be checked
+        return encoder
 
     @classmethod
     def kept_by(cls, owner: RerankerOwner) -> Reranker:
         """Return the reranker of an object, which keeps it in ``_loaded``; load its model at the first use.
 
-        Load again if ``model`` or ``device`` has changed since, on the object or on a copy of it. Threads may share the object:
-        its model is loaded once. An object whose model is loaded never waits for another one to load.
+        Load again if ``model``, ``device`` or an ``index`` has changed since, on the object or on a copy of it. Threads may
+        share the object: its model is loaded once. An object whose model is loaded never waits for another one to load.
 
         Args:
             owner: the object. Its ``_loaded`` is None at first, and is copied and pickled with it.
@@ -84,13 +111,14 @@ class Reranker:
         Raises:
             CheckpointNotFoundError: there is no such checkpoint.
         """
-        wanted = (owner.model, owner.device)
+        index = getattr(owner, "index", None)
+        wanted = (owner.model, owner.device, index)
         loaded = owner._loaded
         if loaded is None or loaded[0] != wanted:
             with _LOADING:
                 loaded = owner._loaded
                 if loaded is None or loaded[0] != wanted:
-                    loaded = owner._loaded = (wanted, cls(owner.model, device=owner.device))
+                    loaded = owner._loaded = (wanted, cls(owner.model, device=owner.device, index=index))
         return loaded[1]
 
     def rank(
@@ -106,7 +134,8 @@ class Reranker:
     ) -> list[Hit]:
         """Score all passages and return them best first; equal scores keep the order given.
 
-        Passages with nothing to read come last, with a score of 0.
+        Passages with nothing to read come last, with a score of 0. Those that stand in the ``index`` under their id, with the
+        same text, are scored by its vectors.
 
         Args:
             query: the question.
@@ -125,23 +154,40 @@ class Reranker:
         top_n = len(passages) if top_n is None else check_count(top_n, "top_n")
         min_relevance = check_relevance(min_relevance, "min_relevance")
         batch_size = len(passages) if batch_size is None else check_count(batch_size, "batch_size")
-        (query_vectors,) = encode_queries(self.encoder, [query])
-        hits: list[Hit] = []
-        silent: list[Hit] = []
-        for start in range(0, len(passages), batch_size or 1):
-            batch = passages[start : start + batch_size]
+        indexed = self._indexed(query, passages, evidence)
+        hits = [(place, hit) for place, hit in indexed.items() if min_relevance is None or hit.relevance >= min_relevance]
+        silent: list[tuple[int, Hit]] = []
+        rest = [place for place in range(len(passages)) if place not in indexed]
+        if rest or not passages:  # a mistake in the query is an error for no passages as well
+            (query_vectors,) = encode_queries(self.encoder, [query])
+        for start in range(0, len(rest), batch_size or 1):
+            places = rest[start : start + batch_size]
+            batch = [passages[place] for place in places]
             embeddings = self._encode(batch, progress)
             readable = without_blank(embeddings, [passage.text for passage in batch])
             ranked = search(as_snapshot(readable), query_vectors, top_n, sort_keys=list)
-            best = to_hits([batch[row] for row in ranked.pids], ranked, len(query_vectors), min_relevance)
-            hits += self._explain(best, ranked.pids, query, query_vectors, embeddings) if evidence else best
             rows = np.setdiff1d(np.arange(len(batch)), readable.owners).tolist()
             nothing = Ranked(rows, [0.0] * len(rows), [(0, len(batch[row].text)) for row in rows])
-            blank = to_hits([batch[row] for row in rows], nothing, len(query_vectors), min_relevance)
-            silent += self._explain(blank, rows, query, query_vectors, embeddings) if evidence else blank
-        hits.sort(key=lambda hit: -hit.score)  # the sort is stable: equal scores keep the order given
+            for ranking, found in ((ranked, hits), (nothing, silent)):
+                best = to_hits([batch[row] for row in ranking.pids], ranking, len(query_vectors), min_relevance)
+                if evidence:
+                    best = self._explain(best, ranking.pids, query, query_vectors, embeddings)
+                found += zip([places[row] for row in ranking.pids], best, strict=False)  # a threshold may have dropped some
+        hits.sort(key=lambda pair: (-pair[1].score, pair[0]))
         hits += silent
-        return [replace(hit, rank=rank) for rank, hit in enumerate(hits[:top_n], 1)]
+        return [replace(hit, rank=rank) for rank, (_, hit) in enumerate(hits[:top_n], 1)]
+
+    def _indexed(self, query: str, passages: list[Passage], evidence: bool) -> dict[int, Hit]:
+        """Hits of the passages that the index holds with the same text, by their places."""
+        if self._index is None or not passages:
+            return {}
+        ids = list(dict.fromkeys(passage.id for passage in passages))
+        found = {hit.passage.id: hit for hit in self._index.search(query, len(ids), ids=ids, evidence=evidence)}
+        return {
+            place: replace(found[passage.id], passage=passage)
+            for place, passage in enumerate(passages)
+            if passage.id in found and found[passage.id].passage.text == passage.text
+        }
 
     def explain(self, query: str, passage: Passage, *, min_similarity: float = MIN_SIMILARITY) -> Evidence:
         """Show which words of a passage answer which words of a query, in the window of the passage that scores highest.
@@ -234,4 +280,8 @@ class Reranker:
         return explained
 
     def __repr__(self) -> str:
-        return f"Reranker({getattr(self.encoder, 'name', self.encoder)!r})"
+        return (
+            f"Reranker({getattr(self._encoder, 'name', self._encoder)!r})"
+            if self._index is None
+            else f"Reranker({self._index!r})"
+        )

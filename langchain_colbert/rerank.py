@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from colbert_core import Passage
+from colbert_core import Passage, PassageIndex
 from langchain_colbert.compressor import ModelCompressor, copy_metadata
 from langchain_colbert.found import found_in, own_metadata, with_found
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
     from langchain_core.callbacks import Callbacks
     from langchain_core.documents import Document
@@ -28,6 +29,7 @@ class ColBERTRerank(ModelCompressor):
 
     Key init args:
         model: a checkpoint's name or folder, or a loaded encoder.
+        index: the index that holds the documents, instead: its vectors score them, so that nothing is encoded but the question.
         top_n: documents to keep, 3 by default; None for all.
         score_threshold: least relevance, from 0 to 1.
         evidence: put the words that matched into ``metadata["evidence"]``, ready for JSON.
@@ -69,6 +71,9 @@ class ColBERTRerank(ModelCompressor):
         Cats purr when they are content.
         ```
 
+    With ``index=store`` a document that stands in it, by its id and with the same text, is scored by the index's vectors, as a
+    search does. Others are encoded by the index's model.
+
     It returns copies of the documents, best first, with their id and metadata and ``relevance_score`` (0 to 1). Where
     ``ColBERTRetriever`` found them, ``score`` and ``rank`` become those of the reranker, too. As with the retriever's, they do
     not count where documents are compared, and are not indexed when you add the documents.
@@ -79,8 +84,22 @@ class ColBERTRerank(ModelCompressor):
     """Documents to keep; None for all."""
     score_threshold: float | None = Field(default=None, ge=0, le=1)
     """Least relevance of a document, from 0 to 1."""
+    index: PassageIndex | None = Field(default=None, exclude=True)
+    """An ``Index``, or a store or retriever that has one, instead of ``model`` and ``device``."""
     evidence: bool = False
     """Put the words of the document that match the question into ``metadata["evidence"]``, with their characters."""
+
+    @field_validator("index", mode="before")
+    @classmethod
+    def _index_of(cls, given: Any) -> Any:
+        """Take the index out of a store or a retriever."""
+        return given if given is None or isinstance(given, PassageIndex) else getattr(given, "index", given)
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if self.index is not None and (self.model is not None or self.device is not None):
+            raise ValueError("The index has its own model: give index=... without model and device.")
+        return self
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -95,9 +114,10 @@ class ColBERTRerank(ModelCompressor):
         documents = list(documents)
         if not documents:
             return []
-        passages = [Passage(str(position), document.page_content) for position, document in enumerate(documents)]
+        passages = [Passage(document.id or str(place), document.page_content) for place, document in enumerate(documents)]
+        places = {id(passage): place for place, passage in enumerate(passages)}
         hits = self._reranker().rank(query, passages, self.top_n, self.score_threshold, evidence=self.evidence)
-        return [_add_score(documents[int(hit.passage.id)], hit) for hit in hits]
+        return [_add_score(documents[places[id(hit.passage)]], hit) for hit in hits]
 
 
 def _add_score(document: Document, hit: Hit) -> Document:

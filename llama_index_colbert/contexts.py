@@ -56,7 +56,7 @@ def register(index_class: type[BaseIndex[Any]]) -> None:
 def attach(index: Index, struct: IndexDict, context: StorageContext) -> None:
     """Put an index among the vector stores of a context, in the place that it had when it was persisted."""
     name = next(iter(_persisted(struct, context)), f"colbert_{struct.index_id}")
-    context.add_vector_store(_OfIndex(None, None, index, struct=struct), name)
+    context.add_vector_store(_OfIndex(index=index, struct=struct), name)  # type: ignore[call-arg]
 
 
 def folder_in(context: StorageContext | None, struct: IndexDict) -> Path:

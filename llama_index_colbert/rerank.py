@@ -11,7 +11,7 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 
-from colbert_core import Hit, Passage, TokenEncoder
+from colbert_core import Hit, Passage, PassageIndex, TokenEncoder
 from llama_index_colbert.annotated import annotate, without_annotations
 from llama_index_colbert.nodes import copy_node
 from llama_index_colbert.postprocessor import ModelPostprocessor, name_of
@@ -27,10 +27,16 @@ class ColBERTRerank(ModelPostprocessor):
 
             query_engine = index.as_query_engine(node_postprocessors=[ColBERTRerank(top_n=3)])
 
+    With ``index=index`` a node that stands in it, by its id and with the same text, is scored by the index's vectors, as a
+    search does, and nothing is encoded but the question. Others are encoded by the index's model.
+
     It returns new ``NodeWithScore`` objects, best first, whose ``score`` is the relevance, from 0 to 1. The caller's nodes and
     scores stay as they are. It loads the model at the first use. Threads may share one reranker.
     """
 
+    index: PassageIndex | None = Field(
+        default=None, exclude=True, description="The index that holds the nodes; its model and vectors score."
+    )
     top_n: int = Field(default=5, ge=1, description="Nodes to keep.")
     keep_retrieval_score: bool = Field(
         default=False,
@@ -55,6 +61,7 @@ class ColBERTRerank(ModelPostprocessor):
         tokenizer: str | Path | None = None,
         device: str | None = None,
         keep_retrieval_score: bool = False,
+        index: Any = None,
         **fields: Any,
     ) -> None:
         """Take the settings; nothing is loaded yet.
@@ -66,16 +73,24 @@ class ColBERTRerank(ModelPostprocessor):
                 own tokenizer, so this can only name the same checkpoint.
             device: where a named model runs; None for the best device present.
             keep_retrieval_score: keep the retriever's score in the node's metadata.
+            index: an ``Index``, a ``ColBERTIndex``, or a store or retriever that has one, instead of a model and a device.
             fields: the other fields, such as ``score_threshold``, and ``callback_manager``.
 
         Raises:
-            ValueError: a value is out of range, there is no such field, or the tokenizer is not the model's.
+            ValueError: a value is out of range, there is no such field, there is an index beside a model or a device, or the
+                tokenizer is not the model's.
         """
+        if index is not None and (model is not None or device is not None):
+            raise ValueError("The index has its own model: give index=... without model and device.")
+        for _ in range(2):  # an index over a vector store has one in its store
+            if index is not None and not isinstance(index, PassageIndex):
+                index = getattr(index, "index", getattr(index, "vector_store", index))
         if tokenizer is not None and (not isinstance(model, str | Path) or str(tokenizer) != str(model)):
             raise ValueError(
                 f"tokenizer is {str(tokenizer)!r}, but the model {_name(model)!r} brings its own; "
                 "leave tokenizer out, or name the same checkpoint as model."
             )
+        fields["index"] = index
         fields |= {"top_n": top_n, "model": model, "device": device, "keep_retrieval_score": keep_retrieval_score}
         super().__init__(**fields)
 
@@ -87,7 +102,7 @@ class ColBERTRerank(ModelPostprocessor):
     def _postprocess_nodes(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None) -> list[NodeWithScore]:
         if query_bundle is None:
             raise ValueError("ColBERTRerank needs the query: pass query_bundle=... or query_str=...")
-        name = _name(self.model)
+        name = _name(self.model if self.index is None else self.index.encoder_name)
         dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=name))
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
@@ -103,11 +118,12 @@ class ColBERTRerank(ModelPostprocessor):
 
     def _rank(self, nodes: list[NodeWithScore], query: str) -> list[NodeWithScore]:
         passages = [
-            Passage(str(position), without_annotations(scored.node).get_content(self.metadata_mode))
-            for position, scored in enumerate(nodes)
+            Passage(scored.node.node_id or str(place), without_annotations(scored.node).get_content(self.metadata_mode))
+            for place, scored in enumerate(nodes)
         ]
+        places = {id(passage): place for place, passage in enumerate(passages)}
         hits = self._reranker().rank(query, passages, self.top_n, self.score_threshold, batch_size=self.batch_size)
-        return [self._to_node_with_score(nodes[int(hit.passage.id)], hit) for hit in hits]
+        return [self._to_node_with_score(nodes[places[id(hit.passage)]], hit) for hit in hits]
 
     def _to_node_with_score(self, retrieved: NodeWithScore, hit: Hit) -> NodeWithScore:
         node = copy_node(retrieved.node)

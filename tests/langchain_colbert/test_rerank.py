@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from builders.documents import DOCUMENTS, ids
+from builders.encoders import WordEncoder
 from builders.texts import CATS, RUST
 from langchain_classic.retrievers import ContextualCompressionRetriever
 from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
@@ -15,7 +16,8 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ValidationError
 
-from langchain_colbert import ColBERTRerank
+from colbert_core import IndexNotFoundError
+from langchain_colbert import ColBERTRerank, ColBERTRetriever, ColBERTVectorStore
 
 
 class Fixed(BaseRetriever):
@@ -81,3 +83,76 @@ def test_it_says_which_words_matched_on_request(default_encoder):
     (best,) = ColBERTRerank(model=default_encoder, top_n=1, evidence=True).compress_documents(documents, "Why do cats purr?")
     assert best.id == "cats"
     assert any("purr" in one["text"] for one in best.metadata["evidence"]["highlights"])
+
+
+# Over an index, by its vectors
+
+
+class Unread(WordEncoder):
+    """An encoder that reads what is added, and after that only what is named."""
+
+    allowed = None
+
+    def encode_passages(self, texts, **options):
+        assert self.allowed is None or set(texts) <= set(self.allowed), texts
+        return super().encode_passages(texts, **options)
+
+
+HOLDERS = {
+    "Index": lambda store: store.index,
+    "ColBERTVectorStore": lambda store: store,
+    "ColBERTRetriever": lambda store: ColBERTRetriever(index=store.index),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+async def test_documents_of_an_index_are_scored_by_its_vectors_as_a_search_does(holder):
+    encoder = Unread()
+    store = ColBERTVectorStore.from_documents(DOCUMENTS, model=encoder)
+    encoder.allowed = []
+    documents = store.get_by_ids(store.index.ids())
+    reranker = ColBERTRerank(top_n=2, index=HOLDERS[holder](store))
+    found = reranker.compress_documents(documents, "bird sings")
+    expected = store.index.search("bird sings", 2)
+    assert [(document.id, document.metadata["relevance_score"]) for document in found] == [
+        (hit.passage.id, hit.relevance) for hit in expected
+    ]
+    assert await reranker.acompress_documents(documents, "bird sings") == found
+    base = ColBERTRetriever(index=store.index, k=4)
+    chain = ContextualCompressionRetriever(base_compressor=reranker, base_retriever=base)
+    assert ids(chain.invoke("bird sings")) == ids(found)
+
+
+def test_documents_that_are_new_changed_or_without_an_id_are_read_by_the_model_of_the_index():
+    encoder = Unread()
+    store = ColBERTVectorStore.from_texts(["a dog barks", "a cat purrs"], ids=["d", "0"], model=encoder)
+    documents = [
+        Document("a bird sings"),
+        Document("a dog sings", id="d"),
+        Document("a cat purrs", id="0"),
+        Document("a whale", id="w"),
+    ]
+    encoder.allowed = ["a bird sings", "a dog sings", "a whale"]
+    found = ColBERTRerank(top_n=None, index=store).compress_documents(documents, "bird sings")
+    encoder.allowed = None
+    expected = ColBERTRerank(top_n=None, model=encoder).compress_documents(documents, "bird sings")
+    assert ids(found) == ids(expected)
+    assert [document.id for document in documents] == [None, "d", "0", "w"]
+    scores = [[document.metadata["relevance_score"] for document in each] for each in (found, expected)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+def test_an_index_brings_its_model_and_is_no_setting(words, stanford, tmp_path):
+    store = ColBERTVectorStore(words)
+    for wrong in ({"model": words}, {"device": "cpu"}):
+        with pytest.raises(ValidationError, match="its own model"):
+            ColBERTRerank(index=store, **wrong)
+    with pytest.raises(ValidationError, match="index"):
+        ColBERTRerank(index="x")
+    with pytest.raises(IndexNotFoundError, match="wikki"):
+        ColBERTRerank(index=ColBERTVectorStore(words, persist_directory=tmp_path / "wikki"))
+    assert "index" not in ColBERTRerank(index=store).model_dump()
+    held = ColBERTRerank(index=ColBERTVectorStore.from_texts(["the cat"], ids=["a"], model=stanford))
+    for copied in (copy.deepcopy(held), pickle.loads(pickle.dumps(held))):
+        assert copied.index.ids() == ["a"]
+        assert copied.compress_documents([Document("the cat", id="a")], "cat")

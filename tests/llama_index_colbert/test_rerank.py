@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
+from builders.encoders import WordEncoder
 from builders.nodes import ids
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.instrumentation import get_dispatcher
@@ -20,7 +22,7 @@ from llama_index.core.schema import (
 from transformers import AutoModel, AutoTokenizer
 
 from colbert_core import Passage, Reranker
-from llama_index_colbert import ColBERTRerank, ColbertRerank
+from llama_index_colbert import ColBERTIndex, ColBERTRerank, ColbertRerank, ColBERTVectorStore
 
 
 async def test_reranking_puts_the_best_first_sync_and_async(words, candidates):
@@ -159,3 +161,75 @@ def test_scores_are_those_of_the_core_where_the_incumbents_formula_gives_others(
     }
     assert sorted(theirs, key=lambda name: -theirs[name]) != ids(ours)
     assert [theirs[hit.passage.id] for hit in hits] != pytest.approx([hit.relevance for hit in hits], abs=0.05)
+
+
+# Over an index, by its vectors
+
+
+class Unread(WordEncoder):
+    """An encoder that reads what is added, and after that only what is named."""
+
+    allowed = None
+
+    def encode_passages(self, texts, **options):
+        assert self.allowed is None or set(texts) <= set(self.allowed), texts
+        return super().encode_passages(texts, **options)
+
+
+HOLDERS = {
+    "Index": lambda index: index.index,
+    "ColBERTIndex": lambda index: index,
+    "ColBERTRetriever": lambda index: index.as_retriever(),
+    "ColBERTVectorStore": lambda index: ColBERTVectorStore(index=index.index),
+    "its index": lambda index: ColBERTVectorStore(index=index.index).as_index(),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+async def test_nodes_of_an_index_are_scored_by_its_vectors_as_a_search_does(candidates, holder):
+    encoder = Unread()
+    index = ColBERTIndex([scored.node for scored in candidates], model_name=encoder)
+    explained = index.as_retriever(similarity_top_k=4, evidence=True).retrieve("dog")
+    encoder.allowed = []
+    rerank = ColBERTRerank(top_n=3, index=HOLDERS[holder](index))
+    found = rerank.postprocess_nodes(candidates, query_str="bird sings")
+    expected = index.as_retriever(similarity_top_k=3, node_ids=ids(candidates)).retrieve("bird sings")
+    assert [(scored.node.node_id, scored.score) for scored in found] == [(one.node.node_id, one.score) for one in expected]
+    assert await rerank.apostprocess_nodes(candidates, query_str="bird sings") == found
+    again = rerank.postprocess_nodes(explained, query_str="bird sings")
+    assert [scored.score for scored in again] == [scored.score for scored in found]  # evidence is no other text
+
+
+def test_nodes_that_are_new_or_changed_are_read_by_the_model_of_the_index(candidates):
+    encoder = Unread()
+    index = ColBERTIndex([scored.node for scored in candidates], model_name=encoder)
+    changed = TextNode(id_="cat", text="a bird sings")
+    new = TextNode(id_="new", text="a bird flies", metadata={"page": 9})
+    encoder.allowed = ["a bird sings", new.get_content(MetadataMode.EMBED)]
+    nodes = [*candidates[1:], NodeWithScore(node=changed), NodeWithScore(node=new), NodeWithScore(node=changed)]
+    found = ColBERTRerank(top_n=9, index=index).postprocess_nodes(nodes, query_str="bird sings")
+    encoder.allowed = None
+    expected = ColBERTRerank(top_n=9, model=encoder).postprocess_nodes(nodes, query_str="bird sings")
+    assert ids(found) == ids(expected)
+    assert [scored.score for scored in found] == pytest.approx([scored.score for scored in expected], abs=1e-5)
+
+
+def test_a_query_engine_reranks_over_its_own_index(candidates, words):
+    index = ColBERTIndex([scored.node for scored in candidates], model_name=words)
+    engine = index.as_query_engine(similarity_top_k=4, node_postprocessors=[ColBERTRerank(top_n=1, index=index)])
+    assert ids(engine.query("bird sings").source_nodes) == ["bird"]
+
+
+def test_an_index_brings_its_model_and_is_no_setting(words, stanford):
+    index = ColBERTIndex([], model_name=words)
+    for wrong in ({"model": words}, {"device": "cpu"}):
+        with pytest.raises(ValueError, match="its own model"):
+            ColBERTRerank(index=index, **wrong)
+    with pytest.raises(ValueError, match="index"):
+        ColBERTRerank(index="x")
+    rerank = ColBERTRerank(index=index)
+    assert "index" not in rerank.to_dict()
+    held = ColBERTRerank(index=ColBERTIndex([TextNode(id_="a", text="the cat")], model_name=stanford))
+    copied = pickle.loads(pickle.dumps(held))
+    assert copied.index.ids() == ["a"]
+    assert copied.postprocess_nodes([NodeWithScore(node=TextNode(id_="a", text="the cat"))], query_str="cat")

@@ -25,6 +25,7 @@ from colbert_core.errors import (
 from colbert_core.evidence.evidence import Evidence
 from colbert_core.index.foreign import ForeignIndex, read_foreign_index
 from colbert_core.index.index import Index
+from colbert_core.index.opening import open_or_create
 from colbert_core.index.reports import IndexStats, Tuning, Verification
 from colbert_core.moved import install as _install_moved_names
 from colbert_core.rerank import Reranker
@@ -73,6 +74,7 @@ __all__ = [
     "Verification",
     "get_num_threads",
     "maxsim",
+    "open_or_create",
     "read_foreign_index",
     "set_num_threads",
     "widen",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,24 +17,6 @@ if TYPE_CHECKING:
 
     Where = Mapping[str, Any] | Callable[["Passage"], bool]
     Query = str | NDArray[Any] | torch.Tensor | Sequence[Sequence[float]]
-
-
-def as_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path that a user has given; ``~`` at its beginning is the home folder."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 -- pathlib's raises for a file whose name begins with "~"
-
-
-def beside_own(own: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-    """Put metadata of this package beside a user's own, which stay as they are.
-
-    Args:
-        own: the user's.
-        ours: where a piece comes from, such as ``document_id``, ``start`` and ``end``. If the user has a key of one of these
-            names, all of them are called ``piece_document_id`` and so on.
-    """
-    if own.keys() & ours.keys():
-        ours = {f"piece_{key}": value for key, value in ours.items()}
-    return {**ours, **own}
 
 
 def check_text(text: object, subject: str) -> str:

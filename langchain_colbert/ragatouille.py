@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colbert_core import Encoder, Hit, Index, IndexExistsError, Passage, Reranker
+from langchain_colbert.found import own_metadata
 from langchain_colbert.rerank import ColBERTRerank
 from langchain_colbert.retriever import ColBERTRetriever
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 # Neighbouring pieces of a document share so many tokens, as RAGatouille's do for pieces of 256 tokens.
 _OVERLAP = 64
+# Of the model's own tokens a query has fewer: [CLS], a marker, a prompt and [SEP].
+_OWN_TOKENS = 16
 # Metadata keys that say which document a piece is from.
 _RESERVED = ("document_id", "passage_id")
 _ADDING = threading.Lock()
@@ -89,7 +92,7 @@ class RAGPretrainedModel:
         return cls(
             Encoder.from_pretrained(pretrained_model_name_or_path),
             None,
-            Path(index_root or ".ragatouille") / "colbert" / "indexes",
+            Path(index_root or ".ragatouille").expanduser() / "colbert" / "indexes",
             verbose,
         )
 
@@ -100,7 +103,7 @@ class RAGPretrainedModel:
         Raises:
             IndexNotFoundError: there is no index.
         """
-        path = Path(index_path)
+        path = Path(index_path).expanduser()
         opened = cls(None, Index.open(path), path.parent, verbose)
         opened._name = path.name
         return opened
@@ -140,7 +143,8 @@ class RAGPretrainedModel:
             The folder of the index.
 
         Raises:
-            ValueError: the lists differ in length, an id stands twice, or metadata have a key that is reserved for pieces.
+            ValueError: there are no documents, the lists differ in length, an id stands twice, or metadata have a key that is
+                reserved for pieces.
             IndexExistsError: the folder holds something else, or an index that must not be replaced.
         """
         encoder = self._encoder
@@ -156,6 +160,8 @@ class RAGPretrainedModel:
         made = Index.create(None, encoder, nbits=4)
         splitter = (document_splitter_fn or _make_splitter(encoder)) if split_documents else _keep_whole
         documents = _check_documents(collection, document_ids, document_metadatas)
+        if not documents:
+            raise ValueError(f"There are no documents to index, so {path} stays as it is; give at least one.")
         made.add(_to_passages(made, documents, splitter, preprocessing_fn), progress=self._progress)
         made.save(path, overwrite=True)
         self._index, self._name = Index.open(path, encoder), index_name
@@ -221,16 +227,17 @@ class RAGPretrainedModel:
 
         Returns:
             Dicts with ``content``, ``score`` (MaxSim), ``rank``, ``document_id``, ``passage_id`` and, for a document with
-            metadata, ``document_metadata``; a list of such lists for a list of queries.
+            metadata, ``document_metadata``; a list of such lists for several queries.
 
         Raises:
             ValueError: no index was made or opened, or a query is blank.
         """
         index = self._named(index_name)
-        ids = None if doc_ids is None else _piece_ids(index, doc_ids)
-        hits_by_query = index.search_many([query] if isinstance(query, str) else query, k, ids=ids)
+        ids = None if doc_ids is None else _piece_ids(index, [doc_ids] if isinstance(doc_ids, str) else doc_ids)
+        queries = [query] if isinstance(query, str) else list(query)
+        hits_by_query = index.search_many(_readable(index.encoder, queries), k, ids=ids)
         results = [[_to_result(hit, zero_index_ranks) for hit in hits] for hits in hits_by_query]
-        return results[0] if isinstance(query, str) else results
+        return results[0] if len(results) == 1 else results
 
     def rerank(
         self,
@@ -244,15 +251,18 @@ class RAGPretrainedModel:
 
         Returns:
             Dicts with ``content``, ``score`` (MaxSim), ``rank`` and ``result_index``, the place in ``documents``; a list of
-            such lists for a list of queries.
+            such lists for several queries.
         """
-        reranker = Reranker(self._encoder)
+        queries = [query] if isinstance(query, str) else list(query)
         passages = [Passage(str(place), text) for place, text in enumerate(_texts(documents))]
         results = [
-            [_to_numbered_result(hit, zero_index_ranks) for hit in reranker.rank(text, passages, k, progress=self._progress)]
-            for text in ([query] if isinstance(query, str) else query)
+            [
+                _to_numbered_result(hit, zero_index_ranks)
+                for hit in Reranker(_reading(self._encoder, text)).rank(text, passages, k, progress=self._progress)
+            ]
+            for text in queries
         ]
-        return results[0] if isinstance(query, str) else results
+        return results[0] if len(results) == 1 else results
 
     def encode(
         self,
@@ -273,7 +283,7 @@ class RAGPretrainedModel:
         first = len(self._encoded)
         self._encoded.add(
             [
-                Passage(str(first + place), text, metadata or {})
+                Passage(str(first + place), text, own_metadata(metadata or {}))
                 for place, (text, metadata) in enumerate(zip(texts, metadatas, strict=True))
             ],
             progress=self._progress if verbose else False,
@@ -284,16 +294,17 @@ class RAGPretrainedModel:
 
         Returns:
             Dicts with ``content``, ``score`` (MaxSim), ``rank``, ``result_index`` (the place among all encoded documents)
-            and, for a document with metadata, ``document_metadata``; a list of such lists for a list of queries.
+            and, for a document with metadata, ``document_metadata``; a list of such lists for several queries.
 
         Raises:
             ValueError: nothing was encoded.
         """
         if self._encoded is None:
             raise ValueError("There are no encoded documents to search; call encode(documents) first.")
-        hits_by_query = self._encoded.search_many([query] if isinstance(query, str) else query, k)
+        queries = [query] if isinstance(query, str) else list(query)
+        hits_by_query = self._encoded.search_many(_readable(self._encoded.encoder, queries), k)
         results = [[_to_numbered_result(hit, zero_index_ranks=False) for hit in hits] for hits in hits_by_query]
-        return results[0] if isinstance(query, str) else results
+        return results[0] if len(results) == 1 else results
 
     def clear_encoded_docs(self, force: bool = False) -> None:
         """Forget the documents that ``encode`` was given, at once; ``force`` means nothing here."""
@@ -313,7 +324,7 @@ class RAGPretrainedModel:
         if doc_ids is not None:
             if "filter" in fields:
                 raise ValueError("doc_ids are a filter; give one of the two.")
-            fields["filter"] = {"document_id": {"$in": list(doc_ids)}}
+            fields["filter"] = {"document_id": {"$in": [doc_ids] if isinstance(doc_ids, str) else list(doc_ids)}}
         return ColBERTRetriever(index=self._named(index_name), k=k, **fields)
 
     def as_langchain_document_compressor(self, k: int = 5, **fields: Any) -> ColBERTRerank:
@@ -374,6 +385,24 @@ def get_wikipedia_page(title: str) -> str:
     return str(text)
 
 
+def _reading(encoder: Any, query: str) -> Any:
+    """Return the encoder, or for a query that it would cut one that reads it, as RAGatouille does since 0.0.7."""
+    if not isinstance(encoder, Encoder):
+        return encoder
+    spans, n_tokens = encoder.query_spans(query), encoder.count_tokens(query)
+    is_cut = n_tokens > int((spans[:, 1] > spans[:, 0]).sum())
+    return encoder.with_query_length(n_tokens + _OWN_TOKENS) if is_cut else encoder
+
+
+def _readable(encoder: Any, queries: list[str]) -> list[Any]:
+    """Return the queries, with the vectors of each that the encoder would cut in its place."""
+    readers = [_reading(encoder, query) for query in queries]
+    return [
+        query if reader is encoder else reader.encode_queries([query])[0]
+        for query, reader in zip(queries, readers, strict=True)
+    ]
+
+
 def _check_documents(
     collection: Sequence[str],
     document_ids: Sequence[str] | None,
@@ -388,7 +417,7 @@ def _check_documents(
     for name, metadata in zip(names, metadatas, strict=True):
         if taken := [key for key in _RESERVED if key in (metadata or {})]:
             raise ValueError(f"Metadata of document {name!r} may not have the key {taken[0]!r}, which tells of its pieces.")
-    return {name: (text, metadata or {}) for name, text, metadata in zip(names, texts, metadatas, strict=True)}
+    return {name: (text, own_metadata(metadata or {})) for name, text, metadata in zip(names, texts, metadatas, strict=True)}
 
 
 def _make_splitter(encoder: Any) -> Splitter:
@@ -489,6 +518,8 @@ def _texts(collection: Sequence[str]) -> list[str]:
 
 
 def _as_many(values: Sequence[Any] | None, texts: Sequence[str], name: str) -> list[Any] | None:
+    if isinstance(values, str | dict):
+        raise TypeError(f"{name} must be a list with one for each document, got one {type(values).__name__}; write [value].")
     if values is not None and len(values) != len(texts):
         raise ValueError(f"There are {len(texts)} documents but {len(values)} {name}; give one for each.")
     return None if values is None else list(values)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
-from colbert_core import Index, IndexExistsError, IndexNotFoundError, TokenEncoder
+from colbert_core import Index, IndexNotFoundError, TokenEncoder, open_or_create
 from langchain_colbert.documents import (
     Cut,
     Filter,
@@ -174,10 +174,11 @@ class ColBERTVectorStore(VectorStore):
                 "no Embeddings are needed."
             )
         self._model = model
-        self._path = None if persist_directory is None else Path(persist_directory).absolute()  # the working folder may change
+        # The working folder may change.
+        self._path = None if persist_directory is None else Path(persist_directory).expanduser().absolute()
         self._index = index
-        if self._path is not None and _is_filled(self._path):
-            self._index = Index.open(self._path, model)
+        if self._path is not None and self._path.is_dir() and any(self._path.iterdir()):
+            self._make()
 
     @property
     def index(self) -> Index:
@@ -199,18 +200,7 @@ class ColBERTVectorStore(VectorStore):
     def _make(self) -> None:
         with _MAKING:
             if self._index is None:
-                self._index = self._make_index()
-
-    def _make_index(self) -> Index:
-        """Make an index, or open the one that another process has made here meanwhile."""
-        if self._path is not None and _is_filled(self._path):
-            return Index.open(self._path, self._model)
-        try:
-            return Index.create(self._path, self._model)
-        except IndexExistsError:
-            if self._path is None:
-                raise
-            return Index.open(self._path, self._model)
+                self._index = open_or_create(self._path, self._model)
 
     @property
     def embeddings(self) -> None:
@@ -487,10 +477,6 @@ if hasattr(os, "register_at_fork"):
 def _to_document(hit: Hit, cut: Cut) -> Document:
     """Make a document as it was added; only one that is a part of it says which."""
     return to_found_document(hit, **cut) if cut.get("text") == "window" else to_document(hit.passage)
-
-
-def _is_filled(path: Path) -> bool:
-    return path.is_dir() and any(path.iterdir())
 
 
 def _no_single_vector() -> NotImplementedError:

@@ -72,7 +72,7 @@ def _paths(persist_dir: str | PathLike[str], name: str) -> tuple[Path, Path]:
     if name != Path(name).name:
         raise ValueError(f"An index's name becomes part of a file's name, so it has no '/' in it; got {name!r}.")
     # Resolve links and "..", so that an index notices when it is saved to its own place.
-    folder = Path(persist_dir).resolve() / f"{name}.idx"
+    folder = Path(persist_dir).expanduser().resolve() / f"{name}.idx"
     return folder, folder.with_name(f"{folder.name}.json")
 
 

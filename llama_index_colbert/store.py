@@ -22,7 +22,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from colbert_core import Index, IndexExistsError, IndexNotFoundError, TokenEncoder
+from colbert_core import Index, IndexNotFoundError, TokenEncoder, open_or_create
 from llama_index_colbert import saved
 from llama_index_colbert.engines import EngineMaker, refuse_unknown
 from llama_index_colbert.filters import to_where
@@ -131,20 +131,9 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         return Path(str(self.path)).expanduser()
 
     def _make(self) -> None:
-        """Make the index, or open the one that another store has made here meanwhile."""
         with _MAKING:
-            if self._index is not None:
-                return
-            folder = None if self.path is None else self._folder()
-            if folder is not None and folder.is_dir() and any(folder.iterdir()):
-                self._index = Index.open(folder, self.model)
-                return
-            try:
-                self._index = Index.create(folder, self.model)
-            except IndexExistsError:
-                if folder is None or not folder.is_dir():
-                    raise
-                self._index = Index.open(folder, self.model)
+            if self._index is None:
+                self._index = open_or_create(self.path, self.model)
 
     @classmethod
     def class_name(cls) -> str:

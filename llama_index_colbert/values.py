@@ -36,10 +36,11 @@ def changed_by_json(metadata: dict[str, Any]) -> list[list[Any]]:
 def restore(metadata: dict[str, Any], places: list[list[Any]]) -> dict[str, Any]:
     """Put the listed values back, in place. One that somebody has changed since, so that it no longer fits, stays as it is."""
     holder: dict[str, Any] = {"": metadata}
-    for path, name in places:
-        way: list[Any] = ["", *path]
-        last = way.pop()
+    for place in places:
         try:
+            path, name = place
+            way: list[Any] = ["", *path]
+            last = way.pop()
             parent: Any = holder
             for step in way:
                 parent = parent[step]

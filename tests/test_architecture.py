@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 # Imports go downwards only, in two levels. Folders and files of one floor do not import each other.
 FLOORS = [
-    {"errors", "devices", "progress", "threads"},
+    {"errors", "devices", "paths", "progress", "threads"},
     {"extras", "kernels"},
     {"evidence"},
     {"types"},
@@ -45,6 +45,7 @@ FLOORS_OF_FOLDER = {
         {"verification", "versions"},
         {"tuning", "writing"},
         {"index"},
+        {"opening"},
     ],
     "kernels": [{"compiling", "vector"}, {"building"}, {"scoring"}],
     "model": [
@@ -222,6 +223,7 @@ PUBLIC = {
         "Verification",
         "get_num_threads",
         "maxsim",
+        "open_or_create",
         "read_foreign_index",
         "set_num_threads",
         "widen",

@@ -9,9 +9,9 @@ from builders.encoders import WordEncoder
 
 from colbert_core import Encoder, Index, Passage
 from colbert_core.evaluation import BM25, open_dataset, read_qrels, read_run, write_run
+from colbert_core.paths import as_path
 from colbert_core.train import read_examples
 from colbert_core.train.examples import Example, write_examples
-from colbert_core.types import as_path
 
 
 @pytest.fixture
@@ -64,3 +64,20 @@ def test_the_command_line(home, run, stanford_folder):
     assert (code, err) == (0, "")
     assert run("stats", "~/x.idx")[0] == 0
     assert (home / "x.idx" / "index.sqlite").is_file()
+
+
+def test_folders_of_both_frameworks(home, stanford):
+    from llama_index.core.schema import TextNode
+
+    from langchain_colbert import ColBERTVectorStore
+    from langchain_colbert.ragatouille import RAGPretrainedModel
+    from llama_index_colbert import ColBERTIndex
+    from llama_index_colbert import ColBERTVectorStore as LlamaStore
+
+    ColBERTVectorStore(stanford, persist_directory="~/a").add_texts(["the cat"])
+    LlamaStore(stanford, path="~/b").add([TextNode(text="the cat")])
+    ColBERTIndex([TextNode(text="the cat")], model_name=stanford).persist("~/c")
+    assert len(ColBERTIndex.load("~/c", model_name=stanford).index) == 1
+    RAGPretrainedModel.from_pretrained(index_root="~/d").index(["the cat"], index_name="x")
+    assert len(RAGPretrainedModel.from_index("~/d/colbert/indexes/x").search("cat")) == 1
+    assert sorted(path.name for path in home.iterdir() if path.is_dir() and path.name[0] != ".") == ["a", "b", "c", "d"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from colbert_core.cli.options import add_quiet, json_option, wants_progress
 from colbert_core.cli.reading import demo_passages
 from colbert_core.cluster import Plan, Rates, build, measured_rates, plan
+from colbert_core.paths import as_path
 from colbert_core.text.documents import SUFFIXES
-from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     import argparse

@@ -31,9 +31,9 @@ from colbert_core.errors import PartialAddError
 from colbert_core.evidence.evidence import as_page
 from colbert_core.index.foreign import read_foreign_index
 from colbert_core.index.index import Index
+from colbert_core.paths import as_path
 from colbert_core.storage.store import made_aside
 from colbert_core.text.documents import SUFFIXES, TEXTS, read_collection
-from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     import argparse

@@ -10,8 +10,8 @@ from colbert_core.cli.printing import as_json, hit_as_json, hit_as_line, keep_si
 from colbert_core.cli.reading import demo_passages, demo_questions, read_folder
 from colbert_core.extras import import_extra
 from colbert_core.index.index import Index
+from colbert_core.paths import as_path
 from colbert_core.text.documents import SUFFIXES
-from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     import argparse

@@ -34,11 +34,11 @@ from colbert_core.evaluation.measures import (
 from colbert_core.evaluation.trec import read_run, write_run
 from colbert_core.extras import import_extra
 from colbert_core.index.index import Index
+from colbert_core.paths import as_path
 from colbert_core.rerank import Reranker
 from colbert_core.search.config import ladder_of_configs
 from colbert_core.storage.durable import check_target
 from colbert_core.train import ColBERT, Examples, configured, prepare, read_examples, train, write_examples
-from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     import argparse

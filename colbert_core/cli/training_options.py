@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from colbert_core.cli.options import add_model, quiet_option
-from colbert_core.types import as_path
+from colbert_core.paths import as_path
 
 if TYPE_CHECKING:
     import argparse

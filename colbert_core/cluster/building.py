@@ -37,6 +37,7 @@ from colbert_core.errors import (
 )
 from colbert_core.index.index import Index
 from colbert_core.model.fingerprint import loaded_encoder
+from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
 from colbert_core.storage.arrays import dump_arrays, load_arrays
 from colbert_core.storage.aside import is_free
@@ -46,7 +47,7 @@ from colbert_core.storage.incoming import check_regular
 from colbert_core.storage.store import made_aside
 from colbert_core.text.documents import SUFFIXES, find_files, read_file
 from colbert_core.threads import set_num_threads
-from colbert_core.types import Passage, as_path
+from colbert_core.types import Passage
 from colbert_core.vectors.codec import NBITS, ResidualCodec, count_centroids, sample_size
 
 if TYPE_CHECKING:

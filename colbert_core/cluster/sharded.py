@@ -14,8 +14,9 @@ from colbert_core.errors import ClusterError, DamagedIndexError, EncoderMismatch
 from colbert_core.index.base import IndexBase
 from colbert_core.index.writing import add_in_batches
 from colbert_core.model.fingerprint import LazyEncoder, loaded_encoder
+from colbert_core.paths import as_path
 from colbert_core.rerank import Reranker
-from colbert_core.types import Hit, as_path
+from colbert_core.types import Hit
 from colbert_core.vectors.embeddings import embeddings_of
 
 if TYPE_CHECKING:

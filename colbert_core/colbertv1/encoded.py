@@ -31,10 +31,10 @@ from colbert_core.errors import (
 )
 from colbert_core.index.batches import batched
 from colbert_core.model.fingerprint import EncoderFingerprint, about_encoder
+from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
 from colbert_core.storage.aside import is_free
 from colbert_core.storage.durable import disk_errors, sha256_of, write_npy
-from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -22,12 +22,12 @@ from colbert_core.colbertv1.faiss_file import check_faiss_file
 from colbert_core.colbertv1.shards import FORMAT, MANIFEST, read_manifest, write_manifest
 from colbert_core.errors import DamagedIndexError, IndexExistsError, StorageError
 from colbert_core.model.fingerprint import LazyEncoder
+from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
 from colbert_core.search.ranking import best_windows
 from colbert_core.storage.aside import is_free
 from colbert_core.storage.durable import disk_errors, put_in_place, sha256_of, sync_file
 from colbert_core.threads import get_num_threads, openmp_threads, spread
-from colbert_core.types import as_path
 from colbert_core.vectors.embeddings import query_matrices
 
 if TYPE_CHECKING:

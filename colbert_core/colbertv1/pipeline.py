@@ -33,13 +33,13 @@ from colbert_core.evaluation.datasets import Dataset, open_dataset, split_by_has
 from colbert_core.evaluation.measures import check_measures, evaluate, nanocolbert_table, run_of, search_engine
 from colbert_core.evaluation.trec import read_run, write_run
 from colbert_core.extras import import_extra
+from colbert_core.paths import as_path
 from colbert_core.storage.aside import contents
 from colbert_core.storage.durable import checksum_files, write_json, write_text
 from colbert_core.storage.incoming import read_json_file
 from colbert_core.train import ColBERT, Example, configured, read_examples, read_id_triples, train, write_examples
 from colbert_core.train.folder import locked
 from colbert_core.train.presets import chosen_loss
-from colbert_core.types import as_path
 from colbert_core.vectors.embeddings import encode_queries
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import numpy as np
 from colbert_core.checks import check_count
 from colbert_core.errors import DamagedIndexError, IndexExistsError, IndexNotFoundError
 from colbert_core.extras import import_extra
+from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
 from colbert_core.storage.aside import folder_aside, is_free
 from colbert_core.storage.durable import put_in_place
 from colbert_core.storage.incoming import read_json_file
-from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

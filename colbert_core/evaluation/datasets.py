@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from colbert_core.errors import MissingExtraError
 from colbert_core.evaluation.trec import Judgement, collect_qrels, read_judgements
 from colbert_core.extras import import_extra
+from colbert_core.paths import as_path
 from colbert_core.storage.durable import Checksum, checksum_files
 from colbert_core.text.lines import numbered_lines, read_at
-from colbert_core.types import Passage, as_path
+from colbert_core.types import Passage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -14,8 +14,8 @@ import numpy as np
 from colbert_core.checks import check_count
 from colbert_core.evaluation.trec import by_document
 from colbert_core.extras import import_extra
+from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
-from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from colbert_core.paths import as_path
 from colbert_core.storage.durable import written_aside
 from colbert_core.text.lines import numbered_lines
-from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

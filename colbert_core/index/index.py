@@ -20,8 +20,9 @@ from colbert_core.index.tuning import tune
 from colbert_core.index.verification import verify
 from colbert_core.index.versions import Versions
 from colbert_core.model.fingerprint import EncoderFingerprint, LazyEncoder, about_encoder, loaded_encoder
+from colbert_core.paths import as_path
 from colbert_core.storage.store import Store, made_aside
-from colbert_core.types import TokenEmbeddings, as_path
+from colbert_core.types import TokenEmbeddings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

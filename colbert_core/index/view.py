@@ -254,6 +254,7 @@ class View:
         return evidence_of(query, vectors, words, passage, span, window_vectors, token_spans, min_similarity)
 
     def _evidence_anew(self, query: str, vectors: NDArray[np.float32], passage: Passage, min_similarity: float) -> Evidence:
+        """Match the words of a query with those of a passage that is encoded for it."""
         encoder = self.encoder.get()
         span, window_vectors, token_spans = best_window(vectors, encoder.encode_passages([passage.text], progress=False))
         words = query_spans(encoder, query, len(vectors))

@@ -30,12 +30,13 @@ from colbert_core.model.forward import Runner
 from colbert_core.model.inputs import InputBuilder, respelled
 from colbert_core.model.scripts import Scripts
 from colbert_core.model.tokenizer import Tokenizer
+from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
 from colbert_core.storage.aside import folder_aside, is_free
 from colbert_core.storage.durable import put_in_place
 from colbert_core.text.blank import check_queries, empty_query
 from colbert_core.threads import apply_to_torch
-from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, as_path, check_text
+from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_text
 from colbert_core.vectors.embeddings import has_text
 from colbert_core.vectors.pooling import pool_embeddings
 
@@ -196,8 +197,7 @@ class Encoder:
     @property
     def dtype(self) -> torch.dtype:
         """Precision in which the backbone computes."""
-        dtype: torch.dtype = next(self._backbone.parameters()).dtype
-        return dtype
+        return next(self._backbone.parameters()).dtype  # type: ignore[no-any-return]
 
     @property
     def origin(self) -> dict[str, Any] | None:
@@ -208,6 +208,11 @@ class Encoder:
         if arguments["name"] is not None and as_path(arguments["name"]).exists():
             arguments["name"] = str(as_path(arguments["name"]).absolute())
         return arguments
+
+    def with_query_length(self, length: int) -> Encoder:
+        """Return an encoder of the same weights that reads queries of ``length`` tokens, or as many as the backbone reads."""
+        config = replace(self.config, query_length=min(length, most_tokens(self._backbone)))
+        return Encoder(self._backbone, self._head, self._tokenizer, config, name=self.name)
 
     def encode_queries(self, texts: Iterable[str]) -> list[NDArray[np.float32]]:
         """Encode queries; white space around them does not count.
@@ -259,9 +264,7 @@ class Encoder:
             TypeError: a text is not a string.
             ValueError: a text holds a lone surrogate.
         """
-        texts = _as_list(texts)
-        for position, text in enumerate(texts):
-            check_text(text, f"Passage {position}")
+        texts = [check_text(text, f"Passage {position}") for position, text in enumerate(_as_list(texts))]
         self._scripts.warn(texts, "passages")
         inputs = list(self._inputs.passages(texts))
         windows = [window for model_input in inputs for window in model_input.windows]

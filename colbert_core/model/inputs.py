@@ -13,7 +13,8 @@ import numpy as np
 
 from colbert_core.errors import CheckpointError, UnsupportedCheckpointError
 from colbert_core.text import splitter
-from colbert_core.types import Passage, beside_own, check_text
+from colbert_core.text.documents import beside_own
+from colbert_core.types import Passage, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

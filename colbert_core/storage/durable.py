@@ -25,8 +25,8 @@ from colbert_core.errors import (
     ReadOnlyIndexError,
     StorageError,
 )
+from colbert_core.paths import as_path
 from colbert_core.storage.aside import contents, folder_aside
-from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -209,6 +209,7 @@ def put_in_place(work: Path, folder: Path) -> None:
 
 
 def _move_into(work: Path, folder: Path) -> None:
+    """Move what is in a folder into another one, or nothing of it if something fails."""
     moved = []
     try:
         for path in sorted(work.iterdir()):
@@ -217,7 +218,10 @@ def _move_into(work: Path, folder: Path) -> None:
         sync_tree(folder)
     except BaseException:
         for path in moved:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         raise
 
 

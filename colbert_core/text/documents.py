@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from colbert_core.extras import import_extra
 from colbert_core.text.lines import check_no_pipe, numbered_lines
-from colbert_core.types import Passage, beside_own
+from colbert_core.types import Passage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,6 +119,19 @@ def read_collection(path: Path) -> list[str]:
             raise ValueError(f"{place} has the number {name!r:.80} where {number} belongs.")
         texts.append(f"{columns[1]} | {columns[0]}" if len(columns) > 1 and columns[1] else columns[0])
     return texts
+
+
+def beside_own(own: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Put metadata of this package beside a user's own, which stay as they are.
+
+    Args:
+        own: the user's.
+        ours: where a piece comes from, such as ``document_id``, ``start`` and ``end``. If the user has a key of one of these
+            names, all of them are called ``piece_document_id`` and so on.
+    """
+    if own.keys() & ours.keys():
+        ours = {f"piece_{key}": value for key, value in ours.items()}
+    return {**ours, **own}
 
 
 def _to_passage(record: dict[str, Any], place: str, default_id: str, source: str) -> Passage:

@@ -16,11 +16,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
 from colbert_core.storage.aside import is_free
 from colbert_core.storage.durable import put_in_place, sha256_of, write_json
 from colbert_core.storage.incoming import check_regular, read_json_file
-from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

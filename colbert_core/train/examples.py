@@ -10,9 +10,10 @@ import zlib
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
+from colbert_core.paths import as_path
 from colbert_core.storage.durable import written_aside
 from colbert_core.storage.incoming import check_regular
-from colbert_core.types import as_path, check_text
+from colbert_core.types import check_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -16,6 +16,7 @@ import torch
 
 from colbert_core.errors import MissingExtraError
 from colbert_core.extras import import_extra
+from colbert_core.paths import as_path
 from colbert_core.progress import ProgressBar, progress_bar
 from colbert_core.train.batches import Batches, example_numbers
 from colbert_core.train.data import Examples, prepare
@@ -23,7 +24,6 @@ from colbert_core.train.folder import RunFolder, TrainResult, locked
 from colbert_core.train.gradients import add_gradients, random_state, set_random_state
 from colbert_core.train.model import ColBERT
 from colbert_core.train.presets import chosen_loss, configured, plan
-from colbert_core.types import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

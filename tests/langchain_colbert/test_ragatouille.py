@@ -8,6 +8,7 @@ import urllib.error
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from builders import checkpoints
 from langchain_core.documents import Document
 
 from colbert_core import Index, IndexExistsError, IndexNotFoundError, Passage
@@ -277,3 +278,56 @@ def test_no_bar_is_shown_without_verbose(tmp_path, monkeypatch):
     quiet = RAGPretrainedModel.from_index(tmp_path / "colbert" / "indexes" / "x", verbose=0)
     quiet.add_to_index(["a hat"])
     assert shown[4:] == [False]
+
+
+LONG = "what did the studio found in the language of systems and the mat that sat on a cat or others " * 2
+
+
+def test_the_end_of_a_long_question_is_read_as_well(tmp_path):
+    folder = checkpoints.stanford(tmp_path / "model")  # reads 24 tokens of a query, and its backbone 130
+    rag = RAGPretrainedModel.from_pretrained(folder, index_root=tmp_path / "root")
+    rag.index(TEXTS[1:], IDS[1:], index_name="demo", max_document_length=20)
+    rag.encode(TEXTS[1:])
+    ends = [LONG + "dogs bark", LONG + "rust is a language"]
+    for search in (rag.search, rag.search_encoded_docs, lambda query: rag.rerank(query, TEXTS[1:])):
+        one, two = ([(result["content"], result["score"]) for result in search(end)] for end in ends)
+        assert dict(one) != dict(two)
+        assert [[(result["content"], result["score"]) for result in each] for each in search(ends)] == [one, two]
+
+
+def test_a_short_question_has_the_score_that_it_always_had(indexed):
+    short, _ = indexed.search(["dog barks", LONG * 9], k=1)
+    assert short[0]["score"] == pytest.approx(indexed.search("dog barks", k=1)[0]["score"], abs=1e-4)
+
+
+def test_a_list_of_one_query_gives_one_flat_list(indexed):
+    indexed.encode(TEXTS)
+    assert indexed.search(["dog barks"], k=2) == indexed.search("dog barks", k=2)
+    assert indexed.rerank(["dog barks"], TEXTS) == indexed.rerank("dog barks", TEXTS)
+    assert indexed.search_encoded_docs(["dog barks"]) == indexed.search_encoded_docs("dog barks")
+
+
+def test_an_empty_collection_replaces_no_index(indexed):
+    with pytest.raises(ValueError, match="no documents to index"):
+        indexed.index([], index_name="demo")
+    assert indexed.search("dog barks", k=1)[0]["document_id"] == "dog"
+    assert len(Index.open(indexed._path("demo"))) > 3
+
+
+def test_a_string_for_a_list_is_meant_or_refused(indexed):
+    assert {result["document_id"] for result in indexed.search("the cat", doc_ids="dog")} == {"dog"}
+    retriever = indexed.as_langchain_retriever(doc_ids="dog")
+    assert [document.metadata["document_id"] for document in retriever.invoke("the cat")] == ["dog"]
+    for name, value in {"document_ids": "abc", "document_metadatas": {"page": 1}}.items():
+        with pytest.raises(TypeError, match=f"{name} must be a list with one for each document"):
+            indexed.index(TEXTS, index_name="other", **{name: value})
+
+
+def test_what_a_search_added_to_metadata_is_not_indexed(indexed):
+    found = ColBERTRetriever(index=indexed._index, k=1).invoke("dog barks")[0].metadata
+    kept = {key: value for key, value in found.items() if key not in ("document_id", "passage_id")}
+    assert "rank" in kept
+    indexed.add_to_index(["a new text"], ["new"], [kept])
+    indexed.encode(["a new text"], document_metadatas=[found])
+    assert indexed._index.get(["new"])[0].metadata.keys() == {"page", "document_id", "passage_id"}
+    assert "rank" not in indexed._encoded.get(["0"])[0].metadata

@@ -25,7 +25,7 @@ from colbert_core.errors import CheckpointError, CheckpointNotFoundError, Unsupp
 from colbert_core.model.checkpoint import modules, nanocolbert, stanford
 from colbert_core.model.checkpoint.config import Checkpoint, Dense, EncoderConfig
 from colbert_core.model.checkpoint.files import check_folder, quantize_weights, read_json
-from colbert_core.types import as_path
+from colbert_core.paths import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -64,7 +64,7 @@ FLOORS_OF_FOLDER = {
     "storage": [
         {"arrays", "aside", "changes", "filters", "incoming", "opened"},
         {"durable"},
-        {"connection"},
+        {"checksums", "connection"},
         {"database"},
         {"folder", "schema"},
         {"files"},

@@ -244,7 +244,8 @@ def _verify(options: argparse.Namespace) -> int:
     else:
         sampled = f"({verified.queries} samples)"
         recall = "" if verified.recall is None else f" A search finds {verified.recall:.1%} of the 10 best {sampled}."
-        print(f"No damage.{recall}")
+        unchecked = f" {verified.unchecked} texts have no checksums before the next change." if verified.unchecked else ""
+        print(f"No damage.{recall}{unchecked}")
     return 0 if verified.ok else 1
 
 

@@ -53,11 +53,14 @@ class Verification:
         problems: what is wrong, in words; empty if the index is sound.
         recall: part of the 10 truly best passages that a plain search finds, from 0 to 1; None without passages.
         queries: number of queries that the recall was measured with.
+        unchecked: number of passages whose texts and metadata have no checksums; the index was made before there were any,
+            and the next change to it adds them.
     """
 
     problems: list[str]
     recall: float | None
     queries: int
+    unchecked: int = 0
 
     @property
     def ok(self) -> bool:

@@ -42,17 +42,18 @@ def verify(view: View, n_queries: int, progress: bool | None) -> Verification:
     problems += _check_files(view, progress)
     if problems:
         return Verification(list(dict.fromkeys(problems)), None, 0)
+    n_unchecked = 0 if view.reader.has_checksums() else len(pids)
     problems = _check_passages(view, pids)
     problems = find_misfits(snapshot, pids if problems else np.setdiff1d(pids, _silent(view, snapshot, pids))) + problems
     sampled = [] if problems else view.sample_pids(n_queries)
     if not sampled:
-        return Verification(problems, None, 0)
+        return Verification(problems, None, 0, n_unchecked)
     shares = []
     for pid in sampled:
         query = vectors_of(snapshot, pid)[:QUERY_LENGTH]
         plain, best = (set(view.rank(query, _K, exact=exact).pids) for exact in (False, True))
         shares.append(len(plain & best) / len(best))
-    return Verification([], float(np.mean(shares)), len(shares))
+    return Verification([], float(np.mean(shares)), len(shares), n_unchecked)
 
 
 def find_misfits(snapshot: Snapshot, pids: NDArray[np.int64]) -> list[str]:
@@ -85,19 +86,22 @@ def _silent(view: View, snapshot: Snapshot, pids: NDArray[np.int64]) -> list[int
 
 
 def _check_passages(view: View, pids: NDArray[np.int64]) -> list[str]:
-    """What cannot be read of the passages, in words; the first of each thousand."""
+    """The passages that have changed since they were written, in words; otherwise the first of each thousand that is none."""
     problems = []
     for start in range(0, len(pids), _READ_AT_A_TIME):
+        chunk = pids[start : start + _READ_AT_A_TIME].tolist()
+        changed = view.reader.changed(chunk)
         try:
-            view.reader.passages(pids[start : start + _READ_AT_A_TIME].tolist())
+            view.reader.passages(chunk)
         except DamagedIndexError as error:
-            problems.append(str(error))
+            changed = changed or [str(error)]
+        problems += changed
     return problems
 
 
 def _check_files(view: View, progress: bool | None) -> list[str]:
     """What SQLite and the checksums of all files find, in words."""
-    problems, files = view.reader.integrity(), view.reader.files()
+    problems, files = [*view.reader.integrity(), *view.reader.changed_settings()], view.reader.files()
     with progress_bar("Verifying", len(files), "file", progress) as bar:
         for file in files:
             problems += view.reader.check(file)

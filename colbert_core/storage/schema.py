@@ -10,6 +10,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from colbert_core.errors import DamagedIndexError, UnsupportedIndexError
+from colbert_core.storage.checksums import CHECKSUMS
 
 if TYPE_CHECKING:
     from colbert_core.storage.connection import Connection
@@ -22,12 +23,19 @@ SCHEMA = (
     "CREATE TABLE files(name TEXT PRIMARY KEY, kind TEXT NOT NULL, position INTEGER NOT NULL, size INTEGER NOT NULL, "
     "sha256 TEXT NOT NULL, data BLOB)",
     "CREATE TABLE dead(row INTEGER PRIMARY KEY)",
+    CHECKSUMS,
 )
 """The statements that make the tables of an index."""
 
+FORMAT = 3
+"""Version of the tables; raise it when an older version of this package would misread what is written."""
+
+# Has no checksums of passages; the first write adds them.
+OLDEST_FORMAT = 2
+
 
 def check_schema(connection: Connection, name: str) -> None:
-    """Make sure that a database has the tables of an index, as they were made, and nothing that SQLite would run.
+    """Make sure that a database has the tables of an index of a format that is read, and nothing that SQLite would run.
 
     Args:
         connection: to the database.
@@ -35,8 +43,16 @@ def check_schema(connection: Connection, name: str) -> None:
 
     Raises:
         DamagedIndexError: a table is missing.
-        UnsupportedIndexError: a table is another one, or there is a view, a trigger or a table of somebody else.
+        UnsupportedIndexError: a newer or much older version wrote it, a table is another one, or there is a view, a trigger
+            or a table of somebody else.
     """
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > FORMAT:
+        raise UnsupportedIndexError(
+            f"{name} has format {version}, and this version of colbert-retrievers reads up to {FORMAT}; update it."
+        )
+    if version < OLDEST_FORMAT:
+        raise UnsupportedIndexError(f"{name} has format {version}, which is no longer read; build the index again.")
     wanted = {_plain(statement) for statement in SCHEMA}
     try:
         entries = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
@@ -50,6 +66,8 @@ def check_schema(connection: Connection, name: str) -> None:
                 "do not use it unless you know where it comes from."
             )
         wanted.discard(_plain(str(statement)))
+    if version == OLDEST_FORMAT:
+        wanted.discard(_plain(CHECKSUMS))
     if wanted:
         raise DamagedIndexError(f"{name} is damaged: {min(wanted):.40}… is missing; restore it from a copy.")
 

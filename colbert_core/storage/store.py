@@ -24,7 +24,6 @@ from colbert_core.errors import (
     IndexNotFoundError,
     IndexWriteError,
     StorageError,
-    UnsupportedIndexError,
 )
 from colbert_core.storage.aside import folder_aside, remove_leftovers
 from colbert_core.storage.changes import Changes, StaleRead
@@ -33,15 +32,12 @@ from colbert_core.storage.database import Connections, DiskConnections, MemoryCo
 from colbert_core.storage.durable import disk_errors, step, sync_folder
 from colbert_core.storage.files import Files, FolderFiles, MemoryFiles
 from colbert_core.storage.folder import APPLICATION, COPY, DATABASE, FILES, check_database, check_free, is_vacant
-from colbert_core.storage.schema import SCHEMA, check_schema
+from colbert_core.storage.schema import FORMAT, SCHEMA, check_schema
 from colbert_core.storage.transaction import Outcome, Reader, Writer, write_about
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
-
-FORMAT = 2
-"""Version of the layout; raise it when an older version of this package would misread what is written."""
 
 # How long overwriting waits for a writer of the index that is there.
 _TIMEOUT = 60.0
@@ -106,16 +102,8 @@ class Store:
         store = cls(folder, timeout=timeout)
         try:
             with store.connections.used() as connection, disk_errors(folder):
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
                 if not count_tables(connection):
                     raise IndexNotFoundError(f"{folder} holds no index: its making was interrupted. Make it again.")
-            if version > FORMAT:
-                raise UnsupportedIndexError(
-                    f"{folder} has format {version}, and this version of colbert-retrievers reads up to {FORMAT}; update it."
-                )
-            if version < FORMAT:
-                raise UnsupportedIndexError(f"{folder} has format {version}, which is no longer read; build the index again.")
-            with store.connections.used() as connection, disk_errors(folder):
                 check_schema(connection, str(folder))
             for _ in range(100):  # a writer may replace files meanwhile
                 with contextlib.suppress(StaleRead), store.read() as reader:

@@ -46,7 +46,10 @@ def test_verify_finds_passages_without_vectors_and_vectors_without_passages(path
     connection.commit()
     connection.close()
     with Index.open(path, words) as index:
-        assert index.verify().problems == ["1 passages have no vectors, and vectors of 1 have no passage"]
+        assert index.verify().problems == [
+            "1 passages have no vectors, and vectors of 1 have no passage",
+            "Passage 'z' (row 99) has no checksum",
+        ]
 
 
 def test_files_are_synced_before_the_commit_that_names_them(path, monkeypatch):

@@ -39,7 +39,7 @@ def usage():
 def vectors(name, generation):
     return np.random.default_rng([name, generation]).standard_normal((6, 16)).astype(np.float32)
 
-seconds, errors, early = [], [], None
+seconds, errors, early, known = [], [], None, None
 index = Index.open(folder)
 print("ready", flush=True)
 while not os.path.exists(stop):
@@ -54,12 +54,15 @@ while not os.path.exists(stop):
     generation = generations.pop()
     if any(hit.passage.text != f"{hit.passage.id} of {generation}" for hit in hits):
         errors.append(f"texts of another generation than {generation}")
-    best = hits[0]
-    rows = vectors(int(best.passage.id), generation)
+    if generation != known:
+        known, units = generation, np.stack([vectors(name, generation) for name in range(60)])
+        units /= np.linalg.norm(units, axis=2, keepdims=True)
     unit = query / np.linalg.norm(query, axis=1, keepdims=True)
-    score = float((unit @ (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T).max(axis=1).sum())
-    if abs(score - best.score) > 0.4:  # what compression changes; vectors of another generation are further off
-        errors.append(f"score {best.score} where {score} is right")
+    right = (unit @ units[[int(hit.passage.id) for hit in hits]].transpose(0, 2, 1)).max(axis=2).sum(axis=1)
+    off = np.abs(right - [hit.score for hit in hits])
+    # Compression changes one score in 300,000 by .4 (4 bits, one process). Vectors of another generation are .4 off on average.
+    if np.sort(off)[-3] > 0.4:
+        errors.append(f"scores are {off.tolist()} off")
     if len(seconds) == 200:
         early = usage()
 print(json.dumps({"seconds": seconds, "errors": errors, "early": early or usage(), "late": usage()}))

@@ -1,8 +1,8 @@
 """Checksums of what lies in the rows of an index: its passages, its settings and the names of its files.
 
 SQLite's own check sees whether its pages fit together, not whether a letter in one has become another. The arrays in files
-have their SHA-256. A passage has a CRC-32, which a byte that changed always changes, and which costs less than a
-thousandth of adding it; who wants to deceive can compute one as well.
+have their SHA-256. A passage has a CRC-32, which a byte that changed always changes, and which costs .4 % of adding it with
+vectors that are given, without encoding (3 us of 800); who wants to deceive can compute one as well.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def fill_checksums(connection: sqlite3.Connection) -> None:
     """Write the checksums of all passages, none of which has one."""
     rows = connection.execute(_PASSAGE)
     while chunk := rows.fetchmany(_AT_A_TIME):
-        connection.executemany("INSERT INTO checksums VALUES (?, ?)", [(row, checksum(row, *columns)) for row, *columns in chunk])
+        connection.executemany(
+            "INSERT INTO checksums VALUES (?, ?)", [(row, checksum(row, *columns)) for row, *columns in chunk]
+        )
 
 
 def write_checksum_of_settings(connection: sqlite3.Connection) -> None:
@@ -113,4 +115,6 @@ def _checksum_of_settings(ask: Callable[[str], list[Any]]) -> int:
 def _fields(metadata: bytes) -> set[tuple[Any, ...]]:
     """The rows in which filters look for metadata, as they lie on the disk."""
     entries = metadata_fields(json.loads(metadata))
-    return {(path.encode(), kind.encode(), value.encode() if isinstance(value, str) else value) for path, kind, value in entries}
+    return {
+        (path.encode(), kind.encode(), value.encode() if isinstance(value, str) else value) for path, kind, value in entries
+    }

@@ -8,13 +8,13 @@ vectors that are given, without encoding (3 us of 800); who wants to deceive can
 from __future__ import annotations
 
 import json
-import sqlite3
 import zlib
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.storage.filters import metadata_fields
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterable, Sequence
 
 CHECKSUMS = "CREATE TABLE checksums(row INTEGER PRIMARY KEY, crc32 INTEGER NOT NULL)"

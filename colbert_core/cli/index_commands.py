@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.cli.options import (
+    add_where,
     json_option,
     load_encoder,
     load_named_encoder,
     model_options,
     quiet_option,
+    read_where,
     wants_progress,
 )
 from colbert_core.cli.printing import (
@@ -82,7 +84,7 @@ def add_index_commands(command: Command) -> None:
     search.add_argument("index", type=Path)
     search.add_argument("query")
     search.add_argument("-k", type=int, default=10, help="passages to find (default: 10)")
-    search.add_argument("--where", metavar="JSON", help="""only passages with such metadata: '{"year": {"$gte": 2020}}'""")
+    add_where(search, """only passages with such metadata: '{"year": {"$gte": 2020}}'""")
     search.add_argument("--exact", action="store_true", help="score every passage")
     search.add_argument("--explain", action="store_true", help="show which words matched")
 
@@ -100,7 +102,7 @@ def add_index_commands(command: Command) -> None:
     delete = command("delete", _delete, "delete passages from an index", json_option())
     delete.add_argument("index", type=Path)
     delete.add_argument("ids", nargs="*", metavar="ID")
-    delete.add_argument("--where", metavar="JSON", help="every passage with such metadata")
+    add_where(delete, """every passage with such metadata: '{"source": "docs/cats.md"}'""")
 
     stats = command("stats", _stats, "show the figures of an index", json_option())
     stats.add_argument("index", type=Path)
@@ -140,7 +142,7 @@ def _index(options: argparse.Namespace) -> int:
 
 def _search(options: argparse.Namespace) -> int:
     with _open(options.index, load_named_encoder(options)) as index:
-        where = _read_where(options)
+        where = read_where(options)
         hits = index.search(options.query, options.k, where=where, exact=options.exact, evidence=options.explain)
     for hit in hits:
         print(as_json(hit_as_json(hit)) if options.json else hit_as_line(hit))
@@ -180,7 +182,7 @@ def _add(options: argparse.Namespace) -> int:
         for path in files:  # what a file held before and no longer does
             index.delete(
                 passage_id
-                for passage_id in index.ids({"source": path.as_posix()})
+                for passage_id in index.ids({"source": {"$exists": True, "$eq": path.as_posix()}})  # or nothing has one
                 if passage_id not in added and _is_piece(passage_id, path, added)
             )
         stats = index.stats()
@@ -204,7 +206,7 @@ def _say_added(n_added: int, stats: IndexStats, options: argparse.Namespace) -> 
 
 
 def _delete(options: argparse.Namespace) -> int:
-    where = _read_where(options)
+    where = read_where(options)
     if (where is None) == (not options.ids):
         raise ValueError("Name the passages by their ids, or by --where; one of them.")
     with _open(options.index) as index:
@@ -272,20 +274,3 @@ def _import(options: argparse.Namespace) -> int:
 def _open(path: Path, encoder: Encoder | None = None) -> Index | ShardedIndex:
     """Open the index in a folder, in one piece or in shards."""
     return ShardedIndex.open(path, encoder) if is_cluster(path) else Index.open(path, encoder)
-
-
-def _read_where(options: argparse.Namespace) -> dict[str, Any] | None:
-    """Read the condition of ``--where``.
-
-    Raises:
-        ValueError: it is no JSON object.
-    """
-    if options.where is None:
-        return None
-    try:
-        where = json.loads(options.where)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"--where is no JSON: {error}") from None
-    if not isinstance(where, dict):
-        raise ValueError(f'--where is a JSON object such as {{"year": 2024}}, got {options.where:.80}')
-    return where

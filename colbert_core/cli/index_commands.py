@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +32,7 @@ from colbert_core.cli.reading import find_all_files, read_files
 from colbert_core.cluster import ShardedIndex, is_cluster
 from colbert_core.errors import PartialAddError
 from colbert_core.evidence.evidence import as_page
+from colbert_core.index.advice import name_in_a_filter
 from colbert_core.index.foreign import read_foreign_index
 from colbert_core.index.index import Index
 from colbert_core.paths import as_path
@@ -70,6 +72,10 @@ _IMPORT = """\
 Make an index folder of one that Stanford ColBERT, RAGatouille or fast-plaid built, with its codes and residuals: nothing is
 encoded again. RAGatouille keeps the texts; for the others name the collection they were made of.
 """
+
+
+# Ids that nobody has and that are looked up in the metadata.
+_MOST_HINTS = 3
 
 
 def add_index_commands(command: Command) -> None:
@@ -209,10 +215,36 @@ def _delete(options: argparse.Namespace) -> int:
     where = read_where(options)
     if (where is None) == (not options.ids):
         raise ValueError("Name the passages by their ids, or by --where; one of them.")
+    hints = []
     with _open(options.index) as index:
+        if where is None:
+            known = index.get(options.ids)
+            unknown = [passage_id for passage_id, passage in zip(options.ids, known, strict=True) if passage is None]
+            hints = _hints_at_where(index, list(dict.fromkeys(unknown)))
         n_deleted = index.delete(options.ids) if where is None else index.delete_where(where)
+    for hint in hints:
+        print(f"colbert: {hint}", file=sys.stderr)
     print(json.dumps({"deleted": n_deleted}) if options.json else f"{n_deleted} passages deleted.")
     return 0
+
+
+def _hints_at_where(index: Index | ShardedIndex, unknown: list[str]) -> list[str]:
+    """Say how passages are deleted by what their metadata say, where an id that none has is a name such as that of a file."""
+    hints = []
+    for passage_id in unknown[:_MOST_HINTS]:
+        fields = index._survey([], passage_id).equal
+        if not fields:
+            continue
+        path, n = max(fields.items(), key=lambda entry: entry[1])
+        name = name_in_a_filter(path)
+        where = shlex.quote(as_json({name: passage_id}))
+        have = "1 passage has" if n == 1 else f"{n} passages have"
+        hints.append(f"No passage has the id {passage_id!r}; {have} {name} = {passage_id!r}: delete by --where {where}.")
+    if unknown and not hints:
+        others = f", nor {len(unknown) - 1} others of these ids" if len(unknown) > 1 else ""
+        example = """--where '{"source": "docs/cats.md"}'"""
+        hints.append(f"No passage has the id {unknown[0]!r}{others}; by metadata they are deleted like this: {example}.")
+    return hints
 
 
 def _compact(options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 
 import pyarrow
@@ -117,6 +118,36 @@ def test_a_misspelt_field_is_an_error_with_strict_and_nothing_is_deleted(run, sm
     with Index.open(small) as index:
         assert len(index) == 3
     assert run("search", small, "cat", "--where", '{"year": 2020}', "--strict")[0::2] == (0, "")
+
+
+def test_an_id_that_is_a_value_of_the_metadata_gets_a_hint_at_where(run, small):
+    code, out, err = run("delete", small, "a.md")
+    assert (code, out) == (0, "0 passages deleted.\n")
+    assert err == (
+        "colbert: No passage has the id 'a.md'; 2 passages have source = 'a.md': delete by "
+        """--where '{"source": "a.md"}'.\n"""
+    )
+    code, out, err = run("delete", small, "b", "nobody", "b")
+    assert (code, out, err) == (0, "1 passages deleted.\n", err)
+    assert err.startswith("colbert: No passage has the id 'nobody'; by metadata they are deleted like this: --where '{")
+    code, _, err = run("delete", small, "b", "nobody", "--json")
+    assert err == (
+        "colbert: No passage has the id 'b'; 1 passage has source = 'b': delete by "
+        """--where '{"source": "b"}'.\n"""
+    )
+    assert "nor 2 others of these ids" in run("delete", small, "x", "y", "z")[2]
+    assert run("delete", small, "a") == (0, "1 passages deleted.\n", "")
+
+
+def test_the_hint_is_a_command_that_works_whatever_the_name_is(run, small, stanford_folder):
+    name = "it's \x1b[31m$x.md"
+    with Index.open(small) as index:
+        index.add([Passage("d", "the cat", {"$my.file": name})])
+    code, _, err = run("delete", small, name)
+    where = shlex.split(err.partition("--where ")[2].rstrip(".\n"))[0]
+    assert (code, json.loads(where)) == (0, {"\\$my\\.file": name})
+    assert err.rstrip("\n").isprintable()
+    assert run("delete", small, "--where", where)[1] == "1 passages deleted.\n"
 
 
 def test_a_file_is_added_to_passages_without_a_source_without_a_word(run, tmp_path, monkeypatch, stanford_folder):

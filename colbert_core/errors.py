@@ -20,6 +20,9 @@ Wrong arguments are plain ``TypeError`` and ``ValueError``. What can go wrong ou
     │   ├── ClusterUnreachableError      nothing answers at this address (also a ConnectionError)
     │   └── ShardUnavailableError        no replica of a shard answered in time (also a TimeoutError)
     └── MissingExtraError                an optional package is not installed (also an ImportError)
+
+A filter that asks for what no passage has is no error; it is a ``FilterWarning``, which ``warnings.simplefilter("error",
+FilterWarning)`` makes one.
 """
 
 from __future__ import annotations
@@ -117,3 +120,10 @@ class ShardUnavailableError(ClusterError, TimeoutError):
 
 class MissingExtraError(ColBERTError, ImportError):
     """An optional dependency is needed for this and is not installed."""
+
+
+class FilterWarning(UserWarning):
+    """A filter asks for a field that no passage has, or compares one with a type that none of its values has.
+
+    It is said once for each field and type, as long as an index is open.
+    """

@@ -484,7 +484,8 @@ def _piece_ids(index: Index, document_ids: Iterable[str]) -> list[str]:
     names = list(document_ids)
     piece_ids = [passage.id for passage in index.get(names) if passage and not _is_of_another(passage, passage.id)]
     for start in range(0, len(names), 10_000):
-        piece_ids += index.ids({"document_id": {"$in": names[start : start + 10_000]}})
+        test = {"$exists": True, "$in": names[start : start + 10_000]}  # perhaps none was cut: no warning
+        piece_ids += index.ids({"document_id": test})
     return list(dict.fromkeys(piece_ids))
 
 

@@ -15,6 +15,7 @@ from llama_index.core.storage.docstore.keyval_docstore import (
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.core.storage.kvstore.types import DEFAULT_COLLECTION
 
+from llama_index_colbert.filters import of_document
 from llama_index_colbert.nodes import to_node
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class _IndexKVStore(SimpleKVStore):
         if collection == _NODES:
             return next((_as_dict(node, "python") for node in self._nodes([key])), None)
         if collection in (_HASHES, _SOURCES):
-            parts = self._nodes(self._index.ids({"ref_doc_id": key}))
+            parts = self._nodes(self._index.ids(of_document(key)))
             own = self._nodes([key]) if collection == _HASHES else []
             return _derived([*own, *parts], collection, "python").get(key)
         return None

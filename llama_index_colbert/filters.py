@@ -57,6 +57,11 @@ def to_where(filters: MetadataFilters | None, doc_ids: Sequence[str] | None = No
     return {"$and": wheres} if len(wheres) > 1 else wheres[0] if wheres else None
 
 
+def of_document(ref_doc_id: str) -> dict[str, Any]:
+    """The nodes of a source document, which may be unknown: no node need have one."""
+    return {"ref_doc_id": {"$exists": True, "$eq": ref_doc_id}}
+
+
 def _join(filters: MetadataFilters) -> dict[str, Any]:
     wheres = [_join(inner) if isinstance(inner, MetadataFilters) else _translate(inner) for inner in filters.filters]
     if not wheres:

@@ -17,6 +17,7 @@ from llama_index_colbert import contexts, saved
 from llama_index_colbert.contexts import ColBERTStruct
 from llama_index_colbert.docstore import IndexDocumentStore
 from llama_index_colbert.engines import EngineMaker, refuse_unknown
+from llama_index_colbert.filters import of_document
 from llama_index_colbert.keywords import refuse_keywords
 from llama_index_colbert.nodes import copy_documents, take_objects_out, to_node, to_passage
 from llama_index_colbert.retriever import ColBERTRetriever
@@ -335,7 +336,7 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
             delete_kwargs: must be empty.
         """
         refuse_keywords("ColBERTIndex.delete_ref_doc", delete_kwargs)
-        node_ids = self.index.ids({"ref_doc_id": ref_doc_id})
+        node_ids = self.index.ids(of_document(ref_doc_id))
         if not node_ids:
             logger.warning("There are no nodes of a document %r; nothing is deleted.", ref_doc_id)
         self.delete_nodes(node_ids, delete_from_docstore)
@@ -360,7 +361,7 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
         A document whose nodes were deleted or added otherwise, such as through colbert_core, is noticed.
         """
         for document in documents:
-            known, ids = self.docstore.get_document_hash(document.id_), self.index.ids({"ref_doc_id": document.id_})
+            known, ids = self.docstore.get_document_hash(document.id_), self.index.ids(of_document(document.id_))
             if known is None and ids:
                 hashes = [node.source_node.hash for node in self._nodes(ids) if node.source_node is not None]
                 self.docstore.set_document_hash(document.id_, next((found for found in hashes if found), ""))

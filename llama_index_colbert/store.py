@@ -25,7 +25,7 @@ from llama_index.core.vector_stores.types import (
 from colbert_core import Index, IndexNotFoundError, TokenEncoder, open_or_create
 from llama_index_colbert import saved
 from llama_index_colbert.engines import EngineMaker, refuse_unknown
-from llama_index_colbert.filters import to_where
+from llama_index_colbert.filters import of_document, to_where
 from llama_index_colbert.keywords import refuse_keywords
 from llama_index_colbert.nodes import to_node, to_passage
 from llama_index_colbert.postprocessor import name_of
@@ -219,7 +219,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a source document; an unknown one is no error."""
         refuse_keywords("ColBERTVectorStore.delete", delete_kwargs)
-        self.index.delete_where({"ref_doc_id": ref_doc_id})
+        self.index.delete_where(of_document(ref_doc_id))
 
     def delete_nodes(
         self, node_ids: Sequence[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any

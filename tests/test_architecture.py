@@ -40,7 +40,8 @@ FLOORS_OF_FOLDER = {
     "evaluation": [{"bm25", "trec"}, {"datasets", "measures"}],
     "evidence": [{"highlight"}, {"evidence"}],
     "index": [
-        {"batches", "foreign", "reports", "restriction", "settings", "state"},
+        {"advice", "batches", "foreign", "reports", "settings", "state"},
+        {"restriction"},
         {"base", "compaction", "view"},
         {"verification", "versions"},
         {"tuning", "writing"},
@@ -63,7 +64,7 @@ FLOORS_OF_FOLDER = {
     ],
     "storage": [
         {"arrays", "aside", "changes", "filters", "incoming", "opened"},
-        {"durable"},
+        {"durable", "fields"},
         {"checksums", "connection"},
         {"database"},
         {"folder", "schema"},
@@ -199,6 +200,7 @@ PUBLIC = {
         "EncoderMismatchError",
         "Evidence",
         "Excerpt",
+        "FilterWarning",
         "ForeignIndex",
         "Hit",
         "Index",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.cli.options import (
+    add_where,
     json_option,
     load_encoder,
     load_named_encoder,
     model_options,
     quiet_option,
+    read_where,
     wants_progress,
 )
 from colbert_core.cli.printing import (
@@ -29,6 +32,7 @@ from colbert_core.cli.reading import find_all_files, read_files
 from colbert_core.cluster import ShardedIndex, is_cluster
 from colbert_core.errors import PartialAddError
 from colbert_core.evidence.evidence import as_page
+from colbert_core.index.advice import name_in_a_filter
 from colbert_core.index.foreign import read_foreign_index
 from colbert_core.index.index import Index
 from colbert_core.paths import as_path
@@ -70,6 +74,10 @@ encoded again. RAGatouille keeps the texts; for the others name the collection t
 """
 
 
+# Ids that nobody has and that are looked up in the metadata.
+_MOST_HINTS = 3
+
+
 def add_index_commands(command: Command) -> None:
     """Add ``colbert index``, ``search``, ``explain``, ``add``, ``delete``, ``stats``, ``verify`` and ``compact``."""
     index = command("index", _index, "make an index of files", model_options(), about=_INDEX)
@@ -82,7 +90,7 @@ def add_index_commands(command: Command) -> None:
     search.add_argument("index", type=Path)
     search.add_argument("query")
     search.add_argument("-k", type=int, default=10, help="passages to find (default: 10)")
-    search.add_argument("--where", metavar="JSON", help="""only passages with such metadata: '{"year": {"$gte": 2020}}'""")
+    add_where(search, """only passages with such metadata: '{"year": {"$gte": 2020}}'""")
     search.add_argument("--exact", action="store_true", help="score every passage")
     search.add_argument("--explain", action="store_true", help="show which words matched")
 
@@ -100,7 +108,7 @@ def add_index_commands(command: Command) -> None:
     delete = command("delete", _delete, "delete passages from an index", json_option())
     delete.add_argument("index", type=Path)
     delete.add_argument("ids", nargs="*", metavar="ID")
-    delete.add_argument("--where", metavar="JSON", help="every passage with such metadata")
+    add_where(delete, """every passage with such metadata: '{"source": "docs/cats.md"}'""")
 
     stats = command("stats", _stats, "show the figures of an index", json_option())
     stats.add_argument("index", type=Path)
@@ -140,7 +148,7 @@ def _index(options: argparse.Namespace) -> int:
 
 def _search(options: argparse.Namespace) -> int:
     with _open(options.index, load_named_encoder(options)) as index:
-        where = _read_where(options)
+        where = read_where(options)
         hits = index.search(options.query, options.k, where=where, exact=options.exact, evidence=options.explain)
     for hit in hits:
         print(as_json(hit_as_json(hit)) if options.json else hit_as_line(hit))
@@ -180,7 +188,7 @@ def _add(options: argparse.Namespace) -> int:
         for path in files:  # what a file held before and no longer does
             index.delete(
                 passage_id
-                for passage_id in index.ids({"source": path.as_posix()})
+                for passage_id in index.ids({"source": {"$exists": True, "$eq": path.as_posix()}})  # or nothing has one
                 if passage_id not in added and _is_piece(passage_id, path, added)
             )
         stats = index.stats()
@@ -204,13 +212,39 @@ def _say_added(n_added: int, stats: IndexStats, options: argparse.Namespace) -> 
 
 
 def _delete(options: argparse.Namespace) -> int:
-    where = _read_where(options)
+    where = read_where(options)
     if (where is None) == (not options.ids):
         raise ValueError("Name the passages by their ids, or by --where; one of them.")
+    hints = []
     with _open(options.index) as index:
+        if where is None:
+            known = index.get(options.ids)
+            unknown = [passage_id for passage_id, passage in zip(options.ids, known, strict=True) if passage is None]
+            hints = _hints_at_where(index, list(dict.fromkeys(unknown)))
         n_deleted = index.delete(options.ids) if where is None else index.delete_where(where)
+    for hint in hints:
+        print(f"colbert: {hint}", file=sys.stderr)
     print(json.dumps({"deleted": n_deleted}) if options.json else f"{n_deleted} passages deleted.")
     return 0
+
+
+def _hints_at_where(index: Index | ShardedIndex, unknown: list[str]) -> list[str]:
+    """Say how passages are deleted by what their metadata say, where an id that none has is a name such as that of a file."""
+    hints = []
+    for passage_id in unknown[:_MOST_HINTS]:
+        fields = index._survey([], passage_id).equal
+        if not fields:
+            continue
+        path, n = max(fields.items(), key=lambda entry: entry[1])
+        name = name_in_a_filter(path)
+        where = shlex.quote(as_json({name: passage_id}))
+        have = "1 passage has" if n == 1 else f"{n} passages have"
+        hints.append(f"No passage has the id {passage_id!r}; {have} {name} = {passage_id!r}: delete by --where {where}.")
+    if unknown and not hints:
+        others = f", nor {len(unknown) - 1} others of these ids" if len(unknown) > 1 else ""
+        example = """--where '{"source": "docs/cats.md"}'"""
+        hints.append(f"No passage has the id {unknown[0]!r}{others}; by metadata they are deleted like this: {example}.")
+    return hints
 
 
 def _compact(options: argparse.Namespace) -> int:
@@ -273,20 +307,3 @@ def _import(options: argparse.Namespace) -> int:
 def _open(path: Path, encoder: Encoder | None = None) -> Index | ShardedIndex:
     """Open the index in a folder, in one piece or in shards."""
     return ShardedIndex.open(path, encoder) if is_cluster(path) else Index.open(path, encoder)
-
-
-def _read_where(options: argparse.Namespace) -> dict[str, Any] | None:
-    """Read the condition of ``--where``.
-
-    Raises:
-        ValueError: it is no JSON object.
-    """
-    if options.where is None:
-        return None
-    try:
-        where = json.loads(options.where)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"--where is no JSON: {error}") from None
-    if not isinstance(where, dict):
-        raise ValueError(f'--where is a JSON object such as {{"year": 2024}}, got {options.where:.80}')
-    return where

@@ -18,10 +18,10 @@ from colbert_core.cli.cluster_commands import add_cluster_commands
 from colbert_core.cli.index_commands import add_import_command, add_index_commands
 from colbert_core.cli.model_commands import add_inspect_command, add_rerank_command
 from colbert_core.cli.options import command_maker
-from colbert_core.cli.printing import guarded
+from colbert_core.cli.printing import filter_warnings, guarded
 from colbert_core.cli.quickstart import add_quickstart_command
 from colbert_core.cli.training_options import add_training_commands
-from colbert_core.errors import ColBERTError
+from colbert_core.errors import ColBERTError, FilterWarning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,13 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     """Run a command; say what was wrong, and return the exit code."""
     try:
-        code = int(options.run(options))
+        with filter_warnings(strict=getattr(options, "strict", False)):
+            code = int(options.run(options))
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough; nothing more must reach its pipe at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ColBERTError, ValueError, TypeError, OSError) as error:
+    except (ColBERTError, FilterWarning, ValueError, TypeError, OSError) as error:
         print(f"colbert: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

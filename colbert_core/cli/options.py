@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -86,12 +87,39 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
 
 
+def add_where(parser: argparse.ArgumentParser, help_: str) -> None:
+    """Add the options that filter by metadata."""
+    parser.add_argument("--where", metavar="JSON", help=help_)
+    parser.add_argument(
+        "--strict", action="store_true", help="fail where no passage has a field of --where, or none with such a type"
+    )
+
+
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """Add the option ``--quiet``."""
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
 
 
 # What the options mean
+
+
+def read_where(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Read the condition of ``--where``.
+
+    Raises:
+        ValueError: it is no JSON object, or ``--strict`` stands without it.
+    """
+    if options.where is None:
+        if options.strict:
+            raise ValueError("--strict goes with --where; it is about the fields of a filter.")
+        return None
+    try:
+        where = json.loads(options.where)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"--where is no JSON: {error}") from None
+    if not isinstance(where, dict):
+        raise ValueError(f'--where is a JSON object such as {{"year": 2024}}, got {options.where:.80}')
+    return where
 
 
 def load_encoder(options: argparse.Namespace) -> Encoder:

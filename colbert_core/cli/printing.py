@@ -11,8 +11,11 @@ import json
 import os
 import re
 import sys
+import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from colbert_core.errors import FilterWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -89,6 +92,30 @@ def guarded(*, pages: bool = False) -> Iterator[None]:
     """
     of_output, of_errors = (_GuardedPages, _GuardedPages) if pages else (_Guarded, _GuardedErrors)
     with contextlib.redirect_stdout(of_output(sys.stdout)), contextlib.redirect_stderr(of_errors(sys.stderr)):
+        yield
+
+
+@contextlib.contextmanager
+def filter_warnings(*, strict: bool) -> Iterator[None]:
+    """Say of a filter that asks for what no passage has in a line on standard error, without the line of our own code.
+
+    Args:
+        strict: it is an error.
+
+    Raises:
+        FilterWarning: with ``strict``.
+    """
+    show = warnings.showwarning
+
+    def show_as_a_line(message: Any, category: type[Warning], *place: Any, **others: Any) -> None:
+        if issubclass(category, FilterWarning):
+            print(f"colbert: {message}", file=sys.stderr)
+        else:
+            show(message, category, *place, **others)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if strict else "always", FilterWarning)
+        warnings.showwarning = show_as_a_line
         yield
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.cluster.nodes import answer, load_ray, lost_errors, version
-from colbert_core.errors import ShardUnavailableError, StorageError
+from colbert_core.errors import FilterWarning, ShardUnavailableError, StorageError
 from colbert_core.index.index import Index
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Shard:
         self._folder, self._timeout = folder, timeout
         self._opening = threading.Lock()
         self._index: Index | None = None
+        # Whoever asks says it, for all shards together. An actor is a process of its own.
+        warnings.simplefilter("ignore", FilterWarning)
 
     def about(self) -> About:
         """Say what this is."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.checks import check_count, id_list
@@ -11,7 +13,9 @@ from colbert_core.cluster.calls import About, Replicas, shard_list
 from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.cluster.nodes import check_version, connect, version
 from colbert_core.errors import ClusterError, DamagedIndexError, EncoderMismatchError
+from colbert_core.index.advice import Advice
 from colbert_core.index.base import IndexBase
+from colbert_core.index.restriction import Restriction
 from colbert_core.index.writing import add_in_batches
 from colbert_core.model.fingerprint import LazyEncoder, loaded_encoder
 from colbert_core.paths import as_path
@@ -29,8 +33,8 @@ if TYPE_CHECKING:
     from colbert_core.cluster.calls import Calls
     from colbert_core.evidence.evidence import Evidence
     from colbert_core.index.reports import IndexStats
-    from colbert_core.index.restriction import Restriction
     from colbert_core.model.fingerprint import EncoderFingerprint
+    from colbert_core.storage.fields import Survey
     from colbert_core.types import Passage, Query, TokenEmbeddings, TokenEncoder, Where
 
 
@@ -68,6 +72,7 @@ class ShardedIndex(IndexBase):
         self._settings = settings
         fingerprint = self._agree()
         self._encoder = LazyEncoder(fingerprint, encoder)
+        self._advice = Advice()
 
     @classmethod
     def open(
@@ -194,6 +199,7 @@ class ShardedIndex(IndexBase):
     ) -> tuple[list[list[list[Hit]]], list[int]]:
         """What each shard found for the queries, and which shards did not answer."""
         shards = range(len(self._replicas))
+        self._advise(restriction)
         routed = None if restriction.ids is None else self._route(restriction.ids)
         calls = {}
         for shard in shards:
@@ -284,6 +290,7 @@ class ShardedIndex(IndexBase):
         Returns:
             As ``delete``.
         """
+        self._advise(Restriction(where))
         return sum(self._replicas.ask_all("delete_where", where))
 
     def get(self, ids: Iterable[str]) -> list[Passage | None]:
@@ -300,6 +307,7 @@ class ShardedIndex(IndexBase):
 
     def ids(self, where: Where | None = None) -> list[str]:
         """The ids of all passages, or of those that a filter matches, shard by shard."""
+        self._advise(Restriction(where))
         return [passage_id for ids in self._replicas.ask_all("ids", where) for passage_id in ids]
 
     def stats(self) -> IndexStats:
@@ -307,6 +315,26 @@ class ShardedIndex(IndexBase):
         each: list[IndexStats] = self._replicas.ask_all("stats")
         sums = ("passages", "windows", "tokens", "segments", "dead_tokens", "vector_bytes", "generation")
         return replace(each[0], **{name: sum(getattr(stats, name) for stats in each) for name in sums})
+
+    def _survey(self, paths: Sequence[str], value: str | None = None) -> Survey:
+        surveys: list[Survey] = self._replicas.ask_all("_survey", paths, value)
+        return reduce(or_, surveys)
+
+    def _advise(self, restriction: Restriction) -> None:
+        """Warn of a filter that asks for what no passage of any shard has.
+
+        The shards are asked for this before they are asked for anything else, but only when a field is first compared with a
+        type: what one of them has had counts as there from then on. A shard that is down may have it.
+        """
+        expected = self._advice.unsaid(restriction.expected)
+        if not expected:
+            return
+        calls: Calls = {shard: ("_survey", ([each.path for each in expected],), {}) for shard in range(len(self._replicas))}
+        answers, missing = self._replicas.attempt(calls, wait=not self._replicas.allow_partial)
+        if missing and not self._replicas.allow_partial:
+            raise self._replicas.unavailable(missing)
+        if not missing:
+            self._advice.say(expected, reduce(or_, answers.values()))
 
     def close(self) -> None:
         """End the actors. A closed index cannot be used any more; closing it again is no error. Ray itself goes on."""

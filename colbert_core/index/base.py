@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from colbert_core.model.fingerprint import EncoderFingerprint, LazyEncoder
     from colbert_core.search.config import SearchConfig
+    from colbert_core.storage.fields import Survey
     from colbert_core.types import Query, TokenEncoder, Where
 
 # How far the length of a row may be from 1, as for the query vectors of an encoder.
@@ -75,7 +76,8 @@ class IndexBase(ABC):
             k: most hits, at least 1; there are exactly min(k, number of matching passages) unless ``min_relevance`` drops some.
             where: only passages whose metadata match: ``{"year": {"$gte": 2020}, "lang": "en"}``, by the operators of
                 ``colbert_core.storage.filters``; or a function of a passage, which is called for every passage (of an index
-                in memory, while it is locked; of one in shards, in their processes).
+                in memory, while it is locked; of one in shards, in their processes). A ``FilterWarning`` says where a condition
+                names a field that no passage has, or a type that none of its values has.
             ids: only passages with these ids; an empty list matches none.
             min_relevance: least relevance of a hit, from 0 to 1.
             config: how much of a compressed index to look at; None chooses by k.
@@ -226,6 +228,10 @@ class IndexBase(ABC):
     @abstractmethod
     def _explain(self, query: str, passage: str | Passage, min_similarity: float) -> Evidence:
         """The evidence of a passage, or of the one with this id."""
+
+    @abstractmethod
+    def _survey(self, paths: Sequence[str], value: str | None = None) -> Survey:
+        """Which fields there are; the kinds of some, and those that have a string for a value."""
 
     @abstractmethod
     def close(self) -> None:

@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     from colbert_core.index.foreign import ForeignIndex
     from colbert_core.index.reports import IndexStats, Tuning, Verification
     from colbert_core.search.config import SearchConfig
+    from colbert_core.storage.fields import Survey
     from colbert_core.types import Hit, Passage, Query, TokenEncoder, Where
     from colbert_core.vectors.codec import ResidualCodec
+
+    Matrices = Sequence[NDArray[np.float32]]
 
 _TIMEOUT = 60.0
 
@@ -61,8 +64,7 @@ class Index(IndexBase):
         name = "The index in memory" if store.folder is None else f"The index {store.folder}"
         with store.read() as reader:
             about, file = stored_settings(reader.about(), name), reader.connection.file_id
-        self._store = store
-        self._closed = weakref.finalize(self, store.close)
+        self._store, self._closed = store, weakref.finalize(self, store.close)
         self._nbits: int | None = about["nbits"]
         self._encoder = LazyEncoder(EncoderFingerprint.from_about(about, name), encoder)
         self._versions = Versions(store, name, about, file=file, device=device, encoder=self._encoder)
@@ -226,12 +228,10 @@ class Index(IndexBase):
             return [self._mean(checked, k, restriction, config=config, exact=exact, min_relevance=min_relevance)]
         return self._hits(checked, k, restriction, config=config, exact=exact, min_relevance=min_relevance)
 
-    def _hits(
-        self, matrices: Sequence[NDArray[np.float32]], k: int, restriction: Restriction, **options: Any
-    ) -> list[list[Hit]]:
+    def _hits(self, matrices: Matrices, k: int, restriction: Restriction, **options: Any) -> list[list[Hit]]:
         return self._versions.read(lambda view: view.hits(matrices, k, **options), restriction)
 
-    def _mean(self, matrices: Sequence[NDArray[np.float32]], k: int, restriction: Restriction, **options: Any) -> list[Hit]:
+    def _mean(self, matrices: Matrices, k: int, restriction: Restriction, **options: Any) -> list[Hit]:
         return self._versions.read(lambda view: view.mean(matrices, k, **options), restriction)
 
     def search_diverse(
@@ -276,9 +276,11 @@ class Index(IndexBase):
         )
 
     def _explain(self, query: str, passage: str | Passage, min_similarity: float) -> Evidence:
-        passage_id = passage if isinstance(passage, str) else passage.id
-        (matrix,) = self._matrices([query])
+        passage_id, (matrix,) = passage if isinstance(passage, str) else passage.id, self._matrices([query])
         return self._versions.read(lambda view: view.explain(query, matrix, passage_id, min_similarity))
+
+    def _survey(self, paths: Sequence[str], value: str | None = None) -> Survey:
+        return self._versions.read(lambda view: view.reader.survey(paths, value))
 
     def tune(
         self,
@@ -456,8 +458,7 @@ class Index(IndexBase):
             n_queries: how many passages are sampled, each as a query of up to 32 of its own vectors.
             progress: show a bar; None shows it on a terminal once a second has passed.
         """
-        n_queries = check_count(n_queries, "n_queries", "queries")
-        return self._versions.read(lambda view: verify(view, n_queries, progress))
+        return self._versions.read(partial(verify, n_queries=check_count(n_queries, "n_queries", "queries"), progress=progress))
 
     def close(self) -> None:
         """Let go of the files. A closed index cannot be used any more; closing it again is no error."""

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from colbert_core.index.advice import Advice
+    from colbert_core.storage.filters import Expectation
     from colbert_core.storage.transaction import Reader
-    from colbert_core.types import Where
+    from colbert_core.types import Passage, Where
 
 # Passages that a function of the user's sees at a time: their texts are in memory together.
 _AT_A_TIME = 1000
@@ -30,6 +32,7 @@ class Restriction:
     Attributes:
         where: the filter; None for any metadata.
         ids: the ids; None for all, empty for none.
+        expected: what the filter expects of the fields; nothing, if it is a function.
     """
 
     def __init__(self, where: Where | None = None, ids: Iterable[str] | None = None) -> None:
@@ -40,25 +43,32 @@ class Restriction:
         """
         self.where = where
         self.ids = None if ids is None else list(dict.fromkeys(id_list(ids)))
-        self._condition = None if where is None else compile_filter(where)
+        self.expected: tuple[Expectation, ...] = ()
+        self._condition: Callable[[Reader], NDArray[np.int64]] | None = None
+        if isinstance(where, Mapping) or not (where is None or callable(where)):
+            condition = compile_where(where)
+            self.expected = condition.expected
+            self._condition = lambda reader: reader.matching(condition)
+        elif where is not None:
+            self._condition = _by_function(where)
 
-    def pids(self, reader: Reader) -> NDArray[np.int64] | None:
-        """The passages that a reader may find. *Shape:* (n,), ascending; None for all."""
+    def pids(self, reader: Reader, advice: Advice | None = None) -> NDArray[np.int64] | None:
+        """The passages that a reader may find. *Shape:* (n,), ascending; None for all.
+
+        Args:
+            reader: of the moment.
+            advice: warns of a filter that asks for what no passage has; None says nothing.
+        """
+        if advice is not None and (unmet := reader.unmet(advice.unsaid(self.expected))):
+            advice.say(unmet, reader.survey([each.path for each in unmet]))
         allowed = [] if self._condition is None else [self._condition(reader)]
         if self.ids is not None:
             allowed.append(np.array(sorted(reader.rows_of(self.ids).values()), np.int64))
         return reduce(np.intersect1d, allowed) if allowed else None
 
 
-def compile_filter(where: Where) -> Callable[[Reader], NDArray[np.int64]]:
-    """Compile a filter of metadata, or a function of a passage, into a function that gives the pids that match, ascending.
-
-    Raises:
-        TypeError, ValueError: the filter is wrong.
-    """
-    if isinstance(where, Mapping) or not callable(where):
-        condition = compile_where(where)
-        return lambda reader: reader.matching(condition)
+def _by_function(where: Callable[[Passage], bool]) -> Callable[[Reader], NDArray[np.int64]]:
+    """A function that gives the pids of the passages of which a function of the user's says true, ascending."""
 
     def matching(reader: Reader) -> NDArray[np.int64]:
         pids = reader.rows()

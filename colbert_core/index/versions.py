@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from colbert_core.errors import DamagedIndexError, IndexLockedError, StorageError
+from colbert_core.index.advice import Advice
 from colbert_core.index.compaction import bury
 from colbert_core.index.settings import stored_settings
 from colbert_core.index.state import State, damage_named
@@ -59,7 +60,7 @@ class Versions:
             device: PyTorch's name of where searches score; None for the CPU.
             encoder: what encodes texts for evidence.
         """
-        self.name, self.device = name, device
+        self.name, self.device, self.advice = name, device, Advice()
         self._store, self._identity, self._dim, self._encoder = store, about["identity"], about["dim"], encoder
         self._nbits: dict[str, int | None] = {about["identity"]: about["nbits"]}  # of each index that has been read here
         self._file = file
@@ -89,7 +90,7 @@ class Versions:
             try:
                 with self._store.read() as reader:
                     self.check_identity(reader)
-                    return work(View(reader, self.state, restriction, self.device, self._encoder, self.name))
+                    return work(View(reader, self.state, restriction, self.device, self._encoder, self.name, self.advice))
             except StaleRead:
                 continue
         raise IndexLockedError(

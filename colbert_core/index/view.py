@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from colbert_core.index.advice import Advice
     from colbert_core.index.restriction import Restriction
     from colbert_core.index.state import State
     from colbert_core.model.fingerprint import LazyEncoder
@@ -47,6 +48,7 @@ class View:
         device: PyTorch's name of where searches score; None for the CPU.
         encoder: what encodes texts for evidence, loaded when that is first asked for.
         name: the index, for messages.
+        advice: warns of filters that ask for what no passage has.
     """
 
     reader: Reader
@@ -55,6 +57,7 @@ class View:
     device: str | None
     encoder: LazyEncoder
     name: str
+    advice: Advice
     _one_by_one: threading.Lock = field(default_factory=threading.Lock)  # the connection is for one thread at a time
 
     @cached_property
@@ -77,7 +80,7 @@ class View:
         return self._moment[1]
 
     def _allowed(self) -> NDArray[np.int64] | None:
-        return None if self.restriction is None else self.restriction.pids(self.reader)
+        return None if self.restriction is None else self.restriction.pids(self.reader, self.advice)
 
     # Searches
 

@@ -20,7 +20,7 @@ from colbert_core.index.compaction import (
     plan_recompression,
     sample_vectors,
 )
-from colbert_core.index.restriction import compile_filter
+from colbert_core.index.restriction import Restriction
 from colbert_core.index.settings import stored_settings
 from colbert_core.index.state import damage_named
 from colbert_core.progress import progress_bar
@@ -200,13 +200,19 @@ def delete_where(store: Store, versions: Versions, where: Where) -> int:
     Raises:
         TypeError, ValueError: the filter is wrong.
     """
-    condition = compile_filter(where)
+    if where is None:
+        raise TypeError("A filter is a dict such as {'year': 2024}, got None; {} matches all passages.")
+    restriction = Restriction(where)
     if isinstance(where, Mapping):
-        return delete_passages(store, versions, lambda reader: condition(reader).tolist())
+        return delete_passages(store, versions, lambda reader: _chosen(restriction.pids(reader, versions.advice)))
     # A function of the user's may take long: it runs before the index is locked. What is replaced meanwhile has a new pid and
     # stays.
-    pids = set(versions.read(lambda view: condition(view.reader).tolist()))
+    pids = set(versions.read(lambda view: _chosen(restriction.pids(view.reader))))
     return delete_passages(store, versions, lambda reader: [pid for pid in reader.rows() if pid in pids])
+
+
+def _chosen(pids: NDArray[np.int64] | None) -> list[int]:
+    return [] if pids is None else pids.tolist()
 
 
 def clear_passages(store: Store, versions: Versions) -> None:

@@ -18,6 +18,8 @@ r"""Filters on metadata, and the SQL that they become. The only tables used are 
 A dotted path leads into nested objects: ``"author.name"``. Write a backslash before a dot, a backslash or a leading dollar
 sign that belongs to a key: ``r"version\.major"``. A missing field matches ``$ne``, ``$nin``, ``$not`` and
 ``$empty``, and nothing else.
+
+A condition knows what it expects of the fields that it names, so that somebody can say where no passage has that.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -48,8 +50,31 @@ _MOST_COMPARISONS = 1_000
 # Kinds of a row in ``fields``. The elements of an array have the same letters in capitals.
 _NULL, _TRUTH, _NUMBER, _STRING, _ARRAY, _OBJECT = "z", "b", "n", "s", "a", "o"
 
-Condition = tuple[str, list[Any]]
-"""SQL that is true or false for ``passages.row``, and the values of its question marks."""
+
+class Expectation(NamedTuple):
+    """What a filter expects of a field: that some passage has it, with a value of one of these kinds.
+
+    Attributes:
+        path: of the field, as ``fields`` has it.
+        kinds: of ``fields``; one of them is enough. Empty where the filter asks whether there is such a field.
+    """
+
+    path: str
+    kinds: str
+
+
+class Condition(NamedTuple):
+    """A filter as SQL.
+
+    Attributes:
+        sql: true or false for ``passages.row``.
+        values: of its question marks.
+        expected: of the fields.
+    """
+
+    sql: str
+    values: list[Any]
+    expected: tuple[Expectation, ...] = ()
 
 
 def dump_metadata(metadata: Mapping[str, Any], subject: str) -> str:
@@ -134,22 +159,27 @@ def _escape(key: str) -> str:
 def compile_where(where: Mapping[str, Any]) -> Condition:
     """Turn a filter into SQL. Every name and value is bound, none is part of the SQL.
 
+    Each expectation stands once. Comparisons with None have none: who asks for null asks for what may be absent. Nor has a
+    field of which the filter asks, anywhere, whether it exists or is empty.
+
     Raises:
         TypeError: a filter is no dict, or an operand is of a type that its operator does not take.
         ValueError: an operator is unknown, the filter is nested too deeply, or it has more than 30,000 values or 1,000
             comparisons. Comparisons of one field with values that are tied by ``$or`` count as one, as in ``$in``.
     """
     condition = _filter(where, 0)
-    if (n_comparisons := condition[0].count("SELECT")) > _MOST_COMPARISONS:
+    if (n_comparisons := condition.sql.count("SELECT")) > _MOST_COMPARISONS:
         raise ValueError(
             f"A filter holds at most {_MOST_COMPARISONS} comparisons, got {n_comparisons}; "
             "compare a field with many values by $in, $nin or $any, and name passages by ids=."
         )
-    if len(condition[1]) > _MOST_VALUES:
+    if len(condition.values) > _MOST_VALUES:
         raise ValueError(
-            f"A filter holds at most {_MOST_VALUES} names and values, got {len(condition[1])}; for ids there is ids=."
+            f"A filter holds at most {_MOST_VALUES} names and values, got {len(condition.values)}; for ids there is ids=."
         )
-    return condition
+    optional = {each.path for each in condition.expected if not each.kinds}
+    expected = dict.fromkeys(each for each in condition.expected if each.path not in optional)
+    return Condition(condition.sql, condition.values, tuple(expected))
 
 
 def _filter(where: Any, depth: int) -> Condition:
@@ -198,18 +228,20 @@ def _gathered(operator: str, filters: Sequence[Any]) -> list[Any]:
 
 def _join(operator: str, conditions: list[Condition]) -> Condition:
     if not conditions:
-        return ("1" if operator == "$and" else "0"), []
+        return Condition("1" if operator == "$and" else "0", [])
     if len(conditions) == 1:
         return conditions[0]
     if len(conditions) > _LONGEST_CHAIN:  # SQLite takes chains of 1,000, and trees of any size
         middle = len(conditions) // 2
         conditions = [_join(operator, conditions[:middle]), _join(operator, conditions[middle:])]
     word = " AND " if operator == "$and" else " OR "
-    return f"({word.join(sql for sql, _ in conditions)})", [value for _, values in conditions for value in values]
+    sql = f"({word.join(condition.sql for condition in conditions)})"
+    values = [value for condition in conditions for value in condition.values]
+    return Condition(sql, values, tuple(each for condition in conditions for each in condition.expected))
 
 
 def _negate(condition: Condition) -> Condition:
-    return f"(NOT {condition[0]})", condition[1]
+    return Condition(f"(NOT {condition.sql})", condition.values, condition.expected)
 
 
 def _path(field: str) -> str:
@@ -235,6 +267,8 @@ def _on_field(path: str, test: Any, depth: int) -> Condition:
     for operator, operand in test.items():
         if operator == "$not":
             conditions.append(_negate(_on_field(path, operand, depth + 1)))
+        elif operator == "$exists" and operand is True and not _IMPLY_IT.isdisjoint(test):
+            conditions.append(Condition("1", [], (Expectation(path, ""),)))  # SQLite would look at every row of the field
         elif operator in _OPERATORS:
             conditions.append(_OPERATORS[operator](path, operand))
         else:
@@ -249,12 +283,19 @@ def _has(path: str, kinds: str, test: str = "", *values: Any) -> Condition:
     """The condition that the field has a row of one of these kinds that passes the test."""
     listed = ", ".join(f"'{kind}'" for kind in kinds)
     sql = f"passages.row IN (SELECT row FROM fields WHERE path = ? AND kind IN ({listed}){test})"  # noqa: S608
-    return sql, [path, *values]
+    return Condition(sql, [path, *values])
+
+
+def _expecting(condition: Condition, path: str, kinds: Iterable[str]) -> Condition:
+    """The condition, with all that it expects of its field: a value of one of these kinds; nothing if null is among them."""
+    listed = "".join(sorted(kinds))
+    expected = () if not listed or _NULL in listed.lower() else (Expectation(path, listed),)
+    return Condition(condition.sql, condition.values, expected)
 
 
 def _equal(path: str, value: Any) -> Condition:
     kind, stored = _with_kind(_scalar(value, "$eq"))
-    return _has(path, kind, " AND value = ?", stored)
+    return _expecting(_has(path, kind, " AND value = ?", stored), path, kind)
 
 
 def _compare(sign: str, name: str) -> Any:
@@ -262,7 +303,7 @@ def _compare(sign: str, name: str) -> Any:
         kind, stored = _with_kind(_scalar(value, name))
         if kind not in (_NUMBER, _STRING):
             raise TypeError(f"{name} compares with a number or a string, got {value!r}.")
-        return _has(path, kind, f" AND value {sign} ?", stored)
+        return _expecting(_has(path, kind, f" AND value {sign} ?", stored), path, kind)
 
     return compare
 
@@ -271,47 +312,49 @@ def _one_of(name: str, *, in_array: bool) -> Any:
     def among(path: str, values: Any) -> Condition:
         by_kind: dict[str, list[Any]] = {}
         for kind, stored in (_with_kind(_scalar(value, name)) for value in _list(values, name)):
-            by_kind.setdefault(kind, []).append(stored)
+            by_kind.setdefault(kind.upper() if in_array else kind, []).append(stored)
         conditions = []
         for kind, stored_values in by_kind.items():
             test = f" AND value IN ({', '.join('?' * len(stored_values))})"
-            conditions.append(_has(path, kind.upper() if in_array else kind, test, *stored_values))
-        return _join("$or", conditions)
+            conditions.append(_has(path, kind, test, *stored_values))
+        return _expecting(_join("$or", conditions), path, by_kind)
 
     return among
 
 
 def _contains(path: str, value: Any) -> Condition:
     kind, stored = _with_kind(_scalar(value, "$contains"))
-    return _has(path, kind.upper(), " AND value = ?", stored)
+    return _expecting(_has(path, kind.upper(), " AND value = ?", stored), path, kind.upper())
 
 
 def _all(path: str, values: Any) -> Condition:
     by_kind: dict[str, dict[Any, None]] = {}
     for kind, stored in (_with_kind(_scalar(value, "$all")) for value in _list(values, "$all")):
-        by_kind.setdefault(kind, {})[stored] = None  # each once
+        by_kind.setdefault(kind.upper(), {})[stored] = None  # each once
     conditions = [_has(path, _ARRAY)]
     for kind, distinct in by_kind.items():
         test = f" AND value IN ({', '.join('?' * len(distinct))}) GROUP BY row HAVING count(DISTINCT value) = ?"
-        conditions.append(_has(path, kind.upper(), test, *distinct, len(distinct)))
-    return _join("$and", conditions)
+        conditions.append(_has(path, kind, test, *distinct, len(distinct)))
+    return _expecting(_join("$and", conditions), path, by_kind or _ARRAY)
 
 
 def _text(path: str, part: Any) -> Condition:
-    return _has(path, _STRING, " AND instr(value, ?)", _string(part, "$text"))
+    return _expecting(_has(path, _STRING, " AND instr(value, ?)", _string(part, "$text")), path, _STRING)
 
 
 def _itext(path: str, part: Any) -> Condition:
-    return _has(path, _STRING, " AND instr(casefold(value), ?)", _string(part, "$itext").casefold())
+    part = _string(part, "$itext").casefold()
+    return _expecting(_has(path, _STRING, " AND instr(casefold(value), ?)", part), path, _STRING)
 
 
 def _exists(path: str, wanted: Any) -> Condition:
-    exists = _has(path, "zbnsao")
+    exists = _has(path, "zbnsao")._replace(expected=(Expectation(path, ""),))
     return exists if _truth(wanted, "$exists") else _negate(exists)
 
 
 def _empty(path: str, wanted: Any) -> Condition:
     filled = _join("$or", [_has(path, "bn"), _has(path, "s", " AND value <> ''"), _has(path, "ao", " AND value <> 0")])
+    filled = filled._replace(expected=(Expectation(path, ""),))
     return _negate(filled) if _truth(wanted, "$empty") else filled
 
 
@@ -336,6 +379,8 @@ _OPERATORS: dict[str, Any] = {
     "$exists": _exists,
     "$empty": _empty,
 }
+# What no passage matches that lacks the field.
+_IMPLY_IT = _OPERATORS.keys() - {"$ne", "$nin", "$exists", "$empty"}
 
 
 def _scalar(value: Any, name: str) -> Any:

@@ -26,6 +26,7 @@ from colbert_core.storage.checksums import (
 )
 from colbert_core.storage.connection import Connection, roll_back
 from colbert_core.storage.durable import disk_errors, step
+from colbert_core.storage.fields import Survey, survey, unmet
 from colbert_core.storage.filters import metadata_fields
 from colbert_core.storage.schema import FORMAT
 from colbert_core.types import Passage
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from colbert_core.storage.files import Files
-    from colbert_core.storage.filters import Condition
+    from colbert_core.storage.filters import Condition, Expectation
 
 # Values bound in one statement; SQLite takes at least 32,766.
 _BOUND = 30_000
@@ -168,14 +169,21 @@ class Reader:
 
     def matching(self, condition: Condition) -> NDArray[np.int64]:
         """The rows that meet a condition. *Shape:* (n,), ascending."""
-        sql, values = condition
         try:
-            entries = self._all(f"SELECT row FROM passages WHERE {sql} ORDER BY row", values)  # noqa: S608
+            entries = self._all(f"SELECT row FROM passages WHERE {condition.sql} ORDER BY row", condition.values)  # noqa: S608
         except sqlite3.OperationalError as error:
             if "user-defined function" in str(error):  # the only one folds the case of texts
                 raise self._damaged("what filters compare is no text") from error
             raise ValueError(f"The filter is too large for SQLite ({error}); make it smaller, or use ids=.") from error
         return np.array([row for (row,) in entries], np.int64)
+
+    def unmet(self, expected: Sequence[Expectation]) -> list[Expectation]:
+        """Those of the expectations of a filter that no passage meets."""
+        return unmet(self._all, expected) if expected else []
+
+    def survey(self, paths: Sequence[str], value: str | None = None) -> Survey:
+        """Which fields there are; the kinds of some, and those that have a string for a value."""
+        return survey(self._all, paths, value)
 
     def dead(self) -> NDArray[np.int64]:
         """The rows that are gone but still have windows in some file. *Shape:* (n,), ascending."""

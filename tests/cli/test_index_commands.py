@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 
 import pyarrow
@@ -87,6 +88,76 @@ def test_an_index_is_made_searched_changed_and_checked(run, notes):
     assert (code, out.startswith("The index has 8 passages")) == (0, True)
 
 
+MISSPELT = (
+    "colbert: No passage has the field 'yaer' that the filter asks for; did you mean 'year'? The fields are 'n' (numbers), "
+    "'source' (strings), 'year' (numbers).\n"
+)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch, stanford_folder):
+    """The passages a and b of a.md, and c of b's name."""
+    monkeypatch.chdir(tmp_path)
+    with Index.create("small.idx", str(stanford_folder)) as index:
+        metadatas = [{"source": "a.md", "year": 2020}, {"source": "a.md"}, {"source": "b", "n": 1}]
+        index.add([Passage(name, "the cat", metadata) for name, metadata in zip("abc", metadatas, strict=True)])
+    return "small.idx"
+
+
+def test_a_misspelt_field_is_said_on_standard_error(run, small):
+    assert run("search", small, "cat", "--where", '{"yaer": 2020}') == (0, "", MISSPELT)
+    assert run("delete", small, "--where", '{"yaer": {"$gt": 2020}}', "--json") == (0, '{"deleted": 0}\n', MISSPELT)
+
+
+def test_a_misspelt_field_is_an_error_with_strict_and_nothing_is_deleted(run, small):
+    assert run("search", small, "cat", "--where", '{"yaer": 2020}', "--strict") == (1, "", MISSPELT)
+    assert run("delete", small, "--where", '{"yaer": {"$ne": 2020}}', "--strict") == (1, "", MISSPELT)
+    code, out, err = run("search", small, "cat", "--where", '{"year": "2020"}', "--strict")
+    assert (code, out) == (1, "")
+    assert err == "colbert: The filter compares the field 'year' with a string, but its values are numbers.\n"
+    with Index.open(small) as index:
+        assert len(index) == 3
+    assert run("search", small, "cat", "--where", '{"year": 2020}', "--strict")[0::2] == (0, "")
+
+
+def test_an_id_that_is_a_value_of_the_metadata_gets_a_hint_at_where(run, small):
+    code, out, err = run("delete", small, "a.md")
+    assert (code, out) == (0, "0 passages deleted.\n")
+    assert err == (
+        "colbert: No passage has the id 'a.md'; 2 passages have source = 'a.md': delete by "
+        """--where '{"source": "a.md"}'.\n"""
+    )
+    code, out, err = run("delete", small, "b", "nobody", "b")
+    assert (code, out, err) == (0, "1 passages deleted.\n", err)
+    assert err.startswith("colbert: No passage has the id 'nobody'; by metadata they are deleted like this: --where '{")
+    code, _, err = run("delete", small, "b", "nobody", "--json")
+    assert err == (
+        "colbert: No passage has the id 'b'; 1 passage has source = 'b': delete by "
+        """--where '{"source": "b"}'.\n"""
+    )
+    assert "nor 2 others of these ids" in run("delete", small, "x", "y", "z")[2]
+    assert run("delete", small, "a") == (0, "1 passages deleted.\n", "")
+
+
+def test_the_hint_is_a_command_that_works_whatever_the_name_is(run, small, stanford_folder):
+    name = "it's \x1b[31m$x.md"
+    with Index.open(small) as index:
+        index.add([Passage("d", "the cat", {"$my.file": name})])
+    code, _, err = run("delete", small, name)
+    where = shlex.split(err.partition("--where ")[2].rstrip(".\n"))[0]
+    assert (code, json.loads(where)) == (0, {"\\$my\\.file": name})
+    assert err.rstrip("\n").isprintable()
+    assert run("delete", small, "--where", where)[1] == "1 passages deleted.\n"
+
+
+def test_a_file_is_added_to_passages_without_a_source_without_a_word(run, tmp_path, monkeypatch, stanford_folder):
+    monkeypatch.chdir(tmp_path)
+    with Index.create("x.idx", str(stanford_folder)) as index:
+        index.add([Passage("a", "the cat", {"source": 3})])
+    (tmp_path / "empty.md").write_text(" ")
+    assert run("add", "x.idx", "empty.md")[0::2] == (0, "")
+
+
 def test_adding_a_file_again_replaces_everything_that_came_from_it(run, notes):
     assert run("index", "notes/cats.md", "--out", "x.idx")[0] == 0
     with Index.open("x.idx") as index:
@@ -146,6 +217,8 @@ def test_verify_says_what_is_wrong_with_exit_code_1(run, notes):
         (["delete", "made.idx", "x", "--where", "null"], "--where is a JSON object"),
         (["search", "made.idx", "cat"], "made for vectors from elsewhere, without an encoder"),
         (["search", "made.idx", "cat", "--device", "cpu"], "--device and --trust-remote-code go with --model"),
+        (["search", "made.idx", "cat", "--strict"], "--strict goes with --where"),
+        (["delete", "made.idx", "x", "--strict"], "--strict goes with --where"),
         (["delete", "made.idx"], "Name the passages by their ids, or by --where; one of them"),
         (["delete", "made.idx", "x", "--where", "{}"], "Name the passages by their ids, or by --where; one of them"),
         (["import", "notes", "--out", "new.idx"], "holds no index of Stanford ColBERT, RAGatouille or fast-plaid"),

@@ -22,6 +22,7 @@ from builders.encoders import WordEncoder
 from colbert_core import (
     DamagedIndexError,
     EncoderMismatchError,
+    FilterWarning,
     Index,
     IndexNotFoundError,
     PartialAddError,
@@ -194,6 +195,36 @@ def test_a_shard_that_is_lost_is_missing_only_if_that_is_allowed(built, tmp_path
     (folder / "shard-0000").mkdir()  # there, but empty
     with pytest.raises(IndexNotFoundError, match="shard-0000"):
         ShardedIndex.open(folder, WordEncoder())
+
+
+# Filters that ask for what no passage has
+
+
+def test_a_field_of_one_shard_is_a_field_and_what_no_shard_has_is_said_once(built, tmp_path):
+    shutil.copytree(built[2], tmp_path / "copy")
+    with ShardedIndex.open(tmp_path / "copy", WordEncoder()) as index:
+        index.add([Passage("new", "the cat", {"year": "2001", "lang": "en", "tags": []})])  # in one of the two shards
+        assert [hit.passage.id for hit in index.search("cat", where={"lang": "en"})] == ["new"]
+        assert index.ids({"year": "2001"}) == ["new"]
+        assert index.search_mean(["cat"], where={"tags": {"$contains": "x"}}) == []
+        fields = r"The fields are 'lang' \(strings\), 'source' \(strings\), 'tags' \(arrays\), 'year' \(numbers or strings\)\.$"
+        with pytest.warns(FilterWarning, match=f"the field 'yaer' .* did you mean 'year'\\? {fields}") as caught:
+            assert index.search("cat", where={"yaer": 2001}) == []
+        assert [warning.filename for warning in caught] == [__file__]
+        assert index.search("cat", where={"yaer": 2002}) == []  # it has been said
+        with pytest.raises(FilterWarning, match="'langs'"):
+            index.delete_where({"langs": {"$ne": "en"}})
+        with pytest.warns(FilterWarning, match="'year' with true or false, but its values are numbers or strings"):
+            assert index.ids({"year": True}) == []
+        assert len(index) == 241
+
+
+def test_nothing_is_said_while_a_shard_that_may_have_the_field_is_down(built, tmp_path):
+    shutil.copytree(built[2], tmp_path / "copy")
+    shutil.rmtree(Layout(tmp_path / "copy").shard(1))
+    with ShardedIndex.open(tmp_path / "copy", WordEncoder(), allow_partial=True, timeout=20) as index:
+        hits = index.search("cat", where={"yaer": 2001})
+        assert (hits, hits.missing_shards) == ([], (1,))
 
 
 # The adapters and the command line

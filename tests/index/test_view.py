@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from builders.vectors import ids
 
-from colbert_core import Index, Passage
+from colbert_core import FilterWarning, Index, Passage
 
 
 def test_embeddings_of_an_unknown_passage_are_an_error(compressed):
@@ -22,7 +22,8 @@ def test_a_diverse_search_passes_over_what_says_the_same(words):
     assert [hit.rank for hit in hits] == [1, 2]
     assert ids(index.search_diverse("cat sat mat", k=2, fetch_k=4, lambda_mult=1)) == ["a", "b"]
     assert len(index.search_diverse("cat", k=3, fetch_k=1)) == 3
-    assert ids(index.search_diverse("cat", k=9, where={"no": 1})) == []
+    with pytest.warns(FilterWarning, match="No passage has the field 'no'"):
+        assert ids(index.search_diverse("cat", k=9, where={"no": 1})) == []
     with pytest.raises(ValueError, match="lambda_mult is a relevance from 0 to 1|lambda_mult"):
         index.search_diverse("cat", lambda_mult=2)
 

@@ -17,7 +17,7 @@ from langchain_core.documents import Document
 from langchain_core.indexing import InMemoryRecordManager, aindex, index
 from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
 
-from colbert_core import EncoderMismatchError, Index, IndexExistsError, IndexNotFoundError, Passage
+from colbert_core import EncoderMismatchError, FilterWarning, Index, IndexExistsError, IndexNotFoundError, Passage
 from langchain_colbert import ColBERTRetriever, ColBERTVectorStore
 
 # LangChain's standard suites, with the model in the box
@@ -98,6 +98,17 @@ def test_scores_are_maxsim_and_relevance_is_from_0_to_1_both_plain_numbers(store
     (document, relevance), *_ = store.similarity_search_with_relevance_scores("dog barks", k=2)
     assert (document.id, relevance) == ("dog", pytest.approx(1))
     json.dumps([score, relevance])
+
+
+def test_a_filter_on_a_field_that_no_document_has_is_said_and_one_that_is_a_function_is_not(store):
+    with pytest.warns(FilterWarning, match="No passage has the field 'sorce' that the filter asks for") as caught:
+        assert store.similarity_search("cat", filter={"sorce": "a"}) == []
+    assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(FilterWarning, match="No passage has the field 'pgae'"):
+        assert store.as_retriever(filter={"pgae": 1}).invoke("cat") == []
+    with pytest.warns(FilterWarning, match="No passage has the field 'pagee'"):
+        store.delete(filter={"pagee": 1})
+    assert store.similarity_search("cat", filter=lambda document: "x" in document.metadata) == []
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from builders.encoders import WordEncoder
 from builders.nodes import ask, node, one
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llama_index.core.schema import Document, TextNode
 from llama_index.core.vector_stores.types import (
     FilterCondition,
     FilterOperator,
@@ -16,8 +17,8 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
-from colbert_core import Index
-from llama_index_colbert import ColBERTRetriever, ColBERTVectorStore
+from colbert_core import FilterWarning, Index, Passage
+from llama_index_colbert import ColBERTIndex, ColBERTRetriever, ColBERTVectorStore
 
 MISSING = object()
 
@@ -114,6 +115,26 @@ def joined(inner):
     return st.builds(MetadataFilters, filters=st.lists(inner, max_size=3), condition=st.sampled_from([*FilterCondition, None]))
 
 
+def test_a_field_that_no_node_has_and_a_type_that_no_value_has_are_said():
+    store = ColBERTVectorStore(WordEncoder(dim=8))
+    store.add([node("a", "x", year=2020)])
+    with pytest.warns(FilterWarning, match="No passage has the field 'yaer' that the filter asks for; did you mean 'year'"):
+        assert store.query(ask("x", filters=one("yaer", 2020))).ids == []
+    with pytest.warns(FilterWarning, match="compares the field 'year' with a string, but its values are numbers") as caught:
+        assert ColBERTRetriever(store.index, filters=one("year", "2020")).retrieve("x") == []
+    assert len(caught) == 1
+
+
+def test_nothing_is_said_of_source_documents_that_nobody_asked_for():
+    store = ColBERTVectorStore(WordEncoder(dim=8))
+    store.index.add([Passage("a", "x")])
+    store.delete("unknown.txt")
+    index = ColBERTIndex([TextNode(id_="b", text="x")], model_name=WordEncoder(dim=8))
+    assert index.refresh_ref_docs([Document(id_="c", text="x")]) == [True]
+    index.delete_ref_doc("unknown.txt")
+
+
+@pytest.mark.filterwarnings("ignore::colbert_core.FilterWarning")  # it asks for fields and types at random
 @settings(max_examples=300)
 @given(
     st.lists(METADATA, min_size=1, max_size=5),

@@ -11,6 +11,7 @@ from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 
+from colbert_core import FilterWarning
 from llama_index_colbert import ColBERTIndex, ColBERTRerank, ColBERTVectorStore
 
 
@@ -74,7 +75,8 @@ async def test_engines_use_the_keywords_of_both(index, words):
     engine = index.as_query_engine(similarity_top_k=3, node_postprocessors=[ColBERTRerank(1, words)], response_mode="compact")
     assert len(engine.retrieve(query := QueryBundle("the cat"))) == 1
     assert len(index.as_query_engine(similarity_top_k=3).retrieve(query)) == 3
-    assert index.as_query_engine(filters=nothing()).retrieve(query) == []
+    with pytest.warns(FilterWarning, match="No passage has the field 'nothing'"):
+        assert index.as_query_engine(filters=nothing()).retrieve(query) == []
     assert len(index.as_query_engine(similarity_top_k=3, node_postprocessors=[cutoff]).retrieve(query)) < 3
     for mode in (ChatMode.CONTEXT, ChatMode.CONDENSE_PLUS_CONTEXT, ChatMode.CONDENSE_QUESTION, ChatMode.BEST):
         memory = ChatMemoryBuffer.from_defaults(llm=MockLLM())  # the default's SQLite connection is never closed

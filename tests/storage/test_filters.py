@@ -13,6 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbert_core import Index, Passage
+from colbert_core.storage.filters import Expectation, compile_where
+
+# These ask for fields and types at random, or for "no" on purpose; tests/index/test_advice.py is about what is said of that.
+asks_for_anything = pytest.mark.filterwarnings("ignore::colbert_core.FilterWarning")
 
 DOCUMENTS = {
     "a": {"year": 2020, "lang": "en", "tags": ["news", "sport"], "author": {"name": "Ann", "age": 30}, "draft": True},
@@ -89,6 +93,10 @@ def matching(index, where):
         ({"author.age": {"$lt": 31}}, "a"),
         ({"author": "Ann"}, "c"),
         ({"author.name": {"$exists": False}}, "cde"),
+        ({"year": {"$exists": True, "$gt": 2020}}, "b"),
+        ({"year": {"$exists": True, "$ne": 2020}}, "bc"),
+        ({"tags": {"$exists": True, "$all": []}}, "abd"),
+        ({"tags": {"$exists": False, "$contains": "news"}}, ""),
         ({"$and": [{"lang": "en"}, {"year": 2020}]}, "a"),
         ({"$or": [{"lang": "en"}, {"lang": "de"}]}, "ab"),
         ({"$and": []}, "abcde"),
@@ -134,6 +142,7 @@ def test_many_alternatives_are_as_quick_as_a_list_of_values():
     assert time.perf_counter() - start < 4  # 14,000 comparisons of their own took 12 s each
 
 
+@asks_for_anything
 def test_alternatives_of_one_field_mean_what_they_meant_apart(index):
     for where, expected in (
         ({"$or": [{"lang": "en"}, {"lang": {"$eq": "de"}}, {"year": 2020}, {"year": 2021.5}]}, "ab"),
@@ -199,6 +208,7 @@ def test_a_wrong_filter_is_refused_by_name(index, where, error, message):
     assert len(index) == len(DOCUMENTS)
 
 
+@asks_for_anything
 @pytest.mark.parametrize(
     "deeper",
     [
@@ -217,6 +227,39 @@ def test_a_filter_nested_too_deeply_is_refused(index, deeper):
         where = deeper(where)
     with pytest.raises(ValueError, match="nested more than 20 deep"):
         index.search("text", where=where)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({}, []),
+        ({"a": 1, "b": {"$ne": "x"}}, [("a", "n"), ("b", "s")]),
+        ({"a": {"$gt": 1, "$lt": 2.5, "$not": {"$eq": 2}}}, [("a", "n")]),
+        ({"a": True}, [("a", "b")]),
+        ({"a": np.bool_(True)}, [("a", "b")]),
+        ({"a": None, "b": {"$in": [None, 1]}, "c": {"$contains": None}, "d": {"$in": []}, "e": {"$any": []}}, []),
+        ({"a": {"$in": ["x", 1]}}, [("a", "ns")]),
+        ({"a": {"$in": (n for n in [1, 2])}}, [("a", "n")]),
+        ({"a": {"$nin": ["x"]}}, [("a", "s")]),
+        ({"a": {"$contains": "x"}, "b": {"$any": [1, "x"]}, "c": {"$all": [True]}}, [("a", "S"), ("b", "NS"), ("c", "B")]),
+        ({"a": {"$all": []}}, [("a", "a")]),
+        ({"a": {"$text": "x"}, "b": {"$itext": "x"}}, [("a", "s"), ("b", "s")]),
+        ({"$or": [{"a": 1}, {"a": "x"}]}, [("a", "ns")]),
+        ({"$not": {"$and": [{"a": 1}, {"$not": {r"\$b.c\.d": "x"}}]}}, [(r"$b.c\.d", "s"), ("a", "n")]),
+        ({"a": {"$exists": True}, "b": {"$empty": False}}, []),
+        ({"a": {"$exists": True, "$eq": 1}}, []),
+        ({"$or": [{"a": {"$exists": False}}, {"a": 1}, {"b": 1}]}, [("b", "n")]),
+        ({"a": 1, "$not": {"a": {"$empty": True}}}, []),
+    ],
+    ids=str,
+)
+def test_what_a_filter_expects_of_fields(where, expected):
+    assert sorted(compile_where(where).expected) == [Expectation(*each) for each in expected]
+
+
+def test_that_a_field_exists_is_not_looked_up_where_another_comparison_says_so():
+    assert "'z'" not in compile_where({"a": {"$exists": True, "$eq": 1}}).sql
+    assert "'z'" in compile_where({"a": {"$exists": True, "$ne": 1}}).sql
 
 
 HOSTILE = [
@@ -241,6 +284,7 @@ HOSTILE = [
 ]
 
 
+@asks_for_anything
 @pytest.mark.parametrize("name", HOSTILE, ids=repr)
 def test_hostile_names_and_values_are_only_names_and_values(words, name):
     index = Index.create(None, words)
@@ -422,6 +466,7 @@ filters = st.recursive(
 )
 
 
+@asks_for_anything
 @settings(max_examples=150)
 @given(
     metadatas=st.lists(st.dictionaries(names, values, max_size=4), min_size=1, max_size=5),

@@ -96,7 +96,7 @@ class IVFPQ:
             nbits: number of bits of a part's code, 1 to 8.
             sample: share of the vectors to train on, above 0, at most 1. More are taken if FAISS needs more.
             seed: seed of the sample and of k-means.
-            progress: show a bar; None shows it on a terminal once a second has passed.
+            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
         Raises:
             TypeError: a number of lists, parts or bits is no whole number.

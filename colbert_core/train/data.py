@@ -232,7 +232,7 @@ def prepare(
             the examples are not read.
         sources: files that the examples come from, whose digests go into the manifest. Without them, a folder that is there
             is kept if the examples turn out the same.
-        progress: show a bar; None shows it on a terminal once a second has passed.
+        progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
     Raises:
         FileExistsError: the folder holds something else, or other examples.

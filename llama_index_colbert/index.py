@@ -61,6 +61,7 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
             "node_ids",
             "doc_ids",
             "evidence",
+            "show_progress",
             "callback_manager",
             "object_map",
             "objects",
@@ -240,14 +241,14 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
             filters: return only nodes whose metadata match.
             node_ids: return only these nodes.
             doc_ids: return only nodes of these source documents.
-            kwargs: ``evidence``, ``text`` and ``max_characters`` of ``ColBERTRetriever``, and ``callback_manager``,
-                ``object_map``, ``objects`` and ``verbose``.
+            kwargs: ``evidence``, ``text``, ``max_characters`` and ``show_progress`` of ``ColBERTRetriever``, the last of which
+                is this index's by default, and ``callback_manager``, ``object_map``, ``objects`` and ``verbose``.
 
         Raises:
             TypeError: there is no such keyword.
         """
         refuse_unknown("ColBERTIndex.as_retriever", kwargs, self._retriever_keywords)
-        settings = {"callback_manager": self._callback_manager} | kwargs
+        settings: dict[str, Any] = {"callback_manager": self._callback_manager, "show_progress": self._show_progress} | kwargs
         retriever = ColBERTRetriever(self.index, similarity_top_k, filters, node_ids, doc_ids, **settings)
         if "object_map" not in kwargs and "objects" not in kwargs:
             retriever.object_map = self._object_map  # the same dict, so that it sees nodes that are inserted later

@@ -18,7 +18,7 @@ import numpy as np
 
 from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
-from colbert_core.storage.aside import is_free
+from colbert_core.storage.aside import folder_begun, is_free
 from colbert_core.storage.durable import put_in_place, sha256_of, write_json
 from colbert_core.storage.incoming import check_regular, read_json_file
 
@@ -245,9 +245,9 @@ def prepare(
     there = _present(folder)
     if there is not None and files and (there.manifest["sources"], there.manifest["tokens"]) == (files, settings):
         return there
-    work = folder.with_name(f".{folder.name}.unfinished")  # always the same name, so that what a killed process left is removed
+    work = folder_begun(folder)  # always the same, so that what a killed process left is removed
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work.mkdir(exist_ok=True)
     try:
         arrays, counts = _write(examples, model.inputs, work, progress)
         if not counts["examples"]:

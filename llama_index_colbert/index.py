@@ -17,7 +17,7 @@ from llama_index_colbert import contexts, saved
 from llama_index_colbert.contexts import ColBERTStruct
 from llama_index_colbert.docstore import IndexDocumentStore
 from llama_index_colbert.engines import EngineMaker, refuse_unknown
-from llama_index_colbert.keywords import refuse_keywords
+from llama_index_colbert.keywords import StrictUpdates, refuse_keywords
 from llama_index_colbert.nodes import copy_documents, take_objects_out, to_node, to_passage
 from llama_index_colbert.retriever import ColBERTRetriever
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
+class ColBERTIndex(EngineMaker, StrictUpdates, BaseIndex[IndexDict]):
     """Index documents for late interaction; insert, update and delete them at any time.
 
     Needs no network, no GPU and no API key: without a ``model_name``, the checkpoint that ships with the package encodes.
@@ -359,6 +359,13 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
         """Insert documents that are new and update those that have changed, and say which; others cost nothing.
 
         A document whose nodes were deleted or added otherwise, such as through colbert_core, is noticed.
+
+        Args:
+            documents: the documents, known by their ids.
+            update_kwargs: LlamaIndex's ``insert_kwargs`` and ``update_kwargs``, which must be empty.
+
+        Raises:
+            TypeError: there is another keyword, or one within these.
         """
         for document in documents:
             known, ids = self.docstore.get_document_hash(document.id_), self.index.ids({"ref_doc_id": document.id_})

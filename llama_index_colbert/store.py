@@ -26,7 +26,7 @@ from colbert_core import Index, IndexNotFoundError, TokenEncoder, open_or_create
 from llama_index_colbert import saved
 from llama_index_colbert.engines import EngineMaker, refuse_unknown
 from llama_index_colbert.filters import to_where
-from llama_index_colbert.keywords import refuse_keywords
+from llama_index_colbert.keywords import StrictUpdates, refuse_keywords
 from llama_index_colbert.nodes import to_node, to_passage
 from llama_index_colbert.postprocessor import name_of
 
@@ -356,7 +356,7 @@ class _StoreRetriever(VectorIndexRetriever):
         return query_result.nodes or []
 
 
-class _StoreIndex(EngineMaker, VectorStoreIndex):
+class _StoreIndex(EngineMaker, StrictUpdates, VectorStoreIndex):
     """LlamaIndex's own restricts retrieval to index and image nodes once one was inserted; this one retrieves all nodes."""
 
     _retriever_keywords = frozenset(

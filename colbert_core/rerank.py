@@ -144,7 +144,7 @@ class Reranker:
             min_relevance: least relevance of a hit, from 0 to 1.
             evidence: give each hit the ``evidence`` of its window, as ``explain`` does.
             batch_size: passages whose vectors are in memory at a time; None for all. Scores do not depend on it.
-            progress: show a bar; None shows it on a terminal once a second has passed.
+            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
         Raises:
             TypeError: the query is not a string, or something is not a ``Passage``.
@@ -226,7 +226,7 @@ class Reranker:
             max_tokens: most tokens of all excerpts together. The best sentence stays even if it alone has more.
             keep_ratio: instead, the part of all passages' tokens to keep at most, above 0 to 1; 0.35 if neither is given.
             count_tokens: returns the length of a text, as an LLM's tokenizer counts it; None for the model's own tokenizer.
-            progress: show a bar; None shows it on a terminal once a second has passed.
+            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
         Returns:
             One excerpt for each passage of which anything is left. There is none only if all passages are blank.

@@ -142,7 +142,8 @@ class Hit:
 class TokenEncoder(Protocol):
     """What an index or a reranker needs of an encoder; ``Encoder`` is one, and so may be your own.
 
-    ``progress`` says whether to show a bar: True does, False does not, None does on a terminal once a second has passed.
+    ``progress`` says whether to show a bar: True does, False does not, None does on a terminal or in a notebook once a second
+    has passed.
     """
 
     @property
@@ -164,8 +165,8 @@ class PassageIndex(Protocol):
     def encoder_name(self) -> str | None:
         """Name of the encoder the index was made with."""
 
-    def add(self, passages: Iterable[Passage]) -> list[str]:
-        """Add passages, replacing those whose id is known."""
+    def add(self, passages: Iterable[Passage], *, progress: bool | None = None) -> list[str]:
+        """Add passages, replacing those whose id is known; ``progress`` as for a ``TokenEncoder``."""
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete passages by id."""

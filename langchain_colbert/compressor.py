@@ -27,6 +27,8 @@ class ModelCompressor(BaseDocumentCompressor):
     """A checkpoint's name or folder, or a loaded encoder; None for the model in the box."""
     device: str | None = Field(default=None)
     """Where a named model runs; None for the best device present."""
+    show_progress: bool | None = None
+    """Show bars; False shows none, and None shows them on a terminal or in a notebook once a second has passed."""
 
     _loaded: tuple[Any, Reranker] | None = PrivateAttr(default=None)
 

@@ -105,7 +105,7 @@ class ColBERTContextCompressor(ModelCompressor):
             max_tokens=self.max_tokens,
             keep_ratio=self.keep_ratio,
             count_tokens=self.count_tokens,
-            progress=False,
+            progress=self.show_progress,
         )
         compressed = []
         for excerpt in excerpts:

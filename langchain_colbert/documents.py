@@ -53,13 +53,19 @@ def to_documents(
     ]
 
 
-def add_documents(index: PassageIndex, documents: Iterable[Document], ids: Sequence[str | None] | None = None) -> list[str]:
+def add_documents(
+    index: PassageIndex,
+    documents: Iterable[Document],
+    ids: Sequence[str | None] | None = None,
+    show_progress: bool | None = None,
+) -> list[str]:
     """Add documents, replacing those whose id is known, and return their ids in order.
 
     Args:
         index: the index to add them to.
         documents: the documents; the index copies them, without what a search has added to their metadata.
         ids: one id or None for each document, which beats the document's own. A document with neither gets a random id.
+        show_progress: show a bar; None leaves that to the index.
 
     Raises:
         ValueError: there are more or fewer ids than documents, an id stands twice, or a document is a part of the one that is
@@ -73,12 +79,12 @@ def add_documents(index: PassageIndex, documents: Iterable[Document], ids: Seque
             raise TypeError(f"Item {position} is a {type(document).__name__}, not a Document; for texts there is add_texts.")
     chosen = [_choose_id(*pair) for pair in zip(names or [None] * len(documents), [one.id for one in documents], strict=True)]
     _refuse_parts(index, {name: document for name, document in zip(chosen, documents, strict=True) if _parts(document)})
-    return index.add(
-        [
-            Passage(name, document.page_content, own_metadata(document.metadata))
-            for name, document in zip(chosen, documents, strict=True)
-        ]
-    )
+    passages = [
+        Passage(name, document.page_content, own_metadata(document.metadata))
+        for name, document in zip(chosen, documents, strict=True)
+    ]
+    # An index of the user's own may show none.
+    return index.add(passages) if show_progress is None else index.add(passages, progress=show_progress)
 
 
 def delete_documents(index: PassageIndex, ids: Iterable[str] | None, filter: Filter | None) -> None:

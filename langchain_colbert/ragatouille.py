@@ -83,7 +83,7 @@ class RAGPretrainedModel:
         Args:
             pretrained_model_name_or_path: a checkpoint's name or folder; None for the model in the box.
             n_gpu: means nothing here; the best device present is used.
-            verbose: 0 shows no progress bars; otherwise long work shows one on a terminal.
+            verbose: 0 shows no progress bars; otherwise long work shows one on a terminal or in a notebook.
             index_root: folder for indexes, which lie in ``index_root/colbert/indexes``; None for ".ragatouille".
 
         Raises:
@@ -319,22 +319,22 @@ class RAGPretrainedModel:
             k: documents to return.
             index_name: another index than the current one.
             doc_ids: search only these documents.
-            fields: of ``ColBERTRetriever``, such as ``filter``.
+            fields: of ``ColBERTRetriever``, such as ``filter``; ``show_progress`` is False where ``verbose`` is 0.
         """
         if doc_ids is not None:
             if "filter" in fields:
                 raise ValueError("doc_ids are a filter; give one of the two.")
             fields["filter"] = {"document_id": {"$in": [doc_ids] if isinstance(doc_ids, str) else list(doc_ids)}}
-        return ColBERTRetriever(index=self._named(index_name), k=k, **fields)
+        return ColBERTRetriever(index=self._named(index_name), k=k, **({"show_progress": self._progress} | fields))
 
     def as_langchain_document_compressor(self, k: int = 5, **fields: Any) -> ColBERTRerank:
         """Make a LangChain document compressor of the model; ``relevance_score`` is from 0 to 1.
 
         Args:
             k: documents to keep.
-            fields: of ``ColBERTRerank``, such as ``score_threshold``.
+            fields: of ``ColBERTRerank``, such as ``score_threshold``; ``show_progress`` is False where ``verbose`` is 0.
         """
-        return ColBERTRerank(model=self._encoder, top_n=k, **fields)
+        return ColBERTRerank(model=self._encoder, top_n=k, **({"show_progress": self._progress} | fields))
 
     @property
     def _encoder(self) -> Encoder:

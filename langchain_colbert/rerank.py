@@ -116,7 +116,9 @@ class ColBERTRerank(ModelCompressor):
             return []
         passages = [Passage(document.id or str(place), document.page_content) for place, document in enumerate(documents)]
         places = {id(passage): place for place, passage in enumerate(passages)}
-        hits = self._reranker().rank(query, passages, self.top_n, self.score_threshold, evidence=self.evidence)
+        hits = self._reranker().rank(
+            query, passages, self.top_n, self.score_threshold, evidence=self.evidence, progress=self.show_progress
+        )
         return [_add_score(documents[places[id(hit.passage)]], hit) for hit in hits]
 
 

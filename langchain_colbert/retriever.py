@@ -49,6 +49,7 @@ class ColBERTRetriever(BaseRetriever):
         text: "window" returns of a long document the part that matched; "passage", the default, all of it.
         max_characters: most characters of such a part, 2,000 by default.
         evidence: put the words that matched into ``metadata["evidence"]``, ready for JSON.
+        show_progress: False shows no bars where documents are added.
 
     Instantiate:
         ```python
@@ -131,6 +132,8 @@ class ColBERTRetriever(BaseRetriever):
     """Most characters of a document with ``text="window"``; a window that has more stays whole."""
     evidence: bool = False
     """Put the words of the document that match the question into ``metadata["evidence"]``, with their characters."""
+    show_progress: bool | None = None
+    """Show bars; False shows none, and None shows them on a terminal or in a notebook once a second has passed."""
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
     """The fields from ``k`` to ``max_characters`` once more, as retrievers of vector stores take them; they beat the fields."""
 
@@ -209,7 +212,7 @@ class ColBERTRetriever(BaseRetriever):
             documents: the documents; the index copies them.
             ids: one id or None for each document, which beats the document's own. A document with neither gets a random id.
         """
-        return add_documents(self.index, documents, ids)
+        return add_documents(self.index, documents, ids, self.show_progress)
 
     def delete(self, ids: Iterable[str] | None = None, *, filter: Filter | None = None) -> None:
         """Delete documents by ids, where unknown ones are no error, or by a filter; ``filter={}`` deletes all.

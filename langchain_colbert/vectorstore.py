@@ -55,6 +55,7 @@ class ColBERTVectorStore(VectorStore):
         model: a checkpoint's name or folder, or a loaded encoder.
         persist_directory: folder of the index, made when documents are first added; None keeps everything in memory.
         index: a ``colbert_core.Index``, instead of both.
+        show_progress: False shows no bars.
 
     Instantiate:
         ```python
@@ -150,8 +151,15 @@ class ColBERTVectorStore(VectorStore):
     ``text="window"`` a search returns the part that matched instead of the whole. Threads may share one store.
     """
 
+    show_progress: bool | None = None
+
     def __init__(
-        self, model: Model | None = None, *, persist_directory: str | PathLike[str] | None = None, index: Index | None = None
+        self,
+        model: Model | None = None,
+        *,
+        persist_directory: str | PathLike[str] | None = None,
+        index: Index | None = None,
+        show_progress: bool | None = None,
     ) -> None:
         """Open a store. It loads no model before the first use, and makes no folder before documents are added.
 
@@ -161,6 +169,7 @@ class ColBERTVectorStore(VectorStore):
             persist_directory: folder of the index; None for an index in memory. Adding documents makes it if it is not there,
                 and until then a search in it is an error: its name may be mistyped.
             index: the index to search, instead of both.
+            show_progress: show bars; None shows them on a terminal or in a notebook once a second has passed. May be set later.
 
         Raises:
             ValueError: an index is given together with a model or a folder.
@@ -173,7 +182,7 @@ class ColBERTVectorStore(VectorStore):
                 f"model is a ColBERT checkpoint's name or folder, or a loaded encoder, got {type(model).__name__}; "
                 "no Embeddings are needed."
             )
-        self._model = model
+        self._model, self.show_progress = model, show_progress
         # The working folder may change.
         self._path = None if persist_directory is None else Path(persist_directory).expanduser().absolute()
         self._index = index
@@ -228,7 +237,7 @@ class ColBERTVectorStore(VectorStore):
         """
         if self._index is None and self._path is not None:
             self._make()
-        return add_documents(self.index, documents, ids)
+        return add_documents(self.index, documents, ids, self.show_progress)
 
     def add_texts(
         self,
@@ -387,6 +396,7 @@ class ColBERTVectorStore(VectorStore):
         ids: Sequence[str | None] | None = None,
         model: Model | None = None,
         persist_directory: str | PathLike[str] | None = None,
+        show_progress: bool | None = None,
     ) -> ColBERTVectorStore:
         """Make a store of texts.
 
@@ -397,10 +407,10 @@ class ColBERTVectorStore(VectorStore):
             ids: one string per text; random ids by default.
             model: as in the constructor.
             persist_directory: as in the constructor.
+            show_progress: as in the constructor.
         """
-        return cls.from_documents(
-            to_documents(texts, metadatas, ids), embedding, model=model, persist_directory=persist_directory
-        )
+        options: dict[str, Any] = {"persist_directory": persist_directory, "show_progress": show_progress}
+        return cls.from_documents(to_documents(texts, metadatas, ids), embedding, model=model, **options)
 
     @classmethod
     def from_documents(
@@ -411,6 +421,7 @@ class ColBERTVectorStore(VectorStore):
         ids: Sequence[str | None] | None = None,
         model: Model | None = None,
         persist_directory: str | PathLike[str] | None = None,
+        show_progress: bool | None = None,
     ) -> ColBERTVectorStore:
         """Make a store of documents.
 
@@ -420,6 +431,7 @@ class ColBERTVectorStore(VectorStore):
             ids: one id or None for each document, which beats the document's own.
             model: as in the constructor.
             persist_directory: as in the constructor.
+            show_progress: as in the constructor.
         """
         if embedding is not None:
             warnings.warn(
@@ -427,7 +439,7 @@ class ColBERTVectorStore(VectorStore):
                 f"{type(embedding).__name__} is not used. Leave it out, or name a ColBERT checkpoint with model=.",
                 stacklevel=2,
             )
-        store = cls(model, persist_directory=persist_directory)
+        store = cls(model, persist_directory=persist_directory, show_progress=show_progress)
         store.add_documents(documents, ids=ids)
         return store
 
@@ -450,18 +462,21 @@ class ColBERTVectorStore(VectorStore):
         self.index.save(folder_path, overwrite=True)
 
     @classmethod
-    def load_local(cls, folder_path: str | PathLike[str], model: Model | None = None) -> ColBERTVectorStore:
+    def load_local(
+        cls, folder_path: str | PathLike[str], model: Model | None = None, *, show_progress: bool | None = None
+    ) -> ColBERTVectorStore:
         """Open an index that ``save_local``, ``persist_directory``, the command line or LlamaIndex wrote. Changes go there.
 
         Args:
             folder_path: folder of the index.
             model: None for the model with which it was made, which is loaded at the first use.
+            show_progress: as in the constructor.
 
         Raises:
             IndexNotFoundError: there is no index.
             EncoderMismatchError: the index was made with another model.
         """
-        return cls(index=Index.open(folder_path, model))
+        return cls(index=Index.open(folder_path, model), show_progress=show_progress)
 
     def __repr__(self) -> str:
         return f"ColBERTVectorStore({self._index or self._path or 'in memory, not made yet'})"

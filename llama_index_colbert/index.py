@@ -18,7 +18,7 @@ from llama_index_colbert.contexts import ColBERTStruct
 from llama_index_colbert.docstore import IndexDocumentStore
 from llama_index_colbert.engines import EngineMaker, refuse_unknown
 from llama_index_colbert.filters import of_document
-from llama_index_colbert.keywords import refuse_keywords
+from llama_index_colbert.keywords import StrictUpdates, refuse_keywords
 from llama_index_colbert.nodes import copy_documents, take_objects_out, to_node, to_passage
 from llama_index_colbert.retriever import ColBERTRetriever
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
+class ColBERTIndex(EngineMaker, StrictUpdates, BaseIndex[IndexDict]):
     """Index documents for late interaction; insert, update and delete them at any time.
 
     Needs no network, no GPU and no API key: without a ``model_name``, the checkpoint that ships with the package encodes.
@@ -62,6 +62,7 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
             "node_ids",
             "doc_ids",
             "evidence",
+            "show_progress",
             "callback_manager",
             "object_map",
             "objects",
@@ -241,14 +242,14 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
             filters: return only nodes whose metadata match.
             node_ids: return only these nodes.
             doc_ids: return only nodes of these source documents.
-            kwargs: ``evidence``, ``text`` and ``max_characters`` of ``ColBERTRetriever``, and ``callback_manager``,
-                ``object_map``, ``objects`` and ``verbose``.
+            kwargs: ``evidence``, ``text``, ``max_characters`` and ``show_progress`` of ``ColBERTRetriever``, the last of which
+                is this index's by default, and ``callback_manager``, ``object_map``, ``objects`` and ``verbose``.
 
         Raises:
             TypeError: there is no such keyword.
         """
         refuse_unknown("ColBERTIndex.as_retriever", kwargs, self._retriever_keywords)
-        settings = {"callback_manager": self._callback_manager} | kwargs
+        settings: dict[str, Any] = {"callback_manager": self._callback_manager, "show_progress": self._show_progress} | kwargs
         retriever = ColBERTRetriever(self.index, similarity_top_k, filters, node_ids, doc_ids, **settings)
         if "object_map" not in kwargs and "objects" not in kwargs:
             retriever.object_map = self._object_map  # the same dict, so that it sees nodes that are inserted later
@@ -359,6 +360,13 @@ class ColBERTIndex(EngineMaker, BaseIndex[IndexDict]):
         """Insert documents that are new and update those that have changed, and say which; others cost nothing.
 
         A document whose nodes were deleted or added otherwise, such as through colbert_core, is noticed.
+
+        Args:
+            documents: the documents, known by their ids.
+            update_kwargs: LlamaIndex's ``insert_kwargs`` and ``update_kwargs``, which must be empty.
+
+        Raises:
+            TypeError: there is another keyword, or one within these.
         """
         for document in documents:
             known, ids = self.docstore.get_document_hash(document.id_), self.index.ids(of_document(document.id_))

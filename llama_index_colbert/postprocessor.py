@@ -24,6 +24,10 @@ class ModelPostprocessor(BaseNodePostprocessor):
         description="A checkpoint's name or folder, or a loaded encoder; None for the model in the box.",
     )
     device: str | None = Field(default=None, description="Where a named model runs; None for the best device present.")
+    show_progress: bool | None = Field(
+        default=None,
+        description="Show bars; False shows none, None shows them on a terminal or in a notebook once a second has passed.",
+    )
 
     _loaded: tuple[Any, Reranker] | None = PrivateAttr(default=None)
 

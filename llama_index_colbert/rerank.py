@@ -74,7 +74,7 @@ class ColBERTRerank(ModelPostprocessor):
             device: where a named model runs; None for the best device present.
             keep_retrieval_score: keep the retriever's score in the node's metadata.
             index: an ``Index``, a ``ColBERTIndex``, or a store or retriever that has one, instead of a model and a device.
-            fields: the other fields, such as ``score_threshold``, and ``callback_manager``.
+            fields: the other fields, such as ``score_threshold`` and ``show_progress``, and ``callback_manager``.
 
         Raises:
             ValueError: a value is out of range, there is no such field, there is an index beside a model or a device, or the
@@ -122,7 +122,8 @@ class ColBERTRerank(ModelPostprocessor):
             for place, scored in enumerate(nodes)
         ]
         places = {id(passage): place for place, passage in enumerate(passages)}
-        hits = self._reranker().rank(query, passages, self.top_n, self.score_threshold, batch_size=self.batch_size)
+        options: dict[str, Any] = {"batch_size": self.batch_size, "progress": self.show_progress}
+        hits = self._reranker().rank(query, passages, self.top_n, self.score_threshold, **options)
         return [self._to_node_with_score(nodes[places[id(hit.passage)]], hit) for hit in hits]
 
     def _to_node_with_score(self, retrieved: NodeWithScore, hit: Hit) -> NodeWithScore:

@@ -47,6 +47,8 @@ class ColBERTRetriever(BaseRetriever):
     the mean of their relevances. Threads may share one retriever.
     """
 
+    show_progress: bool | None = None
+
     def __init__(
         self,
         index: PassageIndex,
@@ -57,6 +59,7 @@ class ColBERTRetriever(BaseRetriever):
         evidence: bool = False,
         text: str = "passage",
         max_characters: int = 2000,
+        show_progress: bool | None = None,
         **kwargs: Any,
     ) -> None:
         """Take a built index; ``from_defaults``, ``from_nodes`` and ``from_documents`` build one.
@@ -75,6 +78,8 @@ class ColBERTRetriever(BaseRetriever):
                 what is left as "span" and those of the window as "window". If the query has several texts, it is the window
                 that matches one of them best.
             max_characters: most characters of a text with "window"; a window that has more stays whole.
+            show_progress: show bars while nodes are added; None shows them on a terminal or in a notebook once a second has
+                passed. It is an attribute as well.
             kwargs: ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of every LlamaIndex retriever.
 
         Raises:
@@ -98,6 +103,7 @@ class ColBERTRetriever(BaseRetriever):
         widen("", (0, 0), max_characters)  # so that a mistake is found now, not at the first search
         self.text = text
         self.max_characters = max_characters
+        self.show_progress = show_progress
 
     def __repr__(self) -> str:
         return f"ColBERTRetriever({self.index!r}, similarity_top_k={self.similarity_top_k})"
@@ -201,7 +207,7 @@ class ColBERTRetriever(BaseRetriever):
             kwargs: as in the constructor.
         """
         steps = Settings.transformations if transformations is None else transformations
-        nodes = run_transformations(copy_documents(documents), steps)
+        nodes = run_transformations(copy_documents(documents), steps, show_progress=bool(kwargs.get("show_progress")))
         return cls.from_nodes(nodes, similarity_top_k, model=model, **kwargs)
 
     @classmethod
@@ -241,7 +247,10 @@ class ColBERTRetriever(BaseRetriever):
     def add_nodes(self, nodes: Sequence[BaseNode]) -> list[str]:
         """Add nodes, replacing those whose id is known, and return their ids in order."""
         objects: dict[str, Any] = {}
-        ids = self.index.add([to_passage(node) for node in take_objects_out(nodes, objects)])
+        passages = [to_passage(node) for node in take_objects_out(nodes, objects)]
+        # An index of the user's own may show none.
+        shown = self.show_progress
+        ids = self.index.add(passages) if shown is None else self.index.add(passages, progress=shown)
         self.object_map.update(objects)
         return ids
 

@@ -59,7 +59,7 @@ class ColBERTSentencePostprocessor(ModelPostprocessor):
             max_tokens=self.max_tokens,
             keep_ratio=self.keep_ratio,
             count_tokens=self.count_tokens,
-            progress=False,
+            progress=self.show_progress,
         )
         shortened = []
         for excerpt in excerpts:

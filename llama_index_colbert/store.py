@@ -26,7 +26,7 @@ from colbert_core import Index, IndexNotFoundError, TokenEncoder, open_or_create
 from llama_index_colbert import saved
 from llama_index_colbert.engines import EngineMaker, refuse_unknown
 from llama_index_colbert.filters import of_document, to_where
-from llama_index_colbert.keywords import refuse_keywords
+from llama_index_colbert.keywords import StrictUpdates, refuse_keywords
 from llama_index_colbert.nodes import to_node, to_passage
 from llama_index_colbert.postprocessor import name_of
 
@@ -79,6 +79,10 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         default=None, description="A checkpoint's name or folder, or a loaded encoder; None for the model in the box."
     )
     path: str | Path | None = Field(default=None, description="The folder of the index; None for one in memory.")
+    show_progress: bool | None = Field(
+        default=None,
+        description="Show bars; False shows none, None shows them on a terminal or in a notebook once a second has passed.",
+    )
     _index: Index | None = PrivateAttr(default=None)
 
     def __init__(
@@ -96,7 +100,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
             path: folder of the index; None for one in memory. Adding nodes makes it if it is not there, and until then a
                 search in it is an error: its name may be mistyped.
             index: the index to search, instead of another; retrievers may share it.
-            fields: fields of every LlamaIndex vector store.
+            fields: ``show_progress``, and fields of every LlamaIndex vector store.
 
         Raises:
             EncoderMismatchError: the index was made with another model.
@@ -214,7 +218,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         refuse_keywords("ColBERTVectorStore.add", kwargs)
         if self._index is None:
             self._make()
-        return self.index.add([to_passage(node) for node in nodes])
+        return self.index.add([to_passage(node) for node in nodes], progress=self.show_progress)
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a source document; an unknown one is no error."""
@@ -352,7 +356,7 @@ class _StoreRetriever(VectorIndexRetriever):
         return query_result.nodes or []
 
 
-class _StoreIndex(EngineMaker, VectorStoreIndex):
+class _StoreIndex(EngineMaker, StrictUpdates, VectorStoreIndex):
     """LlamaIndex's own restricts retrieval to index and image nodes once one was inserted; this one retrieves all nodes."""
 
     _retriever_keywords = frozenset(

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,6 +79,23 @@ def words() -> WordEncoder:
     from builders.encoders import WordEncoder
 
     return WordEncoder()
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """``terminal()`` makes standard error a terminal, and returns it. Bars are shown on it without delay."""
+    from builders.bars import write_to_terminal
+
+    return partial(write_to_terminal, monkeypatch)  # in the test: pytest replaces standard error once more before it
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """``notebook(widgets=True)`` makes this process the kernel of a notebook, and returns the list of what is displayed."""
+    from builders.bars import become_kernel, forget_widgets
+
+    yield partial(become_kernel, monkeypatch)
+    forget_widgets()
 
 
 @pytest.fixture

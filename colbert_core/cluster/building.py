@@ -103,7 +103,7 @@ def build(
         num_cpus: cores that each worker takes.
         num_gpus: GPUs that each worker takes; two may share one with 0.5.
         timeout: seconds to wait for the cluster to answer, and for a worker to be there.
-        progress: show bars; None shows them on a terminal once a second has passed.
+        progress: show bars; None shows them on a terminal or in a notebook once a second has passed.
 
     Returns:
         What was built, as ``cluster.json`` keeps it.

@@ -237,7 +237,7 @@ class ShardedIndex(IndexBase):
             passages: with ids that differ from each other.
             embeddings: their vectors, if they were made elsewhere.
             pool_factor: keep about 1 / pool_factor of each passage's vectors.
-            progress: show a bar; None shows it on a terminal once a second has passed.
+            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
         Returns:
             Their ids, in the order given.

@@ -250,7 +250,7 @@ def encode_collection(
         folder: a folder that is new, empty, or that of an earlier call.
         shard_passages: number of passages in a shard, at least 1.
         n_passages: number of passages, for the bar; None if it is not known, or if they are a list.
-        progress: show a bar; None shows it on a terminal once a second has passed.
+        progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
     Raises:
         ValueError: there are no passages, an id comes twice, or the folder holds other passages or shards of another size.

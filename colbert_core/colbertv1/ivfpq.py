@@ -25,7 +25,7 @@ from colbert_core.model.fingerprint import LazyEncoder
 from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
 from colbert_core.search.ranking import best_windows
-from colbert_core.storage.aside import is_free
+from colbert_core.storage.aside import folder_begun, is_free
 from colbert_core.storage.durable import disk_errors, put_in_place, sha256_of, sync_file
 from colbert_core.threads import get_num_threads, openmp_threads, spread
 from colbert_core.vectors.embeddings import query_matrices
@@ -96,7 +96,7 @@ class IVFPQ:
             nbits: number of bits of a part's code, 1 to 8.
             sample: share of the vectors to train on, above 0, at most 1. More are taken if FAISS needs more.
             seed: seed of the sample and of k-means.
-            progress: show a bar; None shows it on a terminal once a second has passed.
+            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
         Raises:
             TypeError: a number of lists, parts or bits is no whole number.
@@ -118,8 +118,8 @@ class IVFPQ:
             "embeddings_sha256": sha256_of(encoded.folder / MANIFEST),
             "settings": {"nlist": nlist, "m": m, "nbits": nbits, "sample": sample, "seed": seed},
         }
-        work = folder.absolute().with_name(f".{folder.name}.unfinished")
         with disk_errors(folder), _faiss_threads(openmp_threads(get_num_threads())):
+            work = folder_begun(folder)
             index = _train(work, manifest, encoded)
             with progress_bar("Adding", encoded.n_tokens, "vector", progress) as bar:
                 for vectors in encoded.shards:
@@ -376,7 +376,7 @@ def _train(work: Path, manifest: dict[str, Any], encoded: EncodedCollection) -> 
         if json.loads((work / MANIFEST).read_text(encoding="utf-8")) == manifest:
             return faiss.read_index(str(work / _TRAINED))
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work.mkdir(exist_ok=True)
     settings = manifest["settings"]
     index = faiss.IndexIVFPQ(faiss.IndexFlatL2(encoded.dim), encoded.dim, settings["nlist"], settings["m"], settings["nbits"])
     n_sampled = sample_size(encoded.n_tokens, max(settings["nlist"], 2 ** settings["nbits"]), settings["sample"])

@@ -69,7 +69,7 @@ def mine(
         ranks: first and last rank of the window, both included, counted from 1 over what the retriever returns.
         margin: above 0, at most 1, such as .95; None drops nothing.
         seed: seed of the draw. Each example has a draw of its own, so examples do not depend on each other.
-        progress: show a bar; None shows it on a terminal once a second has passed.
+        progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
     Raises:
         ValueError: the window, the margin or the number is out of range, or a judged query has no text.
@@ -110,7 +110,7 @@ def mine_pairs(
         ranks: see ``mine``.
         margin: see ``mine``.
         seed: see ``mine``.
-        progress: show bars; None shows them on a terminal once a second has passed.
+        progress: show bars; None shows them on a terminal or in a notebook once a second has passed.
 
     Raises:
         ValueError: see ``mine``.

@@ -109,7 +109,7 @@ def run_pipeline(
             all.
         trust_remote_code: run code that comes with the base.
         say: takes a line about each finished step, and the report.
-        progress: show bars; None shows them on a terminal once a second has passed.
+        progress: show bars; None shows them on a terminal or in a notebook once a second has passed.
         settings: settings of the training in place of the preset's: attributes of ``TrainConfig``, such as ``steps``.
 
     Raises:
@@ -386,7 +386,7 @@ def mine_with_bm25(
         ranks: see ``mine``.
         margin: see ``mine``.
         seed: see ``mine``.
-        progress: show bars; None shows them on a terminal once a second has passed.
+        progress: show bars; None shows them on a terminal or in a notebook once a second has passed.
     """
     queries = dataset.queries()
     bm25 = BM25.build(dataset.passages(), progress=progress)

@@ -52,7 +52,7 @@ class BM25:
             passages: read as a stream; the numbers of their words are kept in memory, not their texts.
             k1: how much a word's repetition counts, at least 0. The default is Anserini's.
             b: how much a passage's length counts, from 0 to 1. The default is Anserini's.
-            progress: show a bar; None shows it on a terminal once a second has passed.
+            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
         Raises:
             ValueError: there are no passages, none has a word, an id comes twice, or a setting is out of range.

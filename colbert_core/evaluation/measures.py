@@ -266,7 +266,7 @@ def run_of(search: Search, queries: Mapping[str, str], *, progress: bool | None 
     Args:
         search: returns for each of several texts a list of (id, score); ``search_index`` and ``search_engine`` make one.
         queries: texts by id.
-        progress: show a bar; None shows it on a terminal once a second has passed.
+        progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
     Raises:
         ValueError: there are no queries, or a search finds a passage twice.
@@ -320,7 +320,7 @@ def rerank_run(
         queries: texts by id. Queries without results in the run are left out.
         passages: passages by id, such as ``Dataset.get`` gives; at least the ``depth`` best of each query.
         depth: number of passages to rerank for each query, at least 1.
-        progress: show a bar; None shows it on a terminal once a second has passed.
+        progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
     Raises:
         TypeError: depth is no whole number.

@@ -165,7 +165,7 @@ class Index(IndexBase):
             foreign: what ``read_foreign_index`` returned.
             path: the folder to make; None for an index in memory.
             encoder: what encoded it; None for the one the other index names.
-            progress: show a bar; None shows it on a terminal once a second has passed.
+            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
         Raises:
             IndexExistsError: there is something at ``path``.
@@ -297,7 +297,7 @@ class Index(IndexBase):
             k: hits that are wanted.
             queries: texts or matrices like those to come, fifty or more; None takes 50 passages, each as a query of up to 32
                 of its own vectors.
-            progress: show a bar; None shows it on a terminal once a second has passed.
+            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
         Returns:
             The config with its measured recall and time, on the CPU. The last one that is tried scores everything.
@@ -363,7 +363,7 @@ class Index(IndexBase):
                 quality; 1 keeps all of them. The model's own tokens, such as [CLS], always stay.
             refit: compress the index when it has become large enough for that, and find more centroids when it has grown
                 fourfold; this takes minutes for millions of tokens. False leaves that to a later add, or to ``compact``.
-            progress: show a bar; None shows it on a terminal once a second has passed.
+            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
         Returns:
             Their ids, in the order given.
@@ -425,7 +425,7 @@ class Index(IndexBase):
         meanwhile, writers wait.
 
         Args:
-            progress: show a bar; None shows it on a terminal once a second has passed.
+            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
         """
         self._refit_if_due(writing.SMALLEST_FIT, progress=progress)
         writing.merge_segments(self._store, self._versions)
@@ -456,7 +456,7 @@ class Index(IndexBase):
 
         Args:
             n_queries: how many passages are sampled, each as a query of up to 32 of its own vectors.
-            progress: show a bar; None shows it on a terminal once a second has passed.
+            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
         """
         return self._versions.read(partial(verify, n_queries=check_count(n_queries, "n_queries", "queries"), progress=progress))
 

@@ -36,7 +36,7 @@ def tune(
         queries: *Shape:* (n_q, dim) each, at least one; None takes 50 passages, each as a query of up to 32 of its vectors.
         k: hits that are wanted.
         target_recall: part of the ``k`` best passages that has to be found on average, from 0 to 1.
-        progress: show a bar; None shows it on a terminal once a second has passed.
+        progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
     Raises:
         ValueError: no passage has vectors.

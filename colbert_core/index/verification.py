@@ -31,7 +31,7 @@ def verify(view: View, n_queries: int, progress: bool | None) -> Verification:
     Args:
         view: the moment to check.
         n_queries: how many passages are sampled, each as a query of up to 32 of its own vectors.
-        progress: show a bar; None shows it on a terminal once a second has passed.
+        progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
     """
     problems = []
     try:

@@ -75,7 +75,7 @@ def add_in_batches(
         commit: adds a batch with its metadata as JSON and its windows; it appends to the last list the ids of those that are
             in, whatever happens.
         pool_factor: keep about 1 / pool_factor of each passage's vectors.
-        progress: show a bar; None shows it on a terminal once a second has passed.
+        progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
         label: of the bar.
         in_order: a batch that fails adds nothing, so that what was added is the beginning of ``passages``.
         refit: compresses what has become large enough, from a number of tokens on; called after each batch. None does not.
@@ -288,7 +288,7 @@ def refit_if_due(store: Store, versions: Versions, nbits: int, first: int, progr
         versions: of the same index.
         nbits: bits per component of a compressed vector.
         first: tokens from which an uncompressed index gets a codec.
-        progress: show a bar; None shows it on a terminal once a second has passed.
+        progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
     """
     state, about = versions.read(lambda view: (view.state, stored_settings(view.reader.about(), versions.name)))
     n_tokens, codec = state.live_tokens(), state.snapshot.codec

@@ -255,7 +255,7 @@ class Encoder:
 
         Args:
             texts: one string per passage; an empty one has the vectors of the model's own tokens.
-            progress: show a bar; None shows it on a terminal once a second has passed.
+            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
         Returns:
             The packed vectors; ``owners`` says which text each window belongs to.

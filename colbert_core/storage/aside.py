@@ -28,13 +28,15 @@ def contents(folder: Path) -> list[str]:
     """The names in a folder, ascending, without those that count for nothing.
 
     Those are what a file manager or a file system has put there by itself (``.DS_Store``, ``lost+found``), ``.gitkeep`` and the
-    like, and what ``folder_aside`` has made there.
+    like, and what ``folder_aside`` and ``folder_begun`` have made there.
     """
     name = folder.absolute().name
     return sorted(
         entry.name
         for entry in folder.iterdir()
-        if not any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in _LITTER) and not is_aside(entry, name)
+        if not any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in _LITTER)
+        and not is_aside(entry, name)
+        and not (entry.name == _begun(name) and entry.is_dir() and not entry.is_symlink())
     )
 
 
@@ -77,6 +79,35 @@ def folder_aside(target: Path) -> Iterator[Path]:
         yield work
     finally:
         _remove(work, owner)
+
+
+def folder_begun(target: Path) -> Path:
+    """A folder in which several calls may make ``target``, one after the other; it is as the last one left it.
+
+    It lies where ``folder_aside`` makes its own, and is made if it is not there. Nothing locks it.
+
+    Args:
+        target: what is to be made; its folder is made if it is not there.
+
+    Raises:
+        OSError: the disk is full or failed.
+    """
+    target = target.absolute()
+    beside, inside = target.with_name(_begun(target.name)), target / _begun(target.name)
+    if inside.is_dir():
+        return inside
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        if not target.is_dir():
+            raise
+        inside.mkdir()
+        return inside
+    return beside
+
+
+def _begun(name: str) -> str:
+    return f".{name}.unfinished"
 
 
 def remove_leftovers(target: Path) -> None:

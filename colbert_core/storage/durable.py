@@ -215,6 +215,8 @@ def _move_into(work: Path, folder: Path) -> None:
         for path in sorted(work.iterdir()):
             moved.append(folder / path.name)
             shutil.move(path, folder / path.name)  # perhaps to another disk
+        with contextlib.suppress(OSError):
+            work.rmdir()
         sync_tree(folder)
     except BaseException:
         for path in moved:

@@ -18,7 +18,7 @@ import numpy as np
 
 from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
-from colbert_core.storage.aside import is_free
+from colbert_core.storage.aside import folder_begun, is_free
 from colbert_core.storage.durable import put_in_place, sha256_of, write_json
 from colbert_core.storage.incoming import check_regular, read_json_file
 
@@ -232,7 +232,7 @@ def prepare(
             the examples are not read.
         sources: files that the examples come from, whose digests go into the manifest. Without them, a folder that is there
             is kept if the examples turn out the same.
-        progress: show a bar; None shows it on a terminal once a second has passed.
+        progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
     Raises:
         FileExistsError: the folder holds something else, or other examples.
@@ -245,9 +245,9 @@ def prepare(
     there = _present(folder)
     if there is not None and files and (there.manifest["sources"], there.manifest["tokens"]) == (files, settings):
         return there
-    work = folder.with_name(f".{folder.name}.unfinished")  # always the same name, so that what a killed process left is removed
+    work = folder_begun(folder)  # always the same, so that what a killed process left is removed
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work.mkdir(exist_ok=True)
     try:
         arrays, counts = _write(examples, model.inputs, work, progress)
         if not counts["examples"]:

@@ -69,7 +69,7 @@ def train(
         evaluate: judges the model at each checkpoint, the higher the better; the best checkpoint becomes the result. It is
             called in the main process only, after the checkpoint is saved. What it draws at random does not change the
             training.
-        progress: show a bar; None shows it on a terminal once a second has passed.
+        progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
         trust_remote_code: run code that comes with the base.
         local_files_only: use the hub's cache and no network.
         settings: settings in place of the preset's: attributes of ``TrainConfig``.

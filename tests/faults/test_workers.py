@@ -86,6 +86,34 @@ def test_no_bar_takes_a_lock_between_processes(shown, words, no_lock_between_pro
     assert ("7/10" in printed and "loss=0.5" in printed) if shown else printed == ""
 
 
+@pytest.mark.parametrize("widgets", [True, False])
+@pytest.mark.parametrize("shown", [True, False, None])
+def test_no_bar_of_a_notebook_takes_a_lock_between_processes(
+    shown,
+    widgets,
+    words,
+    no_lock_between_processes,
+    notebook,
+    monkeypatch,
+    tmp_path,
+):
+    displayed = notebook(widgets)
+    monkeypatch.setattr(progress, "_PATIENCE", 0)
+    with Index.create(tmp_path / "x.idx", words) as index:
+        index.add([Passage("a", "cat"), Passage("b", "dog")], progress=shown)
+        index.verify(progress=shown)
+    assert bool(displayed) == (widgets and shown is not False)
+
+
+@needs_fork
+def test_a_process_forked_from_a_notebook_ends_bars_that_another_thread_was_drawing(notebook):
+    notebook(widgets=True)
+    bar = progress_bar("Adding", 2, "passage", progress=True)
+    with held_by_another_thread(progress._widget_bar().get_lock()):
+        assert in_a_fork(bar.close) == 0
+    bar.close()
+
+
 def test_users_bars_keep_their_own_lock():
     from tqdm import tqdm
 

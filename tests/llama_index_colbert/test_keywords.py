@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 from builders.nodes import nodes
 from llama_index.core import QueryBundle
@@ -9,6 +11,7 @@ from llama_index.core.chat_engine.types import ChatMode
 from llama_index.core.llms import MockLLM
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.postprocessor import SimilarityPostprocessor
+from llama_index.core.schema import Document
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 
 from colbert_core import FilterWarning
@@ -86,6 +89,57 @@ async def test_engines_use_the_keywords_of_both(index, words):
         assert chat.chat("the cat").source_nodes[0].node.node_id == engine.retrieve(query)[0].node.node_id
     memory = ChatMemoryBuffer.from_defaults(llm=MockLLM())
     assert index.as_chat_engine(ChatMode.SIMPLE, memory=memory).chat("hello").source_nodes == []
+
+
+BIRD = Document(id_="bird.txt", text="the bird sings")
+UPDATES = [
+    (
+        "update_ref_doc",
+        BIRD,
+        {"insert_kwarg": {}},
+        "update_ref_doc takes no keyword 'insert_kwarg'; .*insert_kwargs and delete_kw",
+    ),
+    ("update_ref_doc", BIRD, {"show_progress": True}, "update_ref_doc takes no keyword 'show_progress'"),
+    ("update_ref_doc", BIRD, {"insert_kwargs": {"batch_size": 9}}, "insert takes no keyword 'batch_size'"),
+    ("update_ref_doc", BIRD, {"delete_kwargs": {"filters": None}}, "delete_ref_doc takes no keyword 'filters'"),
+    ("update", BIRD, {"x": 1}, "takes no keyword 'x'"),
+    (
+        "refresh_ref_docs",
+        [BIRD],
+        {"delete_kwargs": {}},
+        "refresh_ref_docs takes no keyword 'delete_kwargs'; .*insert_kwargs and up",
+    ),
+    ("refresh_ref_docs", [BIRD], {"insert_kwargs": {"x": 1}}, "insert takes no keyword 'x'"),
+    ("refresh_ref_docs", [BIRD], {"update_kwargs": {"x": 1}}, "update_ref_doc takes no keyword 'x'"),
+    ("refresh", [BIRD], {"x": 1}, "takes no keyword 'x'"),
+    ("delete", "bird.txt", {"delete_from_docstore": True}, "delete takes no keyword 'delete_from_docstore'"),
+]
+UPDATES += [(f"a{method}", *rest) for method, *rest in UPDATES if method in ("update_ref_doc", "refresh_ref_docs")]
+
+
+@pytest.mark.parametrize(("method", "given", "keywords", "message"), UPDATES)
+async def test_a_keyword_that_an_update_would_not_use_is_refused_before_anything_is_deleted(
+    index, method, given, keywords, message
+):
+    index.insert(Document(id_="bird.txt", text="a bird"))
+    with pytest.raises(TypeError, match=message):
+        if inspect.isawaitable(done := getattr(index, method)(given, **keywords)):
+            await done
+    assert index.as_retriever(similarity_top_k=9, doc_ids=["bird.txt"]).retrieve("the bird")[0].node.text == "a bird"
+
+
+@pytest.mark.parametrize("method", ["update_ref_doc", "aupdate_ref_doc", "refresh_ref_docs", "arefresh_ref_docs", "update"])
+async def test_updates_take_the_empty_keywords_of_their_steps(index, method):
+    index.insert(Document(id_="bird.txt", text="a bird"))
+    is_update = "update" in method
+    keywords = {"insert_kwargs": {}} | ({"delete_kwargs": {}} if is_update else {"update_kwargs": {"delete_kwargs": {}}})
+    done = getattr(index, method)(BIRD if is_update else [BIRD], **keywords)
+    if inspect.isawaitable(done):
+        await done
+    (found,) = index.as_retriever(similarity_top_k=9, doc_ids=["bird.txt"]).retrieve("the bird")
+    assert found.node.text == "the bird sings"
+    index.delete("bird.txt")
+    assert index.as_retriever(similarity_top_k=9, doc_ids=["bird.txt"]).retrieve("the bird") == []
 
 
 @pytest.mark.parametrize("name", ["similarity_top_k", "transformation", "filters"])

@@ -358,6 +358,7 @@ def test_settings_go_to_a_dict_and_back(stanford_folder, tmp_path):
         "flat_metadata": False,
         "model": str(stanford_folder),
         "path": str(tmp_path / "index"),
+        "show_progress": None,
         "class_name": "ColBERTVectorStore",
     }
     assert ColBERTVectorStore.from_dict(settings_).get_nodes() == nodes()

@@ -87,6 +87,7 @@ def build_backbone(checkpoint: Checkpoint, *, trust_remote_code: bool) -> torch.
                 _weights_for(auto_model.from_config(config), checkpoint)
         backbone: Any = auto_model.from_config(config, trust_remote_code=trust_remote_code)
         backbone.load_state_dict(_weights_for(backbone, checkpoint))
+        _run_once(backbone)
         return cast("torch.nn.Module", backbone)
     except UnsupportedCheckpointError:
         raise
@@ -117,6 +118,13 @@ def most_tokens(backbone: torch.nn.Module) -> int:
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     stated: int | None = getattr(backbone.config, "max_position_embeddings", None)
     return stated or sys.maxsize
+
+
+def _run_once(backbone: Any) -> None:
+    """Read two tokens, so that a configuration that fits the weights and computes nothing, such as -1 heads, is seen now."""
+    with torch.inference_mode():
+        ids = torch.zeros((1, 2), dtype=torch.long)
+        backbone.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state  # noqa: B018
 
 
 def _check_kind(checkpoint: Checkpoint, config: Any) -> None:

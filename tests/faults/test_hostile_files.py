@@ -493,6 +493,7 @@ def model(whole_model, tmp_path):
         ({"intermediate_size": 10**9}, "intermediate_size=1e"),
         ({"max_position_embeddings": 10**7}, "by config.json"),
         ({"num_attention_heads": 0}, "no model that loads here"),
+        ({"num_attention_heads": -32}, "no model that loads here"),  # fits the weights, and fails in the first pass
         ({"hidden_dropout_prob": float("nan")}, "hidden_dropout_prob=nan"),
         ({"attention_probs_dropout_prob": 7}, "attention_probs_dropout_prob=7"),
         ({"layer_norm_eps": float("nan")}, "layer_norm_eps=nan"),

@@ -103,6 +103,19 @@ def build_backbone(checkpoint: Checkpoint, *, trust_remote_code: bool) -> torch.
         raise UnsupportedCheckpointError(f"{folder}/config.json describes no model that loads here: {error}") from error
 
 
+def move(backbone: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
+    """Move a model to a device and a precision; the frequencies of rotary positions stay as they are, as in transformers.
+
+    Rounded to bfloat16 they are wrong by up to .2 percent, and ModernBERT's angles between tokens 300 apart by half a radian.
+    """
+    frequencies = {name: buffer for name, buffer in backbone.named_buffers() if name.endswith("inv_freq")}
+    backbone.to(device=device, dtype=dtype)
+    for name, buffer in frequencies.items():
+        owner, _, own_name = name.rpartition(".")
+        setattr(backbone.get_submodule(owner), own_name, buffer.to(device))
+    return backbone
+
+
 def build_head(layers: tuple[Dense, ...]) -> Head | None:
     """Build the head of a checkpoint in float32; None if the hidden states are the vectors."""
     return Head(layers) if layers else None

@@ -14,7 +14,7 @@ import torch
 
 from colbert_core.devices import as_device, as_dtype
 from colbert_core.errors import CheckpointError, CheckpointNotFoundError
-from colbert_core.model.backbone import Head, build_backbone, build_head, most_tokens
+from colbert_core.model.backbone import Head, build_backbone, build_head, most_tokens, move
 from colbert_core.model.checkpoint import (
     DEFAULT_MODEL,
     WRITABLE,
@@ -165,7 +165,7 @@ class Encoder:
         if config.augmentation_length is not None:
             settled["augmentation_length"] = min(config.augmentation_length, settled["query_length"])
         encoder = cls(
-            backbone.to(device=chosen_device, dtype=chosen_dtype).eval().requires_grad_(requires_grad=False),
+            move(backbone, chosen_device, chosen_dtype).eval().requires_grad_(requires_grad=False),
             None if head is None else head.to(chosen_device).eval().requires_grad_(requires_grad=False),
             tokenizer,
             replace(config, **settled),

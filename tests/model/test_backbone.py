@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from builders import checkpoints
 from builders.checkpoints import edit_json
@@ -98,3 +99,9 @@ def test_weights_that_only_the_checkpoints_own_code_fits_name_the_switch(tmp_pat
     )
     with pytest.raises(CheckpointError, match="someone/else--modeling.Model .* pass trust_remote_code=True"):
         load(folder)
+
+
+def test_a_move_to_another_precision_keeps_the_frequencies_of_rotary_positions(tmp_path):
+    encoder = load(checkpoints.pylate(tmp_path / "model", "modernbert"), dtype="bfloat16")
+    assert {parameter.dtype for parameter in encoder._backbone.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for buffer in encoder._backbone.buffers()} == {torch.float32}

@@ -38,7 +38,7 @@ _MOVED = {
     "ivf": "vectors.inverted_lists",
     "ivfpq": "colbertv1.ivfpq",
     "mining": "colbertv1.mining",
-    "packed": "model.packed_bert",
+    "packed": "model.packed",
     "pipeline": "colbertv1.pipeline",
     "pooling": "vectors.pooling",
     "provenance": "model.fingerprint",

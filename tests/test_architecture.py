@@ -50,13 +50,14 @@ FLOORS_OF_FOLDER = {
     ],
     "kernels": [{"compiling", "vector"}, {"building"}, {"scoring"}],
     "model": [
-        {"checkpoint", "description", "packed_bert", "tokenizer"},
+        {"checkpoint", "description", "packed", "tokenizer"},
         {"backbone", "inputs", "scripts"},
         {"forward"},
         {"encoder"},
         {"fingerprint"},
     ],
     "checkpoint": [{"config", "files"}, {"modules", "nanocolbert", "stanford"}],
+    "packed": [{"layers"}, {"bert", "modernbert"}],
     "search": [
         {"config", "diversity", "excerpts", "explain", "hits", "kernel_scorer", "plain_scorer", "surroundings"},
         {"mean", "torch_scorer"},

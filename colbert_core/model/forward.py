@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from colbert_core.errors import CheckpointError
-from colbert_core.model.packed_bert import pack
+from colbert_core.model.packed import pack
 from colbert_core.threads import new_lock
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The packed forward pass is the ordinary one for plain BERT, and is used for nothing else."""
+"""The packed forward pass is the ordinary one for plain BERT and its kin, and is used for nothing else."""
 
 from __future__ import annotations
 
@@ -7,10 +7,23 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, ElectraConfig, ElectraModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    CamembertConfig,
+    CamembertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ElectraConfig,
+    ElectraModel,
+    RobertaConfig,
+    RobertaModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
 
 from colbert_core import Encoder
-from colbert_core.model.packed_bert import PackedBert, pack
+from colbert_core.model.packed import bert, pack
 
 SIZES = {
     "vocab_size": 100,
@@ -19,40 +32,63 @@ SIZES = {
     "num_attention_heads": 4,
     "intermediate_size": 64,
     "max_position_embeddings": 64,
+    "pad_token_id": 1,
 }
 TEXTS = ["the cat sat on a mat", "dogs bark.", "what sound does a cat make?", "", "cats", "the dog sat on a mat", "pets purr"]
+KIN = {
+    "bert": (BertConfig, BertModel),
+    "roberta": (RobertaConfig, RobertaModel),
+    "xlm-roberta": (XLMRobertaConfig, XLMRobertaModel),
+    "distilbert": (DistilBertConfig, DistilBertModel),
+}
 
 
-def bert(*, dtype=torch.bfloat16, seed=0, **settings):
+def random_model(kind="bert", *, dtype=torch.bfloat16, seed=0, **settings):
     torch.manual_seed(seed)
-    model = BertModel(BertConfig(**(SIZES | {"initializer_range": 0.2} | settings)), add_pooling_layer=False)
+    config, model_class = KIN[kind]
+    if kind == "distilbert":
+        settings = {"hidden_dim": 64} | settings
+    model = model_class(config(**(SIZES | {"initializer_range": 0.2} | settings)))
+    model.pooler = None
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):  # they begin as zeros, which would hide one that is left out
             torch.nn.init.normal_(parameter, std=0.2)
     return model.to(dtype).eval().requires_grad_(requires_grad=False)
 
 
-needs_packing = pytest.mark.skipif(pack(bert()) is None, reason="this processor or torch has no packed products")
+needs_packing = pytest.mark.skipif(pack(random_model()) is None, reason="this processor or torch has no packed products")
 
 
 @needs_packing
+@pytest.mark.parametrize("written_out", [False, True])
+@pytest.mark.parametrize("kind", KIN)
 @torch.inference_mode()
-def test_packed_states_are_those_of_each_sequence_by_itself():
-    model = bert(dtype=torch.float32)
+def test_packed_states_are_those_of_each_sequence_by_itself(kind, written_out, monkeypatch):
+    monkeypatch.setattr(bert, "slow_for_narrow_heads", lambda dtype, width: written_out)
+    model = random_model(kind, dtype=torch.float32)
     lengths, attended = [12, 12, 12, 7, 3, 1], [12, 12, 5, 7, 1, 1]
-    ids = [np.random.default_rng(length).integers(0, 100, length) for length in lengths]
-    found = PackedBert(model)(ids, attended).split(lengths)
+    ids = [np.random.default_rng(length).integers(2, 100, length) for length in lengths]
+    ids[0][4] = SIZES["pad_token_id"]  # RoBERTa and XLM-R do not count it
+    found = bert.read(model)(ids, attended).split(lengths)
     for one, n, states in zip(ids, attended, found, strict=True):
         mask = (torch.arange(len(one)) < n).long()[None]
         expected = model(input_ids=torch.from_numpy(one)[None], attention_mask=mask).last_hidden_state[0]
         torch.testing.assert_close(states, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_roberta_counts_positions_from_its_padding():
+    ids = [np.array([5, 1, 6]), np.array([7])]
+    assert bert._counted_from(1, ids).tolist() == [2, 1, 3, 2]
+
+
 @needs_packing
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_plain_bert_is_packed_whatever_its_sizes(dtype):
-    for settings in ({}, {"num_hidden_layers": 1}, {"num_attention_heads": 1}, {"intermediate_size": 48, "type_vocab_size": 1}):
-        assert pack(bert(dtype=dtype, **settings)) is not None, settings
+@pytest.mark.parametrize("kind", KIN)
+def test_plain_models_are_packed_whatever_their_sizes(kind, dtype):
+    sizes = ({}, {"num_hidden_layers": 1}, {"num_attention_heads": 1}, {"max_position_embeddings": 2048})
+    own = {"distilbert": ({"hidden_dim": 48}, {"sinusoidal_pos_embds": True})}
+    for settings in (*sizes, *own.get(kind, ({"intermediate_size": 48, "type_vocab_size": 1},))):
+        assert pack(random_model(kind, dtype=dtype, **settings)) is not None, settings
 
 
 @pytest.mark.parametrize(
@@ -62,14 +98,16 @@ def test_plain_bert_is_packed_whatever_its_sizes(dtype):
         {"dtype": torch.float16},
         {"hidden_act": "relu"},
         {"hidden_act": "gelu_new"},
-        {"max_position_embeddings": 2048},
         {"is_decoder": True},
         {"is_decoder": True, "add_cross_attention": True},
+        {"kind": "roberta", "hidden_act": "gelu_new"},
+        {"kind": "xlm-roberta", "is_decoder": True},
+        {"kind": "distilbert", "activation": "relu"},
     ],
     ids=str,
 )
-def test_another_kind_of_bert_is_not_packed(settings):
-    assert pack(bert(**settings)) is None
+def test_another_kind_of_model_is_not_packed(settings):
+    assert pack(random_model(**settings)) is None
 
 
 def test_other_models_are_not_packed():
@@ -78,17 +116,18 @@ def test_other_models_are_not_packed():
 
     torch.manual_seed(0)
     config = BertConfig(**SIZES)
-    relative = bert()
+    relative = random_model()
     relative.config.position_embedding_type = "relative_key"
-    more = bert()
+    more = random_model()
     more.encoder.layer[0].output.dense.register_parameter("scale", torch.nn.Parameter(torch.ones(1, dtype=torch.bfloat16)))
-    without_bias = bert()
+    without_bias = random_model()
     without_bias.encoder.layer[0].output.dense.bias = None
     for model in (
         ElectraModel(ElectraConfig(**SIZES)).bfloat16().eval(),
+        CamembertModel(CamembertConfig(**SIZES), add_pooling_layer=False).bfloat16().eval(),
         Own(config, add_pooling_layer=False).bfloat16().eval(),
         BertModel(config).bfloat16().eval(),  # with a pooler
-        bert().train(),
+        random_model().train(),
         relative,
         more,
         without_bias,
@@ -97,13 +136,13 @@ def test_other_models_are_not_packed():
 
 
 def test_a_model_that_computes_something_else_than_it_says_is_not_packed():
-    model = bert()
+    model = random_model()
     model.encoder.layer[1].intermediate.intermediate_act_fn = torch.nn.ReLU()
     assert pack(model) is None
-    model = bert()
+    model = random_model()
     model.embeddings.register_forward_hook(lambda module, inputs, output: output.flip(-1))
     assert pack(model) is None
-    model = bert()
+    model = random_model()
     model.embeddings.word_embeddings.weight[:] = torch.nan
     assert pack(model) is None
 
@@ -113,7 +152,7 @@ def test_without_the_operators_the_ordinary_forward_stays(default_encoder, monke
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr("colbert_core.model.packed_bert.PackedBert.__init__", fail)
+    monkeypatch.setattr("colbert_core.model.packed.bert.PackedBert.__init__", fail)
     encoder = Encoder.from_pretrained(device="cpu", dtype="bfloat16")
     assert encoder._runner.packed is None
     assert encoder.encode_passages(["cat"]).vectors.shape == (3, 128)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 from dataclasses import replace
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from colbert_core.devices import as_device, as_dtype
-from colbert_core.errors import CheckpointError, CheckpointNotFoundError
-from colbert_core.model.backbone import Head, build_backbone, build_head, most_tokens
+from colbert_core.errors import CheckpointError
+from colbert_core.model.backbone import Head, build_backbone, build_head, most_tokens, write_backbone
 from colbert_core.model.checkpoint import (
     DEFAULT_MODEL,
     WRITABLE,
@@ -35,7 +32,7 @@ from colbert_core.progress import progress_bar
 from colbert_core.storage.aside import folder_aside, is_free
 from colbert_core.storage.durable import put_in_place
 from colbert_core.text.blank import check_queries, empty_query
-from colbert_core.threads import apply_to_torch
+from colbert_core.threads import new_lock
 from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_text
 from colbert_core.vectors.embeddings import has_text
 from colbert_core.vectors.pooling import pool_embeddings
@@ -44,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    import torch
     from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
@@ -55,7 +53,8 @@ _EXAMPLE = "What animation studio did Miyazaki found?"
 class Encoder:
     """A ColBERT checkpoint that turns queries and passages into one unit vector per token.
 
-    Safe to share between threads: calls run the model one after the other, since each already uses every core.
+    Safe to share between threads. On a CPU a call encodes batches of its texts at once, each by one thread, on as many cores
+    as ``get_num_threads`` allows; its vectors depend on the texts alone, to the last bit.
     ``print(encoder)`` shows the whole recipe and an example.
 
     Attributes:
@@ -87,7 +86,6 @@ class Encoder:
             CheckpointError: the tokenizer knows more tokens than the backbone, lacks one that the recipe needs, or adds none.
             ValueError: a length of the recipe leaves no room for text, or is more than the backbone reads.
         """
-        apply_to_torch()
         self.name = name
         self.config = config
         self._backbone: Any = backbone  # transformers' models have no annotations
@@ -244,8 +242,11 @@ class Encoder:
                 n_cut, len(inputs), self.config.query_length,
             )  # fmt: skip
         matrices: list[NDArray[np.float32]] = [np.empty((0, self.dim), np.float32)] * len(inputs)
-        for i, rows in self._runner.vectors(inputs):
+
+        def put(i: int, rows: NDArray[np.float32]) -> None:
             matrices[i] = rows[inputs[i].windows[0].kept]
+
+        self._runner.run(inputs, put)
         return matrices
 
     def encode_passages(self, texts: Iterable[str], *, progress: bool | None = None) -> TokenEmbeddings:
@@ -272,11 +273,16 @@ class Encoder:
         doclens = np.array([len(window.kept) for window in windows], np.int32)
         starts = np.cumsum(doclens) - doclens
         vectors = np.empty((int(doclens.sum()), self.dim), np.float32)
+        counting = new_lock()
         with progress_bar("Encoding", len(windows), "window", progress) as bar:
-            for i, rows in self._runner.vectors(inputs):
+
+            def put(i: int, rows: NDArray[np.float32]) -> None:
                 for number, window in enumerate(inputs[i].windows, first_windows[i]):
                     vectors[starts[number] : starts[number] + doclens[number]] = rows[window.kept]
-                    bar.update()
+                with counting:
+                    bar.update(len(inputs[i].windows))
+
+            self._runner.run(inputs, put)
         embeddings = TokenEmbeddings(
             vectors=vectors,
             token_spans=np.concatenate([np.empty((0, 2), np.int32), *(window.token_spans for window in windows)]),
@@ -369,7 +375,7 @@ class Encoder:
         with folder_aside(target) as aside:
             folder = aside / target.name
             folder.mkdir()
-            weights = self._write_backbone(folder)
+            weights = write_backbone(folder, self._backbone, self._source, self.name)
             tokenizer.save(folder)
             head = () if self._head is None else self._head.weights()
             checkpoint = Checkpoint(folder, config, weights, head)
@@ -423,35 +429,6 @@ class Encoder:
                 "attention": [int(i < example.attended) for i in range(len(example.ids))],
             },
         }
-
-    def _write_backbone(self, folder: Path) -> dict[str, torch.Tensor]:
-        """Write config.json and the checkpoint's own code, if it has any, and return the backbone's tensors by name.
-
-        config.json and tensors are copied from the checkpoint that was loaded: the backbone may run in half precision, and
-        this version of transformers may write other names into config.json than the one that made the checkpoint.
-        """
-        current = self._backbone.state_dict()
-        if self._source is None:
-            self._backbone.config.save_pretrained(folder)
-            return {name: tensor.float().cpu() for name, tensor in current.items()}
-        if not self._source.exists():
-            raise CheckpointNotFoundError(
-                f"The encoder {self.name!r} was loaded from {self._source}, which is gone; put it back."
-            )
-        stored = read_checkpoint(self._source, chosen=("query_length", "passage_length"), local_files_only=True)
-        config = json.loads((stored.folder / "config.json").read_text(encoding="utf-8"))
-        config["architectures"] = [type(self._backbone).__name__]
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for code in stored.folder.glob("*.py"):
-            shutil.copyfile(code, folder / code.name)
-        prefix = f"{self._backbone.base_model_prefix}."
-        weights = {name.removeprefix(prefix): tensor for name, tensor in stored.weights.items()}
-        for name, tensor in current.items():
-            if name not in weights or not torch.equal(weights[name].to(tensor.dtype), tensor.cpu()):
-                raise CheckpointError(
-                    f"{self._source} has changed since the encoder was loaded from it ({name} differs); load it again."
-                )
-        return {name: weights[name] for name in current}
 
     def _check_copy(self, folder: Path) -> None:
         """Make sure that a copy of the checkpoint makes the same inputs of texts as this encoder.

@@ -31,7 +31,14 @@ def test_without_control_groups_there_is_no_quota(tmp_path):
 
 @pytest.mark.parametrize(
     ("limit", "quota"),
-    [("200000 100000\n", 2.0), ("150000 100000\n", 1.5), ("max 100000\n", None), ("5000 10000\n", 0.5), ("", None), ("1 0", None)],
+    [
+        ("200000 100000\n", 2.0),
+        ("150000 100000\n", 1.5),
+        ("max 100000\n", None),
+        ("5000 10000\n", 0.5),
+        ("", None),
+        ("1 0", None),
+    ],
 )
 def test_the_quota_of_a_container_that_sees_its_group_as_the_root(granted, limit, quota):
     assert granted("0::/\n", **{"cpu.max": limit}) == quota

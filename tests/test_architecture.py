@@ -52,7 +52,7 @@ FLOORS_OF_FOLDER = {
     "kernels": [{"compiling", "vector"}, {"building"}, {"scoring"}],
     "model": [
         {"checkpoint", "description", "packed_bert", "tokenizer"},
-        {"backbone", "inputs", "scripts"},
+        {"backbone", "inputs", "scripts", "sharing"},
         {"forward"},
         {"encoder"},
         {"fingerprint"},

@@ -113,7 +113,7 @@ def test_the_vectors_of_a_text_do_not_depend_on_threads_to_the_last_bit():
         assert all(map(np.array_equal, queries, found[0][1]))
 
 
-def test_batches_of_one_call_are_encoded_at_once():
+def test_batches_of_one_call_are_encoded_at_once(monkeypatch):
     encoder = Encoder.from_pretrained(device="cpu")
     together, real = threading.Barrier(2), encoder._runner._forward
 
@@ -121,12 +121,12 @@ def test_batches_of_one_call_are_encoded_at_once():
         together.wait(timeout=30)  # a second thread has come as well
         return real(inputs)
 
-    encoder._runner._forward = forward
+    monkeypatch.setattr(encoder._runner, "_forward", forward)
     set_num_threads(2)
     encoder.encode_passages([f"text {n} " * 100 for n in range(24)], progress=False)
 
 
-def test_callers_do_not_wait_for_each_other():
+def test_callers_do_not_wait_for_each_other(monkeypatch):
     encoder = Encoder.from_pretrained(device="cpu")
     together, real = threading.Barrier(4), encoder._runner._forward
 
@@ -134,7 +134,7 @@ def test_callers_do_not_wait_for_each_other():
         together.wait(timeout=30)
         return real(inputs)
 
-    encoder._runner._forward = forward
+    monkeypatch.setattr(encoder._runner, "_forward", forward)
     callers = [threading.Thread(target=encoder.encode_queries, args=([f"question {n}"],)) for n in range(4)]
     for caller in callers:
         caller.start()

@@ -26,6 +26,7 @@ from colbert_core.model.description import as_text
 from colbert_core.model.forward import Runner
 from colbert_core.model.inputs import InputBuilder, respelled
 from colbert_core.model.scripts import Scripts
+from colbert_core.model.sharing import Shared, state_of
 from colbert_core.model.tokenizer import Tokenizer
 from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
+
+_shared: Shared[Encoder] = Shared()
 
 # describe() shows its tokens.
 _EXAMPLE = "What animation studio did Miyazaki found?"
@@ -125,6 +128,9 @@ class Encoder:
         Checkpoints of Stanford ColBERT (folders and .dnn files), PyLate, sentence-transformers (multi-vector) and
         nanoColBERT have a recipe of their own; other encoders become untrained late interaction over hidden states.
 
+        Equal requests get the same encoder for as long as somebody has it and its files are what they were, so that any number
+        of indexes, retrievers and rerankers share one model.
+
         Args:
             name: None for the model that ships with this package; a folder or .dnn file; or "organisation/model".
             device: "cpu", "cuda", "cuda:1", "mps"; None for the best one present.
@@ -147,15 +153,32 @@ class Encoder:
         """
         name = None if name is None else fspath(name)
         source = DEFAULT_MODEL if name is None else find_checkpoint(name, local_files_only=local_files_only)
-        lengths = {"query_length": query_length, "passage_length": passage_length}
+        arguments = {
+            "name": name,
+            "device": device,
+            "dtype": dtype,
+            "query_length": query_length,
+            "passage_length": passage_length,
+            "late_chunking": late_chunking,
+            "trust_remote_code": trust_remote_code,
+            "local_files_only": local_files_only,
+        }
+        asked = (cls, source.absolute(), state_of(source), *arguments.values(), str(as_device(device)))
+        return _shared.get(asked, lambda: cls._load(source, arguments))
+
+    @classmethod
+    def _load(cls, source: Path, arguments: dict[str, Any]) -> Encoder:
+        """Load what ``from_pretrained`` was asked for."""
+        name, trust_remote_code = arguments["name"], arguments["trust_remote_code"]
+        lengths = {setting: arguments[setting] for setting in ("query_length", "passage_length")}
         chosen = {setting: length for setting, length in lengths.items() if length is not None}
         with download_named(source):
-            checkpoint = read_checkpoint(source, chosen=chosen, local_files_only=local_files_only)
+            checkpoint = read_checkpoint(source, chosen=chosen, local_files_only=arguments["local_files_only"])
             tokenizer = Tokenizer.from_folder(
                 checkpoint.folder, lowercase=checkpoint.config.lowercase, trust_remote_code=trust_remote_code
             )
-        chosen_device = as_device(device)
-        chosen_dtype = as_dtype(dtype, chosen_device)
+        device = as_device(arguments["device"])
+        dtype = as_dtype(arguments["dtype"], device)
         backbone = build_backbone(checkpoint, trust_remote_code=trust_remote_code)
         head = build_head(checkpoint.head)
         config, limit = checkpoint.config, most_tokens(backbone)
@@ -163,23 +186,15 @@ class Encoder:
         if config.augmentation_length is not None:
             settled["augmentation_length"] = min(config.augmentation_length, settled["query_length"])
         encoder = cls(
-            backbone.to(device=chosen_device, dtype=chosen_dtype).eval().requires_grad_(requires_grad=False),
-            None if head is None else head.to(chosen_device).eval().requires_grad_(requires_grad=False),
+            backbone.to(device=device, dtype=dtype).eval().requires_grad_(requires_grad=False),
+            None if head is None else head.to(device).eval().requires_grad_(requires_grad=False),
             tokenizer,
             replace(config, **settled),
             name="default" if name is None else name,
-            late_chunking=late_chunking,
+            late_chunking=arguments["late_chunking"],
         )
         encoder._source = source.absolute()
-        encoder._pickled_as = {
-            "name": name,
-            "device": device,
-            "dtype": dtype,
-            **lengths,
-            "late_chunking": late_chunking,
-            "trust_remote_code": trust_remote_code,
-            "local_files_only": local_files_only,
-        }
+        encoder._pickled_as = arguments
         return encoder
 
     @property
@@ -209,8 +224,12 @@ class Encoder:
 
     def with_query_length(self, length: int) -> Encoder:
         """Return an encoder of the same weights that reads queries of ``length`` tokens, or as many as the backbone reads."""
-        config = replace(self.config, query_length=min(length, most_tokens(self._backbone)))
-        return Encoder(self._backbone, self._head, self._tokenizer, config, name=self.name)
+        limit = most_tokens(self._backbone)
+        config = replace(self.config, query_length=min(length, limit))
+        inputs = InputBuilder(config, self._tokenizer, most_tokens=limit, name=self.name)
+        other = object.__new__(Encoder)
+        other.__dict__ = {**self.__dict__, "config": config, "_inputs": inputs, "_source": None, "_pickled_as": None}
+        return other
 
     def encode_queries(self, texts: Iterable[str]) -> list[NDArray[np.float32]]:
         """Encode queries; white space around them does not count.

@@ -238,6 +238,10 @@ def _delete(options: argparse.Namespace) -> int:
     where = read_where(options)
     if (where is None) == (not options.ids):
         raise ValueError("Name the passages by their ids, or by --where; one of them.")
+    if where == {}:
+        raise ValueError(
+            "--where '{}' means every passage; make the index anew with colbert index --overwrite, or name a field."
+        )
     hints = []
     with _open(options.index) as index:
         if where is None:

@@ -236,6 +236,7 @@ def test_verify_says_what_is_wrong_with_exit_code_1(run, notes):
         (["search", "made.idx", "cat"], "made for vectors from elsewhere, without an encoder"),
         (["search", "made.idx", "cat", "--device", "cpu"], "--device and --trust-remote-code go with --model"),
         (["search", "made.idx", "cat", "--strict"], "--strict goes with --where"),
+        (["delete", "made.idx", "--where", "{}"], "--where '{}' means every passage"),
         (["delete", "made.idx", "x", "--strict"], "--strict goes with --where"),
         (["delete", "made.idx"], "Name the passages by their ids, or by --where; one of them"),
         (["delete", "made.idx", "x", "--where", "{}"], "Name the passages by their ids, or by --where; one of them"),

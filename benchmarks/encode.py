@@ -2,24 +2,33 @@
 
     python benchmarks/encode.py passages.jsonl[.xz] [--first 128] [--model NAME] [--threads 1] [--rounds 5] [--json OUT]
 
-The ways to encode take turns, and the medians of their CPU time are printed, each also as a ratio to sentence-transformers
-(``encode(output_value="token_embeddings")``, float32) of the same round. Passages are cut to what the model reads beforehand,
-so that all encode the same tokens; tokenization, and for ours the head, is part of the time. Cosines are to our float32.
+The ways to encode take turns, and the medians of their time on the wall and on the CPU are printed, each also as a ratio to
+sentence-transformers (``encode(output_value="token_embeddings")``, float32) of the same round. Passages are cut to what the
+model reads beforehand, so that all encode the same tokens; tokenization, and for ours the head, is part of the time. Cosines
+are to our float32. With several threads there are two ways more: one of our passes at a time, by one thread, and by as many
+threads of PyTorch's (``set_num_threads`` of torch), which wait for each other after every operation. ``--busy`` keeps so many
+cores busy with other processes meanwhile. ``--callers`` asks short queries from so many threads at once, beside one.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import lzma
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
-from colbert_core import Encoder
+from colbert_core import Encoder, set_num_threads
+from colbert_core.model import forward
 
 PEER = "sentence-transformers, float32"
 
@@ -43,7 +52,7 @@ def build_peer(encoder):
     return lambda texts: model.encode(texts, output_value="token_embeddings", show_progress_bar=False, convert_to_numpy=False)
 
 
-def build_ways(model, device):
+def build_ways(model, device, threads):
     """Every way to encode by its name, each a function of texts; sentence-transformers first, if it is to be had."""
     exact, default = (
         Encoder.from_pretrained(model, device=device, dtype="float32"),
@@ -56,7 +65,57 @@ def build_ways(model, device):
         print(f"without sentence-transformers: {error}")
     ways["colbert_core, float32"] = exact.encode_passages
     ways[f"colbert_core, {default.describe()['dtype']} (default)"] = default.encode_passages
+    if threads > 1:
+        ways["one pass at a time, 1 thread"] = one_pass_at_a_time(default, 1, threads)
+        ways[f"one pass at a time, {threads} of torch's"] = one_pass_at_a_time(default, threads, threads)
     return exact, default, ways
+
+
+def one_pass_at_a_time(encoder, n, before):
+    """Encode as a loop over batches does, each by ``n`` threads of PyTorch's."""
+
+    def encode(texts):
+        torch.set_num_threads(n)
+        set_num_threads(1)
+        with patch.object(forward, "one_torch_thread", contextlib.nullcontext):
+            encoder.encode_passages(texts)
+        set_num_threads(before)
+        torch.set_num_threads(before)
+
+    return encode
+
+
+def ask_at_once(encoder, queries, n_callers):
+    """Queries a second and the 50th and 95th percentile of their milliseconds, asked by ``n_callers`` threads."""
+    waiting, seconds = list(queries), []
+
+    def call():
+        with contextlib.suppress(IndexError):
+            while True:
+                query, start = waiting.pop(), time.perf_counter()
+                encoder.encode_queries([query])
+                seconds.append(time.perf_counter() - start)
+
+    callers = [threading.Thread(target=call) for _ in range(n_callers)]
+    start = time.perf_counter()
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    return len(queries) / (time.perf_counter() - start), *(np.percentile(seconds, [50, 95]) * 1000)
+
+
+def measure_callers(encoder, texts, n_callers, rounds):
+    """Print how many short queries a second one caller and several get, in turn."""
+    queries = [" ".join(text.split()[at : at + 8]) for text in texts for at in (0, 20, 40)]
+    found = {n: [] for n in (1, n_callers)}
+    for _ in range(rounds):
+        for n, results in found.items():
+            results.append(ask_at_once(encoder, queries, n))
+    for n, results in found.items():
+        rate, p50, p95 = np.median(results, axis=0)
+        print(f"{n} callers: {rate:.0f} queries/s, p50 {p50:.1f} ms, p95 {p95:.1f} ms")
+    print(f"ratio {np.median([many[0] / one[0] for one, many in zip(*found.values(), strict=True)]):.2f}")
 
 
 def main():
@@ -65,22 +124,35 @@ def main():
     parser.add_argument("--first", type=int, default=128, help="only so many passages")
     parser.add_argument("--model", help="default: the model in the box")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--busy", type=int, default=0, help="processes that keep a core busy meanwhile")
+    parser.add_argument("--callers", type=int, default=0, help="threads that ask short queries at once")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu", help="on another than cpu, the time on the wall counts")
     parser.add_argument("--json", type=Path, help="where to write the figures too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    clock = time.process_time if options.device == "cpu" else time.perf_counter
+    set_num_threads(options.threads)
+    exact, default, ways = build_ways(options.model, options.device, options.threads)
+    with contextlib.ExitStack() as stack:
+        for _ in range(options.busy):
+            stack.callback(subprocess.Popen([sys.executable, "-c", "while True: pass"]).kill)
+        measure(options, exact, default, ways)
 
-    exact, default, ways = build_ways(options.model, options.device)
+
+def measure(options, exact, default, ways):
     texts = [exact.split(text, "text")[0].text for text in read_texts(options.passages, options.first) if text.strip()]
-    seconds = {name: [] for name in ways}
+    if options.callers:
+        measure_callers(default, texts, options.callers, options.rounds)
+        return
+    wall, cpu = {name: [] for name in ways}, {name: [] for name in ways}
     for round_ in range(options.rounds + 1):
         for name, way in ways.items():
-            start = clock()
+            start, start_of_cpu = time.perf_counter(), time.process_time()
             way(texts)
             if round_:  # the first round warms up
-                seconds[name].append(clock() - start)
+                wall[name].append(time.perf_counter() - start)
+                cpu[name].append(time.process_time() - start_of_cpu)
+    seconds = cpu if options.device == "cpu" and options.threads == 1 else wall
 
     expected, found = exact.encode_passages(texts).vectors, default.encode_passages(texts).vectors
     cosines = (expected * found).sum(axis=1)
@@ -89,11 +161,14 @@ def main():
         "passages": len(texts),
         "tokens": n_tokens,
         "threads": options.threads,
+        "busy": options.busy,
         "device": options.device,
         "cosine": {"mean": cosines.mean(), "p1": np.percentile(cosines, 1), "min": cosines.min()},
         "ways": {
             name: {
                 "tokens_per_second": n_tokens / statistics.median(values),
+                "tokens_per_second_on_the_wall": n_tokens / statistics.median(wall[name]),
+                "tokens_per_cpu_second": n_tokens / statistics.median(cpu[name]),
                 "ratio": statistics.median(base / value for base, value in zip(seconds[PEER], values, strict=True))
                 if PEER in seconds
                 else None,
@@ -101,10 +176,12 @@ def main():
             for name, values in seconds.items()
         },
     }
-    print(f"{len(texts)} passages, {n_tokens} tokens, {options.threads} threads, {options.device}")
+    print(f"{len(texts)} passages, {n_tokens} tokens, {options.threads} threads, {options.busy} busy, {options.device}")
+    print(f"{'':34}  on the wall    on the CPU  ratio of {'the CPU' if seconds is cpu else 'the wall'}")
     for name, way in figures["ways"].items():
         ratio = "" if way["ratio"] is None else f"  {way['ratio']:5.2f} x"
-        print(f"{name:34} {way['tokens_per_second']:9.0f} tokens/s{ratio}")
+        on_wall, on_cpu = way["tokens_per_second_on_the_wall"], way["tokens_per_cpu_second"]
+        print(f"{name:34} {on_wall:9.0f} t/s {on_cpu:9.0f} t/s{ratio}")
     print("default to float32: " + ", ".join(f"{name} cosine {value:.5f}" for name, value in figures["cosine"].items()))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2, default=float) + "\n", encoding="utf-8")

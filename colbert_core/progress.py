@@ -59,7 +59,7 @@ def progress_bar(what: str, total: int | None, unit: str, progress: bool | None,
     if progress is False or (progress is None and not (in_notebook() or (sys.stderr and sys.stderr.isatty()))):
         return _Hidden()
     # miniters: ask the clock at each update. tqdm's way to ask less often takes a thread that looks after all bars.
-    settings = {"total": total, "desc": what, "unit": unit, "initial": done, "miniters": 1}
+    settings = {"total": total, "desc": what, "unit": f" {unit}", "initial": done, "miniters": 1}
     widget = _widget_bar() if _has_widgets() else None
     if widget is None:
         return _Shown(delay=delay, **settings)

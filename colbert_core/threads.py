@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import sys
@@ -21,8 +22,10 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from colbert_core.cores import count_cores
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,19 +38,18 @@ _within = threading.local()  # has ``spread`` in a thread that does a part of sp
 
 
 def get_num_threads() -> int:
-    """Return how many threads a call may use: what ``set_num_threads`` was given, else the cores this process may run on."""
-    if _chosen is not None:
-        return _chosen
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
+    """Return how many threads a call may use: what ``set_num_threads`` was given, else the cores this process has.
+
+    Those are the cores that it may run on, or fewer if a container grants fewer (``docker run --cpus``, Kubernetes' limits).
+    """
+    return count_cores() if _chosen is None else _chosen
 
 
 def set_num_threads(n: int) -> None:
     """Set how many threads this process uses to build and search an index, and to encode on the CPU.
 
-    The loops that build and search run without the GIL. One query is searched by one thread, several by several. PyTorch's
-    own setting, which encoding follows, is changed as well, now or when PyTorch is first needed.
+    The loops that build and search run without the GIL. One query is searched by one thread, several by several. Texts are
+    encoded in batches, each by one thread. PyTorch's own setting is for the rest of your program, and stays as it is.
 
     Args:
         n: number of threads, from 1 to 1,024.
@@ -64,21 +66,40 @@ def set_num_threads(n: int) -> None:
         raise ValueError(f"n must be at most {_MOST} threads, got a number of {n.bit_length()} bits.")
     global _chosen
     _chosen = n
-    if "torch" in sys.modules:
-        apply_to_torch()
-
-
-def apply_to_torch() -> None:
-    """Set PyTorch's number of threads to what ``set_num_threads`` was given, if it was called."""
-    if _chosen is not None:
-        import torch  # here, because it takes seconds
-
-        torch.set_num_threads(openmp_threads(_chosen))
 
 
 def openmp_threads(n: int) -> int:
-    """Return how many of ``n`` threads PyTorch and FAISS may use: all, but one where a fork has left them without theirs."""
+    """Return how many of ``n`` threads FAISS may use: all, but one where a fork has left it without the others."""
     return 1 if _lost_threads else n
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Have PyTorch compute in the calling thread alone while the block runs; what other threads do and see stays as it is.
+
+    Threads that PyTorch starts for one operation wait for each other at its end. As soon as one has to share its core, all
+    wait for it: with another process on one of two cores a pass of two threads took 6 times as long as one of one thread.
+    """
+    import torch  # here, because it takes seconds
+
+    torch.get_num_threads()  # sets this thread's number, once; afterwards it is ours to change
+    libraries = _openmp()
+    before = [library.get_num_threads() for library in libraries]
+    try:
+        for library in libraries:
+            library.set_num_threads(1)
+        yield
+    finally:
+        for library, n in zip(libraries, before, strict=True):
+            library.set_num_threads(n)
+
+
+@functools.cache
+def _openmp() -> list[Any]:
+    """The OpenMP libraries in this process once PyTorch is. Each thread has a number of its own in them."""
+    from threadpoolctl import ThreadpoolController
+
+    return [library for library in ThreadpoolController().lib_controllers if library.user_api == "openmp"]
 
 
 def new_lock() -> threading.Lock:

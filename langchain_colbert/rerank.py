@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -93,7 +94,11 @@ class ColBERTRerank(ModelCompressor):
     @classmethod
     def _index_of(cls, given: Any) -> Any:
         """Take the index out of a store or a retriever."""
-        return given if given is None or isinstance(given, PassageIndex) else getattr(given, "index", given)
+        if given is None or isinstance(given, PassageIndex):
+            return given
+        if isinstance(given, str | Path):  # a string has a method of this name
+            raise ValueError(f"index is an open index or a store, not a path; open it: index=Index.open({str(given)!r}).")
+        return getattr(given, "index", given)
 
     @model_validator(mode="after")
     def _one_model(self) -> Self:

@@ -82,6 +82,8 @@ class ColBERTRerank(ModelPostprocessor):
         """
         if index is not None and (model is not None or device is not None):
             raise ValueError("The index has its own model: give index=... without model and device.")
+        if isinstance(index, str | Path):  # a string has a method of this name
+            raise ValueError(f"index is an open index or a store, not a path; open it: index=Index.open({str(index)!r}).")
         for _ in range(2):  # an index over a vector store has one in its store
             if index is not None and not isinstance(index, PassageIndex):
                 index = getattr(index, "index", getattr(index, "vector_store", index))

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 
 # Imports go downwards only, in two levels. Folders and files of one floor do not import each other.
 FLOORS = [
-    {"errors", "devices", "paths", "progress", "threads"},
+    {"cores", "errors", "devices", "paths", "progress"},
+    {"threads"},
     {"extras", "kernels"},
     {"evidence"},
     {"types"},
@@ -51,7 +52,7 @@ FLOORS_OF_FOLDER = {
     "kernels": [{"compiling", "vector"}, {"building"}, {"scoring"}],
     "model": [
         {"checkpoint", "description", "packed", "tokenizer"},
-        {"backbone", "inputs", "scripts"},
+        {"backbone", "inputs", "scripts", "sharing"},
         {"forward"},
         {"encoder"},
         {"fingerprint"},

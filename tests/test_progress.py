@@ -28,6 +28,14 @@ def test_a_bar_of_text_is_shown_on_a_terminal(terminal, shown, appears):
     assert bool(stderr.getvalue()) == appears
 
 
+def test_a_number_and_its_unit_are_two_words(terminal):
+    stderr = terminal()
+    with progress_bar("Adding", None, "passage", True) as bar:
+        bar.update(2)
+    assert "Adding: 2 passage [" in stderr.getvalue()
+    assert " passage/s]" in stderr.getvalue()
+
+
 def test_no_bar_is_shown_by_itself_in_a_file_or_without_standard_error(capsys, monkeypatch):
     monkeypatch.setattr(progress, "_PATIENCE", 0)
     for stderr in (sys.stderr, None):

@@ -55,7 +55,15 @@ optionally "id" or "_id", "title" and "metadata"; long ones are cut as well.
 
 _ADD = """\
 Add files to an index, as `colbert index` does. What is there already under the same name is replaced, whole files and long
-records with all their pieces. Records that a file no longer has stay; `colbert delete` removes them.
+records with all their pieces. A file is known by its path as it was given: from another folder, or by its absolute path, it
+is another file. Records that a file no longer has stay, and so does what came from a file that is gone; `colbert delete`
+removes them.
+"""
+
+_SEARCH = """\
+Print the passages of an index that match a question best, one a line: rank, score, relevance (the score for each vector of the
+question, from 0 to 1), name in brackets, and the beginning of the part that matches. With --json each is an object that has the
+whole text and the metadata.
 """
 
 _EXPLAIN = """\
@@ -86,7 +94,7 @@ def add_index_commands(command: Command) -> None:
     index.add_argument("--nbits", type=int, help="bits per component: 1, 2, 4, 8, or 32 for uncompressed (default: 4)")
     index.add_argument("--overwrite", action="store_true", help="empty the index that is there already")
 
-    search = command("search", _search, "search an index", model_options())
+    search = command("search", _search, "search an index", model_options(), about=_SEARCH)
     search.add_argument("index", type=Path)
     search.add_argument("query")
     search.add_argument("-k", type=int, default=10, help="passages to find (default: 10)")
@@ -150,9 +158,22 @@ def _search(options: argparse.Namespace) -> int:
     with _open(options.index, load_named_encoder(options)) as index:
         where = read_where(options)
         hits = index.search(options.query, options.k, where=where, exact=options.exact, evidence=options.explain)
+        if not hits:
+            _say_nothing_found(index, where)
     for hit in hits:
         print(as_json(hit_as_json(hit)) if options.json else hit_as_line(hit))
     return 0
+
+
+def _say_nothing_found(index: Index | ShardedIndex, where: dict[str, Any] | None = None) -> None:
+    """Say why a search has no lines, which looks like a command that has done nothing."""
+    if not len(index):
+        reason = "The index has no passages; `colbert add` adds files."
+    elif where is not None and not index.ids(where):
+        reason = "No passage matches --where."
+    else:
+        reason = "No passage has a text to be found by."
+    print(f"colbert: {reason}", file=sys.stderr)
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -162,6 +183,8 @@ def _explain(options: argparse.Namespace) -> int:
         else:
             hits = index.search(options.query, options.k, evidence=True)
             explained = [hit.evidence for hit in hits if hit.evidence is not None]
+        if not explained:
+            _say_nothing_found(index)
     if options.html is not None:
         options.html.write_text(as_page(explained, options.query), encoding="utf-8")
         n = len(explained)
@@ -215,6 +238,10 @@ def _delete(options: argparse.Namespace) -> int:
     where = read_where(options)
     if (where is None) == (not options.ids):
         raise ValueError("Name the passages by their ids, or by --where; one of them.")
+    if where == {}:
+        raise ValueError(
+            "--where '{}' means every passage; make the index anew with colbert index --overwrite, or name a field."
+        )
     hints = []
     with _open(options.index) as index:
         if where is None:

@@ -116,7 +116,8 @@ def read_where(options: argparse.Namespace) -> dict[str, Any] | None:
     try:
         where = json.loads(options.where)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"--where is no JSON: {error}") from None
+        example = """--where '{"source": "docs/cats.md"}'"""
+        raise ValueError(f"--where is no JSON ({error}); write it like this: {example}") from None
     if not isinstance(where, dict):
         raise ValueError(f'--where is a JSON object such as {{"year": 2024}}, got {options.where:.80}')
     return where

@@ -45,6 +45,7 @@ def verify(view: View, n_queries: int, progress: bool | None) -> Verification:
     n_unchecked = 0 if view.reader.has_checksums() else len(pids)
     problems = _check_passages(view, pids)
     problems = find_misfits(snapshot, pids if problems else np.setdiff1d(pids, _silent(view, snapshot, pids))) + problems
+    problems += view.reader.changed_settings()
     sampled = [] if problems else view.sample_pids(n_queries)
     if not sampled:
         return Verification(problems, None, 0, n_unchecked)
@@ -86,22 +87,21 @@ def _silent(view: View, snapshot: Snapshot, pids: NDArray[np.int64]) -> list[int
 
 
 def _check_passages(view: View, pids: NDArray[np.int64]) -> list[str]:
-    """The passages that have changed since they were written, in words; otherwise the first of each thousand that is none."""
+    """The passages that have changed since they were written, in words, and the first of each thousand that is none at all."""
     problems = []
     for start in range(0, len(pids), _READ_AT_A_TIME):
         chunk = pids[start : start + _READ_AT_A_TIME].tolist()
-        changed = view.reader.changed(chunk)
+        problems += view.reader.changed(chunk)
         try:
             view.reader.passages(chunk)
         except DamagedIndexError as error:
-            changed = changed or [str(error)]
-        problems += changed
+            problems.append(str(error))
     return problems
 
 
 def _check_files(view: View, progress: bool | None) -> list[str]:
     """What SQLite and the checksums of all files find, in words."""
-    problems, files = [*view.reader.integrity(), *view.reader.changed_settings()], view.reader.files()
+    problems, files = view.reader.integrity(), view.reader.files()
     with progress_bar("Verifying", len(files), "file", progress) as bar:
         for file in files:
             problems += view.reader.check(file)

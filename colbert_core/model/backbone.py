@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from colbert_core.errors import CheckpointError, UnsupportedCheckpointError
+from colbert_core.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError
+from colbert_core.model.checkpoint import read_checkpoint
 from colbert_core.model.checkpoint.files import read_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from colbert_core.model.checkpoint import Checkpoint, Dense
 
 
@@ -131,6 +136,42 @@ def most_tokens(backbone: torch.nn.Module) -> int:
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     stated: int | None = getattr(backbone.config, "max_position_embeddings", None)
     return stated or sys.maxsize
+
+
+def write_backbone(folder: Path, backbone: Any, source: Path | None, name: str) -> dict[str, torch.Tensor]:
+    """Write config.json and the checkpoint's own code, if it has any, and return the backbone's tensors by name.
+
+    config.json and tensors are copied from the checkpoint that was loaded: the backbone may run in half precision, and
+    this version of transformers may write other names into config.json than the one that made the checkpoint.
+
+    Args:
+        folder: for the copy.
+        backbone: as it is now.
+        source: the checkpoint that it was loaded from; None if it was made of parts.
+        name: of the encoder, for messages.
+
+    Raises:
+        CheckpointNotFoundError: that is gone.
+        CheckpointError: it has changed since.
+    """
+    current = backbone.state_dict()
+    if source is None:
+        backbone.config.save_pretrained(folder)
+        return {key: tensor.float().cpu() for key, tensor in current.items()}
+    if not source.exists():
+        raise CheckpointNotFoundError(f"The encoder {name!r} was loaded from {source}, which is gone; put it back.")
+    stored = read_checkpoint(source, chosen=("query_length", "passage_length"), local_files_only=True)
+    config = json.loads((stored.folder / "config.json").read_text(encoding="utf-8"))
+    config["architectures"] = [type(backbone).__name__]
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for code in stored.folder.glob("*.py"):
+        shutil.copyfile(code, folder / code.name)
+    prefix = f"{backbone.base_model_prefix}."
+    weights = {tensor_name.removeprefix(prefix): tensor for tensor_name, tensor in stored.weights.items()}
+    for key, tensor in current.items():
+        if key not in weights or not torch.equal(weights[key].to(tensor.dtype), tensor.cpu()):
+            raise CheckpointError(f"{source} has changed since the encoder was loaded from it ({key} differs); load it again.")
+    return {key: weights[key] for key in current}
 
 
 def _run_once(backbone: Any) -> None:

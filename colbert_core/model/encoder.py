@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 from dataclasses import replace
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from colbert_core.devices import as_device, as_dtype
-from colbert_core.errors import CheckpointError, CheckpointNotFoundError
-from colbert_core.model.backbone import Head, build_backbone, build_head, most_tokens, move
+from colbert_core.errors import CheckpointError
+from colbert_core.model.backbone import Head, build_backbone, build_head, most_tokens, move, write_backbone
 from colbert_core.model.checkpoint import (
     DEFAULT_MODEL,
     WRITABLE,
@@ -29,13 +26,14 @@ from colbert_core.model.description import as_text
 from colbert_core.model.forward import Runner
 from colbert_core.model.inputs import InputBuilder, respelled
 from colbert_core.model.scripts import Scripts
+from colbert_core.model.sharing import Shared, state_of
 from colbert_core.model.tokenizer import Tokenizer
 from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
 from colbert_core.storage.aside import folder_aside, is_free
 from colbert_core.storage.durable import put_in_place
 from colbert_core.text.blank import check_queries, empty_query
-from colbert_core.threads import apply_to_torch
+from colbert_core.threads import new_lock
 from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_text
 from colbert_core.vectors.embeddings import has_text
 from colbert_core.vectors.pooling import pool_embeddings
@@ -44,9 +42,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    import torch
     from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
+
+_shared: Shared[Encoder] = Shared()
 
 # describe() shows its tokens.
 _EXAMPLE = "What animation studio did Miyazaki found?"
@@ -55,7 +56,8 @@ _EXAMPLE = "What animation studio did Miyazaki found?"
 class Encoder:
     """A ColBERT checkpoint that turns queries and passages into one unit vector per token.
 
-    Safe to share between threads: calls run the model one after the other, since each already uses every core.
+    Safe to share between threads. On a CPU a call encodes batches of its texts at once, each by one thread, on as many cores
+    as ``get_num_threads`` allows; its vectors depend on the texts alone, to the last bit.
     ``print(encoder)`` shows the whole recipe and an example.
 
     Attributes:
@@ -87,7 +89,6 @@ class Encoder:
             CheckpointError: the tokenizer knows more tokens than the backbone, lacks one that the recipe needs, or adds none.
             ValueError: a length of the recipe leaves no room for text, or is more than the backbone reads.
         """
-        apply_to_torch()
         self.name = name
         self.config = config
         self._backbone: Any = backbone  # transformers' models have no annotations
@@ -127,6 +128,9 @@ class Encoder:
         Checkpoints of Stanford ColBERT (folders and .dnn files), PyLate, sentence-transformers (multi-vector) and
         nanoColBERT have a recipe of their own; other encoders become untrained late interaction over hidden states.
 
+        Equal requests get the same encoder for as long as somebody has it and its files are what they were, so that any number
+        of indexes, retrievers and rerankers share one model.
+
         Args:
             name: None for the model that ships with this package; a folder or .dnn file; or "organisation/model".
             device: "cpu", "cuda", "cuda:1", "mps"; None for the best one present.
@@ -149,15 +153,32 @@ class Encoder:
         """
         name = None if name is None else fspath(name)
         source = DEFAULT_MODEL if name is None else find_checkpoint(name, local_files_only=local_files_only)
-        lengths = {"query_length": query_length, "passage_length": passage_length}
+        arguments = {
+            "name": name,
+            "device": device,
+            "dtype": dtype,
+            "query_length": query_length,
+            "passage_length": passage_length,
+            "late_chunking": late_chunking,
+            "trust_remote_code": trust_remote_code,
+            "local_files_only": local_files_only,
+        }
+        asked = (cls, source.absolute(), state_of(source), *arguments.values(), str(as_device(device)))
+        return _shared.get(asked, lambda: cls._load(source, arguments))
+
+    @classmethod
+    def _load(cls, source: Path, arguments: dict[str, Any]) -> Encoder:
+        """Load what ``from_pretrained`` was asked for."""
+        name, trust_remote_code = arguments["name"], arguments["trust_remote_code"]
+        lengths = {setting: arguments[setting] for setting in ("query_length", "passage_length")}
         chosen = {setting: length for setting, length in lengths.items() if length is not None}
         with download_named(source):
-            checkpoint = read_checkpoint(source, chosen=chosen, local_files_only=local_files_only)
+            checkpoint = read_checkpoint(source, chosen=chosen, local_files_only=arguments["local_files_only"])
             tokenizer = Tokenizer.from_folder(
                 checkpoint.folder, lowercase=checkpoint.config.lowercase, trust_remote_code=trust_remote_code
             )
-        chosen_device = as_device(device)
-        chosen_dtype = as_dtype(dtype, chosen_device)
+        device = as_device(arguments["device"])
+        dtype = as_dtype(arguments["dtype"], device)
         backbone = build_backbone(checkpoint, trust_remote_code=trust_remote_code)
         head = build_head(checkpoint.head)
         config, limit = checkpoint.config, most_tokens(backbone)
@@ -165,23 +186,15 @@ class Encoder:
         if config.augmentation_length is not None:
             settled["augmentation_length"] = min(config.augmentation_length, settled["query_length"])
         encoder = cls(
-            move(backbone, chosen_device, chosen_dtype).eval().requires_grad_(requires_grad=False),
-            None if head is None else head.to(chosen_device).eval().requires_grad_(requires_grad=False),
+            move(backbone, device, dtype).eval().requires_grad_(requires_grad=False),
+            None if head is None else head.to(device).eval().requires_grad_(requires_grad=False),
             tokenizer,
             replace(config, **settled),
             name="default" if name is None else name,
-            late_chunking=late_chunking,
+            late_chunking=arguments["late_chunking"],
         )
         encoder._source = source.absolute()
-        encoder._pickled_as = {
-            "name": name,
-            "device": device,
-            "dtype": dtype,
-            **lengths,
-            "late_chunking": late_chunking,
-            "trust_remote_code": trust_remote_code,
-            "local_files_only": local_files_only,
-        }
+        encoder._pickled_as = arguments
         return encoder
 
     @property
@@ -211,8 +224,12 @@ class Encoder:
 
     def with_query_length(self, length: int) -> Encoder:
         """Return an encoder of the same weights that reads queries of ``length`` tokens, or as many as the backbone reads."""
-        config = replace(self.config, query_length=min(length, most_tokens(self._backbone)))
-        return Encoder(self._backbone, self._head, self._tokenizer, config, name=self.name)
+        limit = most_tokens(self._backbone)
+        config = replace(self.config, query_length=min(length, limit))
+        inputs = InputBuilder(config, self._tokenizer, most_tokens=limit, name=self.name)
+        other = object.__new__(Encoder)
+        other.__dict__ = {**self.__dict__, "config": config, "_inputs": inputs, "_source": None, "_pickled_as": None}
+        return other
 
     def encode_queries(self, texts: Iterable[str]) -> list[NDArray[np.float32]]:
         """Encode queries; white space around them does not count.
@@ -244,8 +261,11 @@ class Encoder:
                 n_cut, len(inputs), self.config.query_length,
             )  # fmt: skip
         matrices: list[NDArray[np.float32]] = [np.empty((0, self.dim), np.float32)] * len(inputs)
-        for i, rows in self._runner.vectors(inputs):
+
+        def put(i: int, rows: NDArray[np.float32]) -> None:
             matrices[i] = rows[inputs[i].windows[0].kept]
+
+        self._runner.run(inputs, put)
         return matrices
 
     def encode_passages(self, texts: Iterable[str], *, progress: bool | None = None) -> TokenEmbeddings:
@@ -272,11 +292,16 @@ class Encoder:
         doclens = np.array([len(window.kept) for window in windows], np.int32)
         starts = np.cumsum(doclens) - doclens
         vectors = np.empty((int(doclens.sum()), self.dim), np.float32)
+        counting = new_lock()
         with progress_bar("Encoding", len(windows), "window", progress) as bar:
-            for i, rows in self._runner.vectors(inputs):
+
+            def put(i: int, rows: NDArray[np.float32]) -> None:
                 for number, window in enumerate(inputs[i].windows, first_windows[i]):
                     vectors[starts[number] : starts[number] + doclens[number]] = rows[window.kept]
-                    bar.update()
+                with counting:
+                    bar.update(len(inputs[i].windows))
+
+            self._runner.run(inputs, put)
         embeddings = TokenEmbeddings(
             vectors=vectors,
             token_spans=np.concatenate([np.empty((0, 2), np.int32), *(window.token_spans for window in windows)]),
@@ -369,7 +394,7 @@ class Encoder:
         with folder_aside(target) as aside:
             folder = aside / target.name
             folder.mkdir()
-            weights = self._write_backbone(folder)
+            weights = write_backbone(folder, self._backbone, self._source, self.name)
             tokenizer.save(folder)
             head = () if self._head is None else self._head.weights()
             checkpoint = Checkpoint(folder, config, weights, head)
@@ -423,35 +448,6 @@ class Encoder:
                 "attention": [int(i < example.attended) for i in range(len(example.ids))],
             },
         }
-
-    def _write_backbone(self, folder: Path) -> dict[str, torch.Tensor]:
-        """Write config.json and the checkpoint's own code, if it has any, and return the backbone's tensors by name.
-
-        config.json and tensors are copied from the checkpoint that was loaded: the backbone may run in half precision, and
-        this version of transformers may write other names into config.json than the one that made the checkpoint.
-        """
-        current = self._backbone.state_dict()
-        if self._source is None:
-            self._backbone.config.save_pretrained(folder)
-            return {name: tensor.float().cpu() for name, tensor in current.items()}
-        if not self._source.exists():
-            raise CheckpointNotFoundError(
-                f"The encoder {self.name!r} was loaded from {self._source}, which is gone; put it back."
-            )
-        stored = read_checkpoint(self._source, chosen=("query_length", "passage_length"), local_files_only=True)
-        config = json.loads((stored.folder / "config.json").read_text(encoding="utf-8"))
-        config["architectures"] = [type(self._backbone).__name__]
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for code in stored.folder.glob("*.py"):
-            shutil.copyfile(code, folder / code.name)
-        prefix = f"{self._backbone.base_model_prefix}."
-        weights = {name.removeprefix(prefix): tensor for name, tensor in stored.weights.items()}
-        for name, tensor in current.items():
-            if name not in weights or not torch.equal(weights[name].to(tensor.dtype), tensor.cpu()):
-                raise CheckpointError(
-                    f"{self._source} has changed since the encoder was loaded from it ({name} differs); load it again."
-                )
-        return {name: weights[name] for name in current}
 
     def _check_copy(self, folder: Path) -> None:
         """Make sure that a copy of the checkpoint makes the same inputs of texts as this encoder.

@@ -1,4 +1,7 @@
-"""Token sequences to unit vectors: batches of similar length through backbone and head, a GPU's results fetched meanwhile."""
+"""Token sequences to unit vectors: batches of similar length through backbone and head.
+
+On a CPU each batch is one thread's, so that no core waits for another one; a GPU's results are fetched while it computes.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ import torch
 
 from colbert_core.errors import CheckpointError
 from colbert_core.model.packed import pack
-from colbert_core.threads import new_lock
+from colbert_core.threads import new_lock, one_torch_thread, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -26,7 +29,7 @@ _GPU_BATCH_TOKENS = 32768
 
 
 class Runner:
-    """Runs a backbone and its head over token sequences. Safe to share between threads: passes run one after the other.
+    """Runs a backbone and its head over token sequences. Safe to share between threads.
 
     Attributes:
         packed: the backbone without padding, for a CPU; None where its own forward pass is used.
@@ -43,7 +46,7 @@ class Runner:
         self._backbone = backbone
         self._head = head
         self._pad_id = pad_id
-        self._lock = new_lock()
+        self._lock = new_lock()  # a device computes the batches of one call at a time, or their memory would add up
         self.packed = pack(backbone)
 
     @property
@@ -51,24 +54,49 @@ class Runner:
         """Where the model runs."""
         return next(self._backbone.parameters()).device
 
-    def vectors(self, inputs: list[ModelInput]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield position and unit vectors, (length, dim) float32, of each input, in the order that suits the batches.
+    def run(self, inputs: list[ModelInput], put: Callable[[int, NDArray[np.float32]], None]) -> None:
+        """Compute the unit vectors of each input.
 
         Equal sequences are encoded once: their vectors are then equal to the last bit, so that equal passages tie. In
-        batches of different shapes rounding would part them.
+        batches of different shapes rounding would part them. For the same reason batches are formed by the inputs alone,
+        whatever the number of threads is.
+
+        Args:
+            inputs: the sequences.
+            put: takes the position of each input and its vectors, *Shape:* (length, dim), float32; several threads may call
+                it at once.
+
+        Raises:
+            CheckpointError: a vector is not finite.
         """
         positions: dict[tuple[bytes, int], list[int]] = {}
         for i, model_input in enumerate(inputs):
             positions.setdefault((model_input.ids.tobytes(), model_input.attended), []).append(i)
         groups = list(positions.values())  # positions of equal inputs
         distinct = [inputs[group[0]] for group in groups]
+        batches = self._batches(distinct)
+
+        def finish(batch: list[int], result: _Result) -> None:
+            for i, rows in zip(batch, result.rows(), strict=True):
+                for position in groups[i]:
+                    put(position, rows)
+
+        def encode(batch: list[int]) -> None:
+            with one_torch_thread():
+                result = self._forward([distinct[i] for i in batch])
+            finish(batch, result)
+
+        if self.device.type == "cpu":
+            spread(encode, list(batches))
+            return
         running: list[tuple[list[int], _Result]] = []
-        for batch in self._batches(distinct):
-            running.append((batch, self._forward([distinct[i] for i in batch])))
-            if len(running) == 2:  # a GPU computes the new batch while the rows of the one before are put in their places
-                yield from _spread_rows(groups, *running.pop(0))
+        with self._lock:
+            for batch in batches:
+                running.append((batch, self._forward([distinct[i] for i in batch])))
+                if len(running) == 2:  # the device computes the new batch while the rows of the one before are fetched
+                    finish(*running.pop(0))
         for batch, result in running:
-            yield from _spread_rows(groups, batch, result)
+            finish(batch, result)
 
     def _batches(self, inputs: list[ModelInput]) -> Iterator[list[int]]:
         """Yield positions in batches of similar length, longest first, each within the budget of padded tokens.
@@ -88,7 +116,7 @@ class Runner:
 
     def _forward(self, inputs: list[ModelInput]) -> _Result:
         """Begin to compute the unit vectors of a batch, longest input first; on a GPU this returns before they are there."""
-        with self._lock, torch.inference_mode():
+        with torch.inference_mode():
             hidden, starts = self._padded_states(inputs) if self.packed is None else self._packed_states(inputs)
             vectors = hidden.float() if self._head is None else self._head(hidden.float())  # (n_rows, dim)
             lengths = [len(model_input.ids) for model_input in inputs]
@@ -152,13 +180,6 @@ class _Result:
                     "the checkpoint again, or load it with dtype='float32'."
                 )
             yield rows
-
-
-def _spread_rows(groups: list[list[int]], batch: list[int], result: _Result) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield the rows of a batch for every position that shares them."""
-    for i, rows in zip(batch, result.rows(), strict=True):
-        for position in groups[i]:
-            yield position, rows
 
 
 def _to_device(array: NDArray[np.int64], device: torch.device) -> torch.Tensor:

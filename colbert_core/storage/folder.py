@@ -51,7 +51,8 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
         raise IndexExistsError(f"{folder} exists already, and its {DATABASE} is no file; choose another path.")
     if not overwrite:
         raise IndexExistsError(
-            f"{folder} is an index already; open it with Index.open, or overwrite it (overwrite=True, --overwrite)."
+            f"{folder} is an index already; open it with Index.open, or overwrite it (overwrite=True, --overwrite). "
+            "`colbert add` adds files to it."
         )
 
 

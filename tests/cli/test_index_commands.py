@@ -105,8 +105,22 @@ def small(tmp_path, monkeypatch, stanford_folder):
 
 
 def test_a_misspelt_field_is_said_on_standard_error(run, small):
-    assert run("search", small, "cat", "--where", '{"yaer": 2020}') == (0, "", MISSPELT)
+    nothing = "colbert: No passage matches --where.\n"
+    assert run("search", small, "cat", "--where", '{"yaer": 2020}') == (0, "", MISSPELT + nothing)
     assert run("delete", small, "--where", '{"yaer": {"$gt": 2020}}', "--json") == (0, '{"deleted": 0}\n', MISSPELT)
+
+
+def test_a_search_without_a_line_says_why(run, small, stanford_folder):
+    assert run("search", small, "cat", "--where", '{"source": "c.md"}') == (0, "", "colbert: No passage matches --where.\n")
+    assert run("search", small, "cat", "--where", '{"source": "c.md"}', "--json")[1] == ""
+    Index.create("empty.idx", str(stanford_folder)).close()
+    empty = (0, "", "colbert: The index has no passages; `colbert add` adds files.\n")
+    assert run("search", "empty.idx", "cat") == run("search", "empty.idx", "cat", "--where", '{"a": 1}') == empty
+    assert run("explain", "empty.idx", "cat") == empty
+    with Index.open("empty.idx") as index:
+        index.add([Passage("a", " ", {"source": "c.md"})])
+    blank = (0, "", "colbert: No passage has a text to be found by.\n")
+    assert run("search", "empty.idx", "cat") == run("search", "empty.idx", "cat", "--where", '{"source": "c.md"}') == blank
 
 
 def test_a_misspelt_field_is_an_error_with_strict_and_nothing_is_deleted(run, small):
@@ -210,6 +224,10 @@ def test_verify_says_what_is_wrong_with_exit_code_1(run, notes):
         (["index", "notes", "--out", "x.idx", "--nbits", "3"], "nbits must be 1, 2, 4, 8, or 32"),
         (["index", "notes", "--out", "x.idx", "--model", "no/such model"], "no/such model"),
         (["search", "nowhere", "cat"], "There is no index at nowhere"),
+        (
+            ["search", "made.idx", "cat", "--where", "source=a.md"],
+            """write it like this: --where '{"source": "docs/cats.md"}'""",
+        ),
         (["search", "made.idx", "cat", "--where", "{"], "--where is no JSON"),
         (["search", "made.idx", "cat", "--where", "[1]"], "--where is a JSON object"),
         (["search", "made.idx", "cat", "--where", "null"], "--where is a JSON object"),
@@ -218,6 +236,7 @@ def test_verify_says_what_is_wrong_with_exit_code_1(run, notes):
         (["search", "made.idx", "cat"], "made for vectors from elsewhere, without an encoder"),
         (["search", "made.idx", "cat", "--device", "cpu"], "--device and --trust-remote-code go with --model"),
         (["search", "made.idx", "cat", "--strict"], "--strict goes with --where"),
+        (["delete", "made.idx", "--where", "{}"], "--where '{}' means every passage"),
         (["delete", "made.idx", "x", "--strict"], "--strict goes with --where"),
         (["delete", "made.idx"], "Name the passages by their ids, or by --where; one of them"),
         (["delete", "made.idx", "x", "--where", "{}"], "Name the passages by their ids, or by --where; one of them"),

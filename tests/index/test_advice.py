@@ -110,7 +110,7 @@ def test_what_is_said_of_a_filter(index, where, words):
         {"empty": {"$contains": "x"}},  # whoever fills the arrays may do so with strings
         lambda passage: passage.metadata.get("yaer") == 2024,
     ],
-    ids=str,
+    ids=lambda where: "function" if callable(where) else str(where),
 )
 def test_what_nothing_is_said_of(index, where):
     assert said(lambda: index.search("text", where=where)) == []

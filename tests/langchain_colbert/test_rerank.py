@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+from pathlib import Path
 
 import pytest
 from builders.documents import DOCUMENTS, ids
@@ -148,7 +149,10 @@ def test_an_index_brings_its_model_and_is_no_setting(words, stanford, tmp_path):
         with pytest.raises(ValidationError, match="its own model"):
             ColBERTRerank(index=store, **wrong)
     with pytest.raises(ValidationError, match="index"):
-        ColBERTRerank(index="x")
+        ColBERTRerank(index=3)
+    for path in ("wiki.idx", Path("wiki.idx")):
+        with pytest.raises(ValidationError, match=r"not a path; open it: index=Index.open\('wiki.idx'\)"):
+            ColBERTRerank(index=path)
     with pytest.raises(IndexNotFoundError, match="wikki"):
         ColBERTRerank(index=ColBERTVectorStore(words, persist_directory=tmp_path / "wikki"))
     assert "index" not in ColBERTRerank(index=store).model_dump()

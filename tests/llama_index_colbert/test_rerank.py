@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -226,7 +227,10 @@ def test_an_index_brings_its_model_and_is_no_setting(words, stanford):
         with pytest.raises(ValueError, match="its own model"):
             ColBERTRerank(index=index, **wrong)
     with pytest.raises(ValueError, match="index"):
-        ColBERTRerank(index="x")
+        ColBERTRerank(index=3)
+    for path in ("wiki.idx", Path("wiki.idx")):
+        with pytest.raises(ValueError, match=r"not a path; open it: index=Index.open\('wiki.idx'\)"):
+            ColBERTRerank(index=path)
     rerank = ColBERTRerank(index=index)
     assert "index" not in rerank.to_dict()
     held = ColBERTRerank(index=ColBERTIndex([TextNode(id_="a", text="the cat")], model_name=stanford))

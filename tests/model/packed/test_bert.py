@@ -147,7 +147,7 @@ def test_a_model_that_computes_something_else_than_it_says_is_not_packed():
     assert pack(model) is None
 
 
-@pytest.mark.parametrize("error", [RuntimeError("mkldnn: not on this processor"), AttributeError("no such operator")])
+@pytest.mark.parametrize("error", [RuntimeError, AttributeError])  # not on this processor, no such operator
 def test_without_the_operators_the_ordinary_forward_stays(default_encoder, monkeypatch, error):
     def fail(*arguments):
         raise error

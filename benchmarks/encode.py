@@ -6,8 +6,10 @@ The ways to encode take turns, and the medians of their time on the wall and on 
 sentence-transformers (``encode(output_value="token_embeddings")``, float32) of the same round. Passages are cut to what the
 model reads beforehand, so that all encode the same tokens; tokenization, and for ours the head, is part of the time. Cosines
 are to our float32. With several threads there are two ways more: one of our passes at a time, by one thread, and by as many
-threads of PyTorch's (``set_num_threads`` of torch), which wait for each other after every operation. ``--busy`` keeps so many
-cores busy with other processes meanwhile. ``--callers`` asks short queries from so many threads at once, beside one.
+threads of PyTorch's (``set_num_threads`` of torch), which wait for each other after every operation. ``--random modernbert`` is
+a model of that type with the sizes that transformers gives it, random weights, and the tokenizer of the model in the box:
+speed does not ask what weights have learned. ``--busy`` keeps so many cores busy with other processes meanwhile. ``--callers``
+asks short queries from so many threads at once, beside one.
 """
 
 import argparse
@@ -29,6 +31,7 @@ import torch
 
 from colbert_core import Encoder, set_num_threads
 from colbert_core.model import forward
+from colbert_core.model.checkpoint import DEFAULT_MODEL
 
 PEER = "sentence-transformers, float32"
 
@@ -50,6 +53,21 @@ def build_peer(encoder):
         transformer = Transformer(folder, max_seq_length=encoder.config.passage_length)
     model = SentenceTransformer(modules=[transformer], device=str(encoder.device)).float()
     return lambda texts: model.encode(texts, output_value="token_embeddings", show_progress_bar=False, convert_to_numpy=False)
+
+
+def write_random(folder, kind):
+    """A checkpoint of random weights, of the sizes that transformers gives a type, for windows of 512 tokens."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(DEFAULT_MODEL)
+    tokenizer.save_pretrained(folder)
+    pad, cls, sep = tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id
+    ids = {"pad_token_id": pad, "cls_token_id": cls, "bos_token_id": cls, "sep_token_id": sep, "eos_token_id": sep}
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, vocab_size=len(tokenizer), **ids)
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    Path(folder, "sentence_bert_config.json").write_text('{"max_seq_length": 512}')
+    return folder
 
 
 def build_ways(model, device, threads):
@@ -123,6 +141,7 @@ def main():
     parser.add_argument("passages", type=Path, help="JSON lines with text, plain or compressed with xz")
     parser.add_argument("--first", type=int, default=128, help="only so many passages")
     parser.add_argument("--model", help="default: the model in the box")
+    parser.add_argument("--random", metavar="TYPE", help="random weights instead, such as of modernbert")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--busy", type=int, default=0, help="processes that keep a core busy meanwhile")
     parser.add_argument("--callers", type=int, default=0, help="threads that ask short queries at once")
@@ -132,7 +151,9 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     set_num_threads(options.threads)
-    exact, default, ways = build_ways(options.model, options.device, options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        model = options.model if options.random is None else write_random(folder, options.random)
+        exact, default, ways = build_ways(model, options.device, options.threads)
     with contextlib.ExitStack() as stack:
         for _ in range(options.busy):
             stack.callback(subprocess.Popen([sys.executable, "-c", "while True: pass"]).kill)

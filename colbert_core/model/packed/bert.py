@@ -88,11 +88,11 @@ class PackedBert:
             *Shape:* (n_tokens, hidden), of the backbone's dtype, one sequence after the other.
         """
         sequences = Sequences(ids, attended)
-        positions = sequences.positions if self._pad is None else _counted_from(self._pad, ids)
+        positions = sequences.positions if self._pad is None else _counted_from(self._pad, sequences.ids)
         hidden = self._norm(self._words[sequences.tokens] + self._positions[positions])
         for layer in self._layers:
             hidden = layer(hidden, sequences, self._heads, written_out=self._written_out)
-        return cast("torch.Tensor", hidden)
+        return cast("torch.Tensor", hidden[: sequences.n_tokens])
 
 
 class _PackedLayer:

@@ -59,7 +59,7 @@ class PackedModernBert:
         hidden = self._norm(self._words[sequences.tokens])
         for layer, kind in zip(self._layers, self._kinds, strict=True):
             hidden = layer(hidden, sequences, turns[kind], self._window if kind == _LOCAL else None)
-        return cast("torch.Tensor", self._final_norm(hidden))
+        return cast("torch.Tensor", self._final_norm(hidden[: sequences.n_tokens]))
 
 
 class _PackedLayer:

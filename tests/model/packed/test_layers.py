@@ -9,12 +9,26 @@ import torch
 from colbert_core.model.packed.layers import Sequences, Window, slow_for_narrow_heads
 
 
+def attend(sequences, q, k, v, *options, **settings):
+    """What each token gets, without the rows that fill the pass up, whose values are not to be seen."""
+    n_fill = len(sequences.tokens) - len(q)
+    q, k, v = (torch.cat([part, torch.full((n_fill, *part.shape[1:]), 1000.0)]) for part in (q, k, v))
+    return sequences.attend(q, k, v, *options, **settings)[: sequences.n_tokens]
+
+
+def test_a_pass_is_filled_up_with_sequences_of_one_token_to_a_multiple_of_16():
+    sequences = Sequences([np.array([5, 6, 7]), np.array([8])], [3, 1])
+    assert sequences.n_tokens == 4
+    assert sequences.tokens.tolist() == [5, 6, 7, 8] + [5] * 12
+    assert sequences.positions.tolist() == [0, 1, 2] + [0] * 13
+    assert len(Sequences([np.zeros(16, np.int64)], [16]).tokens) == 16
+
+
 def means_seen(lengths, attended, values, **options):
     """Context of queries and keys of zeros, which weigh all that they see alike: the mean of its values."""
     zeros = torch.zeros(len(values), 1, 1)
-    context = Sequences([np.zeros(length, np.int64) for length in lengths], attended).attend(
-        zeros, zeros, torch.tensor(values)[:, None, None], **options
-    )
+    sequences = Sequences([np.zeros(length, np.int64) for length in lengths], attended)
+    context = attend(sequences, zeros, zeros, torch.tensor(values)[:, None, None], **options)
     return context.flatten().tolist()
 
 
@@ -42,7 +56,7 @@ def test_attention_is_its_definition(reach, length, attended, written_out):
     q, k, v = torch.randn(3, 2 * length, 4, 8)
     window = None if reach is None else Window(reach, torch.float32)
     sequences = Sequences([np.zeros(length, np.int64)] * 2, [attended] * 2)
-    found = sequences.attend(q, k, v, window, written_out=written_out).view(2, length, 4, 8)
+    found = attend(sequences, q, k, v, window, written_out=written_out).view(2, length, 4, 8)
     at = torch.arange(length)
     seen = (at < attended)[None] & ((at[:, None] - at).abs() <= (length if reach is None else reach))
     for n in range(2):

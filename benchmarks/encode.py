@@ -126,14 +126,20 @@ def ask_at_once(encoder, queries, n_callers):
 def measure_callers(encoder, texts, n_callers, rounds):
     """Print how many short queries a second one caller and several get, in turn."""
     queries = [" ".join(text.split()[at : at + 8]) for text in texts for at in (0, 20, 40)]
-    found = {n: [] for n in (1, n_callers)}
+    ways = {
+        "1 caller": (encoder, 1),
+        f"{n_callers} callers": (encoder, n_callers),
+        "1 caller, for_many_callers": (encoder.for_many_callers(), 1),
+        f"{n_callers} callers, for_many_callers": (encoder.for_many_callers(), n_callers),
+    }
+    found = {way: [] for way in ways}
     for _ in range(rounds):
-        for n, results in found.items():
-            results.append(ask_at_once(encoder, queries, n))
-    for n, results in found.items():
+        for way, (asked, n) in ways.items():
+            found[way].append(ask_at_once(asked, queries, n))
+    for way, results in found.items():
         rate, p50, p95 = np.median(results, axis=0)
-        print(f"{n} callers: {rate:.0f} queries/s, p50 {p50:.1f} ms, p95 {p95:.1f} ms")
-    print(f"ratio {np.median([many[0] / one[0] for one, many in zip(*found.values(), strict=True)]):.2f}")
+        ratio = np.median([many[0] / one[0] for one, many in zip(found["1 caller"], results, strict=True)])
+        print(f"{way:32} {rate:6.0f} queries/s  {ratio:.2f} x  p50 {p50:.1f} ms  p95 {p95:.1f} ms")
 
 
 def main():

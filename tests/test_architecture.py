@@ -54,6 +54,7 @@ FLOORS_OF_FOLDER = {
         {"checkpoint", "description", "packed", "tokenizer"},
         {"backbone", "inputs", "scripts", "sharing"},
         {"forward"},
+        {"gathering"},
         {"encoder"},
         {"fingerprint"},
     ],

@@ -24,6 +24,7 @@ from colbert_core.model.checkpoint import (
 )
 from colbert_core.model.description import as_text
 from colbert_core.model.forward import Runner
+from colbert_core.model.gathering import GatheringRunner
 from colbert_core.model.inputs import InputBuilder, respelled
 from colbert_core.model.scripts import Scripts
 from colbert_core.model.sharing import Shared, state_of
@@ -48,9 +49,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _shared: Shared[Encoder] = Shared()
-
-# describe() shows its tokens.
-_EXAMPLE = "What animation studio did Miyazaki found?"
 
 
 class Encoder:
@@ -227,8 +225,19 @@ class Encoder:
         limit = most_tokens(self._backbone)
         config = replace(self.config, query_length=min(length, limit))
         inputs = InputBuilder(config, self._tokenizer, most_tokens=limit, name=self.name)
+        return self._with(config=config, _inputs=inputs, _source=None, _pickled_as=None)
+
+    def for_many_callers(self) -> Encoder:
+        """Return an encoder of the same weights that reads questions of threads that ask at once in one pass, on a CPU.
+
+        Sixteen callers get several times as many answers, and nobody waits for others to come. In return the vectors of a
+        question depend on who else asks, by as much as rounding does: .003 in bfloat16. A pickle of it loads a plain encoder.
+        """
+        return self._with(_runner=GatheringRunner(self._runner))
+
+    def _with(self, **changes: Any) -> Encoder:
         other = object.__new__(Encoder)
-        other.__dict__ = {**self.__dict__, "config": config, "_inputs": inputs, "_source": None, "_pickled_as": None}
+        other.__dict__ = {**self.__dict__, **changes}
         return other
 
     def encode_queries(self, texts: Iterable[str]) -> list[NDArray[np.float32]]:
@@ -410,7 +419,6 @@ class Encoder:
     def describe(self) -> dict[str, Any]:
         """Return the recipe in plain values: backbone, lengths, markers with their ids, and the rest of ``print(encoder)``."""
         config, inputs, tokens_of = self.config, self._inputs, self._tokenizer.tokens_of
-        (example,) = inputs.queries([_EXAMPLE])
         mask = None if inputs.augmentation_id is None else tokens_of([inputs.augmentation_id])[0]
         return {
             "name": self.name,
@@ -441,12 +449,7 @@ class Encoder:
             "scripts": list(self._scripts.read),
             "similarity": config.similarity,
             "pool_factor": config.pool_factor,
-            "example": {
-                "query": _EXAMPLE,
-                "ids": example.ids.tolist(),
-                "tokens": tokens_of(example.ids.tolist()),
-                "attention": [int(i < example.attended) for i in range(len(example.ids))],
-            },
+            "example": inputs.example(),
         }
 
     def _check_copy(self, folder: Path) -> None:

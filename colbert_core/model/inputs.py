@@ -150,6 +150,14 @@ class InputBuilder:
                             f"where {meant} are meant. Another format may."
                         )
 
+    def example(self) -> dict[str, Any]:
+        """Show what becomes of a query: its ids, their tokens, and which of them may be attended to."""
+        query = _PROBES[1]
+        (built,) = self.queries([query])
+        ids = built.ids.tolist()
+        attention = [int(i < built.attended) for i in range(len(ids))]
+        return {"query": query, "ids": ids, "tokens": self.tokenizer.tokens_of(ids), "attention": attention}
+
     def queries(self, texts: list[str]) -> Iterator[ModelInput]:
         """Yield ``[CLS] marker prompt text [SEP]`` and the masks that fill it up, for each text; longer texts are cut."""
         config, suffix = self.config, self.tokenizer.suffix_ids

@@ -188,6 +188,7 @@ from colbert_core import set_num_threads
 from colbert_core.vectors.codec import ResidualCodec
 
 set_num_threads(2)
+torch.set_num_threads(2)
 vectors = np.random.default_rng(0).standard_normal((1000, 16)).astype(np.float32)
 
 def work():
@@ -204,6 +205,8 @@ def child(work):
 
 def of_many_threads():
     set_num_threads(3)
+    torch.set_num_threads(3)
+    torch.randn(400, 400).softmax(1) @ torch.randn(400, 400)  # which encoding does by one thread
     assert work() == 3 and len(os.listdir("/proc/self/task")) > 3
 
 {given}

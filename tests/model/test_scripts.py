@@ -7,7 +7,9 @@ import logging
 import pytest
 
 from colbert_core import Encoder, Index, Passage
+from colbert_core.model import encoder
 from colbert_core.model.scripts import Scripts, script_of
+from colbert_core.model.sharing import Shared
 from colbert_core.model.tokenizer import Tokenizer
 
 FOREIGN = {
@@ -29,13 +31,19 @@ READ = (
 )
 
 
+@pytest.fixture(autouse=True)
+def unshared(monkeypatch):
+    """Encoders of their own: one that other tests have may have said everything already."""
+    monkeypatch.setattr(encoder, "_shared", Shared())
+
+
 @pytest.fixture
 def box():
     return Encoder.from_pretrained()
 
 
 @pytest.mark.parametrize(("script", "text"), FOREIGN.items())
-def test_queries_and_passages_in_a_script_that_is_not_read_are_said_once(box, script, text, caplog):
+def test_queries_and_passages_in_a_script_that_is_not_read_are_said_once(box, script, text, caplog, monkeypatch):
     index = Index.create(None, box)
     index.add([Passage("a", text), Passage("b", "Cats purr.")])
     index.search(text)
@@ -44,6 +52,8 @@ def test_queries_and_passages_in_a_script_that_is_not_read_are_said_once(box, sc
     assert f"does not read the {script} script, in which 1 of 2 passages are written (it reads Latin)" in said
     assert "jinaai/jina-colbert-v2" in said
     caplog.clear()
+    assert Encoder.from_pretrained() is box  # which has said it
+    monkeypatch.setattr(encoder, "_shared", Shared())
     Encoder.from_pretrained().encode_queries([text, "cats"])
     assert f"{script} script, in which 1 of 2 queries are written" in caplog.text
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 # Imports go downwards only, in two levels. Folders and files of one floor do not import each other.
 FLOORS = [
-    {"cores", "errors", "devices", "paths", "progress"},
+    {"cores", "errors", "devices", "memory", "paths", "progress"},
     {"threads"},
     {"extras", "kernels"},
     {"evidence"},
@@ -51,8 +51,9 @@ FLOORS_OF_FOLDER = {
     ],
     "kernels": [{"compiling", "vector"}, {"building"}, {"scoring"}],
     "model": [
-        {"checkpoint", "description", "packed", "tokenizer"},
-        {"backbone", "inputs", "scripts", "sharing"},
+        {"checkpoint", "description", "packed", "wordpiece"},
+        {"backbone", "light", "tokenizer"},
+        {"inputs", "scripts", "sharing"},
         {"forward"},
         {"gathering"},
         {"encoder"},

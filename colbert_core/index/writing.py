@@ -23,6 +23,7 @@ from colbert_core.index.compaction import (
 from colbert_core.index.restriction import Restriction
 from colbert_core.index.settings import stored_settings
 from colbert_core.index.state import damage_named
+from colbert_core.memory import give_back
 from colbert_core.progress import progress_bar
 from colbert_core.storage.changes import Changes
 from colbert_core.types import Passage, TokenEmbeddings
@@ -117,9 +118,12 @@ def add_in_batches(
                 commit(batch, metadata, pool_embeddings(windows, pool_factor, n_protected), added)
                 seen.update(ids)
                 bar.update(len(batch))
+                del windows
+                give_back()
                 batch, following = following, next(batches, None) if following else None
                 if refit is not None:
                     refit(FIRST_FIT_AMID if batch else FIRST_FIT)
+                    give_back()
         if vectors is not None:
             vectors([])
     except Exception as error:

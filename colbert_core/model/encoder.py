@@ -11,6 +11,7 @@ import numpy as np
 
 from colbert_core.devices import as_device, as_dtype
 from colbert_core.errors import CheckpointError
+from colbert_core.memory import give_back
 from colbert_core.model.backbone import Head, build_backbone, build_head, most_tokens, move, write_backbone
 from colbert_core.model.checkpoint import (
     DEFAULT_MODEL,
@@ -25,7 +26,8 @@ from colbert_core.model.checkpoint import (
 from colbert_core.model.description import as_text
 from colbert_core.model.forward import Runner
 from colbert_core.model.gathering import GatheringRunner
-from colbert_core.model.inputs import InputBuilder, respelled
+from colbert_core.model.inputs import InputBuilder, as_list, respelled
+from colbert_core.model.light import load_bert
 from colbert_core.model.scripts import Scripts
 from colbert_core.model.sharing import Shared, state_of
 from colbert_core.model.tokenizer import Tokenizer
@@ -161,8 +163,11 @@ class Encoder:
             "trust_remote_code": trust_remote_code,
             "local_files_only": local_files_only,
         }
-        asked = (cls, source.absolute(), state_of(source), *arguments.values(), str(as_device(device)))
-        return _shared.get(asked, lambda: cls._load(source, arguments))
+        placed = as_device(device)
+        meant = {**arguments, "device": str(placed), "dtype": as_dtype(dtype, placed), "local_files_only": None}
+        asked = (cls, source.absolute(), state_of(source), *meant.values())
+        encoder = _shared.get(asked, lambda: cls._load(source, arguments))
+        return encoder if encoder._pickled_as == arguments else encoder._with(_pickled_as=arguments)
 
     @classmethod
     def _load(cls, source: Path, arguments: dict[str, Any]) -> Encoder:
@@ -177,7 +182,7 @@ class Encoder:
             )
         device = as_device(arguments["device"])
         dtype = as_dtype(arguments["dtype"], device)
-        backbone = build_backbone(checkpoint, trust_remote_code=trust_remote_code)
+        backbone = load_bert(checkpoint) or build_backbone(checkpoint, trust_remote_code=trust_remote_code)
         head = build_head(checkpoint.head)
         config, limit = checkpoint.config, most_tokens(backbone)
         settled = {setting: min(getattr(config, setting), limit) for setting in lengths} | chosen
@@ -191,8 +196,9 @@ class Encoder:
             name="default" if name is None else name,
             late_chunking=arguments["late_chunking"],
         )
-        encoder._source = source.absolute()
-        encoder._pickled_as = arguments
+        encoder._source, encoder._pickled_as = source.absolute(), arguments
+        del checkpoint, backbone  # the tensors as they were stored
+        give_back()
         return encoder
 
     @property
@@ -256,7 +262,7 @@ class Encoder:
             TypeError: a query is not a string.
             ValueError: a query is blank or has no token of its own, or holds a lone surrogate.
         """
-        stripped = [check_text(text, f"Query {position}").strip() for position, text in enumerate(_as_list(texts))]
+        stripped = [check_text(text, f"Query {position}").strip() for position, text in enumerate(as_list(texts))]
         check_queries(stripped)
         self._scripts.warn(stripped, "queries")
         inputs = list(self._inputs.queries(stripped))
@@ -293,7 +299,7 @@ class Encoder:
             TypeError: a text is not a string.
             ValueError: a text holds a lone surrogate.
         """
-        texts = [check_text(text, f"Passage {position}") for position, text in enumerate(_as_list(texts))]
+        texts = [check_text(text, f"Passage {position}") for position, text in enumerate(as_list(texts))]
         self._scripts.warn(texts, "passages")
         inputs = list(self._inputs.passages(texts))
         windows = [window for model_input in inputs for window in model_input.windows]
@@ -491,9 +497,3 @@ def as_encoder(encoder: str | PathLike[str] | TokenEncoder | None, *, device: st
 
 def _unpickle(arguments: dict[str, Any]) -> Encoder:
     return Encoder.from_pretrained(**arguments)
-
-
-def _as_list(texts: Iterable[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise TypeError(f"texts must be a list of strings, got one str; write [{texts!r:.40}].")
-    return list(texts)

@@ -17,7 +17,7 @@ from colbert_core.text.documents import beside_own
 from colbert_core.types import Passage, check_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from numpy.typing import NDArray
@@ -364,3 +364,14 @@ def _spelled(tokenizer: Tokenizer, marker: str, prompt: str) -> str:
         if [tokenizer.ids_of(text_before + text) for text in _PROBES] == wanted:
             return text_before
     return marker + prompt  # check_equal will say that it is not the same
+
+
+def as_list(texts: Iterable[str]) -> list[str]:
+    """List texts.
+
+    Raises:
+        TypeError: it is one text, whose letters are surely not meant.
+    """
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be a list of strings, got one str; write [{texts!r:.40}].")
+    return list(texts)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from colbert_core.errors import CheckpointError, CheckpointNotFoundError
+from colbert_core.model.wordpiece import WordPiece, read_wordpiece
 from colbert_core.storage.incoming import read_json_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 # The largest vocabularies have a quarter of a million tokens, in files of 30 MB.
 _LARGEST_ID, _LARGEST_FILE = 2**24, 2**28
+_FILES = ("tokenizer.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
 _VOCABULARY_FILES = ("tokenizer.json", "vocab.*", "*.model")
 
 
@@ -57,7 +60,7 @@ class Tokenizer:
         """Wrap a fast tokenizer of transformers. Its settings for truncation and padding are not used.
 
         Args:
-            hf_tokenizer: kept for ``save``, and never changed.
+            hf_tokenizer: kept for ``save``, and never changed; or one that ``read_wordpiece`` returned.
             lowercase: lower-case texts first.
 
         Raises:
@@ -69,8 +72,10 @@ class Tokenizer:
                 "save the checkpoint with a tokenizer.json (tokenizer.save_pretrained of a fast tokenizer)."
             )
         self._hf_tokenizer = hf_tokenizer
-        # A copy: truncation and padding are state of the backend, and the caller may still use the original.
-        self._backend = type(hf_tokenizer.backend_tokenizer).from_str(hf_tokenizer.backend_tokenizer.to_str())
+        self._backend = hf_tokenizer.backend_tokenizer
+        if not isinstance(hf_tokenizer, WordPiece):
+            # A copy: truncation and padding are state of the backend, and the caller may still use the original.
+            self._backend = type(self._backend).from_str(self._backend.to_str())
         self._backend.no_truncation()
         self._backend.no_padding()
         if lowercase:
@@ -101,30 +106,19 @@ class Tokenizer:
             CheckpointNotFoundError: there are none.
             CheckpointError: they cannot be read.
         """
-        from transformers import AutoTokenizer
-
         # Without any of these transformers makes a tokenizer of five special tokens, to which every word is unknown.
         if not any(next(folder.glob(pattern), None) for pattern in _VOCABULARY_FILES):
             raise CheckpointNotFoundError(
                 f"{folder} has no tokenizer ({', '.join(_VOCABULARY_FILES)}); the download or copy is not complete."
             )
-        _check_ids(folder)
-        try:
-            hf_tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
-            return cls(hf_tokenizer, lowercase=lowercase)
-        except (CheckpointError, KeyboardInterrupt, SystemExit):
-            raise
-        # The Rust parser raises a bare Exception for a damaged tokenizer.json, and transformers a dozen kinds around it. When
-        # it panics, what is raised is no Exception.
-        except BaseException as error:
-            raise CheckpointError(
-                f"The tokenizer in {folder} cannot be read ({type(error).__name__}: {error}); "
-                "copy tokenizer.json and tokenizer_config.json, or vocab.txt, there again."
-            ) from error
+        files = _read_files(folder)
+        with _readable(folder):
+            plain = read_wordpiece(folder, files)
+            return cls(plain or _load(folder, trust_remote_code=trust_remote_code), lowercase=lowercase)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files so that transformers 4 and 5 can read them."""
-        self._hf_tokenizer.save_pretrained(str(folder))
+        self._full().save_pretrained(str(folder))
         # Version 5 writes two names that version 4 does not know; it reads the old ones as well.
         file = folder / "tokenizer_config.json"
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -139,11 +133,25 @@ class Tokenizer:
         from tokenizers import AddedToken
 
         wanted = [token for token in tokens if self.ids_of(token) != [self.token_id(token)]]
-        hf_tokenizer = copy.deepcopy(self._hf_tokenizer)
+        hf_tokenizer = copy.deepcopy(self._full())
         if wanted:
             added = [AddedToken(token, normalized=False, special=True) for token in wanted]
             hf_tokenizer.add_special_tokens({"additional_special_tokens": added})
         return Tokenizer(hf_tokenizer, lowercase=lowercase)
+
+    def _full(self) -> Any:
+        """Return the tokenizer of transformers.
+
+        Raises:
+            CheckpointError: the files that it would be read from are gone or damaged.
+        """
+        if not isinstance(self._hf_tokenizer, WordPiece):
+            return self._hf_tokenizer
+        folder = self._hf_tokenizer.folder
+        if not folder.is_dir():  # transformers would look for a model of that name on the hub
+            raise CheckpointNotFoundError(f"The tokenizer was loaded from {folder}, which is gone; put it back.")
+        with _readable(folder):
+            return _load(folder)
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokenize whole texts, however long."""
@@ -196,19 +204,46 @@ class Tokenizer:
         return [number for number in numbers if number is not None]
 
 
-def _check_ids(folder: Path) -> None:
-    """Make sure that no file gives a token a number beyond any vocabulary: the backend makes lists as long as that number.
+def _load(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Say that the tokenizer of a folder cannot be read, whatever goes wrong.
+
+    The Rust parser raises a bare Exception for a damaged tokenizer.json, and transformers a dozen kinds around it. When it
+    panics, what is raised is no Exception.
+    """
+    try:
+        yield
+    except (CheckpointError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise CheckpointError(
+            f"The tokenizer in {folder} cannot be read ({type(error).__name__}: {error}); "
+            "copy tokenizer.json and tokenizer_config.json, or vocab.txt, there again."
+        ) from error
+
+
+def _read_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read the objects in a tokenizer's JSON files, by name; an empty one for a file that is not there.
 
     Raises:
-        CheckpointError: one does, or cannot be read.
+        CheckpointError: one cannot be read, or gives a token a number beyond any vocabulary: the backend makes lists as long as
+            that number.
     """
+    files: dict[str, dict[str, Any]] = {}
     numbers: list[Any] = []
     try:
-        for name in ("tokenizer.json", "tokenizer_config.json", "added_tokens.json"):
+        for name in _FILES:
             file = folder / name
             content = read_json_file(file, _LARGEST_FILE, "utf-8-sig") if file.is_file() else {}
             if not isinstance(content, dict):
                 raise TypeError(f"{name} holds a {type(content).__name__}")
+            files[name] = content
             if name == "added_tokens.json":
                 numbers += content.values()
                 continue
@@ -221,6 +256,7 @@ def _check_ids(folder: Path) -> None:
         raise CheckpointError(f"The tokenizer in {folder} cannot be read ({error!r:.200}); copy it there again.") from error
     if largest > _LARGEST_ID:
         raise CheckpointError(f"The tokenizer in {folder} has a token with the number {largest}; copy it there again.")
+    return files
 
 
 def _word_starts(word_ids: list[int | None]) -> NDArray[np.bool_]:

@@ -48,6 +48,15 @@ _DISTILBERT = _Names(
     norm="output_layer_norm",
 )
 
+# By their full names, since transformers is not imported for the first of them.
+_MODELS = {
+    "colbert_core.model.light.BertModel": _BERT,
+    "transformers.models.bert.modeling_bert.BertModel": _BERT,
+    "transformers.models.roberta.modeling_roberta.RobertaModel": _BERT,
+    "transformers.models.xlm_roberta.modeling_xlm_roberta.XLMRobertaModel": _BERT,
+    "transformers.models.distilbert.modeling_distilbert.DistilBertModel": _DISTILBERT,
+}
+
 
 class PackedBert:
     """BERT (Devlin et al., 2019) over sequences laid end to end: only attention needs to know where one ends.
@@ -112,10 +121,7 @@ class _PackedLayer:
 
 def read(backbone: Any) -> PackedBert | None:
     """Pack a backbone of this family; None if it is another, or has settings that are not written down here."""
-    from transformers import BertModel, DistilBertModel, RobertaModel, XLMRobertaModel
-
-    tables = {BertModel: _BERT, RobertaModel: _BERT, XLMRobertaModel: _BERT, DistilBertModel: _DISTILBERT}
-    names = tables.get(type(backbone))
+    names = _MODELS.get(f"{type(backbone).__module__}.{type(backbone).__qualname__}")
     if names is None or getattr(backbone, "pooler", None) is not None:
         return None
     config = backbone.config

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_MODEL = "transformers.models.modernbert.modeling_modernbert.ModernBertModel"
 _LOCAL, _GLOBAL = "sliding_attention", "full_attention"
 
 
@@ -87,9 +88,7 @@ class _PackedLayer:
 
 def read(backbone: Any) -> PackedModernBert | None:
     """Pack a ModernBERT; None if it is another model, or has settings that are not written down here."""
-    from transformers import ModernBertModel
-
-    if type(backbone) is not ModernBertModel:
+    if f"{type(backbone).__module__}.{type(backbone).__qualname__}" != _MODEL:
         return None
     config: Any = backbone.config
     plain = (

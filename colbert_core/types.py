@@ -123,6 +123,9 @@ class Hit:
         rank: 1 for the best.
         span: (start, end) characters of the best window in ``passage.text``.
         evidence: which of its words answer which of the query's, where the search was asked for it.
+        coverage: how much of the query's words it has, from 0 to 1, where the search was asked to rank by words.
+        hybrid_relevance: relevance + weight * coverage, by which a hybrid search ranks. Where words alone rank there is no
+            MaxSim: this, ``score`` and ``relevance`` are the coverage.
     """
 
     passage: Passage
@@ -131,6 +134,13 @@ class Hit:
     rank: int
     span: tuple[int, int]
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
+    coverage: float | None = None
+    hybrid_relevance: float | None = None
+
+    @property
+    def value(self) -> float:
+        """What thresholds compare: ``hybrid_relevance`` where words rank, else ``relevance``."""
+        return self.relevance if self.hybrid_relevance is None else self.hybrid_relevance
 
     @property
     def text(self) -> str:

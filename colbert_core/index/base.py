@@ -10,7 +10,9 @@ import numpy as np
 from colbert_core.checks import check_count, check_relevance, check_similarity
 from colbert_core.evidence.evidence import MIN_SIMILARITY, Evidence
 from colbert_core.index.restriction import Restriction
-from colbert_core.types import Hit, Passage
+from colbert_core.search.lexical import by_words
+from colbert_core.text.blank import check_queries
+from colbert_core.types import Hit, Passage, check_text
 from colbert_core.vectors.embeddings import query_matrices
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from colbert_core.model.fingerprint import EncoderFingerprint, LazyEncoder
     from colbert_core.search.config import SearchConfig
+    from colbert_core.search.lexical import ByWords, Mode
     from colbert_core.storage.fields import Survey
     from colbert_core.types import Query, TokenEncoder, Where
 
@@ -68,6 +71,8 @@ class IndexBase(ABC):
         config: SearchConfig | None = None,
         exact: bool = False,
         evidence: bool = False,
+        mode: Mode = "maxsim",
+        weight: float | None = None,
     ) -> list[Hit]:
         """Find the passages that match a query best.
 
@@ -83,6 +88,10 @@ class IndexBase(ABC):
             config: how much of a compressed index to look at; None chooses by k.
             exact: score every passage that may be found. Scores are the same either way.
             evidence: give each hit the ``evidence`` of its window, as ``explain`` does; the query must be text.
+            mode: "maxsim" ranks by vectors; "hybrid" by relevance + weight * coverage of the query's words, which finds
+                identifiers and rare names as well, and ``min_relevance`` is of that sum; "words" by coverage alone, among the
+                passages that have one of the words, and loads no model.
+            weight: of the coverage in hybrid mode, from 0 to 1; None for .15.
 
         Returns:
             Hits, best first, equal scores by id; none from an empty index.
@@ -104,6 +113,8 @@ class IndexBase(ABC):
             config=config,
             exact=exact,
             evidence=evidence,
+            mode=mode,
+            weight=weight,
         )
         return hits
 
@@ -118,6 +129,8 @@ class IndexBase(ABC):
         config: SearchConfig | None = None,
         exact: bool = False,
         evidence: bool = False,
+        mode: Mode = "maxsim",
+        weight: float | None = None,
     ) -> list[list[Hit]]:
         """``search`` for several queries over one state of the index, by as many threads as ``set_num_threads`` allows.
 
@@ -128,9 +141,12 @@ class IndexBase(ABC):
             kind = type(without_words[0]).__name__
             raise TypeError(f"evidence needs the words of each query, got a {kind}; search by text for it.")
         k, min_relevance = check_count(k, "k"), check_relevance(min_relevance, "min_relevance")
-        restriction, matrices = Restriction(where, ids), self._matrices(queries)
+        restriction, words = Restriction(where, ids), by_words(mode, weight, queries)
+        matrices = self._matrices(queries, None if evidence else words)
         texts = [str(query) for query in queries] if evidence else None
-        return self._hits(matrices, k, restriction, config=config, exact=exact, min_relevance=min_relevance, texts=texts)
+        return self._hits(
+            matrices, k, restriction, config=config, exact=exact, min_relevance=min_relevance, texts=texts, words=words
+        )
 
     def search_mean(
         self,
@@ -142,6 +158,8 @@ class IndexBase(ABC):
         min_relevance: float | None = None,
         config: SearchConfig | None = None,
         exact: bool = False,
+        mode: Mode = "maxsim",
+        weight: float | None = None,
     ) -> list[Hit]:
         """Find the passages that match several queries best on average, such as a question and made-up answers to it (HyDE).
 
@@ -156,19 +174,23 @@ class IndexBase(ABC):
             min_relevance: of the mean.
             config: for each query.
             exact: as in ``search``.
+            mode: as in ``search``.
+            weight: as in ``search``.
 
         Returns:
-            Hits, best first; score and relevance are means over the queries, the span is that of the query that matches best.
+            Hits, best first; score, relevance and coverage are means over the queries, and the span is that of the query that
+            matches best.
 
         Raises:
             ValueError: there are no queries; otherwise as ``search``.
         """
         queries = _query_list(queries)
         k, min_relevance = check_count(k, "k"), check_relevance(min_relevance, "min_relevance")
-        restriction, matrices = Restriction(where, ids), self._matrices(queries)
-        if not matrices:
+        restriction, words = Restriction(where, ids), by_words(mode, weight, queries)
+        if not queries:
             raise ValueError("There are no queries to search by; give at least one.")
-        return self._mean(matrices, k, restriction, config=config, exact=exact, min_relevance=min_relevance)
+        matrices = self._matrices(queries, words)
+        return self._mean(matrices, k, restriction, config=config, exact=exact, min_relevance=min_relevance, words=words)
 
     def explain(self, query: str, passage: str | Passage | Hit, *, min_similarity: float = MIN_SIMILARITY) -> Evidence:
         """Show which words of a passage answer which words of a query, in the window of the passage that scores highest.
@@ -195,7 +217,11 @@ class IndexBase(ABC):
             raise TypeError(f"passage must be an id, a Passage or a Hit, got {passage!r:.80}.")
         return self._explain(query, passage, min_similarity)
 
-    def _matrices(self, queries: list[Query]) -> list[NDArray[np.float32]]:
+    def _matrices(self, queries: list[Query], words: ByWords | None = None) -> list[NDArray[np.float32]]:
+        """The vectors of queries; none where words alone rank, once the queries are checked."""
+        if words is not None and words.weight is None:
+            check_queries([check_text(text, f"Query {place}").strip() for place, text in enumerate(words.texts)])
+            return []
         return query_matrices(queries, self.dim, self._encoder.get)
 
     @abstractmethod
@@ -209,6 +235,7 @@ class IndexBase(ABC):
         exact: bool,
         min_relevance: float | None,
         texts: Sequence[str] | None = None,
+        words: ByWords | None = None,
     ) -> list[list[Hit]]:
         """The best passages for each matrix, unit rows; with their evidence where the queries' texts are given."""
 
@@ -222,6 +249,7 @@ class IndexBase(ABC):
         config: SearchConfig | None,
         exact: bool,
         min_relevance: float | None,
+        words: ByWords | None = None,
     ) -> list[Hit]:
         """The best passages by the mean over at least one matrix, unit rows."""
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from colbert_core.checks import check_count, check_relevance, check_share, id_list
+from colbert_core.checks import id_list
 from colbert_core.errors import EncoderMismatchError, StorageError
 from colbert_core.index import writing
-from colbert_core.index.base import IndexBase, check_unit_matrices
-from colbert_core.index.restriction import Restriction
-from colbert_core.index.settings import check_device, check_timeout, stored_settings, vector_settings
-from colbert_core.index.tuning import tune
-from colbert_core.index.verification import verify
+from colbert_core.index.reading import ReadableIndex
+from colbert_core.index.settings import check_device, check_timeout, check_words, stored_settings, vector_settings
 from colbert_core.index.versions import Versions
 from colbert_core.model.fingerprint import EncoderFingerprint, LazyEncoder, about_encoder, loaded_encoder
 from colbert_core.paths import as_path
@@ -31,12 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from colbert_core.evidence.evidence import Evidence
     from colbert_core.index.foreign import ForeignIndex
-    from colbert_core.index.reports import IndexStats, Tuning, Verification
-    from colbert_core.search.config import SearchConfig
-    from colbert_core.storage.fields import Survey
-    from colbert_core.types import Hit, Passage, Query, TokenEncoder, Where
+    from colbert_core.types import Passage, TokenEncoder, Where
     from colbert_core.vectors.codec import ResidualCodec
 
     Matrices = Sequence[NDArray[np.float32]]
@@ -44,7 +37,7 @@ if TYPE_CHECKING:
 _TIMEOUT = 60.0
 
 
-class Index(IndexBase):
+class Index(ReadableIndex):
     """Passages and their token vectors. On disk a folder, compressed once it is large; in memory as it is.
 
     Any number of threads and processes may search while one writes: a search sees one whole state, the newest, and does
@@ -86,6 +79,7 @@ class Index(IndexBase):
         timeout: float = _TIMEOUT,
         device: str | None = None,
         codec: ResidualCodec | None = None,
+        words: str | Literal[False] | None = None,
     ) -> Index:
         """Make an empty index.
 
@@ -100,6 +94,9 @@ class Index(IndexBase):
             device: where searches score, such as "cuda"; None for the CPU. A GPU scores every passage, so it needs no config.
             codec: compress with this one from the first passage on, and never with another, as the parts of one collection
                 do; its bits are those of ``nbits``. None fits one to the collection once it is large enough.
+            words: how texts are cut into words, for hybrid search: "english" (stems, without stop words), "words" (of any
+                language, as they are) or "trigrams" (three letters each); False counts none. None is "english", and False for
+                vectors from elsewhere.
 
         Raises:
             IndexExistsError: there is something at ``path``.
@@ -109,6 +106,7 @@ class Index(IndexBase):
         check_device(device)
         loaded = loaded_encoder(encoder) if encoder is not None or dim is None else None
         about = {**vector_settings(loaded, dim, nbits, codec, in_memory=path is None), **about_encoder(loaded)}
+        about["words"] = check_words(words, has_texts=loaded is not None)
         folder = None if path is None else as_path(path)
         index = cls(Store.create(folder, about, overwrite=overwrite, timeout=check_timeout(timeout)), loaded, device)
         if codec is not None:
@@ -179,7 +177,7 @@ class Index(IndexBase):
                 f"{getattr(loaded, 'name', loaded)!r:.200} has dim {loaded.dim}; name the one it was made with."
             )
         settings = vector_settings(loaded, codec.dim, codec.nbits, codec, in_memory=path is None)
-        about = {**settings, **about_encoder(loaded, foreign.encoder)}
+        about = {**settings, **about_encoder(loaded, foreign.encoder), "words": check_words(None, has_texts=True)}
         if path is None:
             index = cls(Store.create(None, about, overwrite=False, timeout=_TIMEOUT), loaded)
             writing.import_foreign(index._store, index._versions, foreign, progress)
@@ -188,158 +186,6 @@ class Index(IndexBase):
         with made_aside(folder) as aside, cls(Store.create(aside, about, overwrite=False, timeout=_TIMEOUT), loaded) as index:
             writing.import_foreign(index._store, index._versions, foreign, progress)
         return cls.open(folder, loaded)
-
-    @property
-    def codec_id(self) -> str | None:
-        """SHA-256 of the codec, hexadecimal; None while the index is uncompressed. Equal codecs have equal ids."""
-        file = self._versions.read(lambda view: view.state).codec_file
-        return None if file is None else file.sha256
-
-    def search_vectors(
-        self,
-        matrices: Iterable[NDArray[np.float32]],
-        k: int = 10,
-        *,
-        where: Where | None = None,
-        ids: Iterable[str] | None = None,
-        min_relevance: float | None = None,
-        config: SearchConfig | None = None,
-        exact: bool = False,
-        mean: bool = False,
-    ) -> list[list[Hit]]:
-        """``search_many`` by what an encoder made, taken as it is: to scale it again would change its last digits.
-
-        Args:
-            matrices: *Shape:* (n_q, dim) each, float32, unit rows.
-            k: as in ``search``, and so are the others.
-            where: as in ``search``.
-            ids: as in ``search``.
-            min_relevance: as in ``search``.
-            config: as in ``search``.
-            exact: as in ``search``.
-            mean: rank by the mean over all matrices, as ``search_mean`` does; there is one list of hits then.
-
-        Raises:
-            ValueError: a matrix has another shape or type, or rows of another length.
-        """
-        k, min_relevance = check_count(k, "k"), check_relevance(min_relevance, "min_relevance")
-        restriction, checked = Restriction(where, ids), check_unit_matrices(matrices, self.dim)
-        if mean:
-            return [self._mean(checked, k, restriction, config=config, exact=exact, min_relevance=min_relevance)]
-        return self._hits(checked, k, restriction, config=config, exact=exact, min_relevance=min_relevance)
-
-    def _hits(self, matrices: Matrices, k: int, restriction: Restriction, **options: Any) -> list[list[Hit]]:
-        return self._versions.read(lambda view: view.hits(matrices, k, **options), restriction)
-
-    def _mean(self, matrices: Matrices, k: int, restriction: Restriction, **options: Any) -> list[Hit]:
-        return self._versions.read(lambda view: view.mean(matrices, k, **options), restriction)
-
-    def search_diverse(
-        self,
-        query: Query,
-        k: int = 10,
-        fetch_k: int = 50,
-        lambda_mult: float = 0.5,
-        *,
-        where: Where | None = None,
-        ids: Iterable[str] | None = None,
-        min_relevance: float | None = None,
-        config: SearchConfig | None = None,
-        exact: bool = False,
-    ) -> list[Hit]:
-        """Find passages that match a query and differ from each other, by maximal marginal relevance.
-
-        Of the ``fetch_k`` best, each step takes the one with the greatest ``lambda_mult * relevance - (1 - lambda_mult) *
-        likeness``, where likeness is the mean MaxSim per vector, both ways, to the most similar one taken before
-        (Carbonell and Goldstein, SIGIR 1998).
-
-        Args:
-            query: as in ``search``; so are the other arguments.
-            k: most hits, at least 1.
-            fetch_k: how many of the best are chosen from; k if that is more.
-            lambda_mult: from 0 (as different as possible) to 1 (as relevant as possible).
-            where: as in ``search``.
-            ids: as in ``search``.
-            min_relevance: as in ``search``.
-            config: as in ``search``.
-            exact: as in ``search``.
-
-        Returns:
-            Hits in the order in which they were taken; ``rank`` is that order.
-        """
-        k, fetch_k = check_count(k, "k"), check_count(fetch_k, "fetch_k")
-        min_relevance, weight = check_relevance(min_relevance, "min_relevance"), check_share(lambda_mult, "lambda_mult")
-        restriction, (matrix,) = Restriction(where, ids), self._matrices([query])
-        return self._versions.read(
-            lambda view: view.diverse(matrix, k, fetch_k, weight, config=config, exact=exact, min_relevance=min_relevance),
-            restriction,
-        )
-
-    def _explain(self, query: str, passage: str | Passage, min_similarity: float) -> Evidence:
-        passage_id, (matrix,) = passage if isinstance(passage, str) else passage.id, self._matrices([query])
-        return self._versions.read(lambda view: view.explain(query, matrix, passage_id, min_similarity))
-
-    def _survey(self, paths: Sequence[str], value: str | None = None) -> Survey:
-        return self._versions.read(lambda view: view.reader.survey(paths, value))
-
-    def tune(
-        self,
-        target_recall: float = 0.95,
-        *,
-        k: int = 10,
-        queries: Iterable[Query] | None = None,
-        progress: bool | None = None,
-    ) -> Tuning:
-        """Find the quickest search that finds enough of what scoring every passage would find.
-
-        Args:
-            target_recall: part of the ``k`` best passages that has to be found on average, from 0 to 1.
-            k: hits that are wanted.
-            queries: texts or matrices like those to come, fifty or more; None takes 50 passages, each as a query of up to 32
-                of its own vectors.
-            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
-
-        Returns:
-            The config with its measured recall and time, on the CPU. The last one that is tried scores everything.
-
-        Raises:
-            ValueError: the index is empty, or there are no queries.
-        """
-        target_recall, k = check_share(target_recall, "target_recall"), check_count(k, "k")
-        matrices = None if queries is None else self._matrices(list(queries))
-        if matrices == [] or not len(self):
-            raise ValueError(f"{self!r} cannot be tuned without {'queries' if matrices == [] else 'passages'}; give some.")
-        return self._versions.read(lambda view: tune(view, matrices, k, target_recall, progress))
-
-    def get(self, ids: Iterable[str]) -> list[Passage | None]:
-        """The passages with these ids, in their order; None where there is none.
-
-        Raises:
-            TypeError: ``ids`` is one string.
-        """
-        wanted = id_list(ids)
-        return self._versions.read(lambda view: view.get(wanted))
-
-    def ids(self, where: Where | None = None) -> list[str]:
-        """The ids of all passages, or of those that a filter matches, in the order in which they were added.
-
-        Raises:
-            TypeError, ValueError: the filter is wrong; see ``search``.
-        """
-        return self._versions.read(lambda view: view.ids(), Restriction(where))
-
-    def embeddings(self, ids: Iterable[str]) -> list[NDArray[np.float32]]:
-        """The vectors of these passages as the index keeps them, those of all windows one after the other.
-
-        Returns:
-            For each id *Shape:* (n_tokens, dim), float32, unit rows; n_tokens differs, and is 0 where nothing can be read.
-
-        Raises:
-            TypeError: ``ids`` is one string.
-            ValueError: there is no passage with an id.
-        """
-        wanted = id_list(ids)
-        return self._versions.read(lambda view: view.embeddings(wanted, self.dim))
 
     def add(
         self,
@@ -447,19 +293,6 @@ class Index(IndexBase):
             return
         self._versions.copy_to(target, overwrite=overwrite)
 
-    def stats(self) -> IndexStats:
-        """Figures of the newest state."""
-        return self._versions.read(lambda view: view.stats(dim=self.dim, nbits=self._nbits, encoder_name=self.encoder_name))
-
-    def verify(self, n_queries: int = 20, *, progress: bool | None = None) -> Verification:
-        """Check every checksum, that all parts fit together, and how much a plain search finds.
-
-        Args:
-            n_queries: how many passages are sampled, each as a query of up to 32 of its own vectors.
-            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
-        """
-        return self._versions.read(partial(verify, n_queries=check_count(n_queries, "n_queries", "queries"), progress=progress))
-
     def close(self) -> None:
         """Let go of the files. A closed index cannot be used any more; closing it again is no error."""
         self._closed()
@@ -468,16 +301,6 @@ class Index(IndexBase):
     def _refit_if_due(self, first: int, *, progress: bool | None) -> None:
         if self._nbits is not None:
             writing.refit_if_due(self._store, self._versions, self._nbits, first, progress)
-
-    def __len__(self) -> int:
-        return self._versions.read(lambda view: view.reader.count())
-
-    def __contains__(self, passage_id: object) -> bool:
-        try:
-            wanted = id_list([passage_id])  # type: ignore[list-item]
-        except (TypeError, ValueError):  # no text, so nobody's id
-            return False
-        return bool(self._versions.read(lambda view: view.reader.rows_of(wanted)))
 
     def __repr__(self) -> str:
         where = "in memory" if self._store.folder is None else repr(str(self._store.folder))

@@ -25,6 +25,7 @@ class IndexStats:
         vector_bytes: size of codec, codes, residuals and inverted lists, or of the vectors themselves.
         encoder: name of the encoder that the index was made with; None for vectors from elsewhere.
         generation: number of commits so far.
+        word_bytes: about the size of the index of words; 0 without words.
     """
 
     passages: int
@@ -38,6 +39,7 @@ class IndexStats:
     vector_bytes: int
     encoder: str | None
     generation: int
+    word_bytes: int = 0
 
     @property
     def bytes_per_token(self) -> float:

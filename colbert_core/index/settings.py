@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.checks import check_count
 from colbert_core.errors import DamagedIndexError
+from colbert_core.storage.words import has_fts5, words_setting
+from colbert_core.text.words import analyser
 from colbert_core.vectors.codec import NBITS
 
 if TYPE_CHECKING:
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
 
     from colbert_core.types import TokenEncoder
     from colbert_core.vectors.codec import ResidualCodec
+
+logger = logging.getLogger(__name__)
 
 # Of any model there is; more is a mistake.
 _LARGEST_DIM = 2**16
@@ -76,6 +81,27 @@ def stored_settings(about: Mapping[str, Any], index: str) -> Mapping[str, Any]:
     else:
         return {**about, "codec_tokens": tokens}
     raise DamagedIndexError(f"{index} is damaged: {problem}; restore it from a copy.")
+
+
+def check_words(words: str | bool | None, *, has_texts: bool) -> str:
+    """Return what an index keeps of how it counts words.
+
+    Args:
+        words: name of an analyser, False for no words, or None for what is usual.
+        has_texts: an encoder makes vectors of the passages' texts.
+
+    Raises:
+        ValueError: there is no such analyser, or this Python's SQLite cannot index words.
+    """
+    if words is False or (words is None and not has_texts):
+        return words_setting(None)
+    if words is None and not has_fts5():
+        logger.warning("The SQLite of this Python was built without FTS5, so the index has no words for hybrid search.")
+        return words_setting(None)
+    name = analyser("english" if words is None else str(words)).name
+    if not has_fts5():
+        raise ValueError("The SQLite of this Python was built without FTS5, which counts words; use words=False.")
+    return words_setting(name)
 
 
 def check_timeout(timeout: float) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from colbert_core.errors import DamagedIndexError, IndexLockedError, StorageError
 from colbert_core.index.advice import Advice
 from colbert_core.index.compaction import bury
+from colbert_core.index.lexicon import Lexicon
 from colbert_core.index.settings import stored_settings
 from colbert_core.index.state import State, damage_named
 from colbert_core.index.view import View
@@ -65,6 +66,7 @@ class Versions:
         self._nbits: dict[str, int | None] = {about["identity"]: about["nbits"]}  # of each index that has been read here
         self._file = file
         self._newest: State | None = None
+        self._newest_words: Lexicon | None = None
         self.renew_lock()
 
     def renew_lock(self) -> None:
@@ -73,7 +75,7 @@ class Versions:
 
     def forget(self) -> None:
         """Let go of the mapped segments."""
-        self._newest = None
+        self._newest = self._newest_words = None
 
     def read(self, work: Callable[[View], T], restriction: Restriction | None = None) -> T:
         """Do some work on the newest moment; again, if another thread or process replaced a part of it meanwhile.
@@ -90,7 +92,8 @@ class Versions:
             try:
                 with self._store.read() as reader:
                     self.check_identity(reader)
-                    return work(View(reader, self.state, restriction, self.device, self._encoder, self.name, self.advice))
+                    moment = (reader, self.state, self.words, restriction)
+                    return work(View(*moment, self.device, self._encoder, self.name, self.advice))
             except StaleRead:
                 continue
         raise IndexLockedError(
@@ -141,6 +144,23 @@ class Versions:
         self._nbits[identity] = stored_settings(about, self.name)["nbits"]
         self._file = file
         return True
+
+    def words(self, reader: Reader) -> Lexicon:
+        """Return the words of the reader's generation, read once for all searches of it.
+
+        Raises:
+            ValueError: the index was made without words.
+            UnsupportedIndexError: it has none yet.
+        """
+        with reader.moment(), self._lock:
+            moment = self.check_identity(reader)
+            known = self._newest_words
+            if known is not None and known.moment == moment:
+                return known
+            lexicon = Lexicon(reader, moment)
+            if known is None or known.moment[0] != moment[0] or known.moment[1] < moment[1]:
+                self._newest_words = lexicon
+            return lexicon
 
     def state(self, reader: Reader) -> State:
         """Return the vectors of the reader's generation. Segments that are mapped already are used again.

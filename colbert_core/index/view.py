@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,11 +15,13 @@ from colbert_core.index.reports import IndexStats
 from colbert_core.index.state import damage_named
 from colbert_core.search.diversity import diversify
 from colbert_core.search.explain import best_window, evidence_of, query_spans, spans_of_window
-from colbert_core.search.hits import Ranked, to_hits
+from colbert_core.search.hits import Ranked, is_relevant, to_hits
+from colbert_core.search.hybrid import rank_by_coverage, rank_hybrid
 from colbert_core.search.mean import rank_by_mean
 from colbert_core.search.ranking import search
+from colbert_core.storage.changes import StaleRead
 from colbert_core.threads import spread
-from colbert_core.vectors.snapshot import pids_with_vectors, vectors_of
+from colbert_core.vectors.snapshot import pids_with_vectors, vectors_of, windows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from colbert_core.index.advice import Advice
+    from colbert_core.index.lexicon import Lexicon
     from colbert_core.index.restriction import Restriction
     from colbert_core.index.state import State
     from colbert_core.model.fingerprint import LazyEncoder
     from colbert_core.search.config import SearchConfig
+    from colbert_core.search.lexical import ByWords
     from colbert_core.storage.transaction import Reader
     from colbert_core.types import Hit, Passage
 
@@ -44,6 +48,7 @@ class View:
     Attributes:
         reader: texts, metadata and filters of this moment.
         newest: maps the vectors of this moment, for a reader.
+        newest_words: looks up the words of this moment, for a reader.
         restriction: which passages may be found; None for all.
         device: PyTorch's name of where searches score; None for the CPU.
         encoder: what encodes texts for evidence, loaded when that is first asked for.
@@ -53,6 +58,7 @@ class View:
 
     reader: Reader
     newest: Callable[[Reader], State]
+    newest_words: Callable[[Reader], Lexicon]
     restriction: Restriction | None
     device: str | None
     encoder: LazyEncoder
@@ -111,6 +117,60 @@ class View:
         with damage_named(self.name):
             return search(snapshot, query, k, sort_keys=self._sort_keys, pids=pids, config=config, exact=exact, device=device)
 
+    def _ranker(
+        self, queries: Sequence[NDArray[np.float32]], words: ByWords | None, *, config: SearchConfig | None, exact: bool
+    ) -> Callable[[int, int, NDArray[np.int64] | None], Ranked]:
+        """Make the function that ranks the best ``k`` passages for the query of a number, among some pids or all."""
+
+        def by_vectors(query: NDArray[np.float32], k: int, pids: NDArray[np.int64] | None, exact: bool) -> Ranked:
+            return self.rank(query, k, pids=pids, config=config, exact=exact, device=self.device)
+
+        if words is None:
+            return lambda number, k, pids: by_vectors(queries[number], k, pids, exact)
+        rows, coverages = self._coverages(words)
+        weight = words.weight
+
+        def rank(number: int, k: int, pids: NDArray[np.int64] | None) -> Ranked:
+            options: dict[str, Any] = {"rows": rows, "coverage": coverages[number], "pids": pids}
+            options["sort_keys"] = self._sort_keys
+            if weight is not None:
+                find: Any = lambda query, k, pids, all_: by_vectors(query, k, pids, exact or all_)  # noqa: E731
+                return rank_hybrid(find, queries[number], k, weight=weight, **options)
+            found, values = rank_by_coverage(k, **options)
+            return Ranked(found, values, self._windows_with(words.texts[number], found), values, values)
+
+        return rank
+
+    def _coverages(self, words: ByWords) -> tuple[NDArray[np.int64], list[NDArray[np.float64]]]:
+        """The pids of all passages with words, ascending, and how well each covers those of each query."""
+        with self.reader.moment():  # in memory a writer could come between the reads
+            state, lexicon = self.state, self.lexicon
+            if lexicon.moment != (state.identity, state.generation):
+                raise StaleRead("words")
+            return lexicon.rows, [lexicon.coverage(self.reader, text, words.counts) for text in words.texts]
+
+    @property
+    def lexicon(self) -> Lexicon:
+        """The words of this moment.
+
+        Raises:
+            ValueError: the index was made without words.
+            UnsupportedIndexError: it has none yet.
+        """
+        return self.newest_words(self.reader)
+
+    def _windows_with(self, query: str, pids: list[int]) -> list[tuple[int, int]]:
+        """Of each passage the window that has most of the different words of a query, the first of equals."""
+        count = self.lexicon.count_terms(query)
+        spans = []
+        with self._one_by_one:
+            passages = self.reader.passages(pids)
+        for pid, passage in zip(pids, passages, strict=True):
+            windows = windows_of(self.state.snapshot, pid) or [(0, len(passage.text))]
+            best = windows[0] if len(windows) == 1 else max(windows, key=lambda window: count(passage.text[slice(*window)]))
+            spans.append(best)
+        return spans
+
     def hits(
         self,
         queries: Sequence[NDArray[np.float32]],
@@ -120,6 +180,7 @@ class View:
         exact: bool = False,
         min_relevance: float | None = None,
         texts: Sequence[str] | None = None,
+        words: ByWords | None = None,
     ) -> list[list[Hit]]:
         """Find the best passages for each query, by as many threads as ``set_num_threads`` allows.
 
@@ -130,18 +191,21 @@ class View:
             exact: score every passage.
             min_relevance: least relevance of a hit; None for no threshold.
             texts: words of the queries, to give each hit its evidence; None gives none.
+            words: rank by the words of the queries as well, or by them alone; None for MaxSim alone.
         """
-        pids = self.pids
-
-        def rank(query: NDArray[np.float32]) -> Ranked:
-            return self.rank(query, k, pids=pids, config=config, exact=exact, device=self.device)
-
+        rank = self._ranker(queries, words, config=config, exact=exact)
+        pids, lengths = self.pids, _lengths(queries, words)
         # A GPU is busy with one query; several at once only take more of its memory.
-        rankings = spread(rank, queries) if self.device is None else [rank(query) for query in queries]
+        numbers = range(len(lengths))
+        rankings = (
+            spread(lambda number: rank(number, k, pids), numbers)
+            if self.device is None
+            else [rank(number, k, pids) for number in numbers]
+        )
         passages = iter(self.reader.passages([pid for ranking in rankings for pid in ranking.pids]))  # all with one look
         all_hits = [
-            to_hits(list(islice(passages, len(ranking.pids))), ranking, len(query), min_relevance)
-            for ranking, query in zip(rankings, queries, strict=True)
+            to_hits(list(islice(passages, len(ranking.pids))), ranking, n_q, min_relevance)
+            for ranking, n_q in zip(rankings, lengths, strict=True)
         ]
         if texts is None:
             return all_hits
@@ -161,20 +225,18 @@ class View:
         config: SearchConfig | None = None,
         exact: bool = False,
         min_relevance: float | None = None,
+        words: ByWords | None = None,
     ) -> list[Hit]:
         """Find the passages that match several queries best on average; the arguments are those of ``hits``."""
-
-        def rank(query: NDArray[np.float32], k: int, pids: NDArray[np.int64] | None) -> Ranked:
-            return self.rank(query, k, pids=pids, config=config, exact=exact, device=self.device)
-
-        ranking, relevances = rank_by_mean(rank, queries, k, self.pids, self._sort_keys)
+        rank = self._ranker(queries, words, config=config, exact=exact)
+        ranking, relevances = rank_by_mean(rank, _lengths(queries, words), k, self.pids, self._sort_keys)
         hits = to_hits(self.reader.passages(ranking.pids), ranking, 1, None)
         means = [replace(hit, relevance=relevance) for hit, relevance in zip(hits, relevances, strict=True)]
-        return [hit for hit in means if min_relevance is None or hit.relevance >= min_relevance]
+        return [hit for hit in means if is_relevant(hit, min_relevance)]
 
     def diverse(
         self,
-        query: NDArray[np.float32],
+        queries: Sequence[NDArray[np.float32]],
         k: int,
         fetch_k: int,
         weight: float,
@@ -182,23 +244,26 @@ class View:
         config: SearchConfig | None = None,
         exact: bool = False,
         min_relevance: float | None = None,
+        words: ByWords | None = None,
     ) -> list[Hit]:
         """Find passages that match a query and differ from each other, by maximal marginal relevance.
 
         Args:
-            query: *Shape:* (n_q, dim), float32, unit rows.
+            queries: one, *Shape:* (n_q, dim), float32, unit rows; none where words alone rank.
             k: most hits.
             fetch_k: how many of the best are chosen from; k if that is more.
             weight: of relevance, from 0 to 1; the rest is the weight of being unlike.
             config: as in ``hits``.
             exact: as in ``hits``.
             min_relevance: as in ``hits``.
+            words: as in ``hits``.
         """
-        ranking = self.rank(query, max(k, fetch_k), pids=self.pids, config=config, exact=exact, device=self.device)
-        hits = to_hits(self.reader.passages(ranking.pids), ranking, len(query), min_relevance)
+        ranking = self._ranker(queries, words, config=config, exact=exact)(0, max(k, fetch_k), self.pids)
+        (n_q,) = _lengths(queries, words)
+        hits = to_hits(self.reader.passages(ranking.pids), ranking, n_q, min_relevance)
         with damage_named(self.name):
             windows = [vectors_of(self.state.snapshot, pid, hit.span) for pid, hit in zip(ranking.pids, hits, strict=False)]
-        order = diversify([hit.relevance for hit in hits], windows, k, weight)
+        order = diversify([hit.value for hit in hits], windows, k, weight)
         return [replace(hits[place], rank=rank) for rank, place in enumerate(order, 1)]
 
     # Evidence
@@ -303,7 +368,7 @@ class View:
     def stats(self, *, dim: int, nbits: int | None, encoder_name: str | None) -> IndexStats:
         """Figures of this moment; what does not change while an index is open is given."""
         with self.reader.moment():
-            state, n_passages = self.state, self.reader.count()
+            state, n_passages, word_bytes = self.state, self.reader.count(), self.reader.words.count_bytes()
         parts, codec, n_live = state.snapshot.parts, state.snapshot.codec, state.live_tokens()
         return IndexStats(
             passages=n_passages,
@@ -317,6 +382,7 @@ class View:
             vector_bytes=sum(file.size for file in (*state.files, state.codec_file) if file),
             encoder=encoder_name,
             generation=state.generation,
+            word_bytes=word_bytes,
         )
 
     def _pids_of(self, ids: Sequence[str]) -> tuple[State, dict[str, int]]:
@@ -328,3 +394,8 @@ class View:
         """Passage ids, which order equal scores."""
         with self._one_by_one:
             return self.reader.ids(pids)
+
+
+def _lengths(queries: Sequence[NDArray[np.float32]], words: ByWords | None) -> list[int]:
+    """What the score of each query is divided by: its number of vectors; 1 where words alone rank."""
+    return [1] * len(words.texts) if words is not None and words.weight is None else [len(query) for query in queries]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from colbert_core.errors import DamagedIndexError, UnsupportedIndexError
 from colbert_core.storage.checksums import CHECKSUMS
+from colbert_core.storage.words import SHADOWS, WORDS
 
 if TYPE_CHECKING:
     from colbert_core.storage.connection import Connection
@@ -27,11 +28,11 @@ SCHEMA = (
 )
 """The statements that make the tables of an index."""
 
-FORMAT = 3
+FORMAT = 4
 """Version of the tables; raise it when an older version of this package would misread what is written."""
 
-# Has no checksums of passages; the first write adds them.
-OLDEST_FORMAT = 2
+# Format 2 has no checksums of passages, and format 3 no words; the first write adds them.
+OLDEST_FORMAT, _WITHOUT_WORDS = 2, 3
 
 
 def check_schema(connection: Connection, name: str) -> None:
@@ -53,14 +54,16 @@ def check_schema(connection: Connection, name: str) -> None:
         )
     if version < OLDEST_FORMAT:
         raise UnsupportedIndexError(f"{name} has format {version}, which is no longer read; build the index again.")
-    wanted = {_plain(statement) for statement in SCHEMA}
+    words = {_plain(statement) for statement in WORDS}
+    wanted = {_plain(statement) for statement in SCHEMA} | words
+    may_be = {_plain(statement) for statement in SHADOWS}
     try:
         entries = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
     except sqlite3.OperationalError as error:  # a name that is no UTF-8
         raise DamagedIndexError(f"{name} is damaged: its tables cannot be read ({error}); restore it from a copy.") from None
     for kind, entry, statement in entries:
         is_sqlites = kind in ("table", "index") and str(entry).startswith(("sqlite_autoindex_", "sqlite_stat"))
-        if not is_sqlites and (not isinstance(statement, str) or _plain(statement) not in wanted):
+        if not is_sqlites and (not isinstance(statement, str) or _plain(statement) not in wanted | may_be):
             raise UnsupportedIndexError(
                 f"{name} holds the {kind} {entry!r:.80} ({statement!r:.200}), which no version of this package makes; "
                 "do not use it unless you know where it comes from."
@@ -68,6 +71,8 @@ def check_schema(connection: Connection, name: str) -> None:
         wanted.discard(_plain(str(statement)))
     if version == OLDEST_FORMAT:
         wanted.discard(_plain(CHECKSUMS))
+    if version <= _WITHOUT_WORDS or words <= wanted:  # SQLite may have been built without its full-text index
+        wanted -= words
     if wanted:
         raise DamagedIndexError(f"{name} is damaged: {min(wanted):.40}… is missing; restore it from a copy.")
 

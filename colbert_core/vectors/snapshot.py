@@ -89,6 +89,16 @@ def vectors_of(
     return np.empty((0, dim), np.float32)
 
 
+def windows_of(snapshot: Snapshot, pid: int) -> list[tuple[int, int]]:
+    """The characters of each live window of a passage, half-open; none of one with nothing to read."""
+    for part in snapshot.parts:
+        windows = part.segment.windows_of(np.array([pid]))
+        windows = windows[part.live[windows]]
+        if len(windows):
+            return [(int(start), int(end)) for start, end in part.segment.spans[windows]]
+    return []
+
+
 def as_snapshot(embeddings: TokenEmbeddings) -> Snapshot:
     """Make a snapshot of token embeddings, to search them; their ``owners`` are the pids."""
     return Snapshot((Part.whole(as_segment(embeddings)),))

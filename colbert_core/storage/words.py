@@ -118,7 +118,7 @@ class WordTables:
         found = sum(_mark(row, term) for row, term in self._ask("SELECT doc, term FROM temp.occurrences"))
         if found == wanted and dict(self._ask("SELECT row, n FROM lengths")) == lengths:
             return []
-        return ["The words of the index are not those of its passages"]
+        return ["The words of the index are not those of its passages; a copy (save) counts them anew"]
 
     # Write, within a transaction
 
@@ -140,9 +140,9 @@ class WordTables:
         name, _ = self._setting()
         self.clear()
         if name is not None:
-            rows = self._connection.execute("SELECT row, text FROM passages ORDER BY row")
+            rows = self._connection.execute("SELECT row, CAST(text AS BLOB) FROM passages ORDER BY row")
             while chunk := rows.fetchmany(_AT_A_TIME):
-                self.add(chunk)
+                self.add((row, text.decode(errors="replace")) for row, text in chunk)
         setting = ("words", words_setting(name))
         self._connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", setting)
 
@@ -167,8 +167,9 @@ class WordTables:
             return
         terms_of, run = analyser(name).terms, self._connection.execute
         for row in rows:
-            for (text,) in run("SELECT text FROM passages WHERE row = ?", (row,)).fetchall():
-                run("INSERT INTO words(words, rowid, terms) VALUES ('delete', ?, ?)", (row, " ".join(terms_of(text))))
+            for (text,) in run("SELECT CAST(text AS BLOB) FROM passages WHERE row = ?", (row,)).fetchall():
+                terms = " ".join(terms_of(text.decode(errors="replace")))  # a damaged passage can be deleted, too
+                run("INSERT INTO words(words, rowid, terms) VALUES ('delete', ?, ?)", (row, terms))
             run("DELETE FROM lengths WHERE row = ?", (row,))
 
     def clear(self) -> None:

@@ -11,12 +11,11 @@ import shutil
 import signal
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
-from builders.cluster import PASSAGES, QUERIES, node_killed, passages_of
+from builders.cluster import PASSAGES, QUERIES, node_killed, one_index, passages_of
 from builders.encoders import WordEncoder
 
 from colbert_core import (
@@ -32,7 +31,6 @@ from colbert_core import (
 from colbert_core.cluster import PartialHits, ShardedIndex, building
 from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.errors import ClusterError, ShardUnavailableError
-from colbert_core.text.documents import read_file
 
 # Ray Data warns of its own settings when it copies them.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data")
@@ -43,14 +41,6 @@ def served(built):
     """Two shards, searched by several tests that change nothing."""
     with ShardedIndex.open(built[2], WordEncoder()) as index:
         yield index
-
-
-def one_index(path, source, cluster_folder):
-    """One index of the same passages with the same codec."""
-    index = Index.create(path, WordEncoder(), codec=building._load_codec(Layout(cluster_folder)))
-    for location, name, _ in building.find_sources(source):
-        index.add(read_file(Path(location), name, lambda text, name: [Passage(name, text)]), refit=False)
-    return index
 
 
 # The same as one index

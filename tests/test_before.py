@@ -13,7 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colbert_core import Encoder, EncoderMismatchError, Hit, Index, Passage, SearchConfig, TokenEmbeddings
+from colbert_core import (
+    Encoder,
+    EncoderMismatchError,
+    Hit,
+    Index,
+    Passage,
+    SearchConfig,
+    TokenEmbeddings,
+    UnsupportedIndexError,
+)
 from colbert_core.colbertv1.encoded import EncodedCollection
 from colbert_core.colbertv1.ivfpq import IVFPQ
 from colbert_core.index.reports import IndexStats, Tuning
@@ -117,6 +126,23 @@ def test_an_index_takes_more_passages_and_forgets_none(name, tiny, copy_of):
     with Index.open(path, tiny) as index:
         assert sorted(index.ids()) == sorted([*ids[1:], "new"])
         assert {hit.passage.id for hit in index.search("dogs bark", 50)} == {*ids[1:], "new"}
+        assert index.verify(progress=False).ok
+
+
+@pytest.mark.parametrize("name", ["compressed", "uncompressed"])
+def test_an_index_from_before_there_were_words_says_so_and_has_them_after_compact(name, tiny, copy_of):
+    path = copy_of(name)
+    with Index.open(path, tiny) as index:
+        for mode in ("hybrid", "words"):
+            with pytest.raises(UnsupportedIndexError, match="was made before there were any; .* `colbert compact`"):
+                index.search("happy cats", mode=mode)
+        assert index.stats().word_bytes == 0
+        index.compact(progress=False)
+        (wanted,) = index.get(["p03"])
+        assert wanted.text == "cats"
+        assert index.search("cat", 1, mode="words")[0].passage.id == "p03"
+        assert index.search("cats", 1, mode="hybrid", weight=1.0)[0].coverage > 0.5
+        assert index.stats().word_bytes > 0
         assert index.verify(progress=False).ok
 
 

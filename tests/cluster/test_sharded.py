@@ -290,6 +290,9 @@ def test_the_commands_build_and_search_shards(nodes_of, run, source, stanford_fo
     assert code == 0
     assert [hit["rank"] for hit in hits] == [1, 2, 3]
     assert {hit["metadata"]["year"] for hit in hits} == {2004}
+    found = [json.loads(line) for line in run("search", out, "the cat", "--mode", "words", "--json")[1].splitlines()]
+    assert len(found) == 10
+    assert all("cat" in hit["text"] and hit["coverage"] == hit["score"] for hit in found)
     assert run("delete", out, "id1", "id2")[1] == "2 passages deleted.\n"
     assert json.loads(run("stats", out, "--json")[1])["passages"] == 238
     (tmp_path / "more.jsonl").write_text('{"id": "more", "text": "a happy cat"}\n')

@@ -97,10 +97,19 @@ class WordTables:
 
     def count_bytes(self) -> int:
         """About how many bytes the tables take."""
-        if not self._are_there():
+        n_passages = int(self._ask("SELECT count(*) FROM lengths")[0][0]) if self._are_there() else 0
+        if not n_passages:  # also of an index without words, which has the tables as well
             return 0
-        blocks = self._ask("SELECT coalesce(sum(length(block)), 0) FROM words_data")[0][0]
-        return int(blocks) + 8 * int(self._ask("SELECT count(*) FROM lengths")[0][0])
+        return int(self._ask("SELECT sum(length(block)) FROM words_data")[0][0]) + 8 * n_passages
+
+    def count_pieces(self) -> int:
+        """In how many pieces the words lie, each of one commit or several; a search looks into all of them."""
+        return int(self._ask("SELECT count(DISTINCT segid) FROM words_idx")[0][0]) if self._are_there() else 0
+
+    def is_due(self) -> bool:
+        """Whether the next change counts the words of all passages, since the index has none yet or in another way."""
+        name, is_made = self._setting()
+        return name is not None and has_fts5() and not (is_made and self._are_there())
 
     def problems(self) -> list[str]:
         """Whether the tables hold other words than the passages, in words."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
 from colbert_core import HYBRID_WEIGHT, MODES
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 MODE = "maxsim"
 """Where none is given: the one place that says so for the retriever and the store."""
 
 _BY_WORDS = (VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.SPARSE)
+_OF_MODES = {"alpha": (VectorStoreQueryMode.HYBRID,), "hybrid_top_k": (VectorStoreQueryMode.HYBRID,), "sparse_top_k": _BY_WORDS}
 _QUERY_MODES = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.HYBRID, *_BY_WORDS, VectorStoreQueryMode.MMR)
 
 
@@ -58,6 +62,25 @@ def ranking_of(query: VectorStoreQuery) -> tuple[int, dict[str, Any]]:
     if alpha in (0, 1):
         return k, ranking("maxsim" if alpha else "words")
     return k, ranking("hybrid", min(1.0, HYBRID_WEIGHT * (1 - alpha) / alpha))
+
+
+def refuse_of_other_modes(method: str, keywords: Mapping[str, Any]) -> None:
+    """Refuse keywords of a retriever that its ``vector_store_query_mode`` does not use.
+
+    Args:
+        method: name of the method, for the error.
+        keywords: what it was given.
+
+    Raises:
+        TypeError: there is one.
+    """
+    for name, modes in _OF_MODES.items():
+        if (
+            keywords.get(name) is not None
+            and keywords.get("vector_store_query_mode", VectorStoreQueryMode.DEFAULT) not in modes
+        ):
+            with_ = " or ".join(repr(mode.value) for mode in modes)
+            raise TypeError(f"{method} takes no keyword {name!r} without vector_store_query_mode={with_}.")
 
 
 def _check_share(value: float | None, name: str) -> float | None:

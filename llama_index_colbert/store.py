@@ -29,7 +29,7 @@ from llama_index_colbert.filters import of_document, to_where
 from llama_index_colbert.keywords import StrictUpdates, refuse_keywords
 from llama_index_colbert.nodes import to_node, to_passage
 from llama_index_colbert.postprocessor import name_of
-from llama_index_colbert.ranking import ranking_of
+from llama_index_colbert.ranking import ranking_of, refuse_of_other_modes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -372,7 +372,9 @@ class _StoreIndex(EngineMaker, StrictUpdates, VectorStoreIndex):
     )
 
     def as_retriever(self, **kwargs: Any) -> VectorIndexRetriever:
-        refuse_unknown("as_retriever of a ColBERTVectorStore's index", kwargs, self._retriever_keywords)
+        method = "as_retriever of a ColBERTVectorStore's index"
+        refuse_unknown(method, kwargs, self._retriever_keywords)
+        refuse_of_other_modes(method, kwargs)
         own: dict[str, Any] = {"callback_manager": self._callback_manager, "object_map": self._object_map}
         return _StoreRetriever(self, **(own | kwargs))
 

@@ -9,6 +9,8 @@ import pytest
 from builders.nodes import ask, ids, node, one, stored_nodes
 from builders.texts import IDENTIFIER, WITH_IDENTIFIER
 from llama_index.core import QueryBundle
+from llama_index.core.llms import MockLLM
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import QueryFusionRetriever
@@ -60,7 +62,9 @@ async def test_an_identifier_that_maxsim_misses_is_found_by_its_words(index, ret
         assert len(found) == (2 if mode == "hybrid" else 1)
     engine = index.as_query_engine(mode=mode, similarity_top_k=1)
     assert ids(engine.query(IDENTIFIER).source_nodes) == ids((await engine.aquery(IDENTIFIER)).source_nodes) == ["ticket"]
-    assert ids(index.as_chat_engine("context", mode=mode, similarity_top_k=1).chat(IDENTIFIER).source_nodes) == ["ticket"]
+    memory = ChatMemoryBuffer.from_defaults(llm=MockLLM())
+    chat = index.as_chat_engine("context", memory=memory, mode=mode, similarity_top_k=1)
+    assert ids(chat.chat(IDENTIFIER).source_nodes) == ["ticket"]
     assert ids(RetrieverQueryEngine.from_args(index.as_retriever(1, mode=mode)).query(IDENTIFIER).source_nodes) == ["ticket"]
 
 
@@ -209,7 +213,24 @@ def test_an_index_over_a_store_takes_alpha_and_the_numbers_of_nodes(store):
     assert ids(make(vector_store_query_mode="hybrid", alpha=1.0).retrieve(IDENTIFIER))[0] != "ticket"
     assert len(make(vector_store_query_mode="hybrid", hybrid_top_k=4).retrieve(IDENTIFIER)) == 4
     assert len(make(vector_store_query_mode="sparse", sparse_top_k=3).retrieve("the sea is a song")) == 3
-    assert len(make(vector_store_query_mode="default", sparse_top_k=3, hybrid_top_k=4).retrieve("the sea is a song")) == 2
+
+
+@pytest.mark.parametrize(
+    ("keywords", "mode"),
+    [
+        ({"alpha": 0.5}, "'hybrid'"),
+        ({"alpha": 0.5, "vector_store_query_mode": "mmr"}, "'hybrid'"),
+        ({"hybrid_top_k": 3, "vector_store_query_mode": "sparse"}, "'hybrid'"),
+        ({"sparse_top_k": 3, "vector_store_query_mode": "hybrid"}, "'text_search' or 'sparse'"),
+    ],
+)
+def test_a_keyword_that_the_mode_would_not_use_is_refused(index, store, keywords, mode):
+    (name, *_) = keywords
+    for make in (store.as_index().as_retriever, store.as_index().as_query_engine, store.as_index().as_chat_engine):
+        with pytest.raises(TypeError, match=f"takes no keyword '{name}' without vector_store_query_mode={mode}"):
+            make(**keywords)
+    with pytest.raises(TypeError, match=f"takes no keyword '{name}'"):
+        index.as_retriever(**keywords)
 
 
 def test_the_default_of_retriever_and_store_is_one_place(index, store):

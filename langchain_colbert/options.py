@@ -77,10 +77,16 @@ def ranking(mode: Mode | None = None, weight: float | None = None, **_: Any) -> 
 
 
 def by_type(search_type: str, search_kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return one of LangChain's own search types, with the arguments that make it this one."""
-    if search_type in MODES and search_type in _SEARCH_TYPES:
-        return "similarity", search_kwargs | {"mode": search_type}
-    return search_type, search_kwargs
+    """Return one of LangChain's own search types, with the arguments that make it this one.
+
+    Raises:
+        TypeError: there is a mode beside a type that is one.
+    """
+    if search_type not in ("hybrid", "words"):
+        return search_type, search_kwargs
+    if "mode" in search_kwargs:
+        raise TypeError(f"search_type={search_type!r} is a mode; leave mode={search_kwargs['mode']!r:.80} out.")
+    return "similarity", search_kwargs | {"mode": search_type}
 
 
 def retriever_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:

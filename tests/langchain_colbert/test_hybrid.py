@@ -245,6 +245,8 @@ def test_mistakes_are_errors_not_silence(store, retriever):
         store.similarity_search("dog", mode="hybrid", weight=2)
     with pytest.raises(TypeError, match=r"score_threshold, text, max_characters, weight for search_type='hybrid', got mode"):
         store.as_retriever(search_type="hybrid", mode="words")
+    with pytest.raises(TypeError, match="search_type='hybrid' is a mode; leave mode='words' out"):
+        store.search("dog", "hybrid", mode="words")
     with pytest.raises(TypeError, match=r"max_characters for search_type='words', got weight"):
         store.as_retriever(search_type="words", weight=0.3)
     with pytest.raises(ValueError, match="search_type must be one of similarity.*hybrid, words, got 'maxsim'"):

@@ -9,7 +9,8 @@ are to our float32. With several threads there are two ways more: one of our pas
 threads of PyTorch's (``set_num_threads`` of torch), which wait for each other after every operation. ``--random modernbert`` is
 a model of that type with the sizes that transformers gives it, random weights, and the tokenizer of the model in the box:
 speed does not ask what weights have learned. ``--busy`` keeps so many cores busy with other processes meanwhile. ``--callers``
-asks short queries from so many threads at once, beside one.
+asks short queries from so many threads at once, beside one. ``--onnx`` adds sentence-transformers with the backbone run by ONNX
+Runtime in dynamic int8; it takes the packages onnx, onnxscript and onnxruntime.
 """
 
 import argparse
@@ -43,16 +44,39 @@ def read_texts(path, first):
         return [json.loads(line)["text"] for line in itertools.islice(lines, first)]
 
 
-def build_peer(encoder):
-    """sentence-transformers over the backbone and the tokenizer of an encoder, as a function of texts."""
+def build_peer(encoder, *, onnx=0):
+    """sentence-transformers over the backbone and the tokenizer of an encoder, as a function of texts.
+
+    With ``onnx`` so many threads of ONNX Runtime run the backbone in int8.
+    """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Transformer
 
     with tempfile.TemporaryDirectory() as folder:
         encoder.save(folder, format="sentence-transformers")  # only its first module, the plain backbone, is loaded
         transformer = Transformer(folder, max_seq_length=encoder.config.passage_length)
+        if onnx:
+            transformer.model.forward = run_by_onnx(transformer.model, Path(folder), onnx)
     model = SentenceTransformer(modules=[transformer], device=str(encoder.device)).float()
     return lambda texts: model.encode(texts, output_value="token_embeddings", show_progress_bar=False, convert_to_numpy=False)
+
+
+def run_by_onnx(backbone, folder, threads):
+    import onnxruntime
+    from onnxruntime.quantization import quantize_dynamic
+
+    backbone.float().eval().set_attn_implementation("eager")
+    example = dict.fromkeys(("input_ids", "attention_mask"), torch.ones((2, 16), dtype=torch.int64))
+    shapes = {name: {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for name in example}
+    plain, int8 = folder / "plain.onnx", folder / "int8.onnx"
+    torch.onnx.export(backbone, kwargs=example, f=plain, dynamo=True, dynamic_shapes=shapes, external_data=False)
+    quantize_dynamic(plain, int8, per_channel=True)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(int8, options)
+    return lambda **inputs: {
+        "last_hidden_state": torch.from_numpy(session.run(None, {name: inputs[name].numpy() for name in example})[0])
+    }
 
 
 def write_random(folder, kind):
@@ -153,6 +177,7 @@ def main():
     parser.add_argument("--callers", type=int, default=0, help="threads that ask short queries at once")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu", help="on another than cpu, the time on the wall counts")
+    parser.add_argument("--onnx", action="store_true", help="ONNX Runtime's int8 too, if it is installed")
     parser.add_argument("--json", type=Path, help="where to write the figures too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -171,6 +196,11 @@ def measure(options, exact, default, ways):
     if options.callers:
         measure_callers(default, texts, options.callers, options.rounds)
         return
+    if options.onnx:
+        try:
+            ways["ONNX Runtime, int8"] = build_peer(exact, onnx=options.threads)
+        except Exception as error:
+            print(f"without ONNX Runtime: {error}")
     wall, cpu = {name: [] for name in ways}, {name: [] for name in ways}
     for round_ in range(options.rounds + 1):
         for name, way in ways.items():

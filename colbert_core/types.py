@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -137,6 +138,11 @@ class Hit:
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
     coverage: float | None = None
     hybrid_relevance: float | None = None
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        """Take what was pickled; a hit from before there were coverages has none."""
+        for each, value in zip_longest(fields(self), state):
+            object.__setattr__(self, each.name, value)
 
     @property
     def value(self) -> float:

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.cli.options import (
+    add_mode,
     add_where,
+    add_words,
     json_option,
     load_encoder,
     load_named_encoder,
     model_options,
     quiet_option,
     read_where,
+    read_words,
     wants_progress,
 )
 from colbert_core.cli.printing import (
@@ -36,6 +39,7 @@ from colbert_core.index.advice import name_in_a_filter
 from colbert_core.index.foreign import read_foreign_index
 from colbert_core.index.index import Index
 from colbert_core.paths import as_path
+from colbert_core.search.lexical import WEIGHT
 from colbert_core.storage.store import made_aside
 from colbert_core.text.documents import SUFFIXES, TEXTS, read_collection
 
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from colbert_core.cli.options import Command
     from colbert_core.index.reports import IndexStats
     from colbert_core.model.encoder import Encoder
+    from colbert_core.types import Mode
 
 _INDEX = f"""\
 Make an index folder of files: {", ".join(SUFFIXES)}, or folders of them. It is there once all of it is.
@@ -63,7 +68,9 @@ removes them.
 _SEARCH = """\
 Print the passages of an index that match a question best, one a line: rank, score, relevance (the score for each vector of the
 question, from 0 to 1), name in brackets, and the beginning of the part that matches. With --json each is an object that has the
-whole text and the metadata.
+whole text and the metadata. With --mode hybrid the coverage stands behind the relevance: how much of the question's words the
+passage has, from 0 to 1; relevance + weight * coverage ranks. With --mode words only passages that have a word of the question
+are found, and the coverage stands in place of score and relevance.
 """
 
 _EXPLAIN = """\
@@ -92,6 +99,7 @@ def add_index_commands(command: Command) -> None:
     index.add_argument("files", nargs="+", type=as_path, metavar="FILES")
     index.add_argument("--out", required=True, type=as_path, metavar="INDEX", help="the folder to make")
     index.add_argument("--nbits", type=int, help="bits per component: 1, 2, 4, 8, or 32 for uncompressed (default: 4)")
+    add_words(index)
     index.add_argument("--overwrite", action="store_true", help="empty the index that is there already")
 
     search = command("search", _search, "search an index", model_options(), about=_SEARCH)
@@ -99,6 +107,10 @@ def add_index_commands(command: Command) -> None:
     search.add_argument("query")
     search.add_argument("-k", type=int, default=10, help="passages to find (default: 10)")
     add_where(search, """only passages with such metadata: '{"year": {"$gte": 2020}}'""")
+    add_mode(search)
+    search.add_argument(
+        "--weight", type=float, metavar="W", help=f"of the coverage in --mode hybrid, from 0 to 1 (default: {WEIGHT:g})"
+    )
     search.add_argument("--exact", action="store_true", help="score every passage")
     search.add_argument("--explain", action="store_true", help="show which words matched")
 
@@ -133,6 +145,7 @@ def add_import_command(command: Command) -> None:
     import_ = command("import", _import, "make an index of another library's", model_options(), about=_IMPORT)
     import_.add_argument("old", type=as_path, metavar="OLD", help="its folder")
     import_.add_argument("--out", required=True, type=as_path, metavar="INDEX", help="the folder to make")
+    add_words(import_)
     import_.add_argument("--collection", type=as_path, metavar="FILE", help="its texts by number, .tsv or .jsonl")
 
 
@@ -144,7 +157,7 @@ def _index(options: argparse.Namespace) -> int:
     encoder = load_encoder(options)
     with (
         made_aside(options.out, overwrite=options.overwrite) as aside,
-        Index.create(aside, encoder, nbits=options.nbits) as index,
+        Index.create(aside, encoder, nbits=options.nbits, words=read_words(options)) as index,
     ):
         try:
             added = index.add(read_files(files, encoder.split), progress=wants_progress(options))
@@ -157,20 +170,30 @@ def _index(options: argparse.Namespace) -> int:
 def _search(options: argparse.Namespace) -> int:
     with _open(options.index, load_named_encoder(options)) as index:
         where = read_where(options)
-        hits = index.search(options.query, options.k, where=where, exact=options.exact, evidence=options.explain)
+        hits = index.search(
+            options.query,
+            options.k,
+            where=where,
+            exact=options.exact,
+            evidence=options.explain,
+            mode=options.mode,
+            weight=options.weight,
+        )
         if not hits:
-            _say_nothing_found(index, where)
+            _say_nothing_found(index, where, options.mode)
     for hit in hits:
-        print(as_json(hit_as_json(hit)) if options.json else hit_as_line(hit))
+        print(as_json(hit_as_json(hit)) if options.json else hit_as_line(hit, options.mode))
     return 0
 
 
-def _say_nothing_found(index: Index | ShardedIndex, where: dict[str, Any] | None = None) -> None:
+def _say_nothing_found(index: Index | ShardedIndex, where: dict[str, Any] | None = None, mode: Mode = "maxsim") -> None:
     """Say why a search has no lines, which looks like a command that has done nothing."""
     if not len(index):
         reason = "The index has no passages; `colbert add` adds files."
     elif where is not None and not index.ids(where):
         reason = "No passage matches --where."
+    elif mode == "words":
+        reason = "No passage has a word of the question; --mode hybrid and maxsim find passages by meaning."
     else:
         reason = "No passage has a text to be found by."
     print(f"colbert: {reason}", file=sys.stderr)
@@ -317,7 +340,7 @@ def _import(options: argparse.Namespace) -> int:
     texts = None if options.collection is None else read_collection(options.collection)
     foreign = read_foreign_index(options.old, texts)
     encoder = load_named_encoder(options)
-    with Index.convert(foreign, options.out, encoder, progress=wants_progress(options)) as index:
+    with Index.convert(foreign, options.out, encoder, words=read_words(options), progress=wants_progress(options)) as index:
         stats = index.stats()
     if texts is None and foreign.kind != "RAGatouille":
         print(f"colbert: {foreign.kind} keeps no texts, so the passages have none; --collection names a file.", file=sys.stderr)

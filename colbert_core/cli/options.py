@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from colbert_core.search.lexical import MODES
+from colbert_core.text.words import ANALYSERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +98,27 @@ def add_where(parser: argparse.ArgumentParser, help_: str) -> None:
     )
 
 
+def add_mode(parser: argparse.ArgumentParser, of: str = "") -> None:
+    """Add the option that says what ranks passages; its help begins with ``of``."""
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="maxsim",
+        help=f"{of}what ranks: the model (maxsim, the default), the model and the words of the question (hybrid), or its words "
+        "alone, without a model (words)",
+    )
+
+
+def add_words(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says how texts are cut into words."""
+    parser.add_argument(
+        "--words",
+        choices=(*ANALYSERS, "none"),
+        help="how texts are cut into words for hybrid search: english (stems, without stop words; the default), words (of any "
+        "language, as they are), trigrams (three letters each), none (no words)",
+    )
+
+
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """Add the option ``--quiet``."""
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
@@ -121,6 +145,11 @@ def read_where(options: argparse.Namespace) -> dict[str, Any] | None:
     if not isinstance(where, dict):
         raise ValueError(f'--where is a JSON object such as {{"year": 2024}}, got {options.where:.80}')
     return where
+
+
+def read_words(options: argparse.Namespace) -> str | Literal[False] | None:
+    """Read ``--words`` as ``Index.create`` takes it."""
+    return False if options.words == "none" else options.words
 
 
 def load_encoder(options: argparse.Namespace) -> Encoder:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from colbert_core.evidence.evidence import Evidence
     from colbert_core.index.reports import IndexStats
-    from colbert_core.types import Hit
+    from colbert_core.types import Hit, Mode
 
 # Characters of a passage in a line.
 _LONGEST = 140
@@ -130,14 +130,22 @@ def as_json(value: Any) -> str:
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in json.dumps(value, ensure_ascii=False))
 
 
-def hit_as_line(hit: Hit) -> str:
-    """Show rank, score, relevance, id and the matched window of a hit, or its evidence where it has some."""
+def hit_as_line(hit: Hit, mode: Mode = "maxsim") -> str:
+    """Show rank, figures, id and the matched window of a hit, or its evidence where it has some.
+
+    Args:
+        hit: what was found.
+        mode: what ranked. The figures are score and relevance, in a hybrid search coverage as well, and coverage alone where
+            words alone ranked.
+    """
     if hit.evidence is not None:
         shown = hit.evidence.to_terminal(color=has_colors())
     else:
         text = printable(" ".join(hit.text.split()))
         shown = f"{text[:_LONGEST]}{'…' if len(text) > _LONGEST else ''}"
-    return Line(f"{hit.rank:>4}. {hit.score:6.2f}  {hit.relevance:.3f}  [{printable(hit.passage.id)}] {shown}")
+    figures = [] if mode == "words" else [f"{hit.score:6.2f}", f"{hit.relevance:.3f}"]
+    figures += [] if hit.coverage is None else [f"{hit.coverage:.3f}"]
+    return Line(f"{hit.rank:>4}. {'  '.join(figures)}  [{printable(hit.passage.id)}] {shown}")
 
 
 def hit_as_json(hit: Hit) -> dict[str, Any]:
@@ -147,6 +155,7 @@ def hit_as_json(hit: Hit) -> dict[str, Any]:
         "id": hit.passage.id,
         "score": hit.score,
         "relevance": hit.relevance,
+        **({} if hit.coverage is None else {"coverage": hit.coverage, "hybrid_relevance": hit.hybrid_relevance}),
         "span": hit.span,
         "text": hit.passage.text,
         "metadata": hit.passage.metadata,

@@ -37,6 +37,7 @@ from colbert_core.index.index import Index
 from colbert_core.paths import as_path
 from colbert_core.rerank import Reranker
 from colbert_core.search.config import ladder_of_configs
+from colbert_core.search.lexical import by_words
 from colbert_core.storage.durable import check_target
 from colbert_core.train import ColBERT, Examples, configured, prepare, read_examples, train, write_examples
 
@@ -196,33 +197,83 @@ def run_evaluate(options: argparse.Namespace) -> int:
     queries, qrels = dataset.queries(split), dataset.qrels(split)
     if baseline is not None:
         evaluate(baseline, qrels)  # it must have queries of this split
+    if len(options.weight or ()) > 1:
+        return _evaluate_weights(options, dataset.name, split, queries, qrels, measures)
     retrieved = _retrieve(options, dataset, queries)
     if options.out:
         write_run(options.out, retrieved.run, "colbert")
     measured = evaluate(retrieved.run, qrels, measures)
     about: dict[str, Any] = {"data": dataset.name, "split": split, "queries": measured.n_queries, **measured.means}
     if not options.run_file:
-        about |= {"median_ms": round(retrieved.median_ms, 2), "p95_ms": round(retrieved.p95_ms, 2)}
+        about |= _times(retrieved)
     if folder := options.index or options.ivfpq:
         about["index_bytes"] = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if baseline is not None:
         about["compared"] = asdict(compare(baseline, retrieved.run, qrels))
     if options.plot:
         with Index.open(options.index, options.model) as index:
-            plot_recall_latency(list(_points(index, queries, qrels, wants_progress(options))), options.plot)
+            plot_recall_latency(list(_points(index, queries, qrels, options)), options.plot)
     by_query = measured.by_query if options.per_query else {}
     if options.json:
         print(json.dumps(about | ({"by_query": by_query} if by_query else {})))
     else:
         _print_evaluation(about, by_query)
-    if measured.n_missing:
-        print(f"colbert: {measured.n_missing} judged queries have no results and count as 0", file=sys.stderr)
+    _say_missing(measured.n_missing)
     return 0
+
+
+def _evaluate_weights(
+    options: argparse.Namespace,
+    data: str,
+    split: str,
+    queries: dict[str, str],
+    qrels: Qrels,
+    measures: Iterable[str],
+) -> int:
+    """Score an index by several weights of the words, and print a row for each."""
+    rows: list[dict[str, Any]] = []
+    with Index.open(options.index, options.model) as index:
+        for weight in options.weight:
+            search = search_index(index, options.k, exact=options.exact, mode=options.mode, weight=weight)
+            retrieved = run_of(search, queries, progress=wants_progress(options))
+            measured = evaluate(retrieved.run, qrels, measures)
+            rows.append({"weight": weight, **measured.means, **_times(retrieved)})
+    if options.json:
+        print(json.dumps({"data": data, "split": split, "queries": measured.n_queries, "weights": rows}))
+    else:
+        print(f"data {data}, split {split}, {measured.n_queries} queries")
+        widths = {name: max(len(name), 6) for name in rows[0]}
+        print("  ".join(f"{name.replace('_', ' '):>{width}}" for name, width in widths.items()))
+        for row in rows:
+            cells = {name: f"{value:.4f}" if name in measured.means else f"{value:g}" for name, value in row.items()}
+            print("  ".join(f"{cells[name]:>{width}}" for name, width in widths.items()))
+    _say_missing(measured.n_missing)
+    return 0
+
+
+def _times(retrieved: TimedRun) -> dict[str, float]:
+    return {"median_ms": round(retrieved.median_ms, 2), "p95_ms": round(retrieved.p95_ms, 2)}
+
+
+def _say_missing(n_missing: int) -> None:
+    if n_missing:
+        print(f"colbert: {n_missing} judged queries have no results and count as 0", file=sys.stderr)
 
 
 def _check_evaluation(options: argparse.Namespace, measures: Iterable[str]) -> None:
     """Check before the retrieval what would fail after it: measures, matplotlib, and files to write."""
     check_measures(measures)
+    if options.mode != "maxsim" and not options.index:
+        raise ValueError(f"--mode {options.mode} searches an index; name one with --index.")
+    weights = options.weight or [None]
+    for weight in weights:
+        by_words(options.mode, weight, ())
+    if len(weights) > 1:
+        for name, given in (("out", options.out), ("plot", options.plot), ("compare", options.compare)):
+            if given:
+                raise ValueError(f"--{name} takes one run, and several weights give several; name one weight.")
+        if options.per_query:
+            raise ValueError("--per-query prints one run, and several weights give several; name one weight.")
     if options.plot:
         if not options.index:
             raise ValueError("--plot draws several configs of an index; name one with --index.")
@@ -253,18 +304,25 @@ def _retrieve(options: argparse.Namespace, dataset: Dataset, queries: dict[str, 
         return rerank_run(Reranker(load_encoder(options)), run, queries, passages, depth=options.depth, progress=progress)
     if options.index:
         with Index.open(options.index, options.model) as index:
-            return run_of(search_index(index, options.k, exact=options.exact), queries, progress=progress)
+            by = {"mode": options.mode, "weight": _weight(options)}
+            return run_of(search_index(index, options.k, exact=options.exact, **by), queries, progress=progress)
     if options.ivfpq:
         return run_of(_search_ivfpq(options, options.ivfpq), queries, progress=progress)
     bm25 = BM25.build(dataset.passages(), progress=progress)
     return run_of(lambda texts: bm25.search_many(texts, options.k), queries, progress=progress)
 
 
-def _points(index: Index, queries: dict[str, str], qrels: Qrels, progress: bool | None) -> Iterator[Point]:
+def _weight(options: argparse.Namespace) -> float | None:
+    """The one weight of ``--weight``; None without it."""
+    return options.weight[0] if options.weight else None
+
+
+def _points(index: Index, queries: dict[str, str], qrels: Qrels, options: argparse.Namespace) -> Iterator[Point]:
     """Measure recall at 100 and time, for configs from a few passages scored up to all of them."""
     stats = index.stats()
     for config in ladder_of_configs(100, stats.windows)[::4]:
-        retrieved = run_of(search_index(index, 100, config=config), queries, progress=progress)
+        search = search_index(index, 100, config=config, mode=options.mode, weight=_weight(options))
+        retrieved = run_of(search, queries, progress=wants_progress(options))
         recall = evaluate(retrieved.run, qrels, ["Recall@100"]).means["Recall@100"]
         yield Point("compressed" if stats.centroids else "exact", recall, retrieved.median_ms)
 

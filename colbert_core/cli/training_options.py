@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from colbert_core.cli.options import add_model, quiet_option
+from colbert_core.cli.options import add_mode, add_model, quiet_option
 from colbert_core.paths import as_path
+from colbert_core.search.lexical import WEIGHT
 
 if TYPE_CHECKING:
     import argparse
@@ -119,6 +120,14 @@ def add_training_commands(command: Command, group: Group) -> None:
     retriever.add_argument("--bm25", action="store_true", help="the default")
     add_model(evaluate)
     evaluate.add_argument("--exact", action="store_true", help="with --index: score every passage")
+    add_mode(evaluate, "with --index: ")
+    evaluate.add_argument(
+        "--weight",
+        type=float,
+        nargs="+",
+        metavar="W",
+        help=f"of the words in --mode hybrid, from 0 to 1 (default: {WEIGHT:g}); several weights give a row each",
+    )
     evaluate.add_argument("--split", help="default: test, or the first of dev, dev.small, validation")
     evaluate.add_argument("-k", type=int, default=1000, help="passages of each query (default: 1000)")
     evaluate.add_argument("--depth", type=int, default=100, help="with --rerank: passages of each query (default: 100)")

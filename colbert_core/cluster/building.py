@@ -19,7 +19,7 @@ from collections import Counter
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from colbert_core.errors import (
     PartialAddError,
 )
 from colbert_core.index.index import Index
+from colbert_core.index.settings import check_words
 from colbert_core.model.fingerprint import loaded_encoder
 from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from colbert_core.types import TokenEncoder
 
     Model = str | PathLike[str] | TokenEncoder | None
+    Words = str | Literal[False] | None
 
 # Each shard has a file open while its passages are staged.
 _MOST_SHARDS = 512
@@ -77,6 +79,7 @@ def build(
     shards: int,
     encoder: Model = None,
     nbits: int | None = None,
+    words: Words = None,
     address: str | None = None,
     workers: int | None = None,
     num_cpus: float = 1,
@@ -98,6 +101,7 @@ def build(
         encoder: a checkpoint's name or folder that every node sees, or a loaded encoder that can be pickled; None for the
             model in the box.
         nbits: bits per component of a compressed vector, 1, 2, 4 or 8, or 32 to keep vectors as they are; None for 4.
+        words: how texts are cut into words, for hybrid search, as for ``Index.create``; None is "english".
         address: of the Ray cluster; None for the one at hand, or else this machine alone.
         workers: how many processes encode, each with a model of its own; None for as many as there is room for.
         num_cpus: cores that each worker takes.
@@ -121,6 +125,7 @@ def build(
     nbits = 4 if nbits is None else nbits
     if isinstance(nbits, bool) or nbits not in (*NBITS, 32):
         raise ValueError(f"nbits must be 1, 2, 4, 8, or 32 for uncompressed vectors, got {nbits!r}.")
+    check_words(words, has_texts=True)
     if workers is not None:
         check_count(workers, "workers", "workers")
     load_ray("ray.data")
@@ -128,7 +133,13 @@ def build(
         encoder = str(as_path(encoder).absolute())  # a worker has another working folder
     layout = Layout(as_path(out).absolute())
     files = find_sources(source)
-    wanted = Settings(shards, nbits, _model_name(encoder), {name: size for _, name, size in files})
+    wanted = Settings(
+        shards,
+        nbits,
+        _model_name(encoder),
+        {name: size for _, name, size in files},
+        words="english" if words is None else words,
+    )
     settings = _begin(layout, wanted)
     missing = layout.missing(shards)
     if not missing and settings.passages is not None:
@@ -140,7 +151,7 @@ def build(
         raise ValueError(f"{source} holds no passages; there is nothing to index.")
     if missing:
         n_workers = min(workers or _count_workers(ray, num_cpus, num_gpus), len(missing))
-        arguments = (layout.folder, nbits, encoder, version(), num_cpus)
+        arguments = (layout.folder, nbits, words, encoder, version(), num_cpus)
         with _workers(ray, n_workers, arguments, num_cpus=num_cpus, num_gpus=num_gpus) as pool:
             if nbits != 32 and not layout.codec.is_file():
                 codec = _fit_codec(ray, pool, layout, n_passages, nbits, timeout)
@@ -159,8 +170,9 @@ def build(
 class Worker:
     """Encodes passages with a model of its own; a Ray actor."""
 
-    def __init__(self, folder: Path, nbits: int, encoder: Model, of_driver: str, num_cpus: float) -> None:
+    def __init__(self, folder: Path, nbits: int, words: Words, encoder: Model, of_driver: str, num_cpus: float) -> None:
         self._layout, self._nbits, self._of_driver, self._num_cpus = Layout(folder), nbits, of_driver, num_cpus
+        self._words = words
         self._given = encoder
         self._loaded: TokenEncoder | None = None
 
@@ -188,7 +200,7 @@ class Worker:
         with (
             contextlib.suppress(IndexExistsError),  # somebody who was taken for dead has finished it
             made_aside(layout.shard(shard)) as aside,
-            Index.create(aside, self._encoder, nbits=self._nbits, codec=codec) as index,
+            Index.create(aside, self._encoder, nbits=self._nbits, codec=codec, words=self._words) as index,
         ):
             try:
                 index.add(_staged_passages(layout, shard), refit=False, progress=False)
@@ -256,7 +268,7 @@ def _begin(layout: Layout, wanted: Settings) -> Settings:
     """
     if is_cluster(layout.folder):
         known = layout.read()
-        for name in ("shards", "nbits", "model", "files"):
+        for name in ("shards", "nbits", "words", "model", "files"):
             before, now = getattr(known, name), getattr(wanted, name)
             if before != now:
                 raise ValueError(

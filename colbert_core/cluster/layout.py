@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2  # 1 does not say how words are cut
 NAME = "cluster.json"
 
 
@@ -39,6 +39,7 @@ class Settings:
         model: name of the model that encodes.
         files: names of the files that are read, with their sizes in bytes.
         passages: number of passages; None until all are built in.
+        words: how texts are cut into words; False for no words.
     """
 
     shards: int
@@ -46,6 +47,7 @@ class Settings:
     model: str
     files: Mapping[str, int] = field(default_factory=dict)
     passages: int | None = None
+    words: str | bool = "english"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from colbert_core.checks import check_count, id_list
 from colbert_core.cluster.calls import About, Replicas, shard_list
 from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.cluster.nodes import check_version, connect, version
-from colbert_core.errors import ClusterError, DamagedIndexError, EncoderMismatchError
+from colbert_core.errors import ClusterError, DamagedIndexError, EncoderMismatchError, UnsupportedIndexError
 from colbert_core.index.advice import Advice
 from colbert_core.index.base import IndexBase
 from colbert_core.index.restriction import Restriction
@@ -20,6 +20,7 @@ from colbert_core.index.writing import add_in_batches
 from colbert_core.model.fingerprint import LazyEncoder, loaded_encoder
 from colbert_core.paths import as_path
 from colbert_core.rerank import Reranker
+from colbert_core.search.lexical import WordCounts
 from colbert_core.types import Hit
 from colbert_core.vectors.embeddings import embeddings_of
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from colbert_core.evidence.evidence import Evidence
     from colbert_core.index.reports import IndexStats
     from colbert_core.model.fingerprint import EncoderFingerprint
+    from colbert_core.search.lexical import ByWords
     from colbert_core.storage.fields import Survey
     from colbert_core.types import Passage, Query, TokenEmbeddings, TokenEncoder, Where
 
@@ -54,8 +56,9 @@ class ShardedIndex(IndexBase):
     """An index in shards on the machines of a Ray cluster, with the searches, adds and deletes of an ``Index``.
 
     A query is encoded once, here, and each shard finds its best; merged, these are the best of all, in the order and with the
-    scores of one index with the same codec. Passages are added to and deleted from the shard that their id hashes to, on disk,
-    safe when the call returns; all replicas of a shard read the same folder.
+    scores of one index with the same codec. Where words rank as well, all shards are asked first how often they have the words
+    of the query, so that a word is as rare for each of them as it is in the whole collection. Passages are added to and deleted
+    from the shard that their id hashes to, on disk, safe when the call returns; all replicas of a shard read the same folder.
 
     A shard whose process or node died is asked again on another replica, or on the same one once Ray has started it again.
     What cannot be had in time is a ``ShardUnavailableError``, or with ``allow_partial`` a result that says which shards are
@@ -178,35 +181,79 @@ class ShardedIndex(IndexBase):
         restriction: Restriction,
         *,
         texts: Sequence[str] | None = None,
+        words: ByWords | None = None,
         **options: Any,
     ) -> list[list[Hit]]:
-        answers, missing = self._search(matrices, k, restriction, options)
-        all_hits = [
-            self._merge([best[place] for best in answers], k, lambda hit: hit.score, missing) for place in range(len(matrices))
-        ]
+        answers, missing = self._search(matrices, k, restriction, options, words)
+        n_queries = len(matrices if words is None else words.texts)
+        value: Callable[[Hit], float] = (lambda hit: hit.score) if words is None else (lambda hit: hit.value)
+        all_hits = [self._merge([best[place] for best in answers], k, value, missing) for place in range(n_queries)]
         for text, hits in zip(texts or (), all_hits, strict=texts is not None):
             ranked = Reranker(self.encoder).rank(text, [hit.passage for hit in hits], evidence=True, progress=False)
             evidence = {hit.passage.id: hit.evidence for hit in ranked}
             hits[:] = [replace(hit, evidence=evidence[hit.passage.id]) for hit in hits]
         return all_hits
 
-    def _mean(self, matrices: Sequence[NDArray[np.float32]], k: int, restriction: Restriction, **options: Any) -> list[Hit]:
-        answers, missing = self._search(matrices, k, restriction, {**options, "mean": True})
-        return self._merge([hits for (hits,) in answers], k, lambda hit: hit.relevance, missing)
+    def _mean(
+        self,
+        matrices: Sequence[NDArray[np.float32]],
+        k: int,
+        restriction: Restriction,
+        *,
+        words: ByWords | None = None,
+        **options: Any,
+    ) -> list[Hit]:
+        answers, missing = self._search(matrices, k, restriction, {**options, "mean": True}, words)
+        return self._merge([hits for (hits,) in answers], k, lambda hit: hit.value, missing)
 
     def _search(
-        self, matrices: Sequence[NDArray[np.float32]], k: int, restriction: Restriction, options: dict[str, Any]
+        self,
+        matrices: Sequence[NDArray[np.float32]],
+        k: int,
+        restriction: Restriction,
+        options: dict[str, Any],
+        words: ByWords | None,
     ) -> tuple[list[list[list[Hit]]], list[int]]:
         """What each shard found for the queries, and which shards did not answer."""
-        shards = range(len(self._replicas))
+        shards: Iterable[int] = range(len(self._replicas))
         self._advise(restriction)
+        without_counts: list[int] = []
+        if words is not None:
+            counts, without_counts = self._count_words(words.texts)
+            words = replace(words, counts=WordCounts.together(counts.values()))
+            # Of a shard that is not counted nothing may be found, or its passages would be scored by other counts.
+            shards = sorted(counts)
+            matrices = () if words.weight is None else matrices  # made for the evidence, if at all
         routed = None if restriction.ids is None else self._route(restriction.ids)
         calls = {}
         for shard in shards:
             ids = None if routed is None else routed.get(shard, [])
-            calls[shard] = ("search_vectors", (matrices, k), {**options, "where": restriction.where, "ids": ids})
+            found_by = {**options, "words": words, "where": restriction.where, "ids": ids}
+            calls[shard] = ("search_vectors", (matrices, k), found_by)
         answers, missing = self._replicas.ask_or_do_without(calls)
-        return [answers[shard] for shard in sorted(answers)], sorted(missing)
+        return [answers[shard] for shard in sorted(answers)], sorted([*missing, *without_counts])
+
+    def _count_words(self, texts: Sequence[str]) -> tuple[dict[int, WordCounts], list[int]]:
+        """What each shard says about the words of some queries, and which shards did not answer.
+
+        Raises:
+            ValueError: a shard was made without words.
+            UnsupportedIndexError: a shard has none yet.
+            ClusterError: shards cut texts into words in different ways.
+        """
+        calls: Calls = {shard: ("word_counts", (texts,), {}) for shard in range(len(self._replicas))}
+        counts: dict[int, WordCounts]
+        counts, missing = self._replicas.ask_or_do_without(calls)
+        for error in missing.values():
+            if isinstance(error, UnsupportedIndexError):  # it is there, and will not have words however often it is asked
+                raise error
+        for shard in counts:
+            if counts[shard].found.keys() != counts[first := min(counts)].found.keys():
+                raise ClusterError(
+                    f"Shards {first} and {shard} of {self._replicas.layout.folder} cut texts into words in different ways, so "
+                    "their coverages cannot be compared; build them again."
+                )
+        return counts, list(missing)
 
     def _merge(self, each: list[list[Hit]], k: int, value: Callable[[Hit], float], missing: list[int]) -> list[Hit]:
         best = sorted((hit for hits in each for hit in hits), key=lambda hit: (-value(hit), hit.passage.id))[:k]
@@ -313,7 +360,7 @@ class ShardedIndex(IndexBase):
     def stats(self) -> IndexStats:
         """Figures of all shards together; ``generation`` counts the commits of all."""
         each: list[IndexStats] = self._replicas.ask_all("stats")
-        sums = ("passages", "windows", "tokens", "segments", "dead_tokens", "vector_bytes", "generation")
+        sums = ("passages", "windows", "tokens", "segments", "dead_tokens", "vector_bytes", "generation", "word_bytes")
         return replace(each[0], **{name: sum(getattr(stats, name) for stats in each) for name in sums})
 
     def _survey(self, paths: Sequence[str], value: str | None = None) -> Survey:

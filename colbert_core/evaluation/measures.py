@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from colbert_core.index.index import Index
     from colbert_core.rerank import Reranker
     from colbert_core.search.config import SearchConfig
-    from colbert_core.types import Passage
+    from colbert_core.types import Mode, Passage
 
     Pairs = list[tuple[str, float]]
     Search = Callable[[list[str]], list[Pairs]]
@@ -286,14 +286,24 @@ def run_of(search: Search, queries: Mapping[str, str], *, progress: bool | None 
     return _with_times(run, times)
 
 
-def search_index(index: Index, k: int, *, exact: bool = False, config: SearchConfig | None = None) -> Search:
+def search_index(
+    index: Index,
+    k: int,
+    *,
+    exact: bool = False,
+    config: SearchConfig | None = None,
+    mode: Mode = "maxsim",
+    weight: float | None = None,
+) -> Search:
     """Return a search of an ``Index`` for ``run_of``. The arguments are those of ``Index.search_many``.
 
-    A document that the command line cut into ``ID#1``, ``ID#2`` and so on has the score of its best piece, as ``ID``.
+    A document that the command line cut into ``ID#1``, ``ID#2`` and so on has the score of its best piece, as ``ID``. Where
+    words rank as well, scores are ``hybrid_relevance``.
     """
 
     def search(texts: list[str]) -> list[Pairs]:
-        return [by_document(hits) for hits in index.search_many(texts, k, exact=exact, config=config)]
+        all_hits = index.search_many(texts, k, exact=exact, config=config, mode=mode, weight=weight)
+        return [by_document(hits) for hits in all_hits]
 
     return search
 

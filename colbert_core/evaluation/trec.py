@@ -165,13 +165,15 @@ def write_run(path: str | PathLike[str], run: Mapping[str, Mapping[str, float]],
 def by_document(hits: Iterable[Hit]) -> list[tuple[str, float]]:
     """Return ids and scores of documents, best first, under the ids that judgements name.
 
-    A document that the command line cut into ``ID#1``, ``ID#2`` and so on has the score of its best piece, as ``ID``.
+    A document that the command line cut into ``ID#1``, ``ID#2`` and so on has the score of its best piece, as ``ID``. Where
+    words ranked as well, the score is ``hybrid_relevance``, so that the order is that of the hits.
     """
     best: dict[str, float] = {}
     for hit in hits:
         passage = hit.passage
         wholes = (str(passage.metadata.get(key)) for key in ("piece_document_id", "document_id"))
-        best.setdefault(next((whole for whole in wholes if passage.id.startswith(f"{whole}#")), passage.id), hit.score)
+        document = next((whole for whole in wholes if passage.id.startswith(f"{whole}#")), passage.id)
+        best.setdefault(document, hit.score if hit.hybrid_relevance is None else hit.hybrid_relevance)
     return list(best.items())
 
 

@@ -155,6 +155,7 @@ class Index(ReadableIndex):
         path: str | PathLike[str] | None = None,
         encoder: str | PathLike[str] | TokenEncoder | None = None,
         *,
+        words: str | Literal[False] | None = None,
         progress: bool | None = None,
     ) -> Index:
         """Make an index of one that another library built, with its codec, codes and residuals: nothing is encoded again.
@@ -163,10 +164,12 @@ class Index(ReadableIndex):
             foreign: what ``read_foreign_index`` returned.
             path: the folder to make; None for an index in memory.
             encoder: what encoded it; None for the one the other index names.
+            words: how texts are cut into words, as for ``create``; None is "english".
             progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
         Raises:
             IndexExistsError: there is something at ``path``.
+            ValueError: words can be cut in no such way.
             DamagedIndexError: a file of the other index is damaged.
             EncoderMismatchError: the encoder's vectors have another dim.
         """
@@ -177,7 +180,7 @@ class Index(ReadableIndex):
                 f"{getattr(loaded, 'name', loaded)!r:.200} has dim {loaded.dim}; name the one it was made with."
             )
         settings = vector_settings(loaded, codec.dim, codec.nbits, codec, in_memory=path is None)
-        about = {**settings, **about_encoder(loaded, foreign.encoder), "words": check_words(None, has_texts=True)}
+        about = {**settings, **about_encoder(loaded, foreign.encoder), "words": check_words(words, has_texts=True)}
         if path is None:
             index = cls(Store.create(None, about, overwrite=False, timeout=_TIMEOUT), loaded)
             writing.import_foreign(index._store, index._versions, foreign, progress)
@@ -267,6 +270,7 @@ class Index(ReadableIndex):
     def compact(self, *, progress: bool | None = None) -> None:
         """Put everything into one segment, without what was deleted, and give the room back.
 
+        The words for hybrid search are put into one piece as well, and counted where the index was made before there were any.
         An index with ``nbits`` that is not compressed yet is compressed if it has 1,024 tokens or more. Searches go on
         meanwhile, writers wait.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -64,12 +63,17 @@ class View:
     encoder: LazyEncoder
     name: str
     advice: Advice
+    _kept: list[tuple[State, NDArray[np.int64] | None]] = field(default_factory=list)
     _one_by_one: threading.Lock = field(default_factory=threading.Lock)  # the connection is for one thread at a time
 
-    @cached_property
+    @property
     def _moment(self) -> tuple[State, NDArray[np.int64] | None]:
+        # No cached_property, which until Python 3.12 holds one lock for all views: whoever has it waits for the guard, and
+        # whoever holds the guard may ask for the moment.
         with self.reader.moment():  # in memory a writer could come between the two
-            return self.newest(self.reader), self._allowed()
+            if not self._kept:
+                self._kept.append((self.newest(self.reader), self._allowed()))
+            return self._kept[0]
 
     @property
     def state(self) -> State:

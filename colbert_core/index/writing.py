@@ -234,11 +234,16 @@ def clear_passages(store: Store, versions: Versions) -> None:
 
 
 def merge_segments(store: Store, versions: Versions) -> None:
-    """Put all segments into one without dead windows, in one commit, if they are not that already."""
+    """Put all segments into one without dead windows and all words into one piece, in one commit, if that is not done already.
+
+    Words that are still to be counted, since the index was made before there were any, come with the commit, as with every one.
+    """
     with damage_named(versions.name), store.write() as writer:
         state = versions.state(writer)
-        if len(state.files) > 1 or any(not part.live.all() for part in state.snapshot.parts):
-            writer.commit(plan_merge(writer, state))
+        is_in_pieces = len(state.files) > 1 or any(not part.live.all() for part in state.snapshot.parts)
+        if is_in_pieces or writer.words.is_due() or writer.words.count_pieces() > 1:
+            changes = plan_merge(writer, state) if is_in_pieces else Changes()
+            writer.commit(replace(changes, join_words=True))
 
 
 def import_foreign(store: Store, versions: Versions, foreign: ForeignIndex, progress: bool | None) -> None:

@@ -110,7 +110,7 @@ def coverage(
     covered = np.zeros(len(lengths), np.float64)
     if not len(lengths) or not postings:
         return covered
-    per_length = K1 * B / max(counts.terms / counts.passages, 1e-9)
+    per_length = K1 * B / max(counts.terms / max(counts.passages, 1), 1e-9)
     bound = 0.0
     for term, (places, times) in postings.items():
         n = counts.found.get(term, 0)

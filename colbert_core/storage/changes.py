@@ -42,6 +42,7 @@ class Changes:
         files: files that become part of the index.
         dropped: names of files that are no longer part of it.
         tombstones: rows to forget: they are dead, and no file has a window of theirs any more.
+        join_words: put in one piece what many commits have added to the words.
     """
 
     about: dict[str, Any] = field(default_factory=dict)
@@ -51,6 +52,7 @@ class Changes:
     files: list[File] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     tombstones: Sequence[int] = ()
+    join_words: bool = False
 
 
 class StaleRead(Exception):  # noqa: N818  (no error: the reader starts again)

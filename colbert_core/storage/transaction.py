@@ -450,6 +450,8 @@ class Writer(Reader):
         )
         write_about(self.connection, {**changes.about, "generation": about["generation"] + 1, "next_row": rows.stop})
         self.words.add((row, text) for row, _, text, _ in added)
+        if changes.join_words:
+            self.words.optimize()
 
 
 def write_about(connection: sqlite3.Connection, about: Mapping[str, Any]) -> None:

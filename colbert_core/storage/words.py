@@ -97,10 +97,19 @@ class WordTables:
 
     def count_bytes(self) -> int:
         """About how many bytes the tables take."""
-        if not self._are_there():
+        n_passages = int(self._ask("SELECT count(*) FROM lengths")[0][0]) if self._are_there() else 0
+        if not n_passages:  # also of an index without words, which has the tables as well
             return 0
-        blocks = self._ask("SELECT coalesce(sum(length(block)), 0) FROM words_data")[0][0]
-        return int(blocks) + 8 * int(self._ask("SELECT count(*) FROM lengths")[0][0])
+        return int(self._ask("SELECT sum(length(block)) FROM words_data")[0][0]) + 8 * n_passages
+
+    def count_pieces(self) -> int:
+        """In how many pieces the words lie, each of one commit or several; a search looks into all of them."""
+        return int(self._ask("SELECT count(DISTINCT segid) FROM words_idx")[0][0]) if self._are_there() else 0
+
+    def is_due(self) -> bool:
+        """Whether the next change counts the words of all passages, since the index has none yet or in another way."""
+        name, is_made = self._setting()
+        return name is not None and has_fts5() and not (is_made and self._are_there())
 
     def problems(self) -> list[str]:
         """Whether the tables hold other words than the passages, in words."""
@@ -118,7 +127,7 @@ class WordTables:
         found = sum(_mark(row, term) for row, term in self._ask("SELECT doc, term FROM temp.occurrences"))
         if found == wanted and dict(self._ask("SELECT row, n FROM lengths")) == lengths:
             return []
-        return ["The words of the index are not those of its passages"]
+        return ["The words of the index are not those of its passages; a copy (save) counts them anew"]
 
     # Write, within a transaction
 
@@ -140,9 +149,9 @@ class WordTables:
         name, _ = self._setting()
         self.clear()
         if name is not None:
-            rows = self._connection.execute("SELECT row, text FROM passages ORDER BY row")
+            rows = self._connection.execute("SELECT row, CAST(text AS BLOB) FROM passages ORDER BY row")
             while chunk := rows.fetchmany(_AT_A_TIME):
-                self.add(chunk)
+                self.add((row, text.decode(errors="replace")) for row, text in chunk)
         setting = ("words", words_setting(name))
         self._connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", setting)
 
@@ -167,8 +176,9 @@ class WordTables:
             return
         terms_of, run = analyser(name).terms, self._connection.execute
         for row in rows:
-            for (text,) in run("SELECT text FROM passages WHERE row = ?", (row,)).fetchall():
-                run("INSERT INTO words(words, rowid, terms) VALUES ('delete', ?, ?)", (row, " ".join(terms_of(text))))
+            for (text,) in run("SELECT CAST(text AS BLOB) FROM passages WHERE row = ?", (row,)).fetchall():
+                terms = " ".join(terms_of(text.decode(errors="replace")))  # a damaged passage can be deleted, too
+                run("INSERT INTO words(words, rowid, terms) VALUES ('delete', ?, ?)", (row, terms))
             run("DELETE FROM lengths WHERE row = ?", (row,))
 
     def clear(self) -> None:

@@ -51,7 +51,7 @@ def main():
     rng = np.random.default_rng(seed)
     say("ready")
     with contextlib.suppress(IndexExistsError):
-        Index.create(folder, dim=DIM, nbits=4).close()
+        Index.create(folder, dim=DIM, words="words", nbits=4).close()
     say("created")
     index = Index.open(folder)
     version = seed * 1000

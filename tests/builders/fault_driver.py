@@ -52,12 +52,12 @@ def add(index, ids):
 
 def write_base(folder):
     """An index with several segments, dead windows, files and rows; and another one."""
-    with Index.create(folder / "x.idx", dim=4, nbits=4) as index:
+    with Index.create(folder / "x.idx", dim=4, words="words", nbits=4) as index:
         add(index, MANY)
         add(index, BASE)
         index.delete(MANY)
         add(index, ["late0"])
-    with Index.create(folder / "other.idx", dim=4, nbits=32) as index:
+    with Index.create(folder / "other.idx", dim=4, words="words", nbits=32) as index:
         add(index, ["othe0"])
 
 
@@ -89,15 +89,18 @@ def compress(index):
 
 
 def aside(folder):
-    with made_aside(folder / "new.idx") as path, Index.create(path, dim=4) as index:
+    with made_aside(folder / "new.idx") as path, Index.create(path, dim=4, words="words") as index:
         add(index, MANY)
 
 
 ADDED = BEFORE["x.idx"] | set(MANY)
 # Each verb, and what it changes: the ids of an index afterwards.
 VERBS = {
-    "create": (lambda folder: Index.create(folder / "new.idx", dim=4).close(), {"new.idx": set()}),
-    "overwrite": (lambda folder: Index.create(folder / "other.idx", dim=4, overwrite=True).close(), {"other.idx": set()}),
+    "create": (lambda folder: Index.create(folder / "new.idx", dim=4, words="words").close(), {"new.idx": set()}),
+    "overwrite": (
+        lambda folder: Index.create(folder / "other.idx", dim=4, words="words", overwrite=True).close(),
+        {"other.idx": set()},
+    ),
     "make aside": (aside, {"new.idx": set(MANY)}),
     "search": (search, {}),
     "verify": (verify, {}),

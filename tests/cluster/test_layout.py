@@ -6,6 +6,7 @@ import pytest
 
 from colbert_core import DamagedIndexError, StorageError
 from colbert_core.cluster import ShardedIndex
+from colbert_core.cluster.layout import Layout, Settings
 
 
 def test_a_newer_or_damaged_description_is_told(built, tmp_path):
@@ -17,3 +18,11 @@ def test_a_newer_or_damaged_description_is_told(built, tmp_path):
         (tmp_path / "cluster.json").write_text(content)
         with pytest.raises(error, match="cluster.json"):
             ShardedIndex.open(tmp_path)
+
+
+def test_a_description_from_before_there_were_words_is_read(tmp_path):
+    layout = Layout(tmp_path)
+    (tmp_path / "cluster.json").write_text('{"format": 1, "shards": 2, "nbits": 4, "model": "default", "passages": 7}')
+    assert layout.read() == Settings(2, 4, "default", {}, 7, words="english")
+    layout.write(Settings(2, 4, "default", words=False))
+    assert layout.read().words is False

@@ -11,12 +11,11 @@ import shutil
 import signal
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
-from builders.cluster import PASSAGES, QUERIES, node_killed, passages_of
+from builders.cluster import PASSAGES, QUERIES, node_killed, one_index, passages_of
 from builders.encoders import WordEncoder
 
 from colbert_core import (
@@ -32,7 +31,6 @@ from colbert_core import (
 from colbert_core.cluster import PartialHits, ShardedIndex, building
 from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.errors import ClusterError, ShardUnavailableError
-from colbert_core.text.documents import read_file
 
 # Ray Data warns of its own settings when it copies them.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data")
@@ -43,14 +41,6 @@ def served(built):
     """Two shards, searched by several tests that change nothing."""
     with ShardedIndex.open(built[2], WordEncoder()) as index:
         yield index
-
-
-def one_index(path, source, cluster_folder):
-    """One index of the same passages with the same codec."""
-    index = Index.create(path, WordEncoder(), codec=building._load_codec(Layout(cluster_folder)))
-    for location, name, _ in building.find_sources(source):
-        index.add(read_file(Path(location), name, lambda text, name: [Passage(name, text)]), refit=False)
-    return index
 
 
 # The same as one index
@@ -300,6 +290,9 @@ def test_the_commands_build_and_search_shards(nodes_of, run, source, stanford_fo
     assert code == 0
     assert [hit["rank"] for hit in hits] == [1, 2, 3]
     assert {hit["metadata"]["year"] for hit in hits} == {2004}
+    found = [json.loads(line) for line in run("search", out, "the cat", "--mode", "words", "--json")[1].splitlines()]
+    assert len(found) == 10
+    assert all("cat" in hit["text"] and hit["coverage"] == hit["score"] for hit in found)
     assert run("delete", out, "id1", "id2")[1] == "2 passages deleted.\n"
     assert json.loads(run("stats", out, "--json")[1])["passages"] == 238
     (tmp_path / "more.jsonl").write_text('{"id": "more", "text": "a happy cat"}\n')

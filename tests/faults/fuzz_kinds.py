@@ -136,7 +136,7 @@ def make_index(folder, nbits):
     if nbits != 32:
         codec = ResidualCodec.fit(unit(topics[rng.integers(8, size=300)] + 0.3 * rng.standard_normal((300, DIM))), 8, nbits)
         codec = codec.extended(unit(rng.standard_normal((100, DIM))), 4)
-    with Index.create(folder, dim=DIM, nbits=nbits, codec=codec) as index:
+    with Index.create(folder, dim=DIM, words="words", nbits=nbits, codec=codec) as index:
         for first, n in ((0, 20), (20, 6), (26, 2)):
             passages = [
                 Passage(f"p{i}", f"text {i}", {"n": i, "tags": ["a", "B"]} if i % 2 else {}) for i in range(first, first + n)

@@ -25,7 +25,7 @@ def path(tmp_path):
     """An index of ten passages, uncompressed, one of them deleted."""
     folder = tmp_path / "x.idx"
     rng = np.random.default_rng(0)
-    with Index.create(folder, dim=DIM) as index:
+    with Index.create(folder, dim=DIM, words="words") as index:
         passages = [Passage(f"p{n}", f"text {n}", {"n": n}) for n in range(10)]
         index.add(passages, embeddings=[unit(rng.standard_normal((3, DIM))) for _ in passages])
         index.delete(["p9"])
@@ -39,7 +39,7 @@ def compressed(tmp_path):
     passages, vectors, _ = collection(300, dim=DIM)
     sample = np.concatenate(vectors)
     codec = ResidualCodec.fit(sample, 16, 4).extended(sample[::-1], 4)
-    with Index.create(folder, dim=DIM, nbits=4, codec=codec) as index:
+    with Index.create(folder, dim=DIM, words="words", nbits=4, codec=codec) as index:
         index.add(passages, embeddings=vectors)
     return folder
 
@@ -411,7 +411,7 @@ def test_a_query_of_thousands_of_vectors_over_many_layers_is_searched_right():
     sample = np.concatenate(vectors)
     codec = ResidualCodec.fit(sample, 64, 4)
     layered = ResidualCodec(codec.centroids, codec.levels, (0, 16, 32, 48))
-    index = Index.create(None, dim=DIM, nbits=4, codec=layered)
+    index = Index.create(None, dim=DIM, words="words", nbits=4, codec=layered)
     index.add(passages, embeddings=vectors)
     query = np.tile(vectors[7], (40_000 // len(vectors[7]), 1))  # so that sums of cosines pass 2**31
     config = SearchConfig(16, 1024, 64)

@@ -12,7 +12,7 @@ from colbert_core.index import writing
 
 traced = {module.__file__ for module in (connection, database, files, store, transaction, writing)}
 files._LARGEST_ROW = 100  # so that vectors are files
-index = Index.create(None if sys.argv[1] == "memory" else sys.argv[1], dim=4, timeout=5)
+index = Index.create(None if sys.argv[1] == "memory" else sys.argv[1], dim=4, words="words", timeout=5)
 
 def interrupt_at(line):
     def trace(frame, event, _):

@@ -84,7 +84,7 @@ def test_readers_see_whole_states_beside_a_writer_and_nothing_grows(tmp_path, re
     monkeypatch.setattr(writing, "FIRST_FIT", 100)
     monkeypatch.setattr(files, "_LARGEST_ROW", 2**12)
     folder, stop = tmp_path / "x.idx", tmp_path / "stop"
-    index, logs, writes = Index.create(folder, dim=DIM, nbits=4), [], 0
+    index, logs, writes = Index.create(folder, dim=DIM, words="words", nbits=4), [], 0
     replace_all(index, 0)
     n_readers = 8 if seconds > 10 else 2
     readers = [

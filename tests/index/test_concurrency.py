@@ -45,7 +45,7 @@ def best(state, query, k, odd):
     [("disk", 150), ("memory", 150), *(pytest.param(place, 1000, marks=pytest.mark.slow) for place in ("disk", "memory"))],
 )
 def test_eight_threads_search_during_many_adds_and_deletes(place, writes, tmp_path):
-    index = Index.create(None if place == "memory" else tmp_path / "x.idx", dim=DIM)
+    index = Index.create(None if place == "memory" else tmp_path / "x.idx", dim=DIM, words="words")
     history = [{}]  # what the passages are after each call; the last one may be under way
     finished = 0
     stop = threading.Event()
@@ -87,6 +87,12 @@ def test_eight_threads_search_during_many_adds_and_deletes(place, writes, tmp_pa
                 first,
                 last,
             )
+            version = max(finished - moments.randrange(3), 0)
+            first = finished
+            named = {hit.passage.id for hit in index.search(f"{version} x", k=99, mode="words")}
+            last = len(history)
+            with_word = [{name for name, number in state.items() if number == version} for state in history[first - 1 : last]]
+            assert named in with_word, (first, last, version)
             n += 1
         return n
 
@@ -130,7 +136,7 @@ def test_processes_read_one_index_while_another_writes(tmp_path, monkeypatch):
         passages = [Passage(str(i), f"text {generation}", {"generation": generation}) for i in range(200)]
         index.add(passages, embeddings=made)
 
-    index = Index.create(path, dim=16, nbits=4)
+    index = Index.create(path, dim=16, words="words", nbits=4)
     add(0)
     readers = [
         subprocess.Popen([sys.executable, "-c", READER, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -153,7 +159,7 @@ def count_in_child(index, results):
 
 
 def test_an_index_on_disk_outlives_a_fork(tmp_path):
-    index = Index.create(tmp_path / "x.idx", dim=DIM)
+    index = Index.create(tmp_path / "x.idx", dim=DIM, words="words")
     index.add([Passage(f"p{n}", "text") for n in range(9)], embeddings=[vectors(f"p{n}", 0) for n in range(9)])
     expected = (9, index.search(QUERIES[0], k=3))
     context = multiprocessing.get_context("fork")
@@ -167,7 +173,7 @@ def test_an_index_on_disk_outlives_a_fork(tmp_path):
 
 
 def test_writers_in_many_threads_take_turns(tmp_path):
-    index = Index.create(tmp_path / "x.idx", dim=DIM)
+    index = Index.create(tmp_path / "x.idx", dim=DIM, words="words")
 
     def write(worker):
         for n in range(10):

@@ -119,7 +119,7 @@ def test_killed_while_an_index_is_made_there_is_a_whole_one_or_none(tmp_path, st
     if step == "schema written":
         with pytest.raises(IndexNotFoundError, match="its making was interrupted. Make it again"):
             Index.open(folder)
-        Index.create(folder, dim=DIM).close()
+        Index.create(folder, dim=DIM, words="words").close()
     with Index.open(folder) as index:
         assert len(index) == 0
         assert index.verify().ok
@@ -133,7 +133,7 @@ def test_killed_at_random_moments_of_making_an_index(tmp_path):
         try:
             check(folder, state, under_way)
         except IndexNotFoundError:
-            Index.create(folder, dim=DIM).close()
+            Index.create(folder, dim=DIM, words="words").close()
             check(folder, {}, None)
 
 
@@ -141,7 +141,7 @@ def test_killed_at_random_moments(tmp_path, request):
     """One index lives through all of it, and at least half of the kills come within a write."""
     kills, within, moments = request.config.getoption("--kills"), 0, random.Random(0)
     folder, state = tmp_path / "x.idx", {}
-    Index.create(folder, dim=DIM, nbits=4).close()
+    Index.create(folder, dim=DIM, words="words", nbits=4).close()
     started = time.monotonic()
     for number in range(kills):
         # "no step": never reached, so it is for us to kill; the first lines are "ready" and "created".

@@ -67,12 +67,12 @@ async def test_an_identifier_that_maxsim_misses_is_found_by_its_words(store, ret
 
 def test_the_default_is_the_one_place_that_says_so_everywhere(store, retriever, monkeypatch):
     assert get_args(options.Mode) == MODES
-    assert ColBERTRetriever(index=store.index).mode == options.MODE == "maxsim"
-    expected = ids(retriever.invoke(IDENTIFIER, mode="maxsim"))
-    assert ids(retriever.invoke(IDENTIFIER)) == ids(store.similarity_search(IDENTIFIER)) == expected
-    assert ids(store.as_retriever().invoke(IDENTIFIER)) == ids(store.similarity_search(IDENTIFIER, mode=None)) == expected
-    monkeypatch.setattr(options, "MODE", "hybrid")
-    assert ids(store.similarity_search(IDENTIFIER))[0] == ids(store.as_retriever().invoke(IDENTIFIER))[0] == "ticket"
+    assert ColBERTRetriever(index=store.index).mode == options.MODE
+    for mode in (options.MODE, *MODES):
+        monkeypatch.setattr(options, "MODE", mode)
+        expected = ids(retriever.invoke(IDENTIFIER, mode=mode))
+        assert ids(store.similarity_search(IDENTIFIER)) == ids(store.similarity_search(IDENTIFIER, mode=None)) == expected
+        assert ids(store.as_retriever().invoke(IDENTIFIER)) == expected
 
 
 def test_words_alone_need_no_model(words, tmp_path, monkeypatch):
@@ -233,10 +233,10 @@ def test_mistakes_are_errors_not_silence(store, retriever):
         with pytest.raises(ValueError, match="mode must be one of maxsim, hybrid, words, got 'bm25'"):
             search()
     for search in (
-        lambda: retriever.invoke("dog", weight=0.3),
+        lambda: retriever.invoke("dog", mode="maxsim", weight=0.3),
         lambda: retriever.invoke("dog", mode="words", weight=0.3),
         lambda: ColBERTRetriever(index=store.index, weight=0.3, mode="maxsim").invoke("dog"),
-        lambda: store.similarity_search("dog", weight=0.3),
+        lambda: store.similarity_search("dog", mode="maxsim", weight=0.3),
         lambda: store.max_marginal_relevance_search("dog", mode="words", weight=0.3),
     ):
         with pytest.raises(ValueError, match=r"weight is for mode='hybrid', got weight=0\.3"):

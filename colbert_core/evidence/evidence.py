@@ -72,6 +72,7 @@ class Evidence:
         token_spans: *Shape:* (n, 2), int32, the characters of each of the window's vectors; empty for the model's own tokens.
         similarities: *Shape:* (n_q, n), float32, the cosine of every query vector and every vector of the window.
         min_similarity: cosine from which a match counts, from -1 to 1.
+        shared: characters of the query and of the passage of each word that both have, where words ranked as well.
     """
 
     query: str
@@ -82,6 +83,7 @@ class Evidence:
     token_spans: NDArray[np.int32] = field(repr=False)
     similarities: NDArray[np.float32] = field(repr=False)
     min_similarity: float = MIN_SIMILARITY
+    shared: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = field(default=(), repr=False)
 
     @property
     def score(self) -> float:
@@ -98,11 +100,13 @@ class Evidence:
         """Words of the passage with a match of at least ``min_similarity``, in the order of the text; neighbours are joined.
 
         The weight says how much more similar a match is than the window's vectors are on average: in a passage on the
-        subject everything is somewhat similar to every query word.
+        subject everything is somewhat similar to every query word. A word that both have, where words ranked, stands out as
+        much as the strongest.
         """
         lifts = [match.similarity - float(row.mean()) for match, row in zip(self.matches, self.similarities, strict=True)]
+        lifts += [max(lifts, default=0.0) if max(lifts, default=0.0) > 0 else 1.0] * len(self.shared)
         places_of: dict[tuple[int, int], list[int]] = {}  # of each word the places of its matches
-        for place, match in enumerate(self.matches):
+        for place, match in enumerate(self._all_matches):
             has_letters = _has_letters(self.query, match.query_span) and _has_letters(self.text, match.span)
             if has_letters and match.similarity >= self.min_similarity and lifts[place] > 0:
                 places_of.setdefault(_whole_word(self.text, match.span, self.window), []).append(place)
@@ -119,11 +123,15 @@ class Evidence:
                 start,
                 end,
                 weight=max(lifts[place] for place in places) / greatest,
-                similarity=max(self.matches[place].similarity for place in places),
+                similarity=max(self._all_matches[place].similarity for place in places),
                 terms=tuple(dict.fromkeys(self._term_of(place) for place in sorted(places))),
             )
             for start, end, places in merged
         )
+
+    @cached_property
+    def _all_matches(self) -> tuple[Match, ...]:
+        return (*self.matches, *(Match(query_span, span, 1.0) for query_span, span in self.shared))
 
     @property
     def unmatched(self) -> tuple[str, ...]:
@@ -133,7 +141,7 @@ class Evidence:
     @cached_property
     def _unmatched_spans(self) -> tuple[tuple[int, int], ...]:
         best: dict[tuple[int, int], float] = {}
-        for match in self.matches:
+        for match in self._all_matches:
             if _has_letters(self.query, match.query_span):
                 word = _whole_word(self.query, match.query_span, (0, len(self.query)))
                 best[word] = max(best.get(word, -1.0), match.similarity)
@@ -202,7 +210,7 @@ class Evidence:
         return self.to_html()
 
     def _term_of(self, place: int) -> str:
-        start, end = _whole_word(self.query, self.matches[place].query_span, (0, len(self.query)))
+        start, end = _whole_word(self.query, self._all_matches[place].query_span, (0, len(self.query)))
         return self.query[start:end]
 
     def _marks(self) -> list[tuple[int, int, float, str]]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from colbert_core.storage.transaction import Reader
 
+    Span = tuple[int, int]
     Posting = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 # Places and counts that are kept for the next search, 32 MB: over 26,000 passages those of some ten thousand terms.
@@ -74,6 +75,18 @@ class Lexicon:
         """Make a function that counts how many different words of a query a text has."""
         wanted = {*self._analyser.query_terms(query)}
         return lambda text: len(wanted.intersection(self._analyser.terms(text)))
+
+    def shared(self, query: str, text: str, window: tuple[int, int]) -> tuple[tuple[Span, Span], ...]:
+        """Find the words that a query and a window of a passage share: the characters of each in both, half-open."""
+        asked: dict[str, Span] = {}
+        for piece in self._analyser.pieces(query):
+            asked.setdefault(piece.term, piece.span)
+        first, last = window
+        return tuple(
+            (asked[piece.term], (first + piece.span[0], first + piece.span[1]))
+            for piece in self._analyser.pieces(text[first:last])
+            if piece.term in asked
+        )
 
     def _posting(self, reader: Reader, term: str) -> Posting:
         """The places in ``rows`` of the passages that have a term, and how often each has it."""

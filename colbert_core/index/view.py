@@ -215,7 +215,7 @@ class View:
             return all_hits
         return [
             [
-                replace(hit, evidence=self.evidence(text, query, pid, hit.passage, hit.span))
+                replace(hit, evidence=self.evidence(text, query, pid, hit.passage, hit.span, by_words=words is not None))
                 for hit, pid in zip(hits, ranking.pids, strict=False)  # a threshold may have dropped the last hits
             ]
             for text, query, hits, ranking in zip(texts, queries, all_hits, rankings, strict=True)
@@ -302,6 +302,8 @@ class View:
         passage: Passage,
         span: tuple[int, int],
         min_similarity: float = MIN_SIMILARITY,
+        *,
+        by_words: bool = False,
     ) -> Evidence:
         """Match the words of a query with those of a window.
 
@@ -315,7 +317,11 @@ class View:
             passage: its text and id.
             span: characters of the window, half-open.
             min_similarity: cosine from which a match counts as found.
+            by_words: words ranked as well, so those that both have are evidence.
         """
+        if by_words:
+            found = self.evidence(query, vectors, pid, passage, span, min_similarity)
+            return replace(found, shared=self.lexicon.shared(query, passage.text, found.window))
         encoder, snapshot = self.encoder.get(), self.state.snapshot
         with damage_named(self.name):
             window_vectors = vectors_of(snapshot, pid, span)

@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from builders.encoders import WordEncoder
+from builders.encoders import SpanEncoder, WordEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -170,6 +170,20 @@ def test_words_mode_shows_the_window_that_has_most_of_them():
 
 def test_evidence_of_words_mode_loads_the_model_for_it(index):
     assert index.search("cats", k=1, mode="words", evidence=True)[0].evidence.passage_id == "cats"
+
+
+def test_words_that_both_have_are_marked_where_words_rank():
+    index = Index.create(None, SpanEncoder(dim=16, window=20))
+    index.add([Passage("einsum", TEXTS["einsum"])])
+    query = "does numpy.einsum_path purr"
+    (hit,) = index.search(query, k=1, ids=["einsum"], mode="hybrid", evidence=True)
+    (plain,) = index.search(query, k=1, ids=["einsum"], evidence=True)
+    marked = [hit.passage.text[mark.start : mark.end] for mark in hit.evidence.highlights]
+    assert "".join(marked).startswith("numpy")
+    assert "einsum" in " ".join(marked)
+    assert (hit.evidence.score, hit.evidence.matches) == (plain.evidence.score, plain.evidence.matches)
+    assert hit.evidence.unmatched == ("does", "purr")
+    assert plain.evidence.shared == ()
 
 
 def test_pickles_and_copies_keep_the_words(index, tmp_path):

@@ -269,11 +269,15 @@ class ColBERTRetriever(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         # Usually one text. A query transform such as HyDE gives several, and an LLM may have left one of them empty.
         texts = [text.strip() for text in query_bundle.embedding_strs if text.strip()] or [query_bundle.query_str.strip()]
-        where = to_where(self.filters, self.doc_ids)
-        ranked_by = ranking(self.mode, self.weight)
-        hits = self.index.search_mean(texts, self.similarity_top_k, where=where, ids=self.node_ids, **ranked_by)
-        if self.evidence:
-            hits = [replace(hit, evidence=self.index.explain(texts[0], hit)) for hit in hits]
+        asked: dict[str, Any] = {"where": to_where(self.filters, self.doc_ids), "ids": self.node_ids}
+        asked |= ranking(self.mode, self.weight)
+        if self.evidence and len(texts) == 1 and self.mode != "maxsim":
+            # A search says which words ranked; ``explain`` knows meanings alone.
+            hits = self.index.search(texts[0], self.similarity_top_k, **asked, evidence=True)
+        else:
+            hits = self.index.search_mean(texts, self.similarity_top_k, **asked)
+            if self.evidence:
+                hits = [replace(hit, evidence=self.index.explain(texts[0], hit)) for hit in hits]
         return to_nodes_with_score(hits, self.max_characters if self.text == "window" else None)
 
     @dispatcher.span

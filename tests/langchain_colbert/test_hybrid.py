@@ -182,11 +182,13 @@ async def test_the_window_that_has_the_words_comes_back(words):
         assert len(found[0].page_content) <= 200
 
 
-def test_evidence_of_a_hybrid_search_is_that_of_maxsim(default_encoder):
+def test_evidence_shows_the_words_that_ranked_and_adds_up_to_maxsim(default_encoder):
     retriever = ColBERTRetriever.from_documents([TICKET], model=default_encoder, evidence=True, mode="hybrid")
     (found,) = retriever.invoke(f"who wrote {IDENTIFIER}")
     assert found.metadata["evidence"]["score"] == pytest.approx(found.metadata["score"], abs=1e-4)
-    assert retriever.invoke(f"who wrote {IDENTIFIER}", mode="words")[0].metadata["evidence"]["highlights"]
+    for mode in ("hybrid", "words"):
+        highlights = retriever.invoke(f"who wrote {IDENTIFIER}", mode=mode)[0].metadata["evidence"]["highlights"]
+        assert any(IDENTIFIER in WITH_IDENTIFIER[one["start"] : one["end"]] for one in highlights)
 
 
 # Settings

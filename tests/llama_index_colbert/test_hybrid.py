@@ -133,7 +133,19 @@ def test_windows_and_evidence_go_with_the_words(default_encoder):
     (found,) = retriever.retrieve(IDENTIFIER)
     assert IDENTIFIER in found.node.get_content()
     assert len(found.node.get_content()) <= 1000
-    assert found.node.metadata["evidence"]["highlights"]
+    places = [(one["start"], one["end"]) for one in found.node.metadata["evidence"]["highlights"]]
+    assert any(IDENTIFIER in found.node.get_content()[start:end] for start, end in places)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_evidence_changes_neither_nodes_nor_scores(default_encoder, mode):
+    with_evidence = ColBERTRetriever.from_nodes(with_ticket(), 5, model=default_encoder, mode=mode, evidence=True)
+    without = ColBERTRetriever(with_evidence.index, 5, mode=mode)
+    for query in (IDENTIFIER, QueryBundle("what", custom_embedding_strs=[IDENTIFIER, "dog barks"])):
+        found, expected = with_evidence.retrieve(query), without.retrieve(query)
+        assert ids(found) == ids(expected)
+        assert [scored.score for scored in found] == pytest.approx([scored.score for scored in expected], abs=1e-5)
+        assert all("evidence" in scored.node.metadata for scored in found)
 
 
 def test_fusion_takes_nodes_of_both_modes_as_the_same(index):

@@ -91,7 +91,7 @@ class IndexBase(ABC):
             mode: "maxsim" ranks by vectors; "hybrid" by relevance + weight * coverage of the query's words, which finds
                 identifiers and rare names as well, and ``min_relevance`` is of that sum; "words" by coverage alone, among the
                 passages that have one of the words, and loads no model.
-            weight: of the coverage in hybrid mode, from 0 to 1; None for .15.
+            weight: of the coverage in hybrid mode, from 0 to 1; None for .1.
 
         Returns:
             Hits, best first, equal scores by id; none from an empty index.

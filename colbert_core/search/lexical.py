@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 MODES = ("maxsim", "hybrid", "words")
 """What ranks passages: their vectors, their vectors and words, or their words alone."""
 
-WEIGHT = 0.15
-"""Of the coverage in a hybrid search, where none is given."""
+WEIGHT = 0.1
+"""Of the coverage in a hybrid search, where none is given: of seven collections none loses more than .006 of nDCG@10 by it, and
+the mean gains .006; .15 gains .009 and loses .008 on questions about code."""
 
 # Anserini's, as measured over 19 collections.
 K1, B = 0.9, 0.4

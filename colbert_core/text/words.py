@@ -7,7 +7,6 @@ A term has no blank and no quotation mark. Runs of letters are found first, with
 | running shoes | run, shoe (English) |
 | numpy.einsum_path | numpy.einsum_path, numpy, einsum, path |
 | CVE-2023-1234 | cve-2023-1234, cve, 2023, 1234 |
-| parseQuery | parsequery, and where it is indexed parse, query |
 | 北京大学 | 北京, 京大, 大学 |
 """
 
@@ -47,8 +46,6 @@ _LONGEST = 64
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _OF_SCRIPT = re.compile(f"[{_UNSPACED}]+|[^{_UNSPACED}]+")
 _PARTS = re.compile(r"[^-_./:@+#&~]+")
-_HUMPS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-_IS_CAMEL = re.compile(r"[a-z][A-Z]|[A-Z]{2}[a-z]")
 _IS_IDENTIFIER = re.compile(r"[0-9_.:@+#&~]")
 _ACCENTS = re.compile("[\u0300-\u036f]")
 _MEMORY = 2**16  # runs whose terms are remembered; the words of 26,000 passages are 150,000, most of them seen once
@@ -81,34 +78,30 @@ class Analyser:
         self.name = name
         self._stem = _stemmer() if name == "english" else None
         self._stop_words = _STOP_WORDS if name == "english" else frozenset[str]()
-        self._of_text = functools.lru_cache(_MEMORY)(functools.partial(self._cut, humps=True))
-        self._of_query = functools.lru_cache(_MEMORY)(functools.partial(self._cut, humps=False))
+        self._of_run = functools.lru_cache(_MEMORY)(self._cut)
 
     def terms(self, text: str) -> list[str]:
-        """List the terms of a passage, each as often as it occurs."""
-        return [term for run in self._runs(text) for term, _, _ in self._of_text(run[0])]
+        """List the terms of a text, each as often as it occurs."""
+        return [term for run in _runs().findall(text) for term, _, _ in self._of_run(run)]
 
     def query_terms(self, text: str) -> list[str]:
         """List the terms of a query, each once, in the order in which they first occur."""
-        return list(dict.fromkeys(term for run in self._runs(text) for term, _, _ in self._of_query(run[0])))
+        return list(dict.fromkeys(self.terms(text)))
 
     def pieces(self, text: str) -> Iterator[Piece]:
-        """Yield the terms of a passage with their characters; where letters were replaced by others, those of the whole run."""
-        for run in self._runs(text):
-            for term, start, end in self._of_text(run[0]):
+        """Yield the terms of a text with their characters; where letters were replaced by others, those of the whole run."""
+        for run in _runs().finditer(text):
+            for term, start, end in self._of_run(run[0]):
                 yield Piece(term, (run.start() + start, run.start() + end))
 
-    def _runs(self, text: str) -> Iterator[re.Match[str]]:
-        return _runs().finditer(text)
-
-    def _cut(self, run: str, *, humps: bool) -> tuple[tuple[str, int, int], ...]:
+    def _cut(self, run: str) -> tuple[tuple[str, int, int], ...]:
         """Cut one run into terms, each with its first and last character in the run."""
         plain = _folded(run)
         aligned = len(plain) == len(run)
-        pieces = _trigrams(plain) if self.name == "trigrams" else self._words(run if aligned else plain, plain, humps=humps)
+        pieces = _trigrams(plain) if self.name == "trigrams" else self._words(plain)
         return tuple((term[:_LONGEST], *((start, end) if aligned else (0, len(run)))) for term, start, end in pieces)
 
-    def _words(self, cased: str, plain: str, *, humps: bool) -> Iterator[tuple[str, int, int]]:
+    def _words(self, plain: str) -> Iterator[tuple[str, int, int]]:
         parts = list(_PARTS.finditer(plain))
         is_whole = (len(parts) > 1 or plain[-1] in "+#") and _IS_IDENTIFIER.search(plain) is not None
         if is_whole and len(plain) <= _LONGEST:
@@ -123,11 +116,6 @@ class Analyser:
                 if word in self._stop_words or not word or (is_whole and len(word) == 1 and word.isalpha()):
                     continue
                 yield (self._stem(word) if self._stem and word.isalpha() and word.isascii() else word), start, end
-                if humps and _IS_CAMEL.search(cased[start:end]):
-                    for hump in _HUMPS.finditer(cased[start:end]):
-                        inner = hump[0].lower()
-                        if inner not in self._stop_words and len(inner) > 1:
-                            yield (self._stem(inner) if self._stem else inner), start + hump.start(), start + hump.end()
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbert_core import Index, Passage
-from colbert_core.search.lexical import K1, B, WordCounts
+from colbert_core.search.lexical import K1, WEIGHT, B, WordCounts
 
 WORDS = ["red", "green", "blue", "cat", "dog", "bird", "fish", "one", "two", "ECONNRESET"]
 TEXTS = {
@@ -255,7 +255,7 @@ def test_what_is_found_among_thousands_is_proved_to_be_the_best(nbits, exact, tm
     for query in (" ".join(random.choice(words, 5)) for _ in range(10)):
         relevances = {hit.passage.id: hit.relevance for hit in index.search(query, k=1200, exact=True)}
         covered = coverages(collection, query)
-        sums = sorted((relevances[name] + 0.15 * covered[name] for name in collection), reverse=True)[:10]
+        sums = sorted((relevances[name] + WEIGHT * covered[name] for name in collection), reverse=True)[:10]
         found = [hit.value for hit in index.search(query, mode="hybrid", exact=exact)]
         if exact or nbits is None:
             assert found == pytest.approx(sums, abs=1e-6)

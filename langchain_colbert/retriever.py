@@ -46,7 +46,7 @@ class ColBERTRetriever(BaseRetriever):
         max_characters: most characters of such a part, 2,000 by default.
         mode: "maxsim" ranks by meaning; "hybrid" by meaning and the question's words, which finds identifiers and rare names as
             well; "words" by words alone, without a model.
-        weight: of the words with "hybrid", from 0 to 1, 0.15 by default.
+        weight: of the words with "hybrid", from 0 to 1; that of the index by default, 0.1.
         evidence: put the words that matched into ``metadata["evidence"]``, ready for JSON.
         show_progress: False shows no bars where documents are added.
 

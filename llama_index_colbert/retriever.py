@@ -87,7 +87,7 @@ class ColBERTRetriever(BaseRetriever):
             mode: "maxsim" ranks by meaning; "hybrid" by meaning and the query's words, which finds identifiers and rare names
                 as well; "words" by words alone, among the nodes that have one of them, and loads no model. Words of metadata
                 count where the text for embedding has them. It is an attribute as well, and so is ``weight``.
-            weight: of the words with "hybrid", from 0 to 1; None for 0.15.
+            weight: of the words with "hybrid", from 0 to 1; None for that of the index, 0.1.
             kwargs: ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of every LlamaIndex retriever.
 
         Raises:

@@ -261,7 +261,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
                 ``node_ids`` means no restriction, because LlamaIndex's indexes send it for none.
 
                 ``HYBRID`` ranks by relevance + weight * how much of the query's words a node has, where the weight is
-                0.15 * (1 - ``alpha``) / ``alpha``, at most 1: an ``alpha`` of 0.5, or None, is the default weight 0.15, 1 is
+                0.1 * (1 - ``alpha``) / ``alpha``, at most 1: an ``alpha`` of 0.5, or None, is the default weight 0.1, 1 is
                 meaning alone, 0 words alone. ``TEXT_SEARCH`` and ``SPARSE`` rank by words alone, and load no model. They
                 return ``sparse_top_k`` nodes, and ``HYBRID`` ``hybrid_top_k``, where these are given.
             kwargs: for MMR, ``mmr_threshold`` from 0 (as different as possible) to 1 (as relevant as possible), 0.5 by

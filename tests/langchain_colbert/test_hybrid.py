@@ -138,15 +138,14 @@ def test_the_scores_of_a_store_are_in_the_order_of_the_documents(store):
 
 
 def test_a_threshold_is_of_the_sum(store, retriever):
-    ticket = hits(store, "hybrid", 1)[0]
+    ticket = hits(store, "hybrid", 1, weight=0.3)[0]
     threshold = (ticket.relevance + ticket.value) / 2
+    hybrid = {"weight": 0.3, "score_threshold": threshold}
     for found in (
-        retriever.invoke(IDENTIFIER, mode="hybrid", score_threshold=threshold),
-        store.similarity_search(IDENTIFIER, mode="hybrid", score_threshold=threshold),
-        store.as_retriever(search_type="hybrid", score_threshold=threshold).invoke(IDENTIFIER),
-        store.as_retriever(search_type="similarity_score_threshold", mode="hybrid", score_threshold=threshold).invoke(
-            IDENTIFIER
-        ),
+        retriever.invoke(IDENTIFIER, mode="hybrid", **hybrid),
+        store.similarity_search(IDENTIFIER, mode="hybrid", **hybrid),
+        store.as_retriever(search_type="hybrid", **hybrid).invoke(IDENTIFIER),
+        store.as_retriever(search_type="similarity_score_threshold", mode="hybrid", **hybrid).invoke(IDENTIFIER),
     ):
         assert ids(found) == ["ticket"]
     assert retriever.invoke(IDENTIFIER, mode="maxsim", score_threshold=threshold) == []

@@ -32,6 +32,8 @@ from colbert_core.moved import install as _install_moved_names
 from colbert_core.rerank import Reranker
 from colbert_core.search.config import SearchConfig
 from colbert_core.search.excerpts import Excerpt
+from colbert_core.search.lexical import MODES
+from colbert_core.search.lexical import WEIGHT as HYBRID_WEIGHT
 from colbert_core.search.surroundings import widen
 from colbert_core.threads import get_num_threads, set_num_threads
 from colbert_core.types import Hit, Passage, PassageIndex, TokenEmbeddings, TokenEncoder
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from colbert_core.model.encoder import Encoder
 
 __all__ = [
+    "HYBRID_WEIGHT",
+    "MODES",
     "CheckpointError",
     "CheckpointNotFoundError",
     "ColBERTError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Where = Mapping[str, Any] | Callable[["Passage"], bool]
     Query = str | NDArray[Any] | torch.Tensor | Sequence[Sequence[float]]
+    Mode = Literal["maxsim", "hybrid", "words"]
 
 
 def check_text(text: object, subject: str) -> str:
@@ -199,8 +200,10 @@ class PassageIndex(Protocol):
         ids: Iterable[str] | None = None,
         min_relevance: float | None = None,
         evidence: bool = False,
+        mode: Mode = "maxsim",
+        weight: float | None = None,
     ) -> list[Hit]:
-        """The passages that match a query best, on request with the evidence."""
+        """The passages that match a query best, by MaxSim or by words, on request with the evidence."""
 
     def search_mean(
         self,
@@ -210,6 +213,8 @@ class PassageIndex(Protocol):
         where: Where | None = None,
         ids: Iterable[str] | None = None,
         min_relevance: float | None = None,
+        mode: Mode = "maxsim",
+        weight: float | None = None,
     ) -> list[Hit]:
         """The passages that match several queries best on average."""
 

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
 
 from colbert_core import Passage, widen
 from langchain_colbert.found import found_in, own_metadata, with_found
+from langchain_colbert.options import MAX_CHARACTERS, Text
 
 if TYPE_CHECKING:
     from colbert_core import Hit, PassageIndex
 
 Filter = Mapping[str, Any] | Callable[[Document], bool]
 """``{"year": {"$gte": 2020}}`` by the operators of ``colbert_core.storage.filters``, or a function of a document."""
-
-Text = Literal["passage", "window"]
-"""Whole texts, or of each the part that matched."""
-
-
-class Cut(TypedDict, total=False):
-    """What a search is asked to return of each text."""
-
-    text: Text
-    max_characters: int
-
-
-# About 500 tokens of English: the window of the model in the box, and about as much again on each side.
-MAX_CHARACTERS = 2000
 
 
 def to_documents(
@@ -130,20 +117,6 @@ def to_found_document(hit: Hit, text: Text = "passage", max_characters: int = MA
         if evidence is not None:
             evidence["window"] = [place - start for place in evidence["window"]]
     return with_found(Document(content, id=hit.passage.id), hit.passage.metadata, **found, evidence=evidence)
-
-
-def check_cut(text: str = "passage", max_characters: int = MAX_CHARACTERS, **unknown: Any) -> None:
-    """Check what a search is asked to return.
-
-    Raises:
-        TypeError: a search has no such argument, or ``max_characters`` is no whole number.
-        ValueError: there is no such text, or it may have no characters.
-    """
-    if unknown:
-        raise TypeError(f"A search takes k, filter, score_threshold, text and max_characters, got {', '.join(unknown)}.")
-    widen("", (0, 0), max_characters)
-    if text not in ("passage", "window"):
-        raise ValueError(f"text must be 'passage' for whole texts or 'window' for the part that matched, got {text!r}.")
 
 
 def to_where(filter: Filter | None) -> Any:

@@ -1,8 +1,9 @@
 """What a search says of a document: how it goes into the metadata, and how it is taken out before anything is indexed.
 
-A document that was found has ``score``, ``relevance_score``, ``rank``, ``evidence`` or ``excerpt_spans`` in its metadata, where
-prompts and tracers look for them, and all of them once more under ``colbert``, with the user's own values of these names. So
-what a search added is known after any copy, JSON or pickle, and the user's metadata can be restored.
+A document that was found has ``score``, ``relevance_score``, ``rank``, ``coverage``, ``maxsim_relevance``, ``evidence`` or
+``excerpt_spans`` in its metadata, where prompts and tracers look for them, and all of them once more under ``colbert``, with
+the user's own values of these names. So what a search added is known after any copy, JSON or pickle, and the user's metadata
+can be restored.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 _KEY = "colbert"
 # Values that stand in the metadata themselves as well.
-_SHOWN = ("score", "relevance_score", "rank", "evidence", "excerpt_spans")
+_SHOWN = ("score", "relevance_score", "rank", "coverage", "maxsim_relevance", "evidence", "excerpt_spans")
 # The key and value by which metadata[_KEY] is known to be ours; the user may have a key of that name.
 _MARK = ("added_by", "langchain_colbert")
 # Where the user's own values are, for those of our keys that were taken.

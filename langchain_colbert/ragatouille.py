@@ -235,7 +235,7 @@ class RAGPretrainedModel:
         index = self._named(index_name)
         ids = None if doc_ids is None else _piece_ids(index, [doc_ids] if isinstance(doc_ids, str) else doc_ids)
         queries = [query] if isinstance(query, str) else list(query)
-        hits_by_query = index.search_many(_readable(index.encoder, queries), k, ids=ids)
+        hits_by_query = index.search_many(_readable(index.encoder, queries), k, ids=ids, mode="maxsim")
         results = [[_to_result(hit, zero_index_ranks) for hit in hits] for hits in hits_by_query]
         return results[0] if len(results) == 1 else results
 
@@ -302,7 +302,7 @@ class RAGPretrainedModel:
         if self._encoded is None:
             raise ValueError("There are no encoded documents to search; call encode(documents) first.")
         queries = [query] if isinstance(query, str) else list(query)
-        hits_by_query = self._encoded.search_many(_readable(self._encoded.encoder, queries), k)
+        hits_by_query = self._encoded.search_many(_readable(self._encoded.encoder, queries), k, mode="maxsim")
         results = [[_to_numbered_result(hit, zero_index_ranks=False) for hit in hits] for hits in hits_by_query]
         return results[0] if len(results) == 1 else results
 
@@ -325,7 +325,8 @@ class RAGPretrainedModel:
             if "filter" in fields:
                 raise ValueError("doc_ids are a filter; give one of the two.")
             fields["filter"] = {"document_id": {"$in": [doc_ids] if isinstance(doc_ids, str) else list(doc_ids)}}
-        return ColBERTRetriever(index=self._named(index_name), k=k, **({"show_progress": self._progress} | fields))
+        defaults = {"show_progress": self._progress, "mode": "maxsim"}  # scores are MaxSim sums, whatever our default is
+        return ColBERTRetriever(index=self._named(index_name), k=k, **(defaults | fields))
 
     def as_langchain_document_compressor(self, k: int = 5, **fields: Any) -> ColBERTRerank:
         """Make a LangChain document compressor of the model; ``relevance_score`` is from 0 to 1.

@@ -129,7 +129,7 @@ class ColBERTRerank(ModelCompressor):
 
 def _add_score(document: Document, hit: Hit) -> Document:
     metadata = copy_metadata(document)
-    found = found_in(metadata)
+    found = found_in(metadata) | {"coverage": None, "maxsim_relevance": None}  # they were part of the first stage's score
     found["relevance_score"] = hit.relevance
     found["evidence"] = None if hit.evidence is None else hit.evidence.to_dict()
     if "rank" in found:

@@ -12,16 +12,14 @@ from pydantic import ConfigDict, Field, field_validator
 
 from colbert_core import Index, PassageIndex, TokenEncoder
 from langchain_colbert.documents import (
-    MAX_CHARACTERS,
     Filter,
-    Text,
     add_documents,
-    check_cut,
     delete_documents,
     to_documents,
     to_found_document,
     to_where,
 )
+from langchain_colbert.options import MAX_CHARACTERS, MODE, SEARCH_KWARGS, Mode, Text, check_options, ranking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 
     from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
     from langchain_core.retrievers import LangSmithRetrieverParams
-
-_SEARCH_KWARGS = ("k", "filter", "score_threshold", "text", "max_characters")
 
 
 class ColBERTRetriever(BaseRetriever):
@@ -45,15 +41,19 @@ class ColBERTRetriever(BaseRetriever):
             ``from_documents`` make an ``Index``, ``from_index`` opens one.
         k: documents to return, 4 by default.
         filter: return only documents whose metadata match, such as ``{"year": {"$gte": 2020}}``; or a function of a document.
-        score_threshold: least relevance, from 0 to 1.
+        score_threshold: least ``relevance_score``, from 0 to 1.
         text: "window" returns of a long document the part that matched; "passage", the default, all of it.
         max_characters: most characters of such a part, 2,000 by default.
+        mode: "maxsim" ranks by meaning; "hybrid" by meaning and the question's words, which finds identifiers and rare names as
+            well; "words" by words alone, without a model.
+        weight: of the words with "hybrid", from 0 to 1; that of the index by default, 0.1.
         evidence: put the words that matched into ``metadata["evidence"]``, ready for JSON.
         show_progress: False shows no bars where documents are added.
 
     Instantiate:
         ```python
         from langchain_colbert import ColBERTRetriever
+        from langchain_core.documents import Document
 
         retriever = ColBERTRetriever.from_texts(
             ["Cats purr when they are content.", "Dogs wag their tails.", "Rust is a systems language."],
@@ -79,6 +79,17 @@ class ColBERTRetriever(BaseRetriever):
 
         ``await retriever.ainvoke(...)`` takes the same arguments, and so do ``batch``, ``bind`` and ``with_config``.
 
+    Words and meanings together:
+        ```python
+        retriever.add_documents([Document("Ticket ZX-4711 is about the heating.", id="ticket")])
+        (document,) = retriever.invoke("Who reported ZX-4711?", mode="hybrid")
+        print(document.id, document.metadata["coverage"] > 0)
+        ```
+
+        ```text
+        ticket True
+        ```
+
     Use within a chain:
         ```python
         from langchain_core.language_models import ParrotFakeChatModel
@@ -103,6 +114,11 @@ class ColBERTRetriever(BaseRetriever):
     are compared, so a union of several searches has each document once, and none of it is indexed when you add a document
     that was found: your own metadata come back.
 
+    ``relevance_score`` is what documents are ranked by, and what ``score_threshold`` is about. With ``mode="hybrid"`` it is
+    ``maxsim_relevance`` + ``weight`` * ``coverage`` and may be above 1. Both are in the metadata as well: the relevance by
+    MaxSim alone, and how much of the question's words the document has, from 0 to 1. With ``mode="words"`` there is no MaxSim:
+    ``score`` and ``relevance_score`` are the ``coverage``, and only documents with one of the words are found.
+
     A document may have any length. It is indexed in windows of what the model reads at once, and the best window finds it.
     With ``text="window"``, ``metadata["colbert"]`` has the characters of what you get in the whole text as ``span``, and those
     of the window as ``window``.
@@ -125,23 +141,30 @@ class ColBERTRetriever(BaseRetriever):
     ``invoke(query, filter={})`` lifts it for one call.
     """
     score_threshold: float | None = Field(default=None, ge=0, le=1)
-    """Least relevance of a document, from 0 to 1."""
+    """Least ``relevance_score`` of a document, from 0 to 1."""
     text: Text = "passage"
     """"passage" returns whole texts, "window" of each the window that matched, with the sentences around it."""
     max_characters: int = Field(default=MAX_CHARACTERS, ge=1)
     """Most characters of a document with ``text="window"``; a window that has more stays whole."""
+    mode: Mode = MODE
+    """"maxsim" ranks by meaning, "hybrid" by meaning and words, "words" by words alone, which loads no model."""
+    weight: float | None = Field(default=None, ge=0, le=1)
+    """Of the words with ``mode="hybrid"``, from 0 to 1; None for the index's own.
+
+    It goes with the field ``mode``: where ``search_kwargs`` or a call name another mode, it is dropped.
+    """
     evidence: bool = False
     """Put the words of the document that match the question into ``metadata["evidence"]``, with their characters."""
     show_progress: bool | None = None
     """Show bars; False shows none, and None shows them on a terminal or in a notebook once a second has passed."""
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """The fields from ``k`` to ``max_characters`` once more, as retrievers of vector stores take them; they beat the fields."""
+    """The fields from ``k`` to ``weight`` once more, as retrievers of vector stores take them; they beat the fields."""
 
     @field_validator("search_kwargs")
     @classmethod
     def _check_search_kwargs(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if unknown := value.keys() - set(_SEARCH_KWARGS):
-            raise ValueError(f"search_kwargs takes {', '.join(_SEARCH_KWARGS)}, got {', '.join(sorted(unknown))}.")
+        if unknown := value.keys() - set(SEARCH_KWARGS):
+            raise ValueError(f"search_kwargs takes {', '.join(SEARCH_KWARGS)}, got {', '.join(sorted(unknown))}.")
         return value
 
     @classmethod
@@ -232,9 +255,18 @@ class ColBERTRetriever(BaseRetriever):
         score_threshold: float | None = None,
         text: Text | None = None,
         max_characters: int | None = None,
+        mode: Mode | None = None,
+        weight: float | None = None,
     ) -> list[Document]:
         return self._search(
-            query, k=k, filter=filter, score_threshold=score_threshold, text=text, max_characters=max_characters
+            query,
+            k=k,
+            filter=filter,
+            score_threshold=score_threshold,
+            text=text,
+            max_characters=max_characters,
+            mode=mode,
+            weight=weight,
         )
 
     async def _aget_relevant_documents(
@@ -247,22 +279,36 @@ class ColBERTRetriever(BaseRetriever):
         score_threshold: float | None = None,
         text: Text | None = None,
         max_characters: int | None = None,
+        mode: Mode | None = None,
+        weight: float | None = None,
     ) -> list[Document]:
         return await asyncio.to_thread(
-            self._search, query, k=k, filter=filter, score_threshold=score_threshold, text=text, max_characters=max_characters
+            self._search,
+            query,
+            k=k,
+            filter=filter,
+            score_threshold=score_threshold,
+            text=text,
+            max_characters=max_characters,
+            mode=mode,
+            weight=weight,
         )
 
     def _search(self, query: str, **call: Any) -> list[Document]:
-        fields = {name: getattr(self, name) for name in _SEARCH_KWARGS}
+        settings: dict[str, Any] = {name: getattr(self, name) for name in SEARCH_KWARGS}
         search_kwargs = self._check_search_kwargs(self.search_kwargs)  # again, because users may change the dict in place
-        settings = fields | search_kwargs | {name: value for name, value in call.items() if value is not None}
-        check_cut(settings["text"], settings["max_characters"])
+        for given in (search_kwargs, {name: value for name, value in call.items() if value is not None}):
+            if given.get("mode", "hybrid") != "hybrid":
+                settings["weight"] = None  # it was for the mode that this one replaces
+            settings |= given
+        check_options(settings["text"], settings["max_characters"], settings["mode"])
         hits = self.index.search(
             query,
             settings["k"],
             where=to_where(settings["filter"]),
             min_relevance=settings["score_threshold"],
             evidence=self.evidence,
+            **ranking(settings["mode"], settings["weight"]),
         )
         return [
             to_found_document(
@@ -270,8 +316,10 @@ class ColBERTRetriever(BaseRetriever):
                 settings["text"],
                 settings["max_characters"],
                 score=hit.score,
-                relevance_score=hit.relevance,
+                relevance_score=hit.value,
                 rank=hit.rank,
+                coverage=hit.coverage,
+                maxsim_relevance=hit.relevance if settings["mode"] == "hybrid" else None,
             )
             for hit in hits
         ]

@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-import numbers
 import os
 import threading
 import warnings
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import run_in_executor
-from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
 from colbert_core import Index, IndexNotFoundError, TokenEncoder, open_or_create
-from langchain_colbert.documents import (
-    Cut,
-    Filter,
-    add_documents,
-    check_cut,
-    delete_documents,
-    to_document,
-    to_documents,
-    to_found_document,
-    to_where,
-)
+from langchain_colbert.documents import add_documents, delete_documents, to_document, to_documents
+from langchain_colbert.searching import SearchableStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from langchain_core.documents import Document
 
-    from colbert_core import Hit
+    from langchain_colbert.documents import Filter
 
     Model = str | PathLike[str] | TokenEncoder
 
-_SIMILARITY = ("k", "filter", "score_threshold", "text", "max_characters")
-_SEARCH_KWARGS = {
-    "similarity": _SIMILARITY,
-    "similarity_score_threshold": _SIMILARITY,
-    "mmr": (*_SIMILARITY, "fetch_k", "lambda_mult"),
-}
-_RETRIEVER_KWARGS = ("search_type", "search_kwargs", "tags", "metadata", "name")
 
-
-class ColBERTVectorStore(VectorStore):
+class ColBERTVectorStore(SearchableStore):
     """Store documents and search them by late interaction: one vector per word instead of one per document.
 
     Setup:
@@ -119,12 +100,24 @@ class ColBERTVectorStore(VectorStore):
         cats True True
         ```
 
+    Search by words too:
+        ```python
+        store.add_texts(["Ticket ZX-4711 is about the heating."], ids=["ticket"])
+        print(store.similarity_search("Who reported ZX-4711?", k=1, mode="hybrid")[0].id)
+        print(store.as_retriever(search_type="words").invoke("zx-4711")[0].id)
+        ```
+
+        ```text
+        ticket
+        ticket
+        ```
+
     Async:
         Every method that adds, deletes or searches has a twin with an ``a`` before its name, which runs off the event loop.
 
     Delete:
         ```python
-        store.delete(ids=["cats"])
+        store.delete(ids=["cats", "ticket"])
         store.delete(filter={"legs": 2})
         print(len(store))
         ```
@@ -271,119 +264,6 @@ class ColBERTVectorStore(VectorStore):
         """True, also while the store is empty."""
         return True
 
-    # Searching
-
-    def similarity_search(
-        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None, **cut: Unpack[Cut]
-    ) -> list[Document]:
-        """Return the ``k`` documents that match a query best, best first.
-
-        Args:
-            query: the question.
-            k: most documents, at least 1.
-            filter: return only documents whose metadata match, by the operators of ``colbert_core.storage.filters``; or a
-                function of a document.
-            score_threshold: least relevance, from 0 to 1.
-            cut: ``text="window"`` returns of each document the part that matched, with its characters in the whole in
-                ``metadata["colbert"]``, and ``max_characters=...`` says how long it may be, as with ``ColBERTRetriever``.
-
-        Raises:
-            ValueError: the query is blank, k is below 1, or a filter's operator is unknown.
-        """
-        hits = self._search(query, k, filter, score_threshold, cut)
-        return [_to_document(hit, cut) for hit in hits]
-
-    def similarity_search_with_score(
-        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None, **cut: Unpack[Cut]
-    ) -> list[tuple[Document, float]]:
-        """``similarity_search`` with MaxSim: the sum of each query vector's best cosine. Higher is better."""
-        hits = self._search(query, k, filter, score_threshold, cut)
-        return [(_to_document(hit, cut), hit.score) for hit in hits]
-
-    def similarity_search_with_relevance_scores(
-        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None, **cut: Unpack[Cut]
-    ) -> list[tuple[Document, float]]:
-        """``similarity_search`` with the relevance: MaxSim divided by the number of query vectors, from 0 to 1."""
-        hits = self._search(query, k, filter, score_threshold, cut)
-        return [(_to_document(hit, cut), hit.relevance) for hit in hits]
-
-    def _search(self, query: str, k: int, filter: Filter | None, score_threshold: float | None, cut: Cut) -> list[Hit]:
-        check_cut(**cut)
-        return self.index.search(query, k, where=to_where(filter), min_relevance=score_threshold)
-
-    def _similarity_search_with_relevance_scores(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
-        # LangChain calls this name when it wraps a store.
-        return self.similarity_search_with_relevance_scores(query, k, **kwargs)
-
-    async def asimilarity_search_with_relevance_scores(
-        self, query: str, k: int = 4, *, filter: Filter | None = None, score_threshold: float | None = None, **cut: Unpack[Cut]
-    ) -> list[tuple[Document, float]]:
-        """``similarity_search_with_relevance_scores`` off the event loop."""
-        search = self.similarity_search_with_relevance_scores
-        return await run_in_executor(None, search, query, k, filter=filter, score_threshold=score_threshold, **cut)
-
-    def max_marginal_relevance_search(
-        self,
-        query: str,
-        k: int = 4,
-        fetch_k: int = 20,
-        lambda_mult: float = 0.5,
-        *,
-        filter: Filter | None = None,
-        score_threshold: float | None = None,
-        **cut: Unpack[Cut],
-    ) -> list[Document]:
-        """Return documents that match a query and differ from each other, in the order in which they were chosen.
-
-        Args:
-            query: the question.
-            k: most documents, at least 1.
-            fetch_k: choose from so many of the best.
-            lambda_mult: from 0 (as different as possible) to 1 (as relevant as possible).
-            filter: as in ``similarity_search``.
-            score_threshold: as in ``similarity_search``.
-            cut: as in ``similarity_search``.
-        """
-        check_cut(**cut)
-        hits = self.index.search_diverse(query, k, fetch_k, lambda_mult, where=to_where(filter), min_relevance=score_threshold)
-        return [_to_document(hit, cut) for hit in hits]
-
-    def similarity_search_by_vector(self, embedding: Any, k: int = 4, **kwargs: Any) -> list[Document]:
-        """Refused: a query has one vector for each of its words; give them to ``store.index.search(matrix)``."""
-        raise _no_single_vector()
-
-    def max_marginal_relevance_search_by_vector(self, embedding: Any, k: int = 4, *_: Any, **kwargs: Any) -> list[Document]:
-        """Refused: a query has one vector for each of its words; give them to ``store.index.search_diverse(matrix)``."""
-        raise _no_single_vector()
-
-    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
-        """Make a retriever of this store.
-
-        Args:
-            kwargs: ``k``, ``filter``, ``score_threshold``, ``text``, ``max_characters``, and for "mmr" ``fetch_k`` and
-                ``lambda_mult``, here or in ``search_kwargs``; ``search_type``, by default "mmr" if one of those two is given
-                and "similarity" if not, or "similarity_score_threshold"; and ``tags``, ``metadata`` and ``name`` of every
-                retriever. Keywords given here beat ``search_kwargs``, and ``invoke(query, k=...)`` beats both for one call.
-
-        Raises:
-            TypeError: there is no such argument for this search type.
-            ValueError: the search type is unknown, or needs a ``score_threshold`` that is not given.
-        """
-        own = {name: kwargs.pop(name) for name in _RETRIEVER_KWARGS if name in kwargs}
-        search_kwargs = {**(own.pop("search_kwargs", None) or {}), **kwargs}
-        implied = "mmr" if {"fetch_k", "lambda_mult"} & search_kwargs.keys() else "similarity"
-        search_type = own.pop("search_type", None) or implied
-        if search_type not in _SEARCH_KWARGS:
-            raise ValueError(f"search_type must be one of {', '.join(_SEARCH_KWARGS)}, got {search_type!r}.")
-        if unknown := search_kwargs.keys() - set(_SEARCH_KWARGS[search_type]):
-            raise TypeError(
-                f"as_retriever takes {', '.join(_SEARCH_KWARGS[search_type])} for search_type={search_type!r}, "
-                f"got {', '.join(sorted(unknown))}."
-            )
-        if isinstance(search_kwargs.get("score_threshold"), numbers.Real):
-            search_kwargs["score_threshold"] = float(search_kwargs["score_threshold"])  # LangChain wants a float
-        return super().as_retriever(search_type=search_type, search_kwargs=search_kwargs, **own)
-
     # Making and keeping
 
     @classmethod
@@ -487,14 +367,3 @@ _MAKING = threading.Lock()
 if hasattr(os, "register_at_fork"):
     # A thread that is not in the child may have held it.
     os.register_at_fork(after_in_child=_MAKING._at_fork_reinit)  # type: ignore[attr-defined]
-
-
-def _to_document(hit: Hit, cut: Cut) -> Document:
-    """Make a document as it was added; only one that is a part of it says which."""
-    return to_found_document(hit, **cut) if cut.get("text") == "window" else to_document(hit.passage)
-
-
-def _no_single_vector() -> NotImplementedError:
-    return NotImplementedError(
-        "A ColBERT index is searched by text, or by a matrix with one vector for each word: store.index.search(matrix)."
-    )

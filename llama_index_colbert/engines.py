@@ -38,6 +38,7 @@ _CHAT = frozenset().union(
 )
 _MEANT = dict.fromkeys(("k", "top_k", "top_n", "similarity_topk", "search_k"), "similarity_top_k")
 _MEANT |= dict.fromkeys(("filter", "where", "metadata_filters"), "filters")
+_MEANT |= {"vector_store_query_mode": "mode", "mode": "vector_store_query_mode"}
 
 
 def refuse_unknown(method: str, keywords: Collection[str], known: Collection[str]) -> None:

@@ -56,7 +56,9 @@ class ColBERTIndex(EngineMaker, StrictUpdates, BaseIndex[IndexDict]):
     _retriever_keywords = frozenset(
         (
             "max_characters",
+            "mode",
             "text",
+            "weight",
             "similarity_top_k",
             "filters",
             "node_ids",
@@ -242,11 +244,13 @@ class ColBERTIndex(EngineMaker, StrictUpdates, BaseIndex[IndexDict]):
             filters: return only nodes whose metadata match.
             node_ids: return only these nodes.
             doc_ids: return only nodes of these source documents.
-            kwargs: ``evidence``, ``text``, ``max_characters`` and ``show_progress`` of ``ColBERTRetriever``, the last of which
-                is this index's by default, and ``callback_manager``, ``object_map``, ``objects`` and ``verbose``.
+            kwargs: ``mode``, ``weight``, ``evidence``, ``text``, ``max_characters`` and ``show_progress`` of
+                ``ColBERTRetriever``, the last of which is this index's by default, and ``callback_manager``, ``object_map``,
+                ``objects`` and ``verbose``.
 
         Raises:
             TypeError: there is no such keyword.
+            ValueError: there is no such mode or text, or the weight is for another mode.
         """
         refuse_unknown("ColBERTIndex.as_retriever", kwargs, self._retriever_keywords)
         settings: dict[str, Any] = {"callback_manager": self._callback_manager, "show_progress": self._show_progress} | kwargs

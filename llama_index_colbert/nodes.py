@@ -115,7 +115,7 @@ def _text_now(text: str, node: BaseNode, before: str) -> str:
 
 
 def to_nodes_with_score(hits: Iterable[Hit], max_characters: int | None = None) -> list[NodeWithScore]:
-    """Make nodes of hits, with their relevance, and with their evidence where the search gave some.
+    """Make nodes of hits, with what ranks them, and with their evidence where the search gave some.
 
     Args:
         hits: what was found.
@@ -133,7 +133,7 @@ def to_nodes_with_score(hits: Iterable[Hit], max_characters: int | None = None) 
                 node = annotate(node, "colbert", span)
         if evidence is not None:
             node = annotate(node, "evidence", evidence)
-        nodes.append(NodeWithScore(node=node, score=hit.relevance))
+        nodes.append(NodeWithScore(node=node, score=hit.value))
     return nodes
 
 

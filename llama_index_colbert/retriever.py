@@ -16,6 +16,7 @@ from colbert_core import Index, PassageIndex, TokenEncoder, widen
 from llama_index_colbert import saved
 from llama_index_colbert.filters import to_where
 from llama_index_colbert.nodes import copy_documents, take_objects_out, to_nodes_with_score, to_passage
+from llama_index_colbert.ranking import MODE, check_ranking, ranking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +44,9 @@ class ColBERTRetriever(BaseRetriever):
     Nodes come back as new objects with their id, relationships, metadata and hash, by which fusion knows equal nodes. They are
     stored as JSON, as LlamaIndex's vector stores do it; a subclass of your own comes back as a ``TextNode``. Where a node was
     changed through colbert_core or LangChain since, the change comes back. ``NodeWithScore.score`` is the
-    relevance: the mean best cosine of the query's vectors, from 0 to 1. For a query of several texts, such as HyDE's, it is
-    the mean of their relevances. Threads may share one retriever.
+    relevance: the mean best cosine of the query's vectors, from 0 to 1. With ``mode="hybrid"`` it is the relevance plus
+    ``weight`` times how much of the query's words the node has, so it may be above 1; with "words" it is that part alone. For a
+    query of several texts, such as HyDE's, it is the mean of theirs. Threads may share one retriever.
     """
 
     show_progress: bool | None = None
@@ -60,6 +62,8 @@ class ColBERTRetriever(BaseRetriever):
         text: str = "passage",
         max_characters: int = 2000,
         show_progress: bool | None = None,
+        mode: str = MODE,
+        weight: float | None = None,
         **kwargs: Any,
     ) -> None:
         """Take a built index; ``from_defaults``, ``from_nodes`` and ``from_documents`` build one.
@@ -80,11 +84,16 @@ class ColBERTRetriever(BaseRetriever):
             max_characters: most characters of a text with "window"; a window that has more stays whole.
             show_progress: show bars while nodes are added; None shows them on a terminal or in a notebook once a second has
                 passed. It is an attribute as well.
+            mode: "maxsim" ranks by meaning; "hybrid" by meaning and the query's words, which finds identifiers and rare names
+                as well; "words" by words alone, among the nodes that have one of them, and loads no model. Words of metadata
+                count where the text for embedding has them. It is an attribute as well, and so is ``weight``.
+            weight: of the words with "hybrid", from 0 to 1; None for that of the index, 0.1.
             kwargs: ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of every LlamaIndex retriever.
 
         Raises:
             TypeError: there is no such keyword, or a filter has a value of a wrong kind.
-            ValueError: similarity_top_k or max_characters is below 1, or there is no such text.
+            ValueError: similarity_top_k or max_characters is below 1, there is no such text or mode, or the weight is out of
+                range or for another mode.
         """
         super().__init__(**kwargs)
         if not isinstance(index, PassageIndex):
@@ -104,6 +113,9 @@ class ColBERTRetriever(BaseRetriever):
         self.text = text
         self.max_characters = max_characters
         self.show_progress = show_progress
+        check_ranking(mode, weight)
+        self.mode = mode
+        self.weight = weight
 
     def __repr__(self) -> str:
         return f"ColBERTRetriever({self.index!r}, similarity_top_k={self.similarity_top_k})"
@@ -257,10 +269,15 @@ class ColBERTRetriever(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         # Usually one text. A query transform such as HyDE gives several, and an LLM may have left one of them empty.
         texts = [text.strip() for text in query_bundle.embedding_strs if text.strip()] or [query_bundle.query_str.strip()]
-        where = to_where(self.filters, self.doc_ids)
-        hits = self.index.search_mean(texts, self.similarity_top_k, where=where, ids=self.node_ids)
-        if self.evidence:
-            hits = [replace(hit, evidence=self.index.explain(texts[0], hit)) for hit in hits]
+        asked: dict[str, Any] = {"where": to_where(self.filters, self.doc_ids), "ids": self.node_ids}
+        asked |= ranking(self.mode, self.weight)
+        if self.evidence and len(texts) == 1 and self.mode != "maxsim":
+            # A search says which words ranked; ``explain`` knows meanings alone.
+            hits = self.index.search(texts[0], self.similarity_top_k, **asked, evidence=True)
+        else:
+            hits = self.index.search_mean(texts, self.similarity_top_k, **asked)
+            if self.evidence:
+                hits = [replace(hit, evidence=self.index.explain(texts[0], hit)) for hit in hits]
         return to_nodes_with_score(hits, self.max_characters if self.text == "window" else None)
 
     @dispatcher.span

@@ -29,6 +29,7 @@ from llama_index_colbert.filters import of_document, to_where
 from llama_index_colbert.keywords import StrictUpdates, refuse_keywords
 from llama_index_colbert.nodes import to_node, to_passage
 from llama_index_colbert.postprocessor import name_of
+from llama_index_colbert.ranking import ranking_of, refuse_of_other_modes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,8 +67,9 @@ class ColBERTVectorStore(BasePydanticVectorStore):
             query_engine = store.as_index().as_query_engine(llm=llm)
 
     It reads the text of nodes and queries, and no embeddings. LlamaIndex gives a store only nodes that have an embedding, so
-    end a pipeline with ``embed_model``, which computes nothing. ``similarities`` are relevances, from 0 to 1. The store copies
-    nodes that go in and out. A node whose id is known replaces the old one. Threads may share one store.
+    end a pipeline with ``embed_model``, which computes nothing. ``similarities`` are what ranks: relevances, from 0 to 1, and
+    in mode ``HYBRID`` relevances plus the weighted part of the query's words that a node has. The store copies nodes that go
+    in and out. A node whose id is known replaces the old one. Threads may share one store.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -255,19 +257,24 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         """Find nodes by the text of a query; its embedding does not matter.
 
         Args:
-            query: a query in mode ``DEFAULT`` or ``MMR``. An empty list of ``node_ids`` means no restriction, because
-                LlamaIndex's indexes send it for none.
+            query: a query in mode ``DEFAULT``, ``HYBRID``, ``TEXT_SEARCH``, ``SPARSE`` or ``MMR``. An empty list of
+                ``node_ids`` means no restriction, because LlamaIndex's indexes send it for none.
+
+                ``HYBRID`` ranks by relevance + weight * how much of the query's words a node has, where the weight is
+                0.1 * (1 - ``alpha``) / ``alpha``, at most 1: an ``alpha`` of 0.5, or None, is the default weight 0.1, 1 is
+                meaning alone, 0 words alone. ``TEXT_SEARCH`` and ``SPARSE`` rank by words alone, and load no model. They
+                return ``sparse_top_k`` nodes, and ``HYBRID`` ``hybrid_top_k``, where these are given.
             kwargs: for MMR, ``mmr_threshold`` from 0 (as different as possible) to 1 (as relevant as possible), 0.5 by
                 default; and ``mmr_prefetch_k``, or ``mmr_prefetch_factor``, 4 by default: how many nodes to choose from. If
                 a query transform made several texts, these are the best on average, and the first text chooses among them.
 
         Raises:
             TypeError: there is no such keyword.
-            ValueError: the query has no text, or another mode.
+            ValueError: the query has no text, another mode, or an ``alpha`` that is not from 0 to 1.
         """
         if query.query_str is None:
             raise ValueError("ColBERTVectorStore searches by text: set query_str of the VectorStoreQuery.")
-        k = query.similarity_top_k
+        k, ranked_by = ranking_of(query)
         given = query.texts if isinstance(query, _Query) else []
         texts = [text.strip() for text in given if text.strip()] or [query.query_str.strip()]
         restrictions: dict[str, Any] = {"where": to_where(query.filters, query.doc_ids), "ids": query.node_ids or None}
@@ -283,11 +290,9 @@ class ColBERTVectorStore(BasePydanticVectorStore):
                 candidates = self.index.search_mean(texts, max(k, fetch_k), **restrictions)
                 restrictions = {"ids": [hit.passage.id for hit in candidates]}
             hits = self.index.search_diverse(texts[0], k, max(k, fetch_k), weight, **restrictions)
-        elif query.mode == VectorStoreQueryMode.DEFAULT:
-            refuse_keywords("ColBERTVectorStore.query", kwargs)
-            hits = self.index.search_mean(texts, k, **restrictions)
         else:
-            raise ValueError(f"ColBERTVectorStore has the query modes 'default' and 'mmr', not {query.mode!s}.")
+            refuse_keywords("ColBERTVectorStore.query", kwargs)
+            hits = self.index.search_mean(texts, k, **restrictions, **ranked_by)
         if not hits and not len(self.index):
             logger.warning("The ColBERTVectorStore is empty. A pipeline that fills it ends with its embed_model.")
         return _to_result(hits)
@@ -362,12 +367,14 @@ class _StoreIndex(EngineMaker, StrictUpdates, VectorStoreIndex):
     _retriever_keywords = frozenset(
         (
             *("similarity_top_k", "filters", "node_ids", "doc_ids", "vector_store_query_mode", "vector_store_kwargs"),
-            *("callback_manager", "object_map", "verbose"),
+            *("alpha", "hybrid_top_k", "sparse_top_k", "callback_manager", "object_map", "verbose"),
         )
     )
 
     def as_retriever(self, **kwargs: Any) -> VectorIndexRetriever:
-        refuse_unknown("as_retriever of a ColBERTVectorStore's index", kwargs, self._retriever_keywords)
+        method = "as_retriever of a ColBERTVectorStore's index"
+        refuse_unknown(method, kwargs, self._retriever_keywords)
+        refuse_of_other_modes(method, kwargs)
         own: dict[str, Any] = {"callback_manager": self._callback_manager, "object_map": self._object_map}
         return _StoreRetriever(self, **(own | kwargs))
 
@@ -375,7 +382,7 @@ class _StoreIndex(EngineMaker, StrictUpdates, VectorStoreIndex):
 def _to_result(hits: list[Hit]) -> VectorStoreQueryResult:
     return VectorStoreQueryResult(
         nodes=[to_node(hit.passage) for hit in hits],
-        similarities=[hit.relevance for hit in hits],
+        similarities=[hit.value for hit in hits],
         ids=[hit.passage.id for hit in hits],
     )
 

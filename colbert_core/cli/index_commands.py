@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from colbert_core.cli.options import Command
     from colbert_core.index.reports import IndexStats
     from colbert_core.model.encoder import Encoder
-    from colbert_core.search.lexical import Mode
+    from colbert_core.types import Mode
 
 _INDEX = f"""\
 Make an index folder of files: {", ".join(SUFFIXES)}, or folders of them. It is there once all of it is.

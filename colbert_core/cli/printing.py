@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from colbert_core.evidence.evidence import Evidence
     from colbert_core.index.reports import IndexStats
-    from colbert_core.search.lexical import Mode
-    from colbert_core.types import Hit
+    from colbert_core.types import Hit, Mode
 
 # Characters of a passage in a line.
 _LONGEST = 140

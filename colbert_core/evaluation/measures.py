@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from colbert_core.index.index import Index
     from colbert_core.rerank import Reranker
     from colbert_core.search.config import SearchConfig
-    from colbert_core.search.lexical import Mode
-    from colbert_core.types import Passage
+    from colbert_core.types import Mode, Passage
 
     Pairs = list[tuple[str, float]]
     Search = Callable[[list[str]], list[Pairs]]

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from colbert_core.model.fingerprint import EncoderFingerprint, LazyEncoder
     from colbert_core.search.config import SearchConfig
-    from colbert_core.search.lexical import ByWords, Mode
+    from colbert_core.search.lexical import ByWords
     from colbert_core.storage.fields import Survey
-    from colbert_core.types import Query, TokenEncoder, Where
+    from colbert_core.types import Mode, Query, TokenEncoder, Where
 
 # How far the length of a row may be from 1, as for the query vectors of an encoder.
 _UNIT_ERROR = 1e-2

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from colbert_core.index.reports import IndexStats, Tuning, Verification
     from colbert_core.index.versions import Versions
     from colbert_core.search.config import SearchConfig
-    from colbert_core.search.lexical import ByWords, Mode, WordCounts
+    from colbert_core.search.lexical import ByWords, WordCounts
     from colbert_core.storage.fields import Survey
-    from colbert_core.types import Hit, Passage, Query, Where
+    from colbert_core.types import Hit, Mode, Passage, Query, Where
 
     Matrices = Sequence[NDArray[np.float32]]
 

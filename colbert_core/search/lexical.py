@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
-
-Mode: TypeAlias = Literal["maxsim", "hybrid", "words"]
 
 MODES = ("maxsim", "hybrid", "words")
 """What ranks passages: their vectors, their vectors and words, or their words alone."""

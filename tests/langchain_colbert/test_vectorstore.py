@@ -174,7 +174,7 @@ async def test_what_as_retriever_does_not_know_is_an_error(store):
         with pytest.raises(TypeError, match="as_retriever takes k, filter, score_threshold"):
             store.as_retriever(**wrong)
     with pytest.raises(ValueError, match="search_type must be one of similarity"):
-        store.as_retriever(search_type="hybrid")
+        store.as_retriever(search_type="sparse")
     with pytest.raises(ValueError, match="score_threshold"):
         store.as_retriever(search_type="similarity_score_threshold")
     with pytest.raises(TypeError, match="top_k"):

@@ -137,5 +137,7 @@ def test_mistakes_are_errors_not_silence(store):
         store.max_marginal_relevance_search(QUESTION, text="windows")
     with pytest.raises(ValueError, match="max_characters must be at least 1, got 0"):
         store.similarity_search(QUESTION, max_characters=0)
-    with pytest.raises(TypeError, match="A search takes k, filter, score_threshold, text and max_characters, got window"):
+    with pytest.raises(
+        TypeError, match="A search takes k, filter, score_threshold, text, max_characters, mode and weight, got window"
+    ):
         store.similarity_search(QUESTION, window=True)

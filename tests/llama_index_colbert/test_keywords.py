@@ -56,7 +56,7 @@ def test_the_error_says_which_keyword_was_meant(index, maker, wrong, right):
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-@pytest.mark.parametrize("name", ["alpha", "sparse_top_k", "persist_dir", "x"])
+@pytest.mark.parametrize("name", ["embed_model", "persist_dir", "x"])
 def test_a_keyword_that_would_do_nothing_is_refused(index, maker, name):
     with pytest.raises(TypeError, match=f"{maker}.* takes no keyword '{name}'"):
         getattr(index, maker)(**{name: 1})

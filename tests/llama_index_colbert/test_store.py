@@ -114,8 +114,8 @@ def test_mistakes_are_errors(store):
         store.query(VectorStoreQuery(query_embedding=[1.0]))
     with pytest.raises(ValueError, match="is empty"):
         store.query(ask("  "))
-    with pytest.raises(ValueError, match="modes 'default' and 'mmr'"):
-        store.query(ask("dog", mode=VectorStoreQueryMode.HYBRID))
+    with pytest.raises(ValueError, match="modes 'default', 'hybrid', 'text_search', 'sparse' and 'mmr', not"):
+        store.query(ask("dog", mode=VectorStoreQueryMode.SEMANTIC_HYBRID))
     with pytest.raises(TypeError, match="query takes no keyword 'tau'"):
         store.query(ask("dog"), tau=1)
     with pytest.raises(TypeError, match="'tau'"):

@@ -76,6 +76,7 @@ class ShardedIndex(IndexBase):
         fingerprint = self._agree()
         self._encoder = LazyEncoder(fingerprint, encoder)
         self._advice = Advice()
+        self._has_words = False
 
     @classmethod
     def open(
@@ -356,6 +357,11 @@ class ShardedIndex(IndexBase):
         """The ids of all passages, or of those that a filter matches, shard by shard."""
         self._advise(Restriction(where))
         return [passage_id for ids in self._replicas.ask_all("ids", where) for passage_id in ids]
+
+    def has_words(self) -> bool:
+        """Whether all shards have words, so that hybrid search is to be had."""
+        self._has_words = self._has_words or all(self._replicas.ask_all("has_words"))  # they do not lose them again
+        return self._has_words
 
     def stats(self) -> IndexStats:
         """Figures of all shards together; ``generation`` counts the commits of all."""

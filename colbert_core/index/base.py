@@ -262,6 +262,10 @@ class IndexBase(ABC):
         """Which fields there are; the kinds of some, and those that have a string for a value."""
 
     @abstractmethod
+    def has_words(self) -> bool:
+        """Whether hybrid search is to be had; not so of an index that was made without words, or before there were any."""
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of what the index holds. A closed index cannot be used any more; closing it again is no error."""
 

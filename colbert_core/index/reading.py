@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.checks import check_count, check_relevance, check_share, id_list
+from colbert_core.errors import UnsupportedIndexError
 from colbert_core.index.base import IndexBase, check_unit_matrices
 from colbert_core.index.restriction import Restriction
 from colbert_core.index.tuning import tune
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from colbert_core.evidence.evidence import Evidence
     from colbert_core.index.reports import IndexStats, Tuning, Verification
     from colbert_core.index.versions import Versions
+    from colbert_core.index.view import View
     from colbert_core.search.config import SearchConfig
     from colbert_core.search.lexical import ByWords, WordCounts
     from colbert_core.storage.fields import Survey
@@ -74,6 +76,17 @@ class ReadableIndex(IndexBase):
         restriction, checked = Restriction(where, ids), check_unit_matrices(matrices, self.dim)
         options: dict[str, Any] = {"config": config, "exact": exact, "min_relevance": min_relevance, "words": words}
         return [self._mean(checked, k, restriction, **options)] if mean else self._hits(checked, k, restriction, **options)
+
+    def has_words(self) -> bool:
+        """Whether hybrid search is to be had; not so of an index that was made without words, or before there were any."""
+
+        def look(view: View) -> bool:
+            try:
+                return view.reader.words.analyser() is not None
+            except UnsupportedIndexError:
+                return False
+
+        return self._versions.read(look)
 
     def word_counts(self, texts: Iterable[str]) -> WordCounts:
         """Count what the collection says about the words of some queries, so that parts of one can be searched as a whole.

@@ -274,3 +274,9 @@ def test_the_mean_over_queries_is_that_of_the_sums():
             hits = index.search_mean(queries, k=5, mode=mode)
             assert ids(hits) == best
             assert [hit.value for hit in hits] == pytest.approx([means[name] for name in best])
+
+
+def test_an_index_says_whether_it_has_words(index):
+    assert index.has_words()
+    assert not Index.create(dim=4).has_words()
+    assert Index.create(dim=4, words="words").has_words()

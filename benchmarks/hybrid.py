@@ -47,7 +47,7 @@ def evaluate(folder, work, encoder, first, weights):
     queries, texts = [line["_id"] for line in judged], [line["text"] for line in judged]
     figures = {"bm25": ndcg(qrels, queries, BM25.build(passages, progress=False).search_many(texts, 10))}
     with open_index(folder, work, passages, encoder) as index:
-        settings = {"maxsim": {}, "words": {"mode": "words"}}
+        settings = {"maxsim": {}, "words": {"mode": "words"}, "hybrid": {"mode": "hybrid"}}
         settings |= {f"{weight:g}": {"mode": "hybrid", "weight": weight} for weight in weights}
         for name, options in settings.items():
             hits = index.search_many(texts, 10, **options)

@@ -21,7 +21,7 @@ import numpy as np
 from embed import read_jsonl
 
 from colbert_core import Encoder, Index, Passage, set_num_threads
-from colbert_core.search.lexical import MODES, WEIGHT, ByWords
+from colbert_core.search.lexical import MODES, ByWords
 
 SENTENCES = ("See also {}.", "This was reported as {} at the time.", "The reference is {}, as noted in the archive.")
 
@@ -80,14 +80,14 @@ def measure_times(index, encoder, passages, n):
             at = draw.randrange(len(words) - 8)
             texts.append(" ".join(words[at : at + 8]))
     matrices = encoder.encode_queries(texts)
-    index.search_vectors(matrices[:3], words=ByWords(tuple(texts[:3]), WEIGHT))
+    index.search_vectors(matrices[:3], words=ByWords(tuple(texts[:3])))
     times = {}
     for turn in ("first", "again"):
         for text, matrix in zip(texts, matrices, strict=True):
             ways = {
                 "maxsim": ([matrix], None),
-                "hybrid": ([matrix], ByWords((text,), WEIGHT)),
-                "words": ([], ByWords((text,), None)),
+                "hybrid": ([matrix], ByWords((text,))),
+                "words": ([], ByWords((text,), alone=True)),
             }
             order = list(ways.items())
             draw.shuffle(order)

@@ -109,7 +109,10 @@ def add_index_commands(command: Command) -> None:
     add_where(search, """only passages with such metadata: '{"year": {"$gte": 2020}}'""")
     add_mode(search)
     search.add_argument(
-        "--weight", type=float, metavar="W", help=f"of the coverage in --mode hybrid, from 0 to 1 (default: {WEIGHT:g})"
+        "--weight",
+        type=float,
+        metavar="W",
+        help=f"of the coverage in --mode hybrid, from 0 to 1 (default: {WEIGHT:g} or more, by the words)",
     )
     search.add_argument("--exact", action="store_true", help="score every passage")
     search.add_argument("--explain", action="store_true", help="show which words matched")

@@ -126,7 +126,7 @@ def add_training_commands(command: Command, group: Group) -> None:
         type=float,
         nargs="+",
         metavar="W",
-        help=f"of the words in --mode hybrid, from 0 to 1 (default: {WEIGHT:g}); several weights give a row each",
+        help=f"of the words in --mode hybrid, 0 to 1 (default: {WEIGHT:g} or more, by the words); several give a row each",
     )
     evaluate.add_argument("--split", help="default: test, or the first of dev, dev.small, validation")
     evaluate.add_argument("-k", type=int, default=1000, help="passages of each query (default: 1000)")

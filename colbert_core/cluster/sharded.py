@@ -224,7 +224,7 @@ class ShardedIndex(IndexBase):
             words = replace(words, counts=WordCounts.together(counts.values()))
             # Of a shard that is not counted nothing may be found, or its passages would be scored by other counts.
             shards = sorted(counts)
-            matrices = () if words.weight is None else matrices  # made for the evidence, if at all
+            matrices = () if words.alone else matrices  # made for the evidence, if at all
         routed = None if restriction.ids is None else self._route(restriction.ids)
         calls = {}
         for shard in shards:

@@ -91,7 +91,7 @@ class IndexBase(ABC):
             mode: "maxsim" ranks by vectors; "hybrid" by relevance + weight * coverage of the query's words, which finds
                 identifiers and rare names as well, and ``min_relevance`` is of that sum; "words" by coverage alone, among the
                 passages that have one of the words, and loads no model.
-            weight: of the coverage in hybrid mode, from 0 to 1; None for .1.
+            weight: of the coverage in hybrid mode, from 0 to 1; None for .1 to .5, by how rare the words of the query are.
 
         Returns:
             Hits, best first, equal scores by id; none from an empty index.
@@ -219,7 +219,7 @@ class IndexBase(ABC):
 
     def _matrices(self, queries: list[Query], words: ByWords | None = None) -> list[NDArray[np.float32]]:
         """The vectors of queries; none where words alone rank, once the queries are checked."""
-        if words is not None and words.weight is None:
+        if words is not None and words.alone:
             check_queries([check_text(text, f"Query {place}").strip() for place, text in enumerate(words.texts)])
             return []
         return query_matrices(queries, self.dim, self._encoder.get)

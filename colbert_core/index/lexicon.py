@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from colbert_core.search.lexical import WordCounts, coverage
+from colbert_core.search.lexical import WordCounts, coverage, weight_for
 from colbert_core.text.words import analyser
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class Lexicon:
         found = {term: len(self._posting(reader, term)[0]) for term in sorted(terms)}
         return WordCounts(len(self.rows), int(self.lengths.sum()), found)
 
-    def coverage(self, reader: Reader, text: str, counts: WordCounts | None) -> NDArray[np.float64]:
-        """Compute how well each passage covers the words of a query. *Shape:* (n,), from 0 to 1.
+    def coverage(self, reader: Reader, text: str, counts: WordCounts | None) -> tuple[NDArray[np.float64], float]:
+        """Compute how well each passage covers the words of a query, *Shape:* (n,), from 0 to 1; and the usual weight of that.
 
         Args:
             reader: of this moment.
@@ -69,7 +69,7 @@ class Lexicon:
         if counts is None:
             found = {term: len(places) for term, (places, _) in postings.items()}
             counts = WordCounts(len(self.rows), int(self.lengths.sum()), found)
-        return coverage(postings, self.lengths, counts)
+        return coverage(postings, self.lengths, counts), weight_for(postings, counts)
 
     def count_terms(self, query: str) -> Callable[[str], int]:
         """Make a function that counts how many different words of a query a text has."""

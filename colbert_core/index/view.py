@@ -12,6 +12,7 @@ import numpy as np
 from colbert_core.evidence.evidence import MIN_SIMILARITY, Evidence
 from colbert_core.index.reports import IndexStats
 from colbert_core.index.state import damage_named
+from colbert_core.search.config import default_config
 from colbert_core.search.diversity import diversify
 from colbert_core.search.explain import best_window, evidence_of, query_spans, spans_of_window
 from colbert_core.search.hits import Ranked, is_relevant, to_hits
@@ -131,27 +132,34 @@ class View:
 
         if words is None:
             return lambda number, k, pids: by_vectors(queries[number], k, pids, exact)
-        rows, coverages = self._coverages(words)
-        weight = words.weight
+        rows, covered = self._coverages(words)
+        n_windows = sum(len(part.segment.pids) for part in self.state.snapshot.parts)
+
+        def find(n_q: int, k: int) -> Callable[..., Ranked]:
+            # A head longer than k needs no wider search: what is found of the best k is what a search for k finds.
+            chosen = config or default_config(k, n_windows, n_q)
+            return lambda query, k, pids, exact_: self.rank(
+                query, k, pids=pids, config=chosen, exact=exact or exact_, device=self.device
+            )
 
         def rank(number: int, k: int, pids: NDArray[np.int64] | None) -> Ranked:
-            options: dict[str, Any] = {"rows": rows, "coverage": coverages[number], "pids": pids}
-            options["sort_keys"] = self._sort_keys
-            if weight is not None:
-                find: Any = lambda query, k, pids, all_: by_vectors(query, k, pids, exact or all_)  # noqa: E731
-                return rank_hybrid(find, queries[number], k, weight=weight, **options)
+            coverage, weight = covered[number]
+            options: dict[str, Any] = {"rows": rows, "coverage": coverage, "pids": pids, "sort_keys": self._sort_keys}
+            if not words.alone:
+                return rank_hybrid(find(len(queries[number]), k), queries[number], k, weight=weight, **options)
             found, values = rank_by_coverage(k, **options)
             return Ranked(found, values, self._windows_with(words.texts[number], found), values, values)
 
         return rank
 
-    def _coverages(self, words: ByWords) -> tuple[NDArray[np.int64], list[NDArray[np.float64]]]:
-        """The pids of all passages with words, ascending, and how well each covers those of each query."""
+    def _coverages(self, words: ByWords) -> tuple[NDArray[np.int64], list[tuple[NDArray[np.float64], float]]]:
+        """The pids of all passages with words, ascending; for each query how well each covers it, and the weight of that."""
         with self.reader.moment():  # in memory a writer could come between the reads
             state, lexicon = self.state, self.lexicon
             if lexicon.moment != (state.identity, state.generation):
                 raise StaleRead("words")
-            return lexicon.rows, [lexicon.coverage(self.reader, text, words.counts) for text in words.texts]
+            covered = [lexicon.coverage(self.reader, text, words.counts) for text in words.texts]
+        return lexicon.rows, [(each, usual if words.weight is None else words.weight) for each, usual in covered]
 
     @property
     def lexicon(self) -> Lexicon:
@@ -408,4 +416,4 @@ class View:
 
 def _lengths(queries: Sequence[NDArray[np.float32]], words: ByWords | None) -> list[int]:
     """What the score of each query is divided by: its number of vectors; 1 where words alone rank."""
-    return [1] * len(words.texts) if words is not None and words.weight is None else [len(query) for query in queries]
+    return [1] * len(words.texts) if words is not None and words.alone else [len(query) for query in queries]

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     Rank = Callable[[NDArray[np.float32], int, NDArray[np.int64] | None, bool], Ranked]
 
 # Of so many passages beyond the head all MaxSims are computed at once; with more, a longer head is cheaper.
-_MOST_BEYOND = 1024
+_MOST_BEYOND = 256
+# The first head, in terms of k, and at least.
+_HEAD, _SHORTEST_HEAD = 2, 32
 
 
 def rank_hybrid(
@@ -50,7 +52,7 @@ def rank_hybrid(
     covered = np.flatnonzero(coverage > 0)
     if pids is not None:
         covered = covered[np.isin(rows[covered], pids, assume_unique=True)]
-    depth = max(4 * k, 100)
+    depth = max(_HEAD * k, _SHORTEST_HEAD)
     while True:
         head = rank(query, depth, pids, False)
         values = _sums(head, len(query), weight, rows, coverage)

@@ -24,8 +24,18 @@ MODES = ("maxsim", "hybrid", "words")
 """What ranks passages: their vectors, their vectors and words, or their words alone."""
 
 WEIGHT = 0.1
-"""Of the coverage in a hybrid search, where none is given: of seven collections none loses more than .006 of nDCG@10 by it, and
-the mean gains .006; .15 gains .009 and loses .008 on questions about code."""
+"""Of the coverage in a hybrid search for words as they are in a sentence, where none is given."""
+
+# For words that are as rare as can be, such as an identifier by itself: for 200 that were planted among 26,000 passages MRR@10
+# is .82 at .1, .97 at .3, and 1 at .5.
+_WEIGHT_OF_RARE = 0.5
+
+# Mean rarity from which the weight rises, and from which it is the greatest. Questions of seven collections have .38 to .56 in
+# the median, and .45 to .75 in one of twenty; those 200 identifiers have .74 to 1.
+_RARITIES = (0.5, 0.75)
+
+# With fewer passages nothing is known to be rare.
+_FEW_PASSAGES = 1000
 
 # Anserini's, as measured over 19 collections.
 K1, B = 0.9, 0.4
@@ -60,12 +70,14 @@ class ByWords:
 
     Attributes:
         texts: the queries.
-        weight: of the coverage, which is added to the relevance; None ranks by the coverage alone.
+        alone: rank by the coverage alone; otherwise it is added to the relevance.
+        weight: of the coverage; None for that of ``weight_for`` each query.
         counts: of the whole collection, of which this index is a part; None where it is the whole.
     """
 
     texts: tuple[str, ...]
-    weight: float | None
+    alone: bool = False
+    weight: float | None = None
     counts: WordCounts | None = field(default=None)
 
 
@@ -88,8 +100,30 @@ def by_words(mode: str, weight: float | None, queries: Iterable[object]) -> ByWo
             raise TypeError(f"mode={mode!r} needs the words of each query, got a {type(query).__name__}; search by text.")
         texts.append(query)
     if mode == "words":
-        return ByWords(tuple(texts), None)
-    return ByWords(tuple(texts), WEIGHT if weight is None else check_share(weight, "weight"))
+        return ByWords(tuple(texts), alone=True)
+    return ByWords(tuple(texts), weight=None if weight is None else check_share(weight, "weight"))
+
+
+def weight_for(terms: Iterable[str], counts: WordCounts) -> float:
+    """Choose the weight of the coverage by how rare the terms of a query are, and by nothing else.
+
+    Rarity is a term's idf beside that of a term of one passage, so from 0 to 1. A sentence has frequent words; what has none is
+    the name of something, which a model that never saw it cannot tell from others that look like it.
+
+    Returns:
+        From .1 to .5.
+    """
+    rarest = _idf(max(counts.passages, _FEW_PASSAGES), 1)
+    rarities = [min(_idf(counts.passages, counts.found.get(term, 0)) / rarest, 1.0) for term in terms]
+    if not rarities:
+        return WEIGHT
+    low, high = _RARITIES
+    share = min(max((sum(rarities) / len(rarities) - low) / (high - low), 0.0), 1.0)
+    return WEIGHT + share * (_WEIGHT_OF_RARE - WEIGHT)
+
+
+def _idf(n_passages: int, n: int) -> float:
+    return math.log(1 + (n_passages - n + 0.5) / (n + 0.5))
 
 
 def coverage(
@@ -114,8 +148,7 @@ def coverage(
     per_length = K1 * B / max(counts.terms / max(counts.passages, 1), 1e-9)
     bound = 0.0
     for term, (places, times) in postings.items():
-        n = counts.found.get(term, 0)
-        idf = math.log(1 + (counts.passages - n + 0.5) / (n + 0.5))
+        idf = _idf(counts.passages, counts.found.get(term, 0))
         bound += idf
         covered[places] += idf * times / (times + (K1 * (1 - B) + per_length * lengths[places]))
     return covered / bound

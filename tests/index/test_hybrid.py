@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbert_core import Index, Passage
-from colbert_core.search.lexical import K1, WEIGHT, B, WordCounts
+from colbert_core.search.lexical import K1, WEIGHT, B, WordCounts, weight_for
 
 WORDS = ["red", "green", "blue", "cat", "dog", "bird", "fish", "one", "two", "ECONNRESET"]
 TEXTS = {
@@ -186,6 +186,25 @@ def test_words_that_both_have_are_marked_where_words_rank():
     assert plain.evidence.shared == ()
 
 
+def test_the_weight_is_that_of_rare_words():
+    frequent, rare = {"the": 900, "house": 250}, {"econnreset": 1, "xyzzy": 0}
+    counts = WordCounts(1000, 9000, frequent | rare)
+    assert weight_for([], counts) == weight_for(frequent, counts) == 0.1
+    assert weight_for(rare, counts) == 0.5
+    rarity = math.log(1 + 750.5 / 250.5) / math.log(1 + 999.5 / 1.5) / 2 + 0.5
+    assert weight_for(["house", "econnreset"], counts) == pytest.approx(0.1 + 0.4 * (rarity - 0.5) / 0.25)
+    assert weight_for(rare, WordCounts(20, 100, rare)) < 0.2  # of few passages nothing is known to be rare
+    assert weight_for(["cat"], WordCounts(20, 100, {"cat": 10})) == 0.1
+
+
+def test_the_usual_weight_of_a_hit():
+    texts = {f"p{n}": f"the house w{n}" for n in range(1100)}
+    with make(texts) as index:
+        for query, weight in {"the house": 0.1, "w7": 0.5}.items():
+            hit = index.search(query, k=1, mode="hybrid")[0]
+            assert hit.hybrid_relevance == pytest.approx(hit.relevance + weight * hit.coverage)
+
+
 def test_pickles_and_copies_keep_the_words(index, tmp_path):
     expected = index.search("ECONNRESET cats", mode="hybrid")
     assert pickle.loads(pickle.dumps(index)).search("ECONNRESET cats", mode="hybrid") == expected
@@ -256,7 +275,7 @@ def test_what_is_found_among_thousands_is_proved_to_be_the_best(nbits, exact, tm
         relevances = {hit.passage.id: hit.relevance for hit in index.search(query, k=1200, exact=True)}
         covered = coverages(collection, query)
         sums = sorted((relevances[name] + WEIGHT * covered[name] for name in collection), reverse=True)[:10]
-        found = [hit.value for hit in index.search(query, mode="hybrid", exact=exact)]
+        found = [hit.value for hit in index.search(query, mode="hybrid", weight=WEIGHT, exact=exact)]
         if exact or nbits is None:
             assert found == pytest.approx(sums, abs=1e-6)
         else:

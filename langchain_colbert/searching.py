@@ -76,8 +76,8 @@ class SearchableStore(VectorStore):
     ) -> list[tuple[Document, float]]:
         """``similarity_search`` with the score that ranks; higher is better.
 
-        With ``mode="maxsim"`` it is MaxSim, the sum of each query vector's best cosine. Otherwise it is the sum of relevance and
-        weighted words, up to 1 + ``weight``, or with "words" the covered share, from 0 to 1.
+        With ``mode="maxsim"`` it is MaxSim, the sum of each query vector's best cosine. With "hybrid" it is the sum of the
+        relevance and the weighted words, up to 1 + ``weight``, and with "words" the covered share, from 0 to 1.
         """
         hits = self._search(query, k, filter, score_threshold, options)
         return [(_to_document(hit, options), hit.score if hit.coverage is None else hit.value) for hit in hits]

@@ -43,11 +43,11 @@ class ColBERTRetriever(BaseRetriever):
 
     Nodes come back as new objects with their id, relationships, metadata and hash, by which fusion knows equal nodes. They are
     stored as JSON, as LlamaIndex's vector stores do it; a subclass of your own comes back as a ``TextNode``. Where a node was
-    changed through colbert_core or LangChain since, the change comes back. ``NodeWithScore.score`` is from
-    0 to 1. With ``mode="maxsim"`` it is the relevance: the mean best cosine of the query's vectors. With "hybrid" it is the
-    relevance plus ``weight`` times how much of the query's words the node has; where that is above 1 the nodes are in its order,
-    and 1 is reported. With "words" it is that part alone. For a query of several texts, such as HyDE's, it is the mean of
-    theirs. Threads may share one retriever.
+    changed through colbert_core or LangChain since, the change comes back. ``NodeWithScore.score`` is from 0 to 1. With
+    ``mode="maxsim"`` it is the relevance: the mean best cosine of the query's vectors. With "hybrid" it is the relevance plus
+    ``weight`` times how much of the query's words the node has; where that is above 1 the nodes are in its order, and 1 is
+    reported. With "words" it is that part alone. For a query of several texts, such as HyDE's, it is the mean of theirs.
+    Threads may share one retriever.
     """
 
     show_progress: bool | None = None

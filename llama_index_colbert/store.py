@@ -261,9 +261,9 @@ class ColBERTVectorStore(BasePydanticVectorStore):
                 ``node_ids`` means no restriction, because LlamaIndex's indexes send it for none.
 
                 ``DEFAULT`` ranks as ``HYBRID`` with the default weight if the index has words, else by the relevance; ``MMR``
-                by the relevance. ``HYBRID`` ranks by relevance + weight * how much of the query's words a node has, where the weight is
-                0.1 * (1 - ``alpha``) / ``alpha``, at most 1: an ``alpha`` of 0.5, or None, is the default weight 0.1, 1 is
-                meaning alone, 0 words alone. ``TEXT_SEARCH`` and ``SPARSE`` rank by words alone, and load no model. They
+                by the relevance. ``HYBRID`` ranks by relevance + weight * how much of the query's words a node has, where the
+                weight is 0.1 * (1 - ``alpha``) / ``alpha``, at most 1: an ``alpha`` of 0.5, or None, is the default weight 0.1,
+                1 is meaning alone, 0 words alone. ``TEXT_SEARCH`` and ``SPARSE`` rank by words alone, and load no model. They
                 return ``sparse_top_k`` nodes, and ``HYBRID`` ``hybrid_top_k``, where these are given.
             kwargs: for MMR, ``mmr_threshold`` from 0 (as different as possible) to 1 (as relevant as possible), 0.5 by
                 default; and ``mmr_prefetch_k``, or ``mmr_prefetch_factor``, 4 by default: how many nodes to choose from. If
@@ -271,8 +271,8 @@ class ColBERTVectorStore(BasePydanticVectorStore):
 
         Raises:
             TypeError: there is no such keyword.
-            ValueError: the query has no text, another mode, or an ``alpha`` that is not from 0 to 1; or it asks an index that was
-                made without words for them.
+            ValueError: the query has no text, another mode, or an ``alpha`` that is not from 0 to 1; or it asks an index that
+                was made without words for them.
             UnsupportedIndexError: it asks for the words of an index that was made before there were any.
         """
         if query.query_str is None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from colbert_core import MODES, widen
+
+if TYPE_CHECKING:
+    from colbert_core import Hit, PassageIndex
 
 Text = Literal["passage", "window"]
 """Whole texts, or of each the part that matched."""
 
 Mode = Literal["maxsim", "hybrid", "words"]
 """What ranks documents, as in ``colbert_core.Index.search``."""
-
-MODE: Mode = "maxsim"
-"""Where none is given: the one place that says so for the retriever and the store."""
 
 # About 500 tokens of English: the window of the model in the box, and about as much again on each side.
 MAX_CHARACTERS = 2000
@@ -25,7 +25,7 @@ class Options(TypedDict, total=False):
 
     text: Text
     max_characters: int
-    mode: Mode
+    mode: Mode | None
     weight: float | None
 
 
@@ -45,7 +45,7 @@ _RETRIEVER_KWARGS = ("search_type", "search_kwargs", "tags", "metadata", "name")
 def check_options(
     text: str = "passage",
     max_characters: int = MAX_CHARACTERS,
-    mode: str | None = MODE,
+    mode: str | None = None,
     weight: float | None = None,
     **unknown: Any,
 ) -> None:
@@ -65,15 +65,24 @@ def check_options(
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r:.80}.")
 
 
-def ranking(mode: Mode | None = None, weight: float | None = None, **_: Any) -> dict[str, Any]:
+def ranking(index: PassageIndex, mode: Mode | None = None, weight: float | None = None, **_: Any) -> dict[str, Any]:
     """Return the arguments by which an index ranks: none for MaxSim alone, as an index of the user's own may know no words.
 
     Args:
-        mode: None for the default.
+        index: what is to be searched.
+        mode: None for "hybrid" if the index has words or a weight is given, else "maxsim": the one place that says so for the
+            retriever and the store.
         weight: None for that of the index.
     """
-    mode = MODE if mode is None else mode
+    if mode is None:
+        has_words = getattr(index, "has_words", None)
+        mode = "hybrid" if weight is not None or (has_words is not None and has_words()) else "maxsim"
     return {} if mode == "maxsim" and weight is None else {"mode": mode, "weight": weight}
+
+
+def relevance_score(hit: Hit) -> float:
+    """What ranks a hit, at most 1: a hybrid search may give more, and LangChain warns of relevances beyond 1."""
+    return min(1.0, hit.value)
 
 
 def by_type(search_type: str, search_kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -319,7 +319,8 @@ class RAGPretrainedModel:
             k: documents to return.
             index_name: another index than the current one.
             doc_ids: search only these documents.
-            fields: of ``ColBERTRetriever``, such as ``filter``; ``show_progress`` is False where ``verbose`` is 0.
+            fields: of ``ColBERTRetriever``, such as ``filter``; ``mode`` is "maxsim" unless given, and ``show_progress`` is
+                False where ``verbose`` is 0.
         """
         if doc_ids is not None:
             if "filter" in fields:

@@ -19,7 +19,7 @@ from langchain_colbert.documents import (
     to_found_document,
     to_where,
 )
-from langchain_colbert.options import MAX_CHARACTERS, MODE, SEARCH_KWARGS, Mode, Text, check_options, ranking
+from langchain_colbert.options import MAX_CHARACTERS, SEARCH_KWARGS, Mode, Text, check_options, ranking, relevance_score
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,8 +44,8 @@ class ColBERTRetriever(BaseRetriever):
         score_threshold: least ``relevance_score``, from 0 to 1.
         text: "window" returns of a long document the part that matched; "passage", the default, all of it.
         max_characters: most characters of such a part, 2,000 by default.
-        mode: "maxsim" ranks by meaning; "hybrid" by meaning and the question's words, which finds identifiers and rare names as
-            well; "words" by words alone, without a model.
+        mode: "hybrid" ranks by meaning and the question's words, which finds identifiers and rare names as well; "maxsim" by
+            meaning; "words" by words alone, without a model. The default is "hybrid" if the index has words, else "maxsim".
         weight: of the words with "hybrid", from 0 to 1; that of the index by default, 0.1.
         evidence: put the words that matched into ``metadata["evidence"]``, ready for JSON.
         show_progress: False shows no bars where documents are added.
@@ -82,7 +82,7 @@ class ColBERTRetriever(BaseRetriever):
     Words and meanings together:
         ```python
         retriever.add_documents([Document("Ticket ZX-4711 is about the heating.", id="ticket")])
-        (document,) = retriever.invoke("Who reported ZX-4711?", mode="hybrid")
+        (document,) = retriever.invoke("Who reported ZX-4711?")  # mode="maxsim" for meanings alone
         print(document.id, document.metadata["coverage"] > 0)
         ```
 
@@ -114,9 +114,10 @@ class ColBERTRetriever(BaseRetriever):
     are compared, so a union of several searches has each document once, and none of it is indexed when you add a document
     that was found: your own metadata come back.
 
-    ``relevance_score`` is what documents are ranked by, and what ``score_threshold`` is about. With ``mode="hybrid"`` it is
-    ``maxsim_relevance`` + ``weight`` * ``coverage`` and may be above 1. Both are in the metadata as well: the relevance by
-    MaxSim alone, and how much of the question's words the document has, from 0 to 1. With ``mode="words"`` there is no MaxSim:
+    ``relevance_score`` is what documents are ranked by, and what ``score_threshold`` is about. In a hybrid search it is
+    ``maxsim_relevance`` + ``weight`` * ``coverage``; where that sum is above 1 the documents are in its order, and 1 is
+    reported. Both parts are in the metadata as well: the relevance by MaxSim alone, and how much of the question's words the
+    document has, from 0 to 1. With ``mode="words"`` there is no MaxSim:
     ``score`` and ``relevance_score`` are the ``coverage``, and only documents with one of the words are found.
 
     A document may have any length. It is indexed in windows of what the model reads at once, and the best window finds it.
@@ -146,10 +147,14 @@ class ColBERTRetriever(BaseRetriever):
     """"passage" returns whole texts, "window" of each the window that matched, with the sentences around it."""
     max_characters: int = Field(default=MAX_CHARACTERS, ge=1)
     """Most characters of a document with ``text="window"``; a window that has more stays whole."""
-    mode: Mode = MODE
-    """"maxsim" ranks by meaning, "hybrid" by meaning and words, "words" by words alone, which loads no model."""
+    mode: Mode | None = None
+    """"hybrid" ranks by meaning and words, "maxsim" by meaning, "words" by words alone, which loads no model.
+
+    None is "hybrid" if the index has words or a weight is given, else "maxsim": an index that was made without words, or before
+    there were any and was not changed since, or one of your own that has no method ``has_words``.
+    """
     weight: float | None = Field(default=None, ge=0, le=1)
-    """Of the words with ``mode="hybrid"``, from 0 to 1; None for the index's own.
+    """Of the words in a hybrid search, from 0 to 1; None for the index's own.
 
     It goes with the field ``mode``: where ``search_kwargs`` or a call name another mode, it is dropped.
     """
@@ -298,17 +303,18 @@ class ColBERTRetriever(BaseRetriever):
         settings: dict[str, Any] = {name: getattr(self, name) for name in SEARCH_KWARGS}
         search_kwargs = self._check_search_kwargs(self.search_kwargs)  # again, because users may change the dict in place
         for given in (search_kwargs, {name: value for name, value in call.items() if value is not None}):
-            if given.get("mode", "hybrid") != "hybrid":
+            if given.get("mode") not in (None, "hybrid"):
                 settings["weight"] = None  # it was for the mode that this one replaces
             settings |= given
         check_options(settings["text"], settings["max_characters"], settings["mode"])
+        ranked_by = ranking(self.index, settings["mode"], settings["weight"])
         hits = self.index.search(
             query,
             settings["k"],
             where=to_where(settings["filter"]),
             min_relevance=settings["score_threshold"],
             evidence=self.evidence,
-            **ranking(settings["mode"], settings["weight"]),
+            **ranked_by,
         )
         return [
             to_found_document(
@@ -316,10 +322,10 @@ class ColBERTRetriever(BaseRetriever):
                 settings["text"],
                 settings["max_characters"],
                 score=hit.score,
-                relevance_score=hit.value,
+                relevance_score=relevance_score(hit),
                 rank=hit.rank,
                 coverage=hit.coverage,
-                maxsim_relevance=hit.relevance if settings["mode"] == "hybrid" else None,
+                maxsim_relevance=hit.relevance if ranked_by.get("mode") == "hybrid" else None,
             )
             for hit in hits
         ]

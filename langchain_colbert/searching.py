@@ -9,7 +9,15 @@ from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
 from langchain_colbert.documents import Filter, to_document, to_found_document, to_where
-from langchain_colbert.options import MAX_CHARACTERS, Options, by_type, check_options, ranking, retriever_arguments
+from langchain_colbert.options import (
+    MAX_CHARACTERS,
+    Options,
+    by_type,
+    check_options,
+    ranking,
+    relevance_score,
+    retriever_arguments,
+)
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -42,15 +50,17 @@ class SearchableStore(VectorStore):
             filter: return only documents whose metadata match, by the operators of ``colbert_core.storage.filters``; or a
                 function of a document.
             score_threshold: least relevance, from 0 to 1.
-            options: ``mode="hybrid"`` ranks by the relevance plus ``weight`` times how much of the query's words a document
-                has, and ``score_threshold`` is of this sum; ``mode="words"`` ranks by the words alone, without a model.
+            options: ``mode="hybrid"``, the default of an index that has words, ranks by the relevance plus ``weight`` times how
+                much of the query's words a document has, and ``score_threshold`` is of this sum; ``mode="maxsim"``, the default
+                of one that has none, by the relevance; ``mode="words"`` by the words alone, without a model.
                 ``text="window"`` returns of each document the part that matched, with its characters in the whole in
                 ``metadata["colbert"]``, and ``max_characters=...`` says how long it may be, as with ``ColBERTRetriever``.
 
         Raises:
             TypeError: there is no such option.
-            ValueError: the query is blank, k is below 1, a filter's operator or the mode is unknown, or there is a weight for
-                another mode than "hybrid".
+            ValueError: the query is blank, k is below 1, a filter's operator or the mode is unknown, there is a weight for
+                another mode than "hybrid", or the index was made without words and is to be searched by them.
+            UnsupportedIndexError: the index was made before there were words, and is to be searched by them.
         """
         hits = self._search(query, k, filter, score_threshold, options)
         return [_to_document(hit, options) for hit in hits]
@@ -66,8 +76,8 @@ class SearchableStore(VectorStore):
     ) -> list[tuple[Document, float]]:
         """``similarity_search`` with the score that ranks; higher is better.
 
-        It is MaxSim, the sum of each query vector's best cosine; with ``mode="hybrid"`` or ``"words"`` it is what
-        ``similarity_search_with_relevance_scores`` gives.
+        With ``mode="maxsim"`` it is MaxSim, the sum of each query vector's best cosine. With "hybrid" it is the sum of the
+        relevance and the weighted words, up to 1 + ``weight``, and with "words" the covered share, from 0 to 1.
         """
         hits = self._search(query, k, filter, score_threshold, options)
         return [(_to_document(hit, options), hit.score if hit.coverage is None else hit.value) for hit in hits]
@@ -81,12 +91,13 @@ class SearchableStore(VectorStore):
         score_threshold: float | None = None,
         **options: Unpack[Options],
     ) -> list[tuple[Document, float]]:
-        """``similarity_search`` with the relevance: MaxSim divided by the number of query vectors, from 0 to 1.
+        """``similarity_search`` with the relevance, from 0 to 1.
 
-        With ``mode="hybrid"`` it is the sum that ranks, up to 1 + ``weight``; with "words" the covered share, from 0 to 1.
+        With ``mode="maxsim"`` it is MaxSim divided by the number of query vectors; with "hybrid" the sum that ranks, where 1 is
+        reported for what is above 1; with "words" the covered share.
         """
         hits = self._search(query, k, filter, score_threshold, options)
-        return [(_to_document(hit, options), hit.value) for hit in hits]
+        return [(_to_document(hit, options), relevance_score(hit)) for hit in hits]
 
     def search(self, query: str, search_type: str, **kwargs: Any) -> list[Document]:
         """Return documents by a search type of ``as_retriever``, which has to be named here."""
@@ -100,7 +111,8 @@ class SearchableStore(VectorStore):
 
     def _search(self, query: str, k: int, filter: Filter | None, score_threshold: float | None, options: Options) -> list[Hit]:
         check_options(**options)
-        return self.index.search(query, k, where=to_where(filter), min_relevance=score_threshold, **ranking(**options))
+        index = self.index
+        return index.search(query, k, where=to_where(filter), min_relevance=score_threshold, **ranking(index, **options))
 
     def _similarity_search_with_relevance_scores(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
         # LangChain calls this name when it wraps a store.
@@ -142,8 +154,8 @@ class SearchableStore(VectorStore):
             options: as in ``similarity_search``.
         """
         check_options(**options)
-        restrictions: dict[str, Any] = {"where": to_where(filter), "min_relevance": score_threshold}
-        hits = self.index.search_diverse(query, k, fetch_k, lambda_mult, **restrictions, **ranking(**options))
+        index, restrictions = self.index, {"where": to_where(filter), "min_relevance": score_threshold}
+        hits = index.search_diverse(query, k, fetch_k, lambda_mult, **restrictions, **ranking(index, **options))
         return [_to_document(hit, options) for hit in hits]
 
     def similarity_search_by_vector(self, embedding: Any, k: int = 4, **kwargs: Any) -> list[Document]:

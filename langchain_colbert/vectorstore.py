@@ -91,7 +91,8 @@ class ColBERTVectorStore(SearchableStore):
 
     Search with score:
         ```python
-        document, score = store.similarity_search_with_score("cats purr", k=1)[0]  # MaxSim: a sum over the query's vectors
+        # MaxSim: a sum over the query's vectors
+        document, score = store.similarity_search_with_score("cats purr", k=1, mode="maxsim")[0]
         document, relevance = store.similarity_search_with_relevance_scores("cats purr", k=1, score_threshold=0.5)[0]
         print(document.id, score > 1, 0.5 <= relevance <= 1)
         ```
@@ -100,10 +101,10 @@ class ColBERTVectorStore(SearchableStore):
         cats True True
         ```
 
-    Search by words too:
+    Search by words too, the default, or by words alone:
         ```python
         store.add_texts(["Ticket ZX-4711 is about the heating."], ids=["ticket"])
-        print(store.similarity_search("Who reported ZX-4711?", k=1, mode="hybrid")[0].id)
+        print(store.similarity_search("Who reported ZX-4711?", k=1)[0].id)  # mode="maxsim" for meanings alone
         print(store.as_retriever(search_type="words").invoke("zx-4711")[0].id)
         ```
 

@@ -22,6 +22,7 @@ from llama_index.core.vector_stores.utils import node_to_metadata_dict
 
 from colbert_core import Passage, widen
 from llama_index_colbert.annotated import annotate, without_annotations
+from llama_index_colbert.ranking import reported
 from llama_index_colbert.values import changed_by_json, restore
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def to_nodes_with_score(hits: Iterable[Hit], max_characters: int | None = None) 
                 node = annotate(node, "colbert", span)
         if evidence is not None:
             node = annotate(node, "evidence", evidence)
-        nodes.append(NodeWithScore(node=node, score=hit.value))
+        nodes.append(NodeWithScore(node=node, score=reported(hit)))
     return nodes
 
 

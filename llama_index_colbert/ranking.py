@@ -12,34 +12,48 @@ from colbert_core import HYBRID_WEIGHT, MODES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MODE = "maxsim"
-"""Where none is given: the one place that says so for the retriever and the store."""
+    from colbert_core import Hit, PassageIndex
 
 _BY_WORDS = (VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.SPARSE)
 _OF_MODES = {"alpha": (VectorStoreQueryMode.HYBRID,), "hybrid_top_k": (VectorStoreQueryMode.HYBRID,), "sparse_top_k": _BY_WORDS}
 _QUERY_MODES = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.HYBRID, *_BY_WORDS, VectorStoreQueryMode.MMR)
 
 
-def check_ranking(mode: str, weight: float | None) -> None:
+def check_ranking(mode: str | None, weight: float | None) -> None:
     """Check what is to rank nodes, so that a mistake is found before the first search.
 
     Raises:
         TypeError: the weight is no number.
         ValueError: there is no such mode, or the weight is out of range or for another mode.
     """
-    if mode not in MODES:
+    if mode is not None and mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r:.80}.")
-    if weight is not None and mode != "hybrid":
+    if weight is not None and mode not in (None, "hybrid"):
         raise ValueError(f"weight is for mode='hybrid', got weight={weight!r:.80} with mode={mode!r}.")
     _check_share(weight, "weight")
 
 
-def ranking(mode: str, weight: float | None = None) -> dict[str, Any]:
-    """Return the arguments by which an index ranks: none for MaxSim alone, as an index of the user's own may know no words."""
+def ranking(index: PassageIndex, mode: str | None = None, weight: float | None = None) -> dict[str, Any]:
+    """Return the arguments by which an index ranks: none for MaxSim alone, as an index of the user's own may know no words.
+
+    Args:
+        index: what is to be searched.
+        mode: None for "hybrid" if the index has words or a weight is given, else "maxsim": the one place that says so for the
+            retriever and the store.
+        weight: None for that of the index.
+    """
+    if mode is None:
+        has_words = getattr(index, "has_words", None)
+        mode = "hybrid" if weight is not None or (has_words is not None and has_words()) else "maxsim"
     return {} if mode == "maxsim" and weight is None else {"mode": mode, "weight": weight}
 
 
-def ranking_of(query: VectorStoreQuery) -> tuple[int, dict[str, Any]]:
+def reported(hit: Hit) -> float:
+    """What ranks a hit, at most 1: a hybrid search may give more, and LlamaIndex takes scores for relevances from 0 to 1."""
+    return min(1.0, hit.value)
+
+
+def ranking_of(query: VectorStoreQuery, index: PassageIndex) -> tuple[int, dict[str, Any]]:
     """Return how many nodes a query of a store wants, and the arguments by which an index ranks them.
 
     ``alpha`` is the share of the meaning and ``1 - alpha`` that of the words, in parts of the default weight: relevances lie
@@ -53,15 +67,15 @@ def ranking_of(query: VectorStoreQuery) -> tuple[int, dict[str, Any]]:
         *names, last = [repr(mode.value) for mode in _QUERY_MODES]
         raise ValueError(f"ColBERTVectorStore has the query modes {', '.join(names)} and {last}, not {query.mode!s}.")
     if query.mode in _BY_WORDS:
-        return query.sparse_top_k or query.similarity_top_k, ranking("words")
-    if query.mode != VectorStoreQueryMode.HYBRID:
-        return query.similarity_top_k, ranking(MODE)
+        return query.sparse_top_k or query.similarity_top_k, ranking(index, "words")
+    if query.mode != VectorStoreQueryMode.HYBRID:  # diversity is of meanings alone
+        return query.similarity_top_k, ranking(index, "maxsim" if query.mode == VectorStoreQueryMode.MMR else None)
     k, alpha = query.hybrid_top_k or query.similarity_top_k, _check_share(query.alpha, "alpha")
     if alpha is None:
-        return k, ranking("hybrid")
+        return k, ranking(index, "hybrid")
     if alpha in (0, 1):
-        return k, ranking("maxsim" if alpha else "words")
-    return k, ranking("hybrid", min(1.0, HYBRID_WEIGHT * (1 - alpha) / alpha))
+        return k, ranking(index, "maxsim" if alpha else "words")
+    return k, ranking(index, "hybrid", min(1.0, HYBRID_WEIGHT * (1 - alpha) / alpha))
 
 
 def refuse_of_other_modes(method: str, keywords: Mapping[str, Any]) -> None:

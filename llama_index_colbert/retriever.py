@@ -16,7 +16,7 @@ from colbert_core import Index, PassageIndex, TokenEncoder, widen
 from llama_index_colbert import saved
 from llama_index_colbert.filters import to_where
 from llama_index_colbert.nodes import copy_documents, take_objects_out, to_nodes_with_score, to_passage
-from llama_index_colbert.ranking import MODE, check_ranking, ranking
+from llama_index_colbert.ranking import check_ranking, ranking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,10 +43,11 @@ class ColBERTRetriever(BaseRetriever):
 
     Nodes come back as new objects with their id, relationships, metadata and hash, by which fusion knows equal nodes. They are
     stored as JSON, as LlamaIndex's vector stores do it; a subclass of your own comes back as a ``TextNode``. Where a node was
-    changed through colbert_core or LangChain since, the change comes back. ``NodeWithScore.score`` is the
-    relevance: the mean best cosine of the query's vectors, from 0 to 1. With ``mode="hybrid"`` it is the relevance plus
-    ``weight`` times how much of the query's words the node has, so it may be above 1; with "words" it is that part alone. For a
-    query of several texts, such as HyDE's, it is the mean of theirs. Threads may share one retriever.
+    changed through colbert_core or LangChain since, the change comes back. ``NodeWithScore.score`` is from 0 to 1. With
+    ``mode="maxsim"`` it is the relevance: the mean best cosine of the query's vectors. With "hybrid" it is the relevance plus
+    ``weight`` times how much of the query's words the node has; where that is above 1 the nodes are in its order, and 1 is
+    reported. With "words" it is that part alone. For a query of several texts, such as HyDE's, it is the mean of theirs.
+    Threads may share one retriever.
     """
 
     show_progress: bool | None = None
@@ -62,7 +63,7 @@ class ColBERTRetriever(BaseRetriever):
         text: str = "passage",
         max_characters: int = 2000,
         show_progress: bool | None = None,
-        mode: str = MODE,
+        mode: str | None = None,
         weight: float | None = None,
         **kwargs: Any,
     ) -> None:
@@ -84,10 +85,12 @@ class ColBERTRetriever(BaseRetriever):
             max_characters: most characters of a text with "window"; a window that has more stays whole.
             show_progress: show bars while nodes are added; None shows them on a terminal or in a notebook once a second has
                 passed. It is an attribute as well.
-            mode: "maxsim" ranks by meaning; "hybrid" by meaning and the query's words, which finds identifiers and rare names
-                as well; "words" by words alone, among the nodes that have one of them, and loads no model. Words of metadata
+            mode: "hybrid" ranks by meaning and the query's words, which finds identifiers and rare names as well; "maxsim" by
+                meaning; "words" by words alone, among the nodes that have one of them, and loads no model. None is "hybrid" if
+                the index has words or a weight is given, else "maxsim": an index that was made without words, or before there
+                were any and was not changed since, or one of your own that has no method ``has_words``. Words of metadata
                 count where the text for embedding has them. It is an attribute as well, and so is ``weight``.
-            weight: of the words with "hybrid", from 0 to 1; None for that of the index, 0.1.
+            weight: of the words in a hybrid search, from 0 to 1; None for that of the index, 0.1.
             kwargs: ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of every LlamaIndex retriever.
 
         Raises:
@@ -270,8 +273,9 @@ class ColBERTRetriever(BaseRetriever):
         # Usually one text. A query transform such as HyDE gives several, and an LLM may have left one of them empty.
         texts = [text.strip() for text in query_bundle.embedding_strs if text.strip()] or [query_bundle.query_str.strip()]
         asked: dict[str, Any] = {"where": to_where(self.filters, self.doc_ids), "ids": self.node_ids}
-        asked |= ranking(self.mode, self.weight)
-        if self.evidence and len(texts) == 1 and self.mode != "maxsim":
+        ranked_by = ranking(self.index, self.mode, self.weight)
+        asked |= ranked_by
+        if self.evidence and len(texts) == 1 and ranked_by.get("mode", "maxsim") != "maxsim":
             # A search says which words ranked; ``explain`` knows meanings alone.
             hits = self.index.search(texts[0], self.similarity_top_k, **asked, evidence=True)
         else:

@@ -29,7 +29,7 @@ from llama_index_colbert.filters import of_document, to_where
 from llama_index_colbert.keywords import StrictUpdates, refuse_keywords
 from llama_index_colbert.nodes import to_node, to_passage
 from llama_index_colbert.postprocessor import name_of
-from llama_index_colbert.ranking import ranking_of, refuse_of_other_modes
+from llama_index_colbert.ranking import ranking_of, refuse_of_other_modes, reported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,9 +67,9 @@ class ColBERTVectorStore(BasePydanticVectorStore):
             query_engine = store.as_index().as_query_engine(llm=llm)
 
     It reads the text of nodes and queries, and no embeddings. LlamaIndex gives a store only nodes that have an embedding, so
-    end a pipeline with ``embed_model``, which computes nothing. ``similarities`` are what ranks: relevances, from 0 to 1, and
-    in mode ``HYBRID`` relevances plus the weighted part of the query's words that a node has. The store copies nodes that go
-    in and out. A node whose id is known replaces the old one. Threads may share one store.
+    end a pipeline with ``embed_model``, which computes nothing. ``similarities`` are what ranks: relevances, and where
+    words count relevances plus the weighted part of the query's words that a node has; 1 is reported for what is above 1. The
+    store copies nodes that go in and out. A node whose id is known replaces the old one. Threads may share one store.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -260,9 +260,10 @@ class ColBERTVectorStore(BasePydanticVectorStore):
             query: a query in mode ``DEFAULT``, ``HYBRID``, ``TEXT_SEARCH``, ``SPARSE`` or ``MMR``. An empty list of
                 ``node_ids`` means no restriction, because LlamaIndex's indexes send it for none.
 
-                ``HYBRID`` ranks by relevance + weight * how much of the query's words a node has, where the weight is
-                0.1 * (1 - ``alpha``) / ``alpha``, at most 1: an ``alpha`` of 0.5, or None, is the default weight 0.1, 1 is
-                meaning alone, 0 words alone. ``TEXT_SEARCH`` and ``SPARSE`` rank by words alone, and load no model. They
+                ``DEFAULT`` ranks as ``HYBRID`` with the default weight if the index has words, else by the relevance; ``MMR``
+                by the relevance. ``HYBRID`` ranks by relevance + weight * how much of the query's words a node has, where the
+                weight is 0.1 * (1 - ``alpha``) / ``alpha``, at most 1: an ``alpha`` of 0.5, or None, is the default weight 0.1,
+                1 is meaning alone, 0 words alone. ``TEXT_SEARCH`` and ``SPARSE`` rank by words alone, and load no model. They
                 return ``sparse_top_k`` nodes, and ``HYBRID`` ``hybrid_top_k``, where these are given.
             kwargs: for MMR, ``mmr_threshold`` from 0 (as different as possible) to 1 (as relevant as possible), 0.5 by
                 default; and ``mmr_prefetch_k``, or ``mmr_prefetch_factor``, 4 by default: how many nodes to choose from. If
@@ -270,11 +271,13 @@ class ColBERTVectorStore(BasePydanticVectorStore):
 
         Raises:
             TypeError: there is no such keyword.
-            ValueError: the query has no text, another mode, or an ``alpha`` that is not from 0 to 1.
+            ValueError: the query has no text, another mode, or an ``alpha`` that is not from 0 to 1; or it asks an index that
+                was made without words for them.
+            UnsupportedIndexError: it asks for the words of an index that was made before there were any.
         """
         if query.query_str is None:
             raise ValueError("ColBERTVectorStore searches by text: set query_str of the VectorStoreQuery.")
-        k, ranked_by = ranking_of(query)
+        k, ranked_by = ranking_of(query, self.index)
         given = query.texts if isinstance(query, _Query) else []
         texts = [text.strip() for text in given if text.strip()] or [query.query_str.strip()]
         restrictions: dict[str, Any] = {"where": to_where(query.filters, query.doc_ids), "ids": query.node_ids or None}
@@ -382,7 +385,7 @@ class _StoreIndex(EngineMaker, StrictUpdates, VectorStoreIndex):
 def _to_result(hits: list[Hit]) -> VectorStoreQueryResult:
     return VectorStoreQueryResult(
         nodes=[to_node(hit.passage) for hit in hits],
-        similarities=[hit.value for hit in hits],
+        similarities=[reported(hit) for hit in hits],
         ids=[hit.passage.id for hit in hits],
     )
 

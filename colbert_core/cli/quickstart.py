@@ -70,7 +70,7 @@ def _show_chain(index: Index, question: str, k: int) -> None:
     prompt = ChatPromptTemplate.from_template(
         "Answer the question from the context only.\n\nContext:\n{context}\n\nQuestion: {question}"
     )
-    retriever = ColBERTRetriever(index=index, k=k)
+    retriever = ColBERTRetriever(index=index, k=k, mode="maxsim")  # the passages shown above
     context = retriever | (lambda documents: "\n\n".join(document.page_content for document in documents))
     chain = {"context": context, "question": RunnablePassthrough()} | prompt
     print_lines(["The same as a LangChain RAG chain. This is the exact prompt an LLM would get:", ""])

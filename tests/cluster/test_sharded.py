@@ -224,8 +224,10 @@ def test_langchain_retrieves_from_shards(served):
     from langchain_colbert import ColBERTRetriever
 
     retriever = ColBERTRetriever(index=served, k=5, filter={"year": {"$gte": 2003}})
-    expected = [hit.passage.id for hit in served.search(QUERIES[0], 5, where={"year": {"$gte": 2003}})]
+    expected = [hit.passage.id for hit in served.search(QUERIES[0], 5, where={"year": {"$gte": 2003}}, mode="hybrid")]
     assert [document.id for document in retriever.invoke(QUERIES[0])] == expected
+    by_meaning = [hit.passage.id for hit in served.search(QUERIES[0], 5, where={"year": {"$gte": 2003}})]
+    assert [document.id for document in retriever.invoke(QUERIES[0], mode="maxsim")] == by_meaning
     assert [document.id for document in asyncio.run(retriever.ainvoke(QUERIES[0]))] == expected
     assert len(retriever.invoke(QUERIES[0], filter=lambda document: document.metadata["year"] == 2001, k=50)) == 35
     assert retriever.batch(QUERIES[:2])[1]
@@ -235,8 +237,11 @@ def test_llama_index_retrieves_from_shards(served):
     from llama_index_colbert import ColBERTRetriever
 
     retriever = ColBERTRetriever(served, similarity_top_k=5)
-    expected = [hit.passage.id for hit in served.search(QUERIES[0], 5)]
+    expected = [hit.passage.id for hit in served.search(QUERIES[0], 5, mode="hybrid")]
     assert [found.node.node_id for found in retriever.retrieve(QUERIES[0])] == expected
+    by_meaning = [hit.passage.id for hit in served.search(QUERIES[0], 5)]
+    found = ColBERTRetriever(served, similarity_top_k=5, mode="maxsim").retrieve(QUERIES[0])
+    assert [scored.node.node_id for scored in found] == by_meaning
     assert [found.node.node_id for found in asyncio.run(retriever.aretrieve(QUERIES[0]))] == expected
     assert ColBERTRetriever.from_defaults(served).index is served
     with pytest.raises(TypeError, match="on disk already"):

@@ -207,6 +207,7 @@ def test_without_scores_gives_documents_back_as_they_were_added(retriever):
     (own, *_) = without_scores(found)
     assert type(own.metadata) is dict
     assert own.metadata == {"page": 2}
-    assert set(found[0].metadata) == {"page", "score", "relevance_score", "rank", "colbert"}
+    added = {"score", "relevance_score", "rank", "coverage", "maxsim_relevance", "colbert"}
+    assert set(found[0].metadata) == {"page", *added}
     theirs = Document("x", metadata=copy.deepcopy(TAKEN))
     assert without_scores([theirs]) == [theirs]

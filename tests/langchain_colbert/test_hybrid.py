@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-from typing import get_args
 
 import pytest
 from builders.documents import TAGGED_DOCUMENTS, ids
@@ -14,8 +13,8 @@ from langchain_core.documents import Document
 from langchain_core.runnables import ConfigurableField
 from pydantic import ValidationError
 
-from colbert_core import MODES, Index
-from langchain_colbert import ColBERTRerank, ColBERTRetriever, ColBERTVectorStore, options, ragatouille, without_scores
+from colbert_core import MODES, Index, Passage, Reranker
+from langchain_colbert import ColBERTRerank, ColBERTRetriever, ColBERTVectorStore, ragatouille, without_scores
 
 TICKET = Document(WITH_IDENTIFIER, metadata={"page": 6, "kind": "ticket"}, id="ticket")
 
@@ -63,16 +62,6 @@ async def test_an_identifier_that_maxsim_misses_is_found_by_its_words(store, ret
     ]
     assert {ids(found)[0] for found in finds} == {"ticket"}
     assert {len(found) for found in finds} == {4 if mode == "hybrid" else 1}
-
-
-def test_the_default_is_the_one_place_that_says_so_everywhere(store, retriever, monkeypatch):
-    assert get_args(options.Mode) == MODES
-    assert ColBERTRetriever(index=store.index).mode == options.MODE
-    for mode in (options.MODE, *MODES):
-        monkeypatch.setattr(options, "MODE", mode)
-        expected = ids(retriever.invoke(IDENTIFIER, mode=mode))
-        assert ids(store.similarity_search(IDENTIFIER)) == ids(store.similarity_search(IDENTIFIER, mode=None)) == expected
-        assert ids(store.as_retriever().invoke(IDENTIFIER)) == expected
 
 
 def test_words_alone_need_no_model(words, tmp_path, monkeypatch):
@@ -256,28 +245,15 @@ def test_mistakes_are_errors_not_silence(store, retriever):
         store.similarity_search("  ", mode="words")
 
 
-def test_an_index_of_the_users_own_that_knows_no_words_is_asked_for_none(store):
-    class Plain:
-        """As it was before there were words."""
-
-        encoder_name = "plain"
-
-        def search(self, query, k=10, *, where=None, ids=None, min_relevance=None, evidence=False):
-            return store.index.search(query, k, where=where)
-
-        def never(self, *_, **__):
-            raise NotImplementedError
-
-        add = delete = delete_where = search_mean = explain = never
-
-    retriever = ColBERTRetriever(index=Plain(), k=2, mode="maxsim")
-    assert ids(retriever.invoke("dog barks"))[0] == "dog"
-    with pytest.raises(TypeError, match="mode"):
-        retriever.invoke("dog barks", mode="words")
-
-
-def test_ragatouille_goes_on_ranking_by_maxsim(words, store, monkeypatch, tmp_path):
-    monkeypatch.setattr(options, "MODE", "hybrid")
+async def test_ragatouille_goes_on_ranking_by_maxsim(monkeypatch, tmp_path):
+    rag = ragatouille.RAGPretrainedModel.from_pretrained(index_root=tmp_path)
+    texts = [WITH_IDENTIFIER, *(document.page_content for document in TAGGED_DOCUMENTS)]
+    rag.index(texts, document_ids=texts, index_name="demo")
+    rag.encode(texts)
+    query = f"Why does a dog bark in {IDENTIFIER}?"
+    expected = [(hit.passage.text, hit.score, hit.relevance) for hit in rag._index.search(query, 4)]
+    encoded = [(hit.passage.text, hit.score) for hit in rag._encoded.search(query, 4)]
+    assert rag._index.search(query, 1, mode="hybrid")[0].value > expected[0][2]  # so that the words would show
     seen = []
     for name in ("search", "search_many"):
         search = getattr(Index, name)
@@ -287,12 +263,16 @@ def test_ragatouille_goes_on_ranking_by_maxsim(words, store, monkeypatch, tmp_pa
             return search(self, *args, **kwargs)
 
         monkeypatch.setattr(Index, name, watched)
-    rag = ragatouille.RAGPretrainedModel.from_pretrained(index_root=tmp_path)
-    rag.index([WITH_IDENTIFIER], document_ids=["ticket"], index_name="demo")
-    rag.encode([WITH_IDENTIFIER])
-    scores = [rag.search(IDENTIFIER)[0]["score"], rag.search_encoded_docs(IDENTIFIER)[0]["score"]]
-    (found,) = rag.as_langchain_retriever().invoke(IDENTIFIER)
-    assert found.metadata["score"] == pytest.approx(scores[0])
-    assert "coverage" not in found.metadata
+    assert [(result["content"], result["score"]) for result in rag.search(query, k=4)] == [one[:2] for one in expected]
+    assert [(result["content"], result["score"]) for result in rag.search_encoded_docs(query, k=4)] == encoded
+    retriever = rag.as_langchain_retriever(k=4)
+    found = [(document.page_content, document.metadata) for document in retriever.invoke(query)]
+    assert [(text, metadata["score"], metadata["relevance_score"]) for text, metadata in found] == expected
+    assert not any({"coverage", "maxsim_relevance"} & metadata.keys() for _, metadata in found)
+    assert ids(await retriever.ainvoke(query)) == ids(retriever.invoke(query)) == ids(retriever.batch([query])[0])
     assert set(seen) == {"maxsim"}
-    assert "coverage" in rag.as_langchain_retriever(mode="hybrid").invoke(IDENTIFIER)[0].metadata
+    ranked = Reranker(rag._encoder).rank(query, [Passage(text, text) for text in texts], 4)
+    compressed = rag.as_langchain_document_compressor(k=4).compress_documents([Document(text) for text in texts], query)
+    scores = [(document.page_content, document.metadata["relevance_score"]) for document in compressed]
+    assert scores == [(hit.passage.text, hit.relevance) for hit in ranked]
+    assert "coverage" in rag.as_langchain_retriever(mode="hybrid").invoke(query)[0].metadata

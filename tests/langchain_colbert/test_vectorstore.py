@@ -92,12 +92,17 @@ def test_documents_come_back_as_they_went_in_with_nothing_added(store):
 
 
 def test_scores_are_maxsim_and_relevance_is_from_0_to_1_both_plain_numbers(store):
-    (document, score), (_, less) = store.similarity_search_with_score("dog barks", k=2)
+    (document, score), (_, less) = store.similarity_search_with_score("dog barks", k=2, mode="maxsim")
     assert (document.id, score) == ("dog", pytest.approx(2))
     assert less < score
-    (document, relevance), *_ = store.similarity_search_with_relevance_scores("dog barks", k=2)
+    (document, relevance), *_ = store.similarity_search_with_relevance_scores("dog barks", k=2, mode="maxsim")
     assert (document.id, relevance) == ("dog", pytest.approx(1))
     json.dumps([score, relevance])
+    hits = store.index.search("dog barks", 2, mode="hybrid")
+    assert [score for _, score in store.similarity_search_with_score("dog barks", k=2)] == [hit.value for hit in hits]
+    reported = [score for _, score in store.similarity_search_with_relevance_scores("dog barks", k=2)]
+    assert reported == [min(1.0, hit.value) for hit in hits]
+    json.dumps(reported)
 
 
 def test_a_filter_on_a_field_that_no_document_has_is_said_and_one_that_is_a_function_is_not(store):

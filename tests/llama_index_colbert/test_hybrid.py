@@ -18,7 +18,7 @@ from llama_index.core.schema import MetadataMode, TextNode
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 
 from colbert_core import HYBRID_WEIGHT, MODES, Index
-from llama_index_colbert import ColBERTIndex, ColBERTRerank, ColBERTRetriever, ColBERTVectorStore, ranking
+from llama_index_colbert import ColBERTIndex, ColBERTRerank, ColBERTRetriever, ColBERTVectorStore
 
 HYBRID, DEFAULT, MMR = VectorStoreQueryMode.HYBRID, VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR
 BY_WORDS = [VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.SPARSE]
@@ -200,7 +200,7 @@ def test_alpha_is_the_share_of_the_meaning(store, monkeypatch):
 
 
 def test_alpha_counts_in_no_other_mode(store, monkeypatch):
-    assert weight_of(store, monkeypatch, mode=DEFAULT, alpha=0.2) == (ranking.MODE, None)
+    assert weight_of(store, monkeypatch, mode=DEFAULT, alpha=0.2) == ("hybrid", None)
     for mode in BY_WORDS:
         assert weight_of(store, monkeypatch, mode=mode, alpha=0.2) == ("words", None)
     assert store.query(ask("dog", 5, mode=MMR, alpha=0.2)) == store.query(ask("dog", 5, mode=MMR))
@@ -245,12 +245,6 @@ def test_a_keyword_that_the_mode_would_not_use_is_refused(index, store, keywords
             make(**keywords)
     with pytest.raises(TypeError, match=f"takes no keyword '{name}'"):
         index.as_retriever(**keywords)
-
-
-def test_the_default_of_retriever_and_store_is_one_place(index, store):
-    assert ranking.MODE == index.as_retriever().mode == ColBERTRetriever(store.index).mode
-    expected = [hit.passage.id for hit in store.index.search(IDENTIFIER, 5, mode=ranking.MODE)]
-    assert store.query(ask(IDENTIFIER, 5)).ids == ids(index.as_retriever(5).retrieve(IDENTIFIER)) == expected
 
 
 # Mistakes

@@ -323,7 +323,8 @@ def test_the_incumbents_constructor_is_taken(stanford_folder, default_encoder):
     expected = Encoder.from_pretrained(str(stanford_folder), passage_length=12, query_length=8)
     hits = Index.create(None, expected)
     hits.add([Passage("n", "the cat sat on a mat")])
-    assert index.query("the cat")[0].score == hits.search("the cat")[0].relevance
+    assert index.query("the cat")[0].score == hits.search("the cat", mode="hybrid")[0].value
+    assert index.as_retriever(mode="maxsim").retrieve("the cat")[0].score == hits.search("the cat")[0].relevance
     with pytest.raises(ValueError, match="has its lengths already"):
         ColBERTIndex(nodes=[], model_name=WordEncoder(), doc_maxlen=12)
     with pytest.raises(ValueError, match="nbits must be"):

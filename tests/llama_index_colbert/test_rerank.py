@@ -194,7 +194,7 @@ async def test_nodes_of_an_index_are_scored_by_its_vectors_as_a_search_does(cand
     encoder.allowed = []
     rerank = ColBERTRerank(top_n=3, index=HOLDERS[holder](index))
     found = rerank.postprocess_nodes(candidates, query_str="bird sings")
-    expected = index.as_retriever(similarity_top_k=3, node_ids=ids(candidates)).retrieve("bird sings")
+    expected = index.as_retriever(similarity_top_k=3, node_ids=ids(candidates), mode="maxsim").retrieve("bird sings")
     assert [(scored.node.node_id, scored.score) for scored in found] == [(one.node.node_id, one.score) for one in expected]
     assert await rerank.apostprocess_nodes(candidates, query_str="bird sings") == found
     again = rerank.postprocess_nodes(explained, query_str="bird sings")

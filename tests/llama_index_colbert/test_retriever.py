@@ -117,14 +117,17 @@ def test_adding_a_known_node_replaces_it_and_inputs_are_not_shared(words):
 def test_several_texts_of_one_query_are_averaged(retriever):
     """What HyDE sends: a made-up answer and the question."""
     (cat,) = retriever.index.search("the cat sat", 1)
-    found = retriever.retrieve(QueryBundle("what", custom_embedding_strs=["the cat sat", "dog barks"]))
-    by_id = [
-        {hit.passage.id: hit.relevance for hit in retriever.index.search(text, 9)} for text in ("the cat sat", "dog barks")
-    ]
-    means = {name: (by_id[0][name] + by_id[1][name]) / 2 for name in by_id[0]}
-    assert cat.passage.id in ids(found)
-    assert ids(found) == sorted(means, key=lambda name: -means[name])[:3]
-    assert [scored.score for scored in found] == pytest.approx(sorted(means.values(), reverse=True)[:3])
+    texts = ["the cat sat", "dog barks"]
+    for mode in ("maxsim", "hybrid", None):
+        retriever.mode = mode
+        found = retriever.retrieve(QueryBundle("what", custom_embedding_strs=texts))
+        by_id = [
+            {hit.passage.id: hit.value for hit in retriever.index.search(text, 9, mode=mode or "hybrid")} for text in texts
+        ]
+        means = {name: (by_id[0][name] + by_id[1][name]) / 2 for name in by_id[0]}
+        assert cat.passage.id in ids(found)
+        assert ids(found) == sorted(means, key=lambda name: -means[name])[:3]
+        assert [scored.score for scored in found] == pytest.approx(sorted(means.values(), reverse=True)[:3])
     (only,) = ColBERTRetriever(retriever.index, 1).retrieve(QueryBundle("what", custom_embedding_strs=["dog barks"]))
     assert only.node.node_id == "dog"
 

@@ -12,7 +12,7 @@ from colbert_core.search.lexical import WordCounts, coverage, weight_for
 from colbert_core.text.words import analyser
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -71,10 +71,17 @@ class Lexicon:
             counts = WordCounts(len(self.rows), int(self.lengths.sum()), found)
         return coverage(postings, self.lengths, counts), weight_for(postings, counts)
 
-    def count_terms(self, query: str) -> Callable[[str], int]:
-        """Make a function that counts how many different words of a query a text has."""
-        wanted = {*self._analyser.query_terms(query)}
-        return lambda text: len(wanted.intersection(self._analyser.terms(text)))
+    def best_window(self, query: str, text: str, windows: list[Span]) -> Span:
+        """Choose the window of a passage that has most of the different words of a query, the first of equals."""
+        if len(windows) == 1:
+            return windows[0]
+        found = list(self._analyser.pieces(text, {*self._analyser.query_terms(query)}))
+
+        def count(window: Span) -> int:
+            first, last = window
+            return len({piece.term for piece in found if first <= piece.span[0] and piece.span[1] <= last})
+
+        return max(windows, key=count)
 
     def shared(self, query: str, text: str, window: tuple[int, int]) -> tuple[tuple[Span, Span], ...]:
         """Find the words that a query and a window of a passage share: the characters of each in both, half-open."""
@@ -84,8 +91,7 @@ class Lexicon:
         first, last = window
         return tuple(
             (asked[piece.term], (first + piece.span[0], first + piece.span[1]))
-            for piece in self._analyser.pieces(text[first:last])
-            if piece.term in asked
+            for piece in self._analyser.pieces(text[first:last], asked)
         )
 
     def _posting(self, reader: Reader, term: str) -> Posting:

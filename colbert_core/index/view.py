@@ -173,15 +173,13 @@ class View:
 
     def _windows_with(self, query: str, pids: list[int]) -> list[tuple[int, int]]:
         """Of each passage the window that has most of the different words of a query, the first of equals."""
-        count = self.lexicon.count_terms(query)
-        spans = []
         with self._one_by_one:
             passages = self.reader.passages(pids)
-        for pid, passage in zip(pids, passages, strict=True):
-            windows = windows_of(self.state.snapshot, pid) or [(0, len(passage.text))]
-            best = windows[0] if len(windows) == 1 else max(windows, key=lambda window: count(passage.text[slice(*window)]))
-            spans.append(best)
-        return spans
+        windows, lexicon = [windows_of(self.state.snapshot, pid) for pid in pids], self.lexicon
+        return [
+            lexicon.best_window(query, passage.text, of_passage or [(0, len(passage.text))])
+            for passage, of_passage in zip(passages, windows, strict=True)
+        ]
 
     def hits(
         self,

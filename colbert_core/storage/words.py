@@ -93,7 +93,9 @@ class WordTables:
         """The rows of the passages that have a term, ascending, and how often each has it. *Shape:* (n,) each."""
         self._ask(_OCCURRENCES)
         rows = self._ask("SELECT doc FROM temp.occurrences WHERE term = ?", (term,))
-        return np.unique(np.array(rows, np.int64).ravel(), return_counts=True)
+        numbers = np.fromiter((row for (row,) in rows), np.int64, len(rows))  # ascending, once for each occurrence
+        firsts = np.flatnonzero(np.concatenate([numbers[:1] == numbers[:1], numbers[1:] != numbers[:-1]]))
+        return numbers[firsts], np.diff(firsts, append=len(numbers))
 
     def count_bytes(self) -> int:
         """About how many bytes the tables take."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
 ANALYSERS = ("english", "words", "trigrams")
 """How texts are cut: English stems without stop words, words of any language as they are, or every three letters."""
@@ -88,11 +88,17 @@ class Analyser:
         """List the terms of a query, each once, in the order in which they first occur."""
         return list(dict.fromkeys(self.terms(text)))
 
-    def pieces(self, text: str) -> Iterator[Piece]:
-        """Yield the terms of a text with their characters; where letters were replaced by others, those of the whole run."""
+    def pieces(self, text: str, wanted: Container[str] | None = None) -> Iterator[Piece]:
+        """Yield the terms of a text with their characters; where letters were replaced by others, those of the whole run.
+
+        Args:
+            text: any.
+            wanted: only these terms; None for all.
+        """
         for run in _runs().finditer(text):
             for term, start, end in self._of_run(run[0]):
-                yield Piece(term, (run.start() + start, run.start() + end))
+                if wanted is None or term in wanted:
+                    yield Piece(term, (run.start() + start, run.start() + end))
 
     def _cut(self, run: str) -> tuple[tuple[str, int, int], ...]:
         """Cut one run into terms, each with its first and last character in the run."""

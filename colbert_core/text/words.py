@@ -48,6 +48,7 @@ _OF_SCRIPT = re.compile(f"[{_UNSPACED}]+|[^{_UNSPACED}]+")
 _PARTS = re.compile(r"[^-_./:@+#&~]+")
 _IS_IDENTIFIER = re.compile(r"[0-9_.:@+#&~]")
 _ACCENTS = re.compile("[\u0300-\u036f]")
+_SIGNS = re.compile(r"[^-0-9A-Za-z_./:@+#&~'\u0080-\U0010ffff]|\s")  # "(1)" for one letter that looks like this
 _MEMORY = 2**16  # runs whose terms are remembered; the words of 26,000 passages are 150,000, most of them seen once
 
 
@@ -103,6 +104,8 @@ class Analyser:
     def _cut(self, run: str) -> tuple[tuple[str, int, int], ...]:
         """Cut one run into terms, each with its first and last character in the run."""
         plain = _folded(run)
+        if self.name == "trigrams":
+            plain = plain.replace("'", "")
         aligned = len(plain) == len(run)
         pieces = _trigrams(plain) if self.name == "trigrams" else self._words(plain)
         return tuple((term[:_LONGEST], *((start, end) if aligned else (0, len(run)))) for term, start, end in pieces)
@@ -111,7 +114,7 @@ class Analyser:
         parts = list(_PARTS.finditer(plain))
         is_whole = (len(parts) > 1 or plain[-1] in "+#") and _IS_IDENTIFIER.search(plain) is not None
         if is_whole and len(plain) <= _LONGEST:
-            yield plain, 0, len(plain)
+            yield plain.replace("'", ""), 0, len(plain)
         for part in parts:
             for script in _OF_SCRIPT.finditer(part[0]):
                 start, end = part.start() + script.start(), part.start() + script.end()
@@ -146,7 +149,7 @@ def _folded(run: str) -> str:
         return run.lower()
     apart = unicodedata.normalize("NFKD", run.casefold())
     folded = unicodedata.normalize("NFC", _ACCENTS.sub("", apart))
-    return "".join(folded.split()).replace('"', "") or run.casefold()
+    return _SIGNS.sub("", folded) or run.casefold()
 
 
 def _stemmer() -> Callable[[str], str]:

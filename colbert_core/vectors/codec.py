@@ -28,6 +28,7 @@ NBITS = (1, 2, 4, 8)
 # fitted to such residuals alone would decompress a vector unlike the sample to its nearest centroid. The difference of two
 # unrelated unit vectors has a variance of 2 / dim in each component; levels are fitted to that instead.
 _ROUNDED = 1e-2
+_BITS_TO_SPARE = 8
 
 # K-means looks at so many vectors per centroid, in so many passes. Eight passes would gain .002 of mean cosine.
 _PER_CENTROID = 32
@@ -94,7 +95,9 @@ class ResidualCodec:
         codec = cls(centroids, np.zeros(2**nbits, np.float32))
         residuals = vectors - centroids[nearest_centroids(vectors, centroids, codec._rows)]
         values = residuals.ravel()
-        if np.abs(values).max() < _ROUNDED:  # every vector is a centroid, but later vectors will not be
+        # Where every vector is a centroid, later ones will not be; and 256 levels are enough for vectors that are unlike all of
+        # the sample as well, which a sample of few different ones would cut off at a cosine of .86.
+        if nbits == _BITS_TO_SPARE or np.abs(values).max() < _ROUNDED:
             unrelated = np.random.default_rng(_SEED).normal(0, math.sqrt(2 / sample.shape[1]), len(values))
             values = np.concatenate([values, unrelated.astype(np.float32)])
         return cls(centroids, lloyd_max(values, 2**nbits))

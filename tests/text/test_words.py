@@ -30,6 +30,8 @@ ENGLISH = analyser("english")
         ("vitamin D", "vitamin d"),
         ("me@example.org", "me@example.org me exampl org"),
         ("x" * 100, "x" * 64),
+        ("⑴", "1"),
+        ("o'brien@example.org", "obrien@example.org obrien exampl org"),
         ("!?... -- *", ""),
     ],
 )

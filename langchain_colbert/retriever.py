@@ -46,7 +46,7 @@ class ColBERTRetriever(BaseRetriever):
         max_characters: most characters of such a part, 2,000 by default.
         mode: "hybrid" ranks by meaning and the question's words, which finds identifiers and rare names as well; "maxsim" by
             meaning; "words" by words alone, without a model. The default is "hybrid" if the index has words, else "maxsim".
-        weight: of the words with "hybrid", from 0 to 1; that of the index by default, 0.1.
+        weight: of the words with "hybrid", from 0 to 1; 0.1 to 0.5 by default, by how rare they are.
         evidence: put the words that matched into ``metadata["evidence"]``, ready for JSON.
         show_progress: False shows no bars where documents are added.
 

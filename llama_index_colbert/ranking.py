@@ -56,8 +56,8 @@ def reported(hit: Hit) -> float:
 def ranking_of(query: VectorStoreQuery, index: PassageIndex) -> tuple[int, dict[str, Any]]:
     """Return how many nodes a query of a store wants, and the arguments by which an index ranks them.
 
-    ``alpha`` is the share of the meaning and ``1 - alpha`` that of the words, in parts of the default weight: relevances lie
-    close together and coverages do not, so that weight is what half and half is in stores that scale both.
+    ``alpha`` is the share of the meaning and ``1 - alpha`` that of the words, in parts of the least default weight: relevances
+    lie close together and coverages do not, so that weight is what half and half is in stores that scale both.
 
     Raises:
         TypeError: ``alpha`` is no number.

@@ -90,7 +90,7 @@ class ColBERTRetriever(BaseRetriever):
                 the index has words or a weight is given, else "maxsim": an index that was made without words, or before there
                 were any and was not changed since, or one of your own that has no method ``has_words``. Words of metadata
                 count where the text for embedding has them. It is an attribute as well, and so is ``weight``.
-            weight: of the words in a hybrid search, from 0 to 1; None for that of the index, 0.1.
+            weight: of the words in a hybrid search, from 0 to 1; None for 0.1 to 0.5, by how rare they are.
             kwargs: ``callback_manager``, ``object_map``, ``objects`` and ``verbose`` of every LlamaIndex retriever.
 
         Raises:

@@ -263,8 +263,8 @@ class ColBERTVectorStore(BasePydanticVectorStore):
                 ``DEFAULT`` ranks as ``HYBRID`` without ``alpha`` if the index has words, else by the relevance; ``MMR`` by the
                 relevance. ``HYBRID`` ranks by relevance + weight * how much of the query's words a node has, where the weight
                 is 0.1 * (1 - ``alpha``) / ``alpha``, at most 1: an ``alpha`` of 0.5 is a weight of 0.1, which suits sentences,
-                1 is meaning alone, 0 words alone; None is a weight of 0.1 to 0.5, by how rare the words are. ``TEXT_SEARCH`` and
-                ``SPARSE`` rank by words alone, and load no model. They return ``sparse_top_k`` nodes, and ``HYBRID``
+                1 is meaning alone, 0 words alone; None is a weight of 0.1 to 0.5, by how rare the words are. ``TEXT_SEARCH``
+                and ``SPARSE`` rank by words alone, and load no model. They return ``sparse_top_k`` nodes, and ``HYBRID``
                 ``hybrid_top_k``, where these are given.
             kwargs: for MMR, ``mmr_threshold`` from 0 (as different as possible) to 1 (as relevant as possible), 0.5 by
                 default; and ``mmr_prefetch_k``, or ``mmr_prefetch_factor``, 4 by default: how many nodes to choose from. If

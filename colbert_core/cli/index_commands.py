@@ -122,6 +122,7 @@ def add_index_commands(command: Command) -> None:
     explain.add_argument("query")
     explain.add_argument("-k", type=int, default=3, help="passages to find (default: 3)")
     explain.add_argument("--id", action="append", metavar="ID", help="this passage instead (may be repeated)")
+    add_mode(explain)
     explain.add_argument("--html", type=as_path, metavar="FILE", help="write an HTML page")
 
     add = command("add", _add, "add files to an index", model_options(), about=_ADD)
@@ -205,9 +206,9 @@ def _say_nothing_found(index: Index | ShardedIndex, where: dict[str, Any] | None
 def _explain(options: argparse.Namespace) -> int:
     with _open(options.index, load_named_encoder(options)) as index:
         if options.id:
-            explained = [index.explain(options.query, passage_id) for passage_id in options.id]
+            explained = [index.explain(options.query, passage_id, mode=options.mode) for passage_id in options.id]
         else:
-            hits = index.search(options.query, options.k, evidence=True)
+            hits = index.search(options.query, options.k, evidence=True, mode=options.mode)
             explained = [hit.evidence for hit in hits if hit.evidence is not None]
         if not explained:
             _say_nothing_found(index)

@@ -20,6 +20,7 @@ from colbert_core.index.writing import add_in_batches
 from colbert_core.model.fingerprint import LazyEncoder, loaded_encoder
 from colbert_core.paths import as_path
 from colbert_core.rerank import Reranker
+from colbert_core.search.explain import mark_shared
 from colbert_core.search.lexical import WordCounts
 from colbert_core.types import Hit
 from colbert_core.vectors.embeddings import embeddings_of
@@ -191,7 +192,7 @@ class ShardedIndex(IndexBase):
         all_hits = [self._merge([best[place] for best in answers], k, value, missing) for place in range(n_queries)]
         for text, hits in zip(texts or (), all_hits, strict=texts is not None):
             ranked = Reranker(self.encoder).rank(text, [hit.passage for hit in hits], evidence=True, progress=False)
-            evidence = {hit.passage.id: hit.evidence for hit in ranked}
+            evidence = {hit.passage.id: self._marked(hit.evidence, words is not None) for hit in ranked}
             hits[:] = [replace(hit, evidence=evidence[hit.passage.id]) for hit in hits]
         return all_hits
 
@@ -261,13 +262,18 @@ class ShardedIndex(IndexBase):
         hits = [replace(hit, rank=rank) for rank, hit in enumerate(best, 1)]
         return PartialHits(hits, missing) if self._replicas.allow_partial else hits
 
-    def _explain(self, query: str, passage: str | Passage, min_similarity: float) -> Evidence:
+    def _marked(self, evidence: Evidence | None, by_words: bool) -> Evidence | None:
+        words = self._replicas.layout.read().words
+        return mark_shared(evidence, words) if by_words and evidence is not None and isinstance(words, str) else evidence
+
+    def _explain(self, query: str, passage: str | Passage, min_similarity: float, *, by_words: bool) -> Evidence:
         if isinstance(passage, str):
             (known,) = self.get([passage])
             if known is None:
                 raise ValueError(f"There is no passage with the id {passage!r} in {self!r}.")
             passage = known
-        return Reranker(self.encoder).explain(query, passage, min_similarity=min_similarity)
+        evidence = Reranker(self.encoder).explain(query, passage, min_similarity=min_similarity)
+        return self._marked(evidence, by_words) or evidence
 
     def add(
         self,

@@ -192,7 +192,14 @@ class IndexBase(ABC):
         matrices = self._matrices(queries, words)
         return self._mean(matrices, k, restriction, config=config, exact=exact, min_relevance=min_relevance, words=words)
 
-    def explain(self, query: str, passage: str | Passage | Hit, *, min_similarity: float = MIN_SIMILARITY) -> Evidence:
+    def explain(
+        self,
+        query: str,
+        passage: str | Passage | Hit,
+        *,
+        min_similarity: float = MIN_SIMILARITY,
+        mode: Mode = "maxsim",
+    ) -> Evidence:
         """Show which words of a passage answer which words of a query, in the window of the passage that scores highest.
 
         The vectors are those that the index keeps, so the similarities add up to the score that a search gives. Where they
@@ -202,10 +209,12 @@ class IndexBase(ABC):
             query: text.
             passage: a passage of the index: its id, itself, or a hit.
             min_similarity: cosine from which a match counts as found, from -1 to 1.
+            mode: as in ``search``; where words rank, those that query and passage share are evidence as well.
 
         Raises:
             TypeError: the query is not a string.
-            ValueError: the query is blank, the threshold is out of range, or there is no passage with this id.
+            ValueError: the query is blank, the threshold is out of range, there is no such mode or no passage with this id, or
+                the index was made without words.
             EncoderMismatchError: the index has no encoder.
             DamagedIndexError: a file of the index has changed.
         """
@@ -215,7 +224,8 @@ class IndexBase(ABC):
         passage = passage.passage if isinstance(passage, Hit) else passage
         if not isinstance(passage, str | Passage):
             raise TypeError(f"passage must be an id, a Passage or a Hit, got {passage!r:.80}.")
-        return self._explain(query, passage, min_similarity)
+        words = by_words(mode, None, [query])
+        return self._explain(query, passage, min_similarity, by_words=words is not None)
 
     def _matrices(self, queries: list[Query], words: ByWords | None = None) -> list[NDArray[np.float32]]:
         """The vectors of queries; none where words alone rank, once the queries are checked."""
@@ -254,7 +264,7 @@ class IndexBase(ABC):
         """The best passages by the mean over at least one matrix, unit rows."""
 
     @abstractmethod
-    def _explain(self, query: str, passage: str | Passage, min_similarity: float) -> Evidence:
+    def _explain(self, query: str, passage: str | Passage, min_similarity: float, *, by_words: bool) -> Evidence:
         """The evidence of a passage, or of the one with this id."""
 
     @abstractmethod

@@ -30,6 +30,7 @@ class Lexicon:
 
     Attributes:
         moment: identity and generation of the index.
+        analyser: name of the way in which texts are cut.
         rows: pids of all passages with words, *Shape:* (n,), ascending.
         lengths: number of terms of each, *Shape:* (n,).
     """
@@ -44,7 +45,7 @@ class Lexicon:
         name = reader.words.analyser()
         if name is None:
             raise ValueError("The index was made without words; search it with mode='maxsim', or make it with words='english'.")
-        self.moment = moment
+        self.moment, self.analyser = moment, name
         self._analyser = analyser(name)
         self.rows, self.lengths = reader.words.lengths()
         self._kept: OrderedDict[str, Posting] = OrderedDict()
@@ -82,17 +83,6 @@ class Lexicon:
             return len({piece.term for piece in found if first <= piece.span[0] and piece.span[1] <= last})
 
         return max(windows, key=count)
-
-    def shared(self, query: str, text: str, window: tuple[int, int]) -> tuple[tuple[Span, Span], ...]:
-        """Find the words that a query and a window of a passage share: the characters of each in both, half-open."""
-        asked: dict[str, Span] = {}
-        for piece in self._analyser.pieces(query):
-            asked.setdefault(piece.term, piece.span)
-        first, last = window
-        return tuple(
-            (asked[piece.term], (first + piece.span[0], first + piece.span[1]))
-            for piece in self._analyser.pieces(text[first:last], asked)
-        )
 
     def _posting(self, reader: Reader, term: str) -> Posting:
         """The places in ``rows`` of the passages that have a term, and how often each has it."""

@@ -150,9 +150,9 @@ class ReadableIndex(IndexBase):
         matrices = self._matrices([query], options["words"])
         return self._versions.read(lambda view: view.diverse(matrices, k, fetch_k, share, **options), restriction)
 
-    def _explain(self, query: str, passage: str | Passage, min_similarity: float) -> Evidence:
+    def _explain(self, query: str, passage: str | Passage, min_similarity: float, *, by_words: bool) -> Evidence:
         passage_id, (matrix,) = passage if isinstance(passage, str) else passage.id, self._matrices([query])
-        return self._versions.read(lambda view: view.explain(query, matrix, passage_id, min_similarity))
+        return self._versions.read(lambda view: view.explain(query, matrix, passage_id, min_similarity, by_words=by_words))
 
     def _survey(self, paths: Sequence[str], value: str | None = None) -> Survey:
         return self._versions.read(lambda view: view.reader.survey(paths, value))

@@ -14,7 +14,7 @@ from colbert_core.index.reports import IndexStats
 from colbert_core.index.state import damage_named
 from colbert_core.search.config import default_config
 from colbert_core.search.diversity import diversify
-from colbert_core.search.explain import best_window, evidence_of, query_spans, spans_of_window
+from colbert_core.search.explain import best_window, evidence_of, mark_shared, query_spans, spans_of_window
 from colbert_core.search.hits import Ranked, is_relevant, to_hits
 from colbert_core.search.hybrid import rank_by_coverage, rank_hybrid
 from colbert_core.search.mean import rank_by_mean
@@ -278,7 +278,9 @@ class View:
 
     # Evidence
 
-    def explain(self, query: str, vectors: NDArray[np.float32], passage_id: str, min_similarity: float) -> Evidence:
+    def explain(
+        self, query: str, vectors: NDArray[np.float32], passage_id: str, min_similarity: float, *, by_words: bool
+    ) -> Evidence:
         """Show which words of a passage answer which words of a query, in the window that scores highest.
 
         Args:
@@ -286,6 +288,7 @@ class View:
             vectors: of the query, *Shape:* (n_q, dim), float32, unit rows.
             passage_id: which passage.
             min_similarity: cosine from which a match counts as found.
+            by_words: words that both have are evidence as well.
 
         Raises:
             ValueError: there is no passage with this id.
@@ -298,7 +301,7 @@ class View:
         ranking = self.rank(vectors, 1, pids=np.array(pids, np.int64), exact=True, device=self.device)
         if not ranking.pids:  # there is nothing to read in it
             return self._evidence_anew(query, vectors, passage, min_similarity)
-        return self.evidence(query, vectors, pids[0], passage, ranking.spans[0], min_similarity)
+        return self.evidence(query, vectors, pids[0], passage, ranking.spans[0], min_similarity, by_words=by_words)
 
     def evidence(
         self,
@@ -326,8 +329,7 @@ class View:
             by_words: words ranked as well, so those that both have are evidence.
         """
         if by_words:
-            found = self.evidence(query, vectors, pid, passage, span, min_similarity)
-            return replace(found, shared=self.lexicon.shared(query, passage.text, found.window))
+            return mark_shared(self.evidence(query, vectors, pid, passage, span, min_similarity), self.lexicon.analyser)
         encoder, snapshot = self.encoder.get(), self.state.snapshot
         with damage_named(self.name):
             window_vectors = vectors_of(snapshot, pid, span)

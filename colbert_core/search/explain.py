@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from colbert_core.evidence.evidence import Evidence, Match
+from colbert_core.text.words import analyser
 from colbert_core.vectors.maxsim import maxsim
 
 if TYPE_CHECKING:
@@ -44,6 +46,11 @@ def evidence_of(
         for span, row, place in zip(query_spans, similarities, best.tolist(), strict=True)
     )
     return Evidence(query, passage.id, passage.text, window, matches, token_spans, similarities, min_similarity)
+
+
+def mark_shared(evidence: Evidence, words: str) -> Evidence:
+    """Add the words that query and window share, as an analyser of this name cuts them."""
+    return replace(evidence, shared=analyser(words).shared(evidence.query, evidence.text, evidence.window))
 
 
 def query_spans(encoder: TokenEncoder, query: str, n_q: int) -> NDArray[np.int32]:

@@ -101,6 +101,15 @@ class Analyser:
                 if wanted is None or term in wanted:
                     yield Piece(term, (run.start() + start, run.start() + end))
 
+    def shared(self, query: str, text: str, window: tuple[int, int]) -> tuple[tuple[tuple[int, int], tuple[int, int]], ...]:
+        """Find the words that a query and a window of a passage share: the characters of each in both, half-open."""
+        asked: dict[str, tuple[int, int]] = {}
+        for piece in self.pieces(query):
+            asked.setdefault(piece.term, piece.span)
+        first, last = window
+        found = self.pieces(text[first:last], asked)
+        return tuple((asked[piece.term], (first + piece.span[0], first + piece.span[1])) for piece in found)
+
     def _cut(self, run: str) -> tuple[tuple[str, int, int], ...]:
         """Cut one run into terms, each with its first and last character in the run."""
         plain = _folded(run)

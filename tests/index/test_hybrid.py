@@ -184,6 +184,11 @@ def test_words_that_both_have_are_marked_where_words_rank():
     assert (hit.evidence.score, hit.evidence.matches) == (plain.evidence.score, plain.evidence.matches)
     assert hit.evidence.unmatched == ("does", "purr")
     assert plain.evidence.shared == ()
+    explained = index.explain(query, "einsum", mode="hybrid")
+    assert explained.to_dict() == index.explain(query, hit, mode="words").to_dict() == hit.evidence.to_dict()
+    assert index.explain(query, "einsum").to_dict() == plain.evidence.to_dict()
+    with pytest.raises(ValueError, match="mode must be one of"):
+        index.explain(query, "einsum", mode="bm25")
 
 
 def test_the_weight_is_that_of_rare_words():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
@@ -172,6 +172,11 @@ class TokenEncoder(Protocol):
 
     def encode_passages(self, texts: Sequence[str], *, progress: bool | None = None) -> TokenEmbeddings:
         """The packed token vectors of all texts."""
+
+
+def is_encoder(value: object) -> TypeGuard[TokenEncoder]:
+    """Tell if a value has what a ``TokenEncoder`` has; ``isinstance`` overlooks what ``__getattr__`` gives, from 3.12 on."""
+    return all(hasattr(value, name) for name in ("dim", "encode_queries", "encode_passages"))
 
 
 @runtime_checkable

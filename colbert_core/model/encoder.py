@@ -37,7 +37,7 @@ from colbert_core.storage.aside import folder_aside, is_free
 from colbert_core.storage.durable import put_in_place
 from colbert_core.text.blank import check_queries, empty_query
 from colbert_core.threads import new_lock
-from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_text
+from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_text, is_encoder
 from colbert_core.vectors.embeddings import has_text
 from colbert_core.vectors.pooling import pool_embeddings
 
@@ -490,7 +490,7 @@ def as_encoder(encoder: str | PathLike[str] | TokenEncoder | None, *, device: st
     """Load an encoder by name, or the one in the box for None; one that is loaded already is returned as it is."""
     if encoder is None or isinstance(encoder, (str, PathLike)):
         return Encoder.from_pretrained(encoder, device=device)
-    if not isinstance(encoder, TokenEncoder):
+    if not is_encoder(encoder):
         raise TypeError(f"An encoder is a checkpoint's name or folder, an Encoder or a TokenEncoder, got {encoder!r:.80}.")
     return encoder
 

@@ -12,12 +12,14 @@ import numpy as np
 
 from colbert_core.errors import CheckpointError, CheckpointNotFoundError, DamagedIndexError, EncoderMismatchError
 from colbert_core.threads import new_lock
-from colbert_core.types import TokenEncoder
+from colbert_core.types import is_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from colbert_core.types import TokenEncoder
 
 # This text is encoded when an index is made, and again when an encoder is given to it. The same model in another precision
 # gives vectors with a cosine of at least .9988.
@@ -179,7 +181,7 @@ class LazyEncoder:
 
 def loaded_encoder(encoder: str | PathLike[str] | TokenEncoder | None) -> TokenEncoder:
     """Load an encoder by name, or the one in the box for None. A loaded one is returned as it is, without importing torch."""
-    if not isinstance(encoder, str | PathLike | None) and isinstance(encoder, TokenEncoder):
+    if not isinstance(encoder, str | PathLike | None) and is_encoder(encoder):
         return encoder
     from colbert_core.model.encoder import as_encoder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import sys
@@ -31,9 +32,8 @@ def test_ctrl_c_at_any_step_leaves_the_index_as_it_was(compressed_path, step, in
     assert index.verify().ok
     index.add([Passage(passage.id, "new text") for passage in passages], embeddings=vectors)
     assert index.get(["00000"])[0].text == "new text"
-    named = {
-        row[0] for row in sqlite3.connect(compressed_path / "index.sqlite").execute("SELECT name FROM files WHERE data IS NULL")
-    }
+    with contextlib.closing(sqlite3.connect(compressed_path / "index.sqlite")) as connection:
+        named = {name for (name,) in connection.execute("SELECT name FROM files WHERE data IS NULL")}
     assert {file.name for file in (compressed_path / "files").iterdir()} == named
 
 

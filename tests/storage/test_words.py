@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 from pathlib import Path
@@ -32,9 +33,9 @@ def sql(path, *statement):
 
 
 def occurrences(path):
-    connection = sqlite3.connect(path / "index.sqlite")
-    connection.execute(words._OCCURRENCES)
-    return connection.execute("SELECT doc, term FROM temp.occurrences ORDER BY doc, offset").fetchall()
+    with contextlib.closing(sqlite3.connect(path / "index.sqlite")) as connection:
+        connection.execute(words._OCCURRENCES)
+        return connection.execute("SELECT doc, term FROM temp.occurrences ORDER BY doc, offset").fetchall()
 
 
 def found(path, query):

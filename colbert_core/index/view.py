@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -127,39 +127,46 @@ class View:
     ) -> Callable[[int, int, NDArray[np.int64] | None], Ranked]:
         """Make the function that ranks the best ``k`` passages for the query of a number, among some pids or all."""
 
-        def by_vectors(query: NDArray[np.float32], k: int, pids: NDArray[np.int64] | None, exact: bool) -> Ranked:
-            return self.rank(query, k, pids=pids, config=config, exact=exact, device=self.device)
+        def by_vectors(
+            number: int, k: int, pids: NDArray[np.int64] | None, config: SearchConfig | None = config, all_: bool = exact
+        ) -> Ranked:
+            return self.rank(queries[number], k, pids=pids, config=config, exact=all_, device=self.device)
 
         if words is None:
-            return lambda number, k, pids: by_vectors(queries[number], k, pids, exact)
-        rows, covered = self._coverages(words)
+            return by_vectors
+        lexicon, covered = self._coverages(words)
         n_windows = sum(len(part.segment.pids) for part in self.state.snapshot.parts)
-
-        def find(n_q: int, k: int) -> Callable[..., Ranked]:
-            # A head longer than k needs no wider search: what is found of the best k is what a search for k finds.
-            chosen = config or default_config(k, n_windows, n_q)
-            return lambda query, k, pids, exact_: self.rank(
-                query, k, pids=pids, config=chosen, exact=exact or exact_, device=self.device
-            )
 
         def rank(number: int, k: int, pids: NDArray[np.int64] | None) -> Ranked:
             coverage, weight = covered[number]
-            options: dict[str, Any] = {"rows": rows, "coverage": coverage, "pids": pids, "sort_keys": self._sort_keys}
-            if not words.alone:
-                return rank_hybrid(find(len(queries[number]), k), queries[number], k, weight=weight, **options)
-            found, values = rank_by_coverage(k, **options)
-            return Ranked(found, values, self._windows_with(words.texts[number], found), values, values)
+            rows, keys = lexicon.rows, self._sort_keys
+            if words.alone:
+                found, values = rank_by_coverage(k, rows=rows, coverage=coverage, pids=pids, sort_keys=keys)
+                return Ranked(found, values, self._windows_with(lexicon, words.texts[number], found), values, values)
+            n_q = len(queries[number])
+            # A head longer than k needs no wider search: what is found of the best k is what a search for k finds.
+            chosen = config or default_config(k, n_windows, n_q)
+            return rank_hybrid(
+                lambda k, pids, all_: by_vectors(number, k, pids, chosen, exact or all_),
+                n_q,
+                k,
+                weight=weight,
+                rows=rows,
+                coverage=coverage,
+                pids=pids,
+                sort_keys=keys,
+            )
 
         return rank
 
-    def _coverages(self, words: ByWords) -> tuple[NDArray[np.int64], list[tuple[NDArray[np.float64], float]]]:
-        """The pids of all passages with words, ascending; for each query how well each covers it, and the weight of that."""
+    def _coverages(self, words: ByWords) -> tuple[Lexicon, list[tuple[NDArray[np.float64], float]]]:
+        """The words of this moment; for each query how well each of their passages covers it, and the weight of that."""
         with self.reader.moment():  # in memory a writer could come between the reads
             state, lexicon = self.state, self.lexicon
             if lexicon.moment != (state.identity, state.generation):
                 raise StaleRead("words")
             covered = [lexicon.coverage(self.reader, text, words.counts) for text in words.texts]
-        return lexicon.rows, [(each, usual if words.weight is None else words.weight) for each, usual in covered]
+        return lexicon, [(each, usual if words.weight is None else words.weight) for each, usual in covered]
 
     @property
     def lexicon(self) -> Lexicon:
@@ -171,11 +178,11 @@ class View:
         """
         return self.newest_words(self.reader)
 
-    def _windows_with(self, query: str, pids: list[int]) -> list[tuple[int, int]]:
+    def _windows_with(self, lexicon: Lexicon, query: str, pids: list[int]) -> list[tuple[int, int]]:
         """Of each passage the window that has most of the different words of a query, the first of equals."""
         with self._one_by_one:
             passages = self.reader.passages(pids)
-        windows, lexicon = [windows_of(self.state.snapshot, pid) for pid in pids], self.lexicon
+        windows = [windows_of(self.state.snapshot, pid) for pid in pids]
         return [
             lexicon.best_window(query, passage.text, of_passage or [(0, len(passage.text))])
             for passage, of_passage in zip(passages, windows, strict=True)

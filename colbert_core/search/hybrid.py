@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     SortKeys = Callable[[list[int]], Sequence[Any]]
-    Rank = Callable[[NDArray[np.float32], int, NDArray[np.int64] | None, bool], Ranked]
+    Rank = Callable[[int, NDArray[np.int64] | None, bool], Ranked]
 
 # Of so many passages beyond the head all MaxSims are computed at once; with more, a longer head is cheaper.
 _MOST_BEYOND = 256
@@ -24,7 +24,7 @@ _HEAD, _SHORTEST_HEAD = 2, 32
 
 def rank_hybrid(
     rank: Rank,
-    query: NDArray[np.float32],
+    n_q: int,
     k: int,
     *,
     weight: float,
@@ -40,8 +40,8 @@ def rank_hybrid(
     to the best ``k`` are scored as well. Where too many could, a longer head lowers the bar.
 
     Args:
-        rank: finds the best ``k`` passages for a query among some pids or all; exactly, or as usual.
-        query: *Shape:* (n_q, dim), float32, unit rows.
+        rank: finds the best ``k`` passages by MaxSim among some pids or all; exactly, or as usual.
+        n_q: number of query vectors.
         k: most passages.
         weight: of the coverage, from 0 to 1.
         rows: pids of all passages with words, *Shape:* (n,), ascending.
@@ -54,10 +54,10 @@ def rank_hybrid(
         covered = covered[np.isin(rows[covered], pids, assume_unique=True)]
     depth = max(_HEAD * k, _SHORTEST_HEAD)
     while True:
-        head = rank(query, depth, pids, False)
-        values = _sums(head, len(query), weight, rows, coverage)
+        head = rank(depth, pids, False)
+        values = _sums(head, n_q, weight, rows, coverage)
         is_all = len(head.pids) < depth
-        last = relevance_of(head.scores[-1], len(query)) if head.scores else 0.0
+        last = relevance_of(head.scores[-1], n_q) if head.scores else 0.0
         bar = sorted(values, reverse=True)[k - 1] if len(values) >= k else -1.0
         beyond = covered[last + weight * coverage[covered] >= bar]
         beyond = beyond[~np.isin(rows[beyond], head.pids)]
@@ -66,9 +66,9 @@ def rank_hybrid(
         depth *= 4
     pids_, scores, spans = [*head.pids], [*head.scores], [*head.spans]
     if len(beyond) and not is_all:
-        more = rank(query, len(beyond), rows[beyond], True)
+        more = rank(len(beyond), rows[beyond], True)
         pids_, scores, spans = pids_ + more.pids, scores + more.scores, spans + more.spans
-        values += _sums(more, len(query), weight, rows, coverage)
+        values += _sums(more, n_q, weight, rows, coverage)
     order = _best(pids_, values, k, sort_keys)
     found = _coverages([pids_[place] for place in order], rows, coverage)
     return Ranked(

@@ -12,7 +12,7 @@ from builders.encoders import SpanEncoder, WordEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colbert_core import Index, Passage
+from colbert_core import Index, Passage, threads
 from colbert_core.search.lexical import K1, WEIGHT, B, WordCounts, weight_for
 
 WORDS = ["red", "green", "blue", "cat", "dog", "bird", "fish", "one", "two", "ECONNRESET"]
@@ -298,6 +298,15 @@ def test_the_mean_over_queries_is_that_of_the_sums():
             hits = index.search_mean(queries, k=5, mode=mode)
             assert ids(hits) == best
             assert [hit.value for hit in hits] == pytest.approx([means[name] for name in best])
+
+
+def test_several_queries_at_once_find_what_each_finds_by_itself(monkeypatch, tmp_path):
+    monkeypatch.setattr(threads, "_chosen", 4)
+    texts = {f"p{n}": " ".join(WORDS[n % 9 : n % 9 + 2] * 9) for n in range(60)}
+    with Index.create(tmp_path / "x.idx", WordEncoder(dim=16, window=6)) as index:
+        index.add([Passage(name, text) for name, text in texts.items()])
+        for mode in ("words", "hybrid"):
+            assert index.search_many(WORDS * 8, mode=mode) == [index.search(word, mode=mode) for word in WORDS] * 8
 
 
 def test_an_index_says_whether_it_has_words(index):

@@ -26,7 +26,6 @@ _MOVED = {
     "codec": "vectors.codec",
     "collection": "evaluation.datasets",
     "connections": "storage.database",
-    "documents": "text.documents",
     "embeddings": "vectors.embeddings",
     "encoder": "model.encoder",
     "excerpts": "search.excerpts",

@@ -21,7 +21,7 @@ FLOORS = [
     {"types"},
     {"text"},
     {"checks", "storage"},
-    {"vectors"},
+    {"documents", "vectors"},
     {"model", "search"},
     {"index", "rerank", "train"},
     {"cluster", "evaluation"},
@@ -39,6 +39,7 @@ FLOORS_OF_FOLDER = {
     ],
     "cluster": [{"layout", "nodes", "planning"}, {"building", "calls"}, {"sharded"}],
     "colbertv1": [{"faiss_file", "mining", "shards"}, {"encoded"}, {"ivfpq"}, {"pipeline"}],
+    "documents": [{"files", "part"}, {"plain", "records"}, {"formats"}, {"pieces"}],
     "evaluation": [{"bm25", "trec"}, {"datasets", "measures"}],
     "evidence": [{"highlight"}, {"evidence"}],
     "index": [
@@ -79,7 +80,7 @@ FLOORS_OF_FOLDER = {
         {"transaction"},
         {"store"},
     ],
-    "text": [{"blank", "lines", "splitter", "words"}, {"documents"}],
+    "text": [{"blank", "lines", "metadata", "splitter", "words"}],
     "train": [{"examples", "gradients", "losses"}, {"presets"}, {"model"}, {"data", "folder"}, {"batches"}, {"loop"}],
     "vectors": [{"codec", "inverted_lists", "maxsim", "pooling"}, {"embeddings", "segment"}, {"snapshot"}],
 }

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from colbert_core.cli.options import add_quiet, add_words, json_option, read_words, wants_progress
 from colbert_core.cli.reading import demo_passages
 from colbert_core.cluster import Plan, Rates, build, measured_rates, plan
+from colbert_core.documents.files import STREAMED
 from colbert_core.paths import as_path
-from colbert_core.text.documents import SUFFIXES
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from colbert_core.cli.options import Command, Group
 
 _BUILD = f"""\
-Make a sharded index of files with the machines of a Ray cluster: {", ".join(SUFFIXES)}, in a folder or an object storage such
+Make a sharded index of files with the machines of a Ray cluster: {", ".join(STREAMED)}, in a folder or an object storage such
 as s3://bucket/folder. Called again after an interruption it goes on with the shards that are missing. `colbert search` and
 `add`, `delete` and `stats` take the folder like any other index.
 """

@@ -33,6 +33,8 @@ from colbert_core.cli.printing import (
 )
 from colbert_core.cli.reading import find_all_files, read_files
 from colbert_core.cluster import ShardedIndex, is_cluster
+from colbert_core.documents.files import STREAMED
+from colbert_core.documents.records import read_collection
 from colbert_core.errors import PartialAddError
 from colbert_core.evidence.evidence import as_page
 from colbert_core.index.advice import name_in_a_filter
@@ -41,7 +43,6 @@ from colbert_core.index.index import Index
 from colbert_core.paths import as_path
 from colbert_core.search.lexical import WEIGHT
 from colbert_core.storage.store import made_aside
-from colbert_core.text.documents import SUFFIXES, TEXTS, read_collection
 
 if TYPE_CHECKING:
     import argparse
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from colbert_core.types import Mode
 
 _INDEX = f"""\
-Make an index folder of files: {", ".join(SUFFIXES)}, or folders of them. It is there once all of it is.
+Make an index folder of files: {", ".join(STREAMED)}, or folders of them. It is there once all of it is.
 Text and Markdown are cut into passages, which are named FILE#1, FILE#2 and so on, by the path as it was given. A JSON line, a
 line of tab-separated values (id, text, title; or a first line of names) and a Parquet row is a passage with "text" and
 optionally "id" or "_id", "title" and "metadata"; long ones are cut as well.
@@ -164,7 +165,7 @@ def _index(options: argparse.Namespace) -> int:
         Index.create(aside, encoder, nbits=options.nbits, words=read_words(options)) as index,
     ):
         try:
-            added = index.add(read_files(files, encoder.split), progress=wants_progress(options))
+            added = index.add(read_files(files, encoder), progress=wants_progress(options))
         except PartialAddError as error:  # nothing of this index will be left
             raise error.__cause__ or error from None
         stats = index.stats()
@@ -234,7 +235,7 @@ def _add(options: argparse.Namespace) -> int:
         encoder: Any = index.encoder
         if not hasattr(encoder, "split"):
             raise ValueError(f"The encoder {encoder!r:.80} cannot split files; add passages in Python.")
-        added = set(index.add(read_files(files, encoder.split), progress=wants_progress(options)))
+        added = set(index.add(read_files(files, encoder), progress=wants_progress(options)))
         for path in files:  # what a file held before and no longer does
             index.delete(
                 passage_id
@@ -250,7 +251,7 @@ def _is_piece(passage_id: str, path: Path, added: set[str]) -> bool:
     whole, _, number = passage_id.rpartition("#")
     if not number.isdecimal():
         return f"{passage_id}#1" in added  # a record that was short
-    return (path.suffix.lower() in TEXTS and whole == path.as_posix()) or whole in added or f"{whole}#1" in added
+    return (path.suffix.lower() in (".txt", ".md") and whole == path.as_posix()) or whole in added or f"{whole}#1" in added
 
 
 def _say_added(n_added: int, stats: IndexStats, options: argparse.Namespace) -> int:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from colbert_core.cli.options import add_device, load_encoder, model_options, wants_progress
 from colbert_core.cli.printing import as_json, hit_as_json, hit_as_line, print_lines
 from colbert_core.cli.reading import read_passages
+from colbert_core.documents.plain import read_text
 from colbert_core.paths import as_path
 from colbert_core.rerank import Reranker
-from colbert_core.text.documents import read_text
 
 if TYPE_CHECKING:
     import argparse

@@ -6,12 +6,15 @@ import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.text.documents import find_files, read_file
+from colbert_core.documents.files import find_files
+from colbert_core.documents.pieces import read_file
 from colbert_core.types import Passage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from colbert_core.documents.pieces import Splitter
 
 
 def read_passages(lines: Sequence[str], source: str) -> Iterator[Passage]:
@@ -47,16 +50,16 @@ def find_all_files(paths: list[Path]) -> list[Path]:
     return list(dict.fromkeys(file for path in paths for file in find_files(path)))
 
 
-def read_files(files: list[Path], split: Any) -> Iterator[Passage]:
+def read_files(files: list[Path], splitter: Splitter) -> Iterator[Passage]:
     """Read the passages of files. They are named by the paths as given."""
     for path in files:
-        yield from read_file(path, path.as_posix(), split)
+        yield from read_file(path, path.as_posix(), splitter)
 
 
-def read_folder(folder: Path, split: Any) -> Iterator[Passage]:
+def read_folder(folder: Path, splitter: Splitter) -> Iterator[Passage]:
     """Read the passages of the files below a folder. They are named by the path from the folder on."""
     for path in find_files(folder):
-        yield from read_file(path, path.name if path == folder else path.relative_to(folder).as_posix(), split)
+        yield from read_file(path, path.name if path == folder else path.relative_to(folder).as_posix(), splitter)
 
 
 def demo_passages() -> list[Passage]:

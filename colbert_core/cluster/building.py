@@ -27,6 +27,8 @@ from colbert_core import errors
 from colbert_core.checks import check_count
 from colbert_core.cluster.layout import Layout, Settings, hash_id, is_cluster, shard_of
 from colbert_core.cluster.nodes import check_version, connect, load_ray, share, version
+from colbert_core.documents.files import STREAMED, find_files
+from colbert_core.documents.pieces import Whole, read_file
 from colbert_core.errors import (
     ClusterError,
     ClusterUnreachableError,
@@ -46,7 +48,6 @@ from colbert_core.storage.durable import write_bytes
 from colbert_core.storage.filters import dump_metadata
 from colbert_core.storage.incoming import check_regular
 from colbert_core.storage.store import made_aside
-from colbert_core.text.documents import SUFFIXES, find_files, read_file
 from colbert_core.threads import set_num_threads
 from colbert_core.types import Passage
 from colbert_core.vectors.codec import NBITS, ResidualCodec, count_centroids, sample_size
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from colbert_core.documents.pieces import Splitter
     from colbert_core.types import TokenEncoder
 
     Model = str | PathLike[str] | TokenEncoder | None
@@ -248,9 +250,9 @@ def find_sources(source: str | PathLike[str]) -> list[tuple[str, str, int]]:
         ) from error
     except ValueError as error:
         raise ValueError(f"{source} is no address that pyarrow knows ({error!s:.300}).") from None
-    files = [entry for entry in entries if entry.type == fs.FileType.File and f".{entry.extension.lower()}" in SUFFIXES]
+    files = [entry for entry in entries if entry.type == fs.FileType.File and f".{entry.extension.lower()}" in STREAMED]
     if not files:
-        raise ValueError(f"{source} holds no {', '.join(SUFFIXES)} file.")
+        raise ValueError(f"{source} holds no {', '.join(STREAMED)} file.")
     root = inner if about.type == fs.FileType.Directory else inner.rpartition("/")[0]
     placed = [(entry, entry.path.removeprefix(root).lstrip("/")) for entry in files]
     return sorted(
@@ -341,8 +343,8 @@ def _stage_file(task: Mapping[str, Any], *, encoder: Model, of_driver: str, **ar
     """Read one file, in a task of Ray Data; return the name and message of an error, which Ray Data would wrap in its own."""
     try:
         check_version(of_driver, version(), load_ray().util.get_node_ip_address())
-        split = getattr(loaded_encoder(encoder), "split", lambda text, name: [Passage(name, text)])
-        _stage_passages(task, split, **arguments)
+        splitter: Any = loaded_encoder(encoder)
+        _stage_passages(task, splitter if hasattr(splitter, "split") else Whole(), **arguments)
     except (ColBERTError, ValueError, TypeError, OSError) as error:
         return {"kind": type(error).__name__, "error": str(error)}
     return {"kind": "", "error": ""}
@@ -358,7 +360,7 @@ def _error(kind: str, message: str) -> Exception:
         return ClusterError(f"{kind}: {message}")
 
 
-def _stage_passages(task: Mapping[str, Any], split: Any, *, staged: Path, shards: int) -> None:
+def _stage_passages(task: Mapping[str, Any], splitter: Splitter, *, staged: Path, shards: int) -> None:
     """Write down the passages of a file by shard, with a sample and their counts; all or nothing, and the same each time."""
     target = staged / f"{task['number']:06}"
     work = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
@@ -370,7 +372,7 @@ def _stage_passages(task: Mapping[str, Any], split: Any, *, staged: Path, shards
             outputs: dict[int, Any] = {}
 
             def write_lines() -> Iterator[tuple[int, str]]:
-                for passage in _named_in_errors(read_file(path, task["name"], split), path, task["location"]):
+                for passage in _named_in_errors(read_file(path, task["name"], splitter), path, task["location"]):
                     metadata = json.loads(dump_metadata(passage.metadata, f"Metadata of passage {passage.id!r}"))
                     line = json.dumps([passage.id, passage.text, metadata])
                     shard = shard_of(passage.id, shards)

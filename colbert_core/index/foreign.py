@@ -16,7 +16,7 @@ import numpy as np
 from colbert_core.errors import DamagedIndexError, IndexNotFoundError, UnsupportedIndexError
 from colbert_core.paths import as_path
 from colbert_core.storage.incoming import check_tensor, load_torch, map_npy, read_json_file
-from colbert_core.text.documents import beside_own
+from colbert_core.text.metadata import beside_own
 from colbert_core.types import Passage
 from colbert_core.vectors.codec import NBITS, ResidualCodec, pack, row_bytes
 from colbert_core.vectors.segment import Segment

@@ -333,8 +333,7 @@ class Encoder:
             *Shape:* (n_q, 2), int32, half-open; empty for the model's own tokens.
 
         Raises:
-            TypeError: the query is not a string.
-            ValueError: it is blank, or holds a lone surrogate.
+            TypeError, ValueError: the query is no string, is blank, or holds a lone surrogate.
         """
         check_queries([stripped := check_text(text, "Query").strip()])
         (model_input,) = self._inputs.queries([stripped])
@@ -349,26 +348,30 @@ class Encoder:
             For each window its span, half-open, and the spans of its vectors, *Shape:* (n, 2), int32, half-open; empty for
             the model's own tokens.
         """
-        inputs = self._inputs.passages([check_text(text, "Passage")])
-        return [(window.span, window.token_spans) for model_input in inputs for window in model_input.windows]
+        (read,) = self._inputs.passages([check_text(text, "Passage")])
+        return [(window.span, window.token_spans) for window in read.windows]
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of a text, without those that the model adds."""
-        (tokens,) = self._inputs.tokenizer.encode([check_text(text, "Text")])
-        return len(tokens.ids)
+        return len(self._inputs.tokenizer.encode([check_text(text, "Text")])[0].ids)
+
+    @property
+    def piece_tokens(self) -> int:
+        """Most tokens of a piece that ``split`` makes: what this model reads of a passage at once."""
+        return self._inputs.piece_tokens
 
     def split(
         self, text: str, document_id: str, *, size: int | None = None, overlap: int = 0, metadata: dict[str, Any] | None = None
     ) -> list[Passage]:
         """Cut a document into passages that this model reads whole, at headings, paragraphs, sentences or words.
 
-        You need not cut long passages yourself: ``Index.add`` does it by the same rules. Use this to see and name the
-        pieces. A Markdown heading stays with the text below it, and code between fences is kept whole where it fits.
+        ``Index.add`` cuts long passages by the same rules; use this to see and name the pieces. A Markdown heading stays with
+        the text below it, and code between fences is kept whole where it fits.
 
         Args:
             text: the document.
             document_id: its name; the passages are called ``document_id#1`` and so on.
-            size: most tokens of a passage, those that the model adds not counted; None for as many as the model reads at once.
+            size: most tokens of a passage, those that the model adds not counted; None for ``piece_tokens``.
             overlap: least tokens that neighbours share, less than size.
             metadata: given to every passage, beside "document_id", "start" and "end": the passage is ``text[start:end]``.
                 If one of these is a key of yours, it stays, and the others are called "piece_document_id" and so on.
@@ -377,8 +380,7 @@ class Encoder:
             The passages in order, without blank ends; no passages for a blank text.
 
         Raises:
-            TypeError: text is not a string.
-            ValueError: text holds a lone surrogate, or size or overlap is out of range.
+            TypeError, ValueError: text is no string or holds a lone surrogate, or size or overlap is out of range.
         """
         return self._inputs.split(check_text(text, "text"), document_id, size=size, overlap=overlap, metadata=metadata)
 
@@ -480,9 +482,8 @@ class Encoder:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments it was loaded with, not its weights."""
         if self._pickled_as is None:
-            raise TypeError(
-                f"The encoder {self.name!r} was built from parts, so it cannot be pickled; load it with from_pretrained."
-            )
+            of = f"The encoder {self.name!r} was built from parts"
+            raise TypeError(f"{of}, so it cannot be pickled; load it with from_pretrained.")
         return _unpickle, (self._pickled_as,)
 
 

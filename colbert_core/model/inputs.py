@@ -13,7 +13,7 @@ import numpy as np
 
 from colbert_core.errors import CheckpointError, UnsupportedCheckpointError
 from colbert_core.text import splitter
-from colbert_core.text.documents import beside_own
+from colbert_core.text.metadata import beside_own
 from colbert_core.types import Passage, check_text
 
 if TYPE_CHECKING:
@@ -191,13 +191,18 @@ class InputBuilder:
                     tuple(self._window(tokens, (first, a, b), is_kept, len(before), next(spans), owner) for a, b in inside),
                 )
 
+    @property
+    def piece_tokens(self) -> int:
+        """Most tokens of a piece of a document."""
+        return self._passage_room - len(self.tokenizer.ids_of(self.config.passage_prompt))
+
     def split(
         self, text: str, document_id: str, *, size: int | None = None, overlap: int = 0, metadata: dict[str, Any] | None = None
     ) -> list[Passage]:
         """Cut a document into passages, as ``Encoder.split`` describes."""
         if not check_text(document_id, "document_id"):
             raise ValueError("document_id is empty; give the document a name.")
-        room = self._passage_room - len(self.tokenizer.ids_of(self.config.passage_prompt))
+        room = self.piece_tokens
         size = room if size is None else size
         for name, value in (("size", size), ("overlap", overlap)):
             if not isinstance(value, int) or isinstance(value, bool):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Runs are taken whole (possessive) and from their beginning, else a megabyte of dots takes hours.
 _PARAGRAPH_END = re.compile(r"\n[ \t\r]*\n\s*")
 _SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+\s++(?=(?P<next>\S?))|[。！？]++[”’」』）》】]*+\s*+|\n\s*+")
-_HEADING = re.compile(r"^ {0,3}#{1,6}(?=[ \t\r\n]|\Z)[^\n]*+(?=(\s*+))", re.MULTILINE)
+_HEADING = re.compile(r"^ {0,3}(?P<signs>#{1,6})(?=[ \t\r\n]|\Z)[^\n]*+(?=(?P<blanks>\s*+))", re.MULTILINE)
 _FENCE = re.compile(r"^ {0,3}(`{3,}+|~{3,}+)([^\n]*+)\n?", re.MULTILINE)
 
 # Words whose dot ends no sentence, and single capitals (Latin, Greek, Cyrillic), as in "J. K. Rowling".
@@ -132,6 +132,21 @@ def sentences(text: str) -> list[tuple[int, int]]:
     ]
 
 
+def headings_of(text: str) -> list[tuple[int, int, str]]:
+    """Find the headings of a Markdown text: lines that begin with #, outside of code between fences.
+
+    Returns:
+        The first character, the level from 1 to 6 and the words of each, in order.
+    """
+    code = _fenced(text)
+    code_starts = [start for start, _ in code]
+    return [
+        (match.start(), len(match["signs"]), match[0].strip().strip("#").strip())
+        for match in _HEADING.finditer(text)
+        if not _is_within(code, code_starts, match.start())
+    ]
+
+
 def character_spans(cuts: list[tuple[int, int]], token_spans: NDArray[np.int32], n_characters: int) -> list[tuple[int, int]]:
     """Find the characters of each window, without gaps: those that no token has between two windows belong to the first.
 
@@ -198,9 +213,9 @@ def _structure(text: str, token_spans: NDArray[np.int32], word_starts: NDArray[n
     code = _fenced(text)
     code_starts = [start for start, _ in code]
     headings = [
-        (match.start(), match.end(1))
+        (match.start(), match.end("blanks"))
         for match in _HEADING.finditer(text)
-        if not ((place := bisect_right(code_starts, match.start())) and match.start() < code[place - 1][1])
+        if not _is_within(code, code_starts, match.start())
     ]
     # A heading's stretch reaches over the first token behind it, if there is one, so that a cut cannot part the two.
     firsts = tokens(start for start, _ in code + headings)
@@ -234,6 +249,12 @@ def _fenced(text: str) -> list[tuple[int, int]]:
             blocks.append((opened.start(), match.end()))
             opened = None
     return blocks if opened is None else [*blocks, (opened.start(), len(text))]
+
+
+def _is_within(stretches: list[tuple[int, int]], starts: list[int], place: int) -> bool:
+    """Tell whether a place is within one of some stretches, which begin at ``starts``, ascending."""
+    number = bisect_right(starts, place) - 1
+    return number >= 0 and place < stretches[number][1]
 
 
 def _merged(stretches: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:

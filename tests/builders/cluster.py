@@ -14,7 +14,7 @@ from builders.encoders import WORDS, WordEncoder
 from colbert_core import Index, Passage
 from colbert_core.cluster import build, building
 from colbert_core.cluster.layout import Layout
-from colbert_core.text.documents import read_file
+from colbert_core.documents.pieces import Whole, read_file
 
 QUERIES = ["the cat sat on a mat", "happy pets purr", "what sound does rust make", "dogs bark or"]
 
@@ -64,7 +64,7 @@ def one_index(path, source, cluster_folder, **options):
     """One index of the same passages with the same codec."""
     index = Index.create(path, WordEncoder(), codec=building._load_codec(Layout(cluster_folder)), **options)
     for location, name, _ in building.find_sources(source):
-        index.add(read_file(Path(location), name, lambda text, name: [Passage(name, text)]), refit=False)
+        index.add(read_file(Path(location), name, Whole()), refit=False)
     return index
 
 

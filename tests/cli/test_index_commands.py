@@ -13,7 +13,9 @@ import pytest
 from builders.foreign_indexes import TEXTS, write_fast_plaid_index, write_ragatouille_index, write_stanford_index
 
 from colbert_core import Index, MissingExtraError, Passage
-from colbert_core.text.documents import find_files, read_collection, read_file
+from colbert_core.documents.files import find_files
+from colbert_core.documents.pieces import read_file
+from colbert_core.documents.records import read_collection
 
 
 @pytest.fixture(autouse=True)
@@ -190,7 +192,7 @@ def test_adding_a_file_again_replaces_everything_that_came_from_it(run, notes):
 def test_long_records_are_cut_and_keep_their_name(tmp_path, stanford):
     file = tmp_path / "long.jsonl"
     file.write_text(json.dumps({"id": "x", "text": "the cat sat on the mat. " * 20, "year": 1}))
-    passages = list(read_file(file, "long.jsonl", stanford.split))
+    passages = list(read_file(file, "long.jsonl", stanford))
     assert len(passages) > 2
     assert [passage.id for passage in passages] == [f"x#{n}" for n in range(1, len(passages) + 1)]
     assert passages[1].metadata["document_id"] == "x"
@@ -276,18 +278,18 @@ def test_what_is_wrong_with_a_file_is_named(run, tmp_path, monkeypatch, name, co
 def test_tab_separated_values_may_name_their_columns(tmp_path, stanford):
     file = tmp_path / "a.tsv"
     file.write_text("text\tyear\tid\nthe cat\t2020\tx\n")
-    assert list(read_file(file, "a.tsv", stanford.split)) == [Passage("x", "the cat", {"source": "a.tsv", "year": "2020"})]
+    assert list(read_file(file, "a.tsv", stanford)) == [Passage("x", "the cat", {"source": "a.tsv", "year": "2020"})]
     file.write_text("0\tthe cat\tPets\n")
-    assert [passage.text for passage in read_file(file, "a.tsv", stanford.split)] == ["Pets the cat"]
+    assert [passage.text for passage in read_file(file, "a.tsv", stanford)] == ["Pets the cat"]
     file.write_text("the cat\nthe dog\n")
-    assert [passage.id for passage in read_file(file, "a.tsv", stanford.split)] == ["a.tsv#1", "a.tsv#2"]
+    assert [passage.id for passage in read_file(file, "a.tsv", stanford)] == ["a.tsv#1", "a.tsv#2"]
 
 
 def test_parquet_without_pyarrow_names_the_pip_line(tmp_path, monkeypatch, stanford):
     (tmp_path / "a.parquet").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match="pip install pyarrow"):
-        list(read_file(tmp_path / "a.parquet", "a.parquet", stanford.split))
+        list(read_file(tmp_path / "a.parquet", "a.parquet", stanford))
 
 
 def test_hidden_files_are_passed_over(tmp_path):
@@ -369,7 +371,7 @@ def test_parquet_s_own_types_become_metadata(tmp_path, stanford):
         }
     )
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
-    first, second = read_file(tmp_path / "a.parquet", "a", stanford.split)
+    first, second = read_file(tmp_path / "a.parquet", "a", stanford)
     assert first.metadata == {
         "source": "a",
         "day": "2020-01-02",

@@ -494,8 +494,8 @@ def use_beir(folder, work):
 
 def use_documents(folder, work):
     from colbert_core.cli.reading import read_folder, read_passages
+    from colbert_core.documents.records import read_collection
     from colbert_core.evaluation.trec import read_qrels, read_run
-    from colbert_core.text.documents import read_collection
 
     def whole(text, name):
         return [Passage(name, text)]

@@ -14,7 +14,7 @@ from builders.encoders import WordEncoder
 from builders.indexes import in_a_process
 
 from colbert_core import EncoderMismatchError, Index, Passage, Reranker, StorageError
-from colbert_core.text.documents import read_file
+from colbert_core.documents.pieces import Whole, read_file
 
 # A model that only its name tells of
 
@@ -197,13 +197,13 @@ def test_a_far_date_of_a_table_is_named_with_its_place(days, kind, tmp_path):
     with pytest.raises(
         ValueError, match=r"t\.parquet, rows 1 to 2: .*; keep dates that are not of the years 1 to 9999 as strings"
     ):
-        list(read_file(tmp_path / "t.parquet", "t", lambda text, name: [Passage(name, text)]))
+        list(read_file(tmp_path / "t.parquet", "t", Whole()))
 
 
 def test_a_date_before_1970_is_read(tmp_path):
     times = pyarrow.array([-(10**9)], pyarrow.timestamp("s"))
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a"], "at": times}), tmp_path / "t.parquet")
-    (passage,) = read_file(tmp_path / "t.parquet", "t", lambda text, name: [Passage(name, text)])
+    (passage,) = read_file(tmp_path / "t.parquet", "t", Whole())
     assert passage.metadata["at"] == datetime.datetime(1938, 4, 24, 22, 13, 20).isoformat()
 
 

@@ -1,4 +1,4 @@
-"""Passages from files: text, Markdown, JSON lines, tab-separated values, Parquet. Records are read as a stream."""
+"""Files of records: JSON lines, tab-separated values, Parquet. Each record is a passage, and is read as a stream."""
 
 from __future__ import annotations
 
@@ -8,93 +8,38 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from colbert_core.documents.part import Part
 from colbert_core.extras import import_extra
-from colbert_core.text.lines import check_no_pipe, numbered_lines
+from colbert_core.text.lines import numbered_lines
 from colbert_core.types import Passage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    Split = Callable[[str, str], list[Passage]]
-
-TEXTS = (".txt", ".md")
-SUFFIXES = (*TEXTS, ".jsonl", ".tsv", ".parquet")
+    Records = Iterator[tuple[str, dict[str, Any]]]
 
 # Keys of a record.
 _ID, _TEXT, _TITLE, _METADATA = ("id", "_id"), "text", "title", "metadata"
 
 
-def find_files(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-    """Find the files below a folder that can be read; of a file, the file itself. Hidden files and folders are passed over.
+def read_json_lines(path: Path) -> Iterator[Part]:
+    """Read a record from each line: an object with "text", or a string."""
+    return _parts(path, _json_lines)
+
+
+def read_tab_separated(path: Path) -> Iterator[Part]:
+    """Read a record from each line, under a first line of names, one of them "text"; or id and text, perhaps title."""
+    return _parts(path, _tab_separated)
+
+
+def read_parquet(path: Path) -> Iterator[Part]:
+    """Read a record from each row.
 
     Raises:
-        ValueError: there is nothing there, or nothing that can be read.
+        MissingExtraError: pyarrow is not installed.
     """
-    if path.is_file():
-        if path.suffix.lower() not in suffixes:
-            raise ValueError(f"{path} is none of {', '.join(suffixes)}.")
-        return [path]
-    check_no_pipe(path)
-    if not path.is_dir():
-        raise ValueError(f"There is no file or folder {path}.")
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in suffixes
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)  # .venv, .git
-    )
-    if not files:
-        raise ValueError(f"{path} holds no {', '.join(suffixes)} file.")
-    return files
-
-
-def read_file(path: Path, name: str, split: Split) -> Iterator[Passage]:
-    """Read the passages of one file.
-
-    Text and Markdown are cut into pieces, named ``name#1`` and so on, with ``source`` and ``piece`` in their metadata. A
-    record of the other formats is a passage. It has the record's own id, else the name of the file and the number of its
-    line. A record longer than a window is cut into ``id#1``, ``id#2`` and so on. All pieces have ``document_id``, ``start``
-    and ``end`` in their metadata, or ``piece_document_id`` and so on where the record has one of these itself. A record's
-    ``title`` is put before its text; what else the record holds is metadata.
-
-    Args:
-        path: the file.
-        name: name of the file in ids and metadata.
-        split: cuts a text, given with its name, into passages.
-
-    Raises:
-        ValueError: the file is not what its suffix says; the message has the number of the line.
-        MissingExtraError: the file is Parquet, and pyarrow is not installed.
-    """
-    suffix = path.suffix.lower()
-    if suffix in TEXTS:
-        for number, piece in enumerate(split(read_text(path), name), 1):
-            yield Passage(piece.id, piece.text, {**piece.metadata, "source": name, "piece": number})
-        return
-    reader = {".jsonl": _json_lines, ".tsv": _tab_separated, ".parquet": _parquet}[suffix]
-    for place, record in reader(path):
-        passage = _to_passage(record, place, f"{name}#{place.split()[-1]}", name)
-        pieces = split(passage.text, passage.id)
-        if len(pieces) < 2:
-            yield passage
-            continue
-        for piece in pieces:
-            yield Passage(piece.id, piece.text, beside_own(passage.metadata, piece.metadata))
-
-
-def read_text(path: Path) -> str:
-    """Read the text of a file, in UTF-8 with or without a byte order mark.
-
-    Raises:
-        ValueError: it is in another encoding, or is no file.
-    """
-    check_no_pipe(path)
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}); convert it first.") from None
+    return _parts(path, _parquet)
 
 
 def read_collection(path: Path) -> list[str]:
@@ -109,7 +54,7 @@ def read_collection(path: Path) -> list[str]:
         ValueError: the numbers are not 0, 1, 2 and so on.
     """
     if path.suffix.lower() == ".jsonl":
-        return [_to_passage(record, place, str(number), "").text for number, (place, record) in enumerate(_json_lines(path))]
+        return [_to_part(record, place).text for place, record in _json_lines(path)]
     texts = []
     for number, (place, line) in enumerate(numbered_lines(path)):
         name, *columns = line.split("\t")
@@ -121,41 +66,32 @@ def read_collection(path: Path) -> list[str]:
     return texts
 
 
-def beside_own(own: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-    """Put metadata of this package beside a user's own, which stay as they are.
-
-    Args:
-        own: the user's.
-        ours: where a piece comes from, such as ``document_id``, ``start`` and ``end``. If the user has a key of one of these
-            names, all of them are called ``piece_document_id`` and so on.
-    """
-    if own.keys() & ours.keys():
-        ours = {f"piece_{key}": value for key, value in ours.items()}
-    return {**ours, **own}
+def _parts(path: Path, records: Callable[[Path], Records]) -> Iterator[Part]:
+    for place, record in records(path):
+        yield _to_part(record, place)
 
 
-def _to_passage(record: dict[str, Any], place: str, default_id: str, source: str) -> Passage:
-    """Make a passage of a record.
+def _to_part(record: dict[str, Any], place: str) -> Part:
+    """Make a part of a record, whose title goes before its text.
 
     Args:
         record: its values by key.
-        place: file and line, for errors.
-        default_id: id of a record without one.
-        source: ``source`` in the metadata; nothing if it is empty.
+        place: file and line.
     """
     if _TEXT not in record:
         raise ValueError(f'{place} has no "{_TEXT}"; its keys are {", ".join(record) or "none"}.')
-    name = next((record[key] for key in _ID if record.get(key) is not None), default_id)
-    title, text = record.get(_TITLE), record[_TEXT]
+    name = next((record[key] for key in _ID if record.get(key) is not None), None)
+    title, text, line = record.get(_TITLE), record[_TEXT], int(place.split()[-1])
     own = record.get(_METADATA)
     others = {key: value for key, value in record.items() if key not in (*_ID, _TEXT, _METADATA)}
     if own is not None and not isinstance(own, dict):
         raise ValueError(f"{place}: metadata must be an object, got {type(own).__name__}.")
-    metadata = {**({"source": source} if source else {}), **others, **(own or {})}
+    text = f"{title} {text}" if title and isinstance(text, str) else text
     try:
-        return Passage(str(name), f"{title} {text}" if title and isinstance(text, str) else text, metadata)
+        passage = Passage(str(line if name is None else name), text, {**others, **(own or {})})
     except (ValueError, TypeError) as error:
         raise ValueError(f"{place}: {error}") from None
+    return Part(passage.text, metadata=passage.metadata, line=line, id=None if name is None else passage.id)
 
 
 # Readers of one format: each gives the place of a record, whose last word is its number, and its values by key.

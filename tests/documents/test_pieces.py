@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from colbert_core import Passage
+from colbert_core.documents.pieces import read_file
 from colbert_core.evaluation.trec import by_document
-from colbert_core.text.documents import read_file
 from colbert_core.types import Hit
 
 LONG = "the cat sat on the mat. " * 20
@@ -15,7 +15,7 @@ LONG = "the cat sat on the mat. " * 20
 def pieces_of(tmp_path, stanford, **record):
     file = tmp_path / "talks.jsonl"
     file.write_text(json.dumps({"id": "talk", "text": LONG, **record}))
-    return list(read_file(file, "talks.jsonl", stanford.split))
+    return list(read_file(file, "talks.jsonl", stanford))
 
 
 def test_a_record_keeps_its_keys_in_every_piece(tmp_path, stanford):

@@ -24,6 +24,8 @@ from colbert_core.errors import (
     UnsupportedIndexError,
 )
 from colbert_core.evidence.evidence import Evidence
+from colbert_core.folders.reports import Problem, SyncReport
+from colbert_core.folders.syncing import sync
 from colbert_core.index.foreign import ForeignIndex, read_foreign_index
 from colbert_core.index.index import Index
 from colbert_core.index.opening import open_or_create
@@ -68,10 +70,12 @@ __all__ = [
     "PartialAddError",
     "Passage",
     "PassageIndex",
+    "Problem",
     "ReadOnlyIndexError",
     "Reranker",
     "SearchConfig",
     "StorageError",
+    "SyncReport",
     "TokenEmbeddings",
     "TokenEncoder",
     "Tuning",
@@ -83,6 +87,7 @@ __all__ = [
     "open_or_create",
     "read_foreign_index",
     "set_num_threads",
+    "sync",
     "widen",
 ]
 

@@ -24,7 +24,7 @@ FLOORS = [
     {"documents", "vectors"},
     {"model", "search"},
     {"index", "rerank", "train"},
-    {"cluster", "evaluation"},
+    {"cluster", "evaluation", "folders"},
     {"colbertv1"},
     {"cli"},
 ]
@@ -33,7 +33,15 @@ FLOORS = [
 FLOORS_OF_FOLDER = {
     "cli": [
         {"options", "printing", "reading"},
-        {"cluster_commands", "index_commands", "model_commands", "quickstart", "training_commands", "training_options"},
+        {
+            "cluster_commands",
+            "file_commands",
+            "index_commands",
+            "model_commands",
+            "quickstart",
+            "training_commands",
+            "training_options",
+        },
         {"main"},
         {"__main__"},
     ],
@@ -42,6 +50,7 @@ FLOORS_OF_FOLDER = {
     "documents": [{"files", "part"}, {"plain", "records"}, {"formats"}, {"pieces"}],
     "evaluation": [{"bm25", "trec"}, {"datasets", "measures"}],
     "evidence": [{"highlight"}, {"evidence"}],
+    "folders": [{"reports"}, {"planning"}, {"syncing"}],
     "index": [
         {"advice", "batches", "foreign", "lexicon", "reports", "settings", "state"},
         {"restriction"},
@@ -70,10 +79,11 @@ FLOORS_OF_FOLDER = {
         {"ranking"},
     ],
     "storage": [
-        {"arrays", "aside", "changes", "filters", "incoming", "opened"},
+        {"arrays", "aside", "filters", "incoming", "opened"},
         {"durable", "fields"},
         {"checksums", "connection"},
-        {"words"},
+        {"sources", "words"},
+        {"changes"},
         {"database"},
         {"folder", "schema"},
         {"files"},

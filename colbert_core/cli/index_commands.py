@@ -1,4 +1,4 @@
-"""Commands that make an index, search it, change it and check it."""
+"""Commands that search an index, change it and check it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from colbert_core.cli.options import (
     add_where,
     add_words,
     json_option,
-    load_encoder,
     load_named_encoder,
     model_options,
     quiet_option,
@@ -31,40 +30,21 @@ from colbert_core.cli.printing import (
     stats_as_json,
     stats_as_sentence,
 )
-from colbert_core.cli.reading import find_all_files, read_files
 from colbert_core.cluster import ShardedIndex, is_cluster
-from colbert_core.documents.files import STREAMED
 from colbert_core.documents.records import read_collection
-from colbert_core.errors import PartialAddError
 from colbert_core.evidence.evidence import as_page
 from colbert_core.index.advice import name_in_a_filter
 from colbert_core.index.foreign import read_foreign_index
 from colbert_core.index.index import Index
 from colbert_core.paths import as_path
 from colbert_core.search.lexical import WEIGHT
-from colbert_core.storage.store import made_aside
 
 if TYPE_CHECKING:
     import argparse
 
     from colbert_core.cli.options import Command
-    from colbert_core.index.reports import IndexStats
     from colbert_core.model.encoder import Encoder
     from colbert_core.types import Mode
-
-_INDEX = f"""\
-Make an index folder of files: {", ".join(STREAMED)}, or folders of them. It is there once all of it is.
-Text and Markdown are cut into passages, which are named FILE#1, FILE#2 and so on, by the path as it was given. A JSON line, a
-line of tab-separated values (id, text, title; or a first line of names) and a Parquet row is a passage with "text" and
-optionally "id" or "_id", "title" and "metadata"; long ones are cut as well.
-"""
-
-_ADD = """\
-Add files to an index, as `colbert index` does. What is there already under the same name is replaced, whole files and long
-records with all their pieces. A file is known by its path as it was given: from another folder, or by its absolute path, it
-is another file. Records that a file no longer has stay, and so does what came from a file that is gone; `colbert delete`
-removes them.
-"""
 
 _SEARCH = """\
 Print the passages of an index that match a question best, one a line: rank, score, relevance (the score for each vector of the
@@ -95,14 +75,7 @@ _MOST_HINTS = 3
 
 
 def add_index_commands(command: Command) -> None:
-    """Add ``colbert index``, ``search``, ``explain``, ``add``, ``delete``, ``stats``, ``verify`` and ``compact``."""
-    index = command("index", _index, "make an index of files", model_options(), about=_INDEX)
-    index.add_argument("files", nargs="+", type=as_path, metavar="FILES")
-    index.add_argument("--out", required=True, type=as_path, metavar="INDEX", help="the folder to make")
-    index.add_argument("--nbits", type=int, help="bits per component: 1, 2, 4, 8, or 32 for uncompressed (default: 4)")
-    add_words(index)
-    index.add_argument("--overwrite", action="store_true", help="empty the index that is there already")
-
+    """Add ``colbert search``, ``explain``, ``delete``, ``stats``, ``verify`` and ``compact``."""
     search = command("search", _search, "search an index", model_options(), about=_SEARCH)
     search.add_argument("index", type=Path)
     search.add_argument("query")
@@ -125,10 +98,6 @@ def add_index_commands(command: Command) -> None:
     explain.add_argument("--id", action="append", metavar="ID", help="this passage instead (may be repeated)")
     add_mode(explain)
     explain.add_argument("--html", type=as_path, metavar="FILE", help="write an HTML page")
-
-    add = command("add", _add, "add files to an index", model_options(), about=_ADD)
-    add.add_argument("index", type=Path)
-    add.add_argument("files", nargs="+", type=as_path, metavar="FILES")
 
     delete = command("delete", _delete, "delete passages from an index", json_option())
     delete.add_argument("index", type=Path)
@@ -154,22 +123,7 @@ def add_import_command(command: Command) -> None:
     import_.add_argument("--collection", type=as_path, metavar="FILE", help="its texts by number, .tsv or .jsonl")
 
 
-# Make an index, search it
-
-
-def _index(options: argparse.Namespace) -> int:
-    files = find_all_files(options.files)
-    encoder = load_encoder(options)
-    with (
-        made_aside(options.out, overwrite=options.overwrite) as aside,
-        Index.create(aside, encoder, nbits=options.nbits, words=read_words(options)) as index,
-    ):
-        try:
-            added = index.add(read_files(files, encoder), progress=wants_progress(options))
-        except PartialAddError as error:  # nothing of this index will be left
-            raise error.__cause__ or error from None
-        stats = index.stats()
-    return _say_added(len(added), stats, options)
+# Search it
 
 
 def _search(options: argparse.Namespace) -> int:
@@ -227,39 +181,6 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 # Change it
-
-
-def _add(options: argparse.Namespace) -> int:
-    files = find_all_files(options.files)
-    with _open(options.index, load_named_encoder(options)) as index:
-        encoder: Any = index.encoder
-        if not hasattr(encoder, "split"):
-            raise ValueError(f"The encoder {encoder!r:.80} cannot split files; add passages in Python.")
-        added = set(index.add(read_files(files, encoder), progress=wants_progress(options)))
-        for path in files:  # what a file held before and no longer does
-            index.delete(
-                passage_id
-                for passage_id in index.ids({"source": {"$exists": True, "$eq": path.as_posix()}})  # or nothing has one
-                if passage_id not in added and _is_piece(passage_id, path, added)
-            )
-        stats = index.stats()
-    return _say_added(len(added), stats, options)
-
-
-def _is_piece(passage_id: str, path: Path, added: set[str]) -> bool:
-    """Tell whether a passage is a piece of something that has just been added: of a text file, or of a record."""
-    whole, _, number = passage_id.rpartition("#")
-    if not number.isdecimal():
-        return f"{passage_id}#1" in added  # a record that was short
-    return (path.suffix.lower() in (".txt", ".md") and whole == path.as_posix()) or whole in added or f"{whole}#1" in added
-
-
-def _say_added(n_added: int, stats: IndexStats, options: argparse.Namespace) -> int:
-    if options.json:
-        print(json.dumps({"added": n_added, **stats_as_json(stats)}))
-    else:
-        print(f"{n_added} passages added. {stats_as_sentence(stats)}")
-    return 0
 
 
 def _delete(options: argparse.Namespace) -> int:

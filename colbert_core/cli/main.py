@@ -1,7 +1,7 @@
 """The command line, ``colbert``. Only this package prints.
 
-In reading order: main (parser, exit codes), quickstart, model_commands, index_commands, cluster_commands, training_options and
-training_commands (the commands); options, reading and printing (what they share).
+In reading order: main (parser, exit codes), quickstart, model_commands, file_commands, index_commands, cluster_commands,
+training_options and training_commands (the commands); options, reading and printing (what they share).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from colbert_core.cli.cluster_commands import add_cluster_commands
+from colbert_core.cli.file_commands import add_file_commands
 from colbert_core.cli.index_commands import add_import_command, add_index_commands
 from colbert_core.cli.model_commands import add_inspect_command, add_rerank_command
 from colbert_core.cli.options import command_maker
@@ -103,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     # The help lists the commands in this order.
     add_quickstart_command(command)
     add_rerank_command(command)
+    add_file_commands(command)
     add_index_commands(command)
     add_cluster_commands(command, group)
     add_import_command(command)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from colbert_core.checks import check_count
 from colbert_core.cli.options import load_encoder, model_options, wants_progress
 from colbert_core.cli.printing import as_json, hit_as_json, hit_as_line, keep_silent, print_lines
-from colbert_core.cli.reading import demo_passages, demo_questions, read_folder
-from colbert_core.documents.files import STREAMED
+from colbert_core.cli.reading import demo_passages, demo_questions
 from colbert_core.extras import import_extra
+from colbert_core.folders.syncing import sync
 from colbert_core.index.index import Index
 from colbert_core.paths import as_path
 
@@ -27,7 +28,7 @@ Without --files it does so over a small collection that comes with the package, 
 def add_quickstart_command(command: Command) -> None:
     """Add ``colbert quickstart``."""
     quickstart = command("quickstart", _quickstart, "see it work in a minute", model_options(), about=_ABOUT)
-    quickstart.add_argument("--files", type=as_path, metavar="DIR", help=f"index the {', '.join(STREAMED)} files below DIR")
+    quickstart.add_argument("--files", type=as_path, metavar="DIR", help="index the files below DIR")
     quickstart.add_argument("--ask", action="append", metavar="QUESTION", help="ask this instead (may be repeated)")
     quickstart.add_argument("-k", type=int, default=3, help="passages per question (default: 3)")
 
@@ -38,10 +39,13 @@ def _quickstart(options: argparse.Namespace) -> int:
     check_count(options.k, "-k")
     say = keep_silent if options.json else print
     encoder = load_encoder(options)
-    passages = demo_passages() if options.files is None else list(read_folder(options.files, encoder))
     questions = options.ask or [record["question"] for record in demo_questions()]
     index = Index.create(None, encoder)
-    index.add(passages, progress=wants_progress(options))
+    if options.files is None:
+        index.add(demo_passages(), progress=wants_progress(options))
+    else:
+        for problem in sync(options.files, index, progress=wants_progress(options)).problems:
+            print(f"colbert: {problem.message}", file=sys.stderr)
     say(f"{len(index)} passages indexed in memory with the model {encoder.name!r}")
     say()
 

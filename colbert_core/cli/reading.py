@@ -56,12 +56,6 @@ def read_files(files: list[Path], splitter: Splitter) -> Iterator[Passage]:
         yield from read_file(path, path.as_posix(), splitter)
 
 
-def read_folder(folder: Path, splitter: Splitter) -> Iterator[Passage]:
-    """Read the passages of the files below a folder. They are named by the path from the folder on."""
-    for path in find_files(folder):
-        yield from read_file(path, path.name if path == folder else path.relative_to(folder).as_posix(), splitter)
-
-
 def demo_passages() -> list[Passage]:
     """Read the passages of the demonstration."""
     return [

@@ -109,9 +109,10 @@ def cut(part: Part, name: str, splitter: Splitter, most: int, n_before: int = 0)
     limit = int(most * _MOST_OF_A_PIECE)
 
     def heading_at(place: int) -> str:
-        return _heading(label, part, _path_at(above, place), lambda text: count(text) <= limit)
+        own = next((text for start, _, text in above if start == place), "")  # which the piece begins with
+        return _heading(label, part, _path_at(above, place), own, lambda text: count(text) <= limit)
 
-    reserved = max(count(heading_at(place)) for place in [0, *(start + 1 for start, *_ in above)])
+    reserved = max(count(heading_at(place)) for place in [0, *(start + offset for start, *_ in above for offset in (0, 1))])
     pieces = splitter.split(part.text, name, size=most - reserved)
     for number, piece in enumerate(pieces, n_before + 1):
         heading = heading_at(piece.metadata["start"])
@@ -133,14 +134,14 @@ def _path_at(headings: list[tuple[int, int, str]], place: int) -> list[str]:
     return [text for _, text in path]
 
 
-def _heading(label: str, part: Part, path: list[str], fits: Callable[[str], bool]) -> str:
+def _heading(label: str, part: Part, path: list[str], own: str, fits: Callable[[str], bool]) -> str:
     """Say where a piece comes from in one line; with less of it, where all of it is too long."""
     names = [label]
     for name in filter(None, (part.title, *part.headings, *path)):
         shown = " ".join(name.split())
         shown = shown if len(shown) <= _LONGEST_HEADING else f"{shown[: _LONGEST_HEADING - 1]}…"
-        known = {names[-1].casefold(), *(each.casefold() for each in (label.rpartition(".")[0], names[0]))}
-        if shown.casefold() not in known:
+        said = (label, label.rpartition(".")[0], names[-1], own)
+        if shown.casefold() not in {each.casefold() for each in said}:
             names.append(shown)
     for shorter in (names, [names[0], *names[-2:]] if len(names) > 3 else names, [names[0], names[-1]], names[:1]):
         line = _BETWEEN.join(dict.fromkeys(shorter))

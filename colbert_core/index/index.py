@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from colbert_core.checks import id_list
 from colbert_core.errors import EncoderMismatchError, StorageError
 from colbert_core.index import writing
+from colbert_core.index.batches import dump_all
 from colbert_core.index.reading import ReadableIndex
 from colbert_core.index.settings import check_device, check_timeout, check_words, stored_settings, vector_settings
 from colbert_core.index.versions import Versions
@@ -301,6 +302,12 @@ class Index(ReadableIndex):
         """Let go of the files. A closed index cannot be used any more; closing it again is no error."""
         self._closed()
         self._versions.forget()
+
+    def _put_files(self, passages: Sequence[Passage], files: writing.FileChanges) -> None:
+        """Add passages of files, replacing those that these files gave before, in one commit."""
+        metadata = dump_all(passages)
+        windows = self.encoder.encode_passages([passage.text for passage in passages], progress=False) if passages else None
+        writing.commit_batch(self._store, self._versions, passages, metadata, windows, [], of_encoder=True, files=files)
 
     def _refit_if_due(self, first: int, *, progress: bool | None) -> None:
         if self._nbits is not None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from colbert_core.search.config import SearchConfig
     from colbert_core.search.lexical import ByWords, WordCounts
     from colbert_core.storage.fields import Survey
+    from colbert_core.storage.sources import Source
     from colbert_core.types import Hit, Mode, Passage, Query, Where
 
     Matrices = Sequence[NDArray[np.float32]]
@@ -153,6 +154,23 @@ class ReadableIndex(IndexBase):
     def _explain(self, query: str, passage: str | Passage, min_similarity: float, *, by_words: bool) -> Evidence:
         passage_id, (matrix,) = passage if isinstance(passage, str) else passage.id, self._matrices([query])
         return self._versions.read(lambda view: view.explain(query, matrix, passage_id, min_similarity, by_words=by_words))
+
+    def _sources(self) -> list[tuple[Source, int]]:
+        """The files that the index was made of, by their names, each with the number of its passages that are left."""
+        return self._versions.read(lambda view: view.reader.sources.all())
+
+    def _owners(self, ids: Sequence[str]) -> dict[str, str]:
+        """The name of the file of each of these passages that is of one."""
+
+        def look(view: View) -> dict[str, str]:
+            rows = view.reader.rows_of(ids)
+            owners = view.reader.sources.owners(list(rows.values()))
+            return {passage_id: owners[row] for passage_id, row in rows.items() if row in owners}
+
+        return self._versions.read(look)
+
+    def _next_row(self) -> int:
+        return self._versions.read(lambda view: int(view.reader.about()["next_row"]))
 
     def _survey(self, paths: Sequence[str], value: str | None = None) -> Survey:
         return self._versions.read(lambda view: view.reader.survey(paths, value))

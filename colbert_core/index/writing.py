@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,12 +33,13 @@ from colbert_core.vectors.pooling import check_factor, pool_embeddings
 from colbert_core.vectors.segment import Segment, as_segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from colbert_core.index.foreign import ForeignIndex
     from colbert_core.index.versions import Versions
+    from colbert_core.storage.sources import Source
     from colbert_core.storage.store import Store
     from colbert_core.storage.transaction import Reader
     from colbert_core.types import Where
@@ -51,6 +52,33 @@ FIRST_FIT_AMID = 2**20
 SMALLEST_FIT = 2**10
 # A codec gets more centroids when the collection has grown so many times.
 _GROWTH = 4
+
+
+@dataclass(frozen=True)
+class FileChanges:
+    """What a commit does to the files that passages are of.
+
+    Attributes:
+        owners: for each passage added, the name of its file; none where passages are of no file.
+        sources: what is known of files now, by their names; None forgets one.
+        whole: names of files that are in as a whole with this commit, or gone: their passages of before go. The number is the
+            first row that stays, for a file of several commits; None for those of this commit.
+    """
+
+    owners: Sequence[str] = ()
+    sources: Mapping[str, Source | None] = field(default_factory=dict)
+    whole: Mapping[str, int | None] = field(default_factory=dict)
+
+    def stale_rows(self, reader: Reader, first: int) -> Iterator[int]:
+        """The rows that go, if the first row of this commit is ``first``."""
+        rows = reader.sources.rows_of(name for name, start in self.whole.items() if start is None)
+        yield from (row for row in rows if row < first)
+        for name, start in self.whole.items():
+            if start is not None:
+                yield from (row for row in reader.sources.rows_of([name]) if row < start)
+
+
+NO_FILES = FileChanges()
 
 
 def add_in_batches(
@@ -147,10 +175,11 @@ def commit_batch(
     versions: Versions,
     passages: Sequence[Passage],
     metadata: list[str],
-    windows: TokenEmbeddings | Segment,
+    windows: TokenEmbeddings | Segment | None,
     added: list[str],
     *,
     of_encoder: bool = False,
+    files: FileChanges = NO_FILES,
 ) -> None:
     """Add passages whose windows are known, in one commit.
 
@@ -159,26 +188,28 @@ def commit_batch(
         versions: of the same index.
         passages: with ids that differ.
         metadata: of these passages, as JSON.
-        windows: of these passages, with pids that count from 0.
+        windows: of these passages, with pids that count from 0; None for no passages.
         added: learns their ids once they are in.
         of_encoder: an encoder made the windows of the texts: a passage with nothing to read is kept without any, so that no
             search finds it.
+        files: what becomes of the files that passages are of, in the same commit.
     """
     ids = [passage.id for passage in passages]
-    if of_encoder and not isinstance(windows, Segment):
+    if of_encoder and isinstance(windows, TokenEmbeddings):
         windows = without_blank(windows, [passage.text for passage in passages])
-    segment = windows if isinstance(windows, Segment) else as_segment(windows)
+    segment = as_segment(windows) if isinstance(windows, TokenEmbeddings) else windows
     codec = versions.read(lambda view: view.state).snapshot.codec
-    small = compress(segment, codec)  # before the lock, for it takes time
+    small = segment and compress(segment, codec)  # before the lock, for it takes time
     with damage_named(versions.name), store.write() as writer:
         state, first = versions.state(writer), writer.about()["next_row"]
         if writer.last_row() >= first or any((part.segment.pids[-1:] >= first).any() for part in state.snapshot.parts):
             raise DamagedIndexError(f"{versions.name} is damaged: row {first} is taken; restore it from a copy.")
-        if state.snapshot.codec is not codec:
+        if segment is not None and state.snapshot.codec is not codec:
             small = compress(segment, state.snapshot.codec)
-        replaced = np.array(sorted(writer.rows_of(ids).values()), np.int64)
-        changes = plan_commit(writer, state, replaced, replace(small, pids=small.pids + first))
-        writer.commit(replace(changes, added=passages, metadata=metadata))
+        removed = sorted({*writer.rows_of(ids).values(), *files.stale_rows(writer, first)})
+        changes = plan_commit(writer, state, np.array(removed, np.int64), small and replace(small, pids=small.pids + first))
+        changes = replace(changes, added=passages, metadata=metadata, removed=removed)
+        writer.commit(replace(changes, sources=files.sources, owners=files.owners))
         added += ids
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from colbert_core.storage.sources import Source
     from colbert_core.types import Passage
 
 
@@ -42,6 +43,8 @@ class Changes:
         files: files that become part of the index.
         dropped: names of files that are no longer part of it.
         tombstones: rows to forget: they are dead, and no file has a window of theirs any more.
+        sources: what is known now of files, by their names; None forgets one.
+        owners: for each of ``added``, the name of the file that it is of; none for passages that are of no file.
         join_words: put in one piece what many commits have added to the words.
     """
 
@@ -52,6 +55,8 @@ class Changes:
     files: list[File] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     tombstones: Sequence[int] = ()
+    sources: Mapping[str, Source | None] = field(default_factory=dict)
+    owners: Sequence[str] = ()
     join_words: bool = False
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from colbert_core.errors import DamagedIndexError, UnsupportedIndexError
 from colbert_core.storage.checksums import CHECKSUMS
+from colbert_core.storage.sources import SOURCES
 from colbert_core.storage.words import SHADOWS, WORDS
 
 if TYPE_CHECKING:
@@ -25,14 +26,15 @@ SCHEMA = (
     "sha256 TEXT NOT NULL, data BLOB)",
     "CREATE TABLE dead(row INTEGER PRIMARY KEY)",
     CHECKSUMS,
+    *SOURCES,
 )
 """The statements that make the tables of an index."""
 
-FORMAT = 4
+FORMAT = 5
 """Version of the tables; raise it when an older version of this package would misread what is written."""
 
-# Format 2 has no checksums of passages, and format 3 no words; the first write adds them.
-OLDEST_FORMAT, _WITHOUT_WORDS = 2, 3
+# Format 2 has no checksums of passages, format 3 no words, and format 4 no files of passages; the first write adds them.
+OLDEST_FORMAT, _WITHOUT_WORDS, _WITHOUT_SOURCES = 2, 3, 4
 
 
 def check_schema(connection: Connection, name: str) -> None:
@@ -73,6 +75,8 @@ def check_schema(connection: Connection, name: str) -> None:
         wanted.discard(_plain(CHECKSUMS))
     if version <= _WITHOUT_WORDS or words <= wanted:  # SQLite may have been built without its full-text index
         wanted -= words
+    if version <= _WITHOUT_SOURCES:
+        wanted -= {_plain(statement) for statement in SOURCES}
     if wanted:
         raise DamagedIndexError(f"{name} is damaged: {min(wanted):.40}… is missing; restore it from a copy.")
 

@@ -230,6 +230,7 @@ class Store:
                     Changes(
                         about={**unset, **about, "identity": uuid.uuid4().hex},
                         removed=rows,
+                        sources={source.name: None for source, _ in writer.sources.all()},
                         tombstones=[*rows, *writer.dead().tolist()],
                         dropped=[file.name for file in writer.files()],
                     )

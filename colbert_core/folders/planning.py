@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     Known = dict[str, tuple[Source, int]]
     """The files of an index by their names, each with the number of its passages that are left."""
 
-# What to install may have been installed since.
-_TRY_AGAIN = "extra"
+TRY_AGAIN = ("extra", "duplicate")
+"""Kinds of problems that may be gone though the file is as before: a package was installed, another file gave up an id."""
 
 
 @dataclass
@@ -88,7 +88,7 @@ def _is_as_before(source: Source, left: int, file: FoundFile, piece_tokens: int 
         (source.size, source.mtime, source.path) == (file.size, file.mtime, str(file.path))
         and left == source.n_passages
         and piece_tokens in (None, source.piece_tokens)
-        and not source.problem.startswith(_TRY_AGAIN)
+        and not source.problem.startswith(TRY_AGAIN)
     )
 
 

@@ -177,13 +177,14 @@ class _Run:
         try:
             state = replace(state, sha256=_digest(file))
             if source is not None and self._is_content_as_before(source, left, state):
-                self._finish(replace(state, problem=source.problem, n_passages=source.n_passages), keep=True)
+                self._finish(replace(state, n_passages=source.n_passages), keep=True)
                 self.report.unchanged += 1
                 return
             n_passages = self._put(file, state)
         except _UnreadError as error:
             self.report.problems.append(error.problem)
-            if source is None or source.problem:  # else its old passages stay, and the next run tries again
+            # The old passages of a file that cannot be read now stay, and the next run tries again.
+            if source is None or source.problem or not error.problem.is_failure:
                 self._finish(replace(state, problem=f"{error.problem.kind}: {error.problem.message}"))
             return
         suffix = file.path.suffix.lower() or "no suffix"
@@ -269,7 +270,7 @@ class _Run:
             (source.sha256, source.piece_tokens) == (state.sha256, state.piece_tokens)
             and left == source.n_passages
             and source.mtime != _UNFINISHED
-            and not source.problem.startswith("extra")
+            and not source.problem
         )
 
     def _check_ids(self, passages: Sequence[Passage], name: str) -> None:
@@ -281,7 +282,7 @@ class _Run:
         counts = Counter(passage.id for passage in passages)
         repeated = next((passage_id for passage_id, count in counts.items() if count > 1), None)
         if repeated is not None:
-            raise _UnreadError(Problem(name, "invalid", f"{name} has the id {repeated!r:.200} twice; give each its own."))
+            raise _UnreadError(Problem(name, "duplicate", f"{name} has the id {repeated!r:.200} twice; give each its own."))
         gone = {source.name for source in self._plan.gone}
         waiting = zip(self._batch.passages, self._batch.owners, strict=True)
         owners = self._index._owners(list(counts)) | {passage.id: owner for passage, owner in waiting}
@@ -289,7 +290,7 @@ class _Run:
             owner = owners.get(passage_id, name)
             if owner != name and owner not in gone:
                 message = f"{name} has the id {passage_id!r:.200}, which is also in {owner}; give each its own."
-                raise _UnreadError(Problem(name, "invalid", message))
+                raise _UnreadError(Problem(name, "duplicate", message))
 
 
 class _UnreadError(Exception):

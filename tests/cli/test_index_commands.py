@@ -39,7 +39,7 @@ def notes(tmp_path, monkeypatch):
     pyarrow.parquet.write_table(
         pyarrow.table({"id": [7, 8], "text": ["a cat", "a dog"], "lang": ["en", None]}), folder / "p.parquet"
     )
-    (folder / "ignored.pdf").write_bytes(b"\xff")
+    (folder / "cat.bin").write_bytes(b"\0\xff")
     monkeypatch.chdir(tmp_path)
     return folder
 
@@ -51,7 +51,8 @@ def printed(out):
 def test_an_index_is_made_searched_changed_and_checked(run, notes):
     code, out, err = run("index", "notes", "--out", "wiki.idx")
     assert (code, err) == (0, "")
-    assert out.startswith("11 passages added. The index has 11 passages of ")
+    read = "(.jsonl 1, .md 1, .parquet 1, .tsv 1, .txt 1); 1 skipped (binary .bin 1)"
+    assert out.startswith(f"13 passages added from 5 files {read}. The index has 13 passages of ")
 
     code, out, _ = run("search", "wiki.idx", "the cat", "-k", "3")
     assert code == 0
@@ -79,15 +80,15 @@ def test_an_index_is_made_searched_changed_and_checked(run, notes):
 
     code, out, _ = run("stats", "wiki.idx", "--json")
     (stats,) = printed(out)
-    assert (stats["passages"], stats["nbits"], stats["encoder"]) == (8, 4, "default")
+    assert (stats["passages"], stats["nbits"], stats["encoder"]) == (10, 4, "default")
     code, out, _ = run("stats", "wiki.idx")
-    assert "passages         8" in out
+    assert "passages         10" in out
 
     code, out, _ = run("verify", "wiki.idx")
     assert code == 0
     assert out.startswith("No damage. A search finds 100.0% of the 10 best")
     code, out, _ = run("compact", "wiki.idx", "--quiet")
-    assert (code, out.startswith("The index has 8 passages")) == (0, True)
+    assert (code, out.startswith("The index has 10 passages")) == (0, True)
 
 
 MISSPELT = (
@@ -218,7 +219,7 @@ def test_verify_says_what_is_wrong_with_exit_code_1(run, notes):
     ("arguments", "message"),
     [
         (["index", "nowhere", "--out", "x.idx"], "There is no file or folder nowhere"),
-        (["index", "notes/ignored.pdf", "--out", "x.idx"], "is none of .txt, .md, .jsonl, .tsv, .parquet"),
+        (["index", "notes/cat.bin", "--out", "x.idx"], "No passages in notes/cat.bin: "),
         (
             ["index", "notes", "--out", "notes"],
             "notes exists already and holds '",
@@ -301,7 +302,7 @@ def test_hidden_files_are_passed_over(tmp_path):
 
 def test_a_folder_and_a_file_in_it_are_named_alike_and_read_once(run, notes):
     code, out, _ = run("index", "notes", "./notes/cats.md", "--out", "x.idx", "--json")
-    assert (code, printed(out)[0]["passages"]) == (0, 11)
+    assert (code, printed(out)[0]["passages"]) == (0, 13)
     (notes / "cats.md").write_text("Cats purr.")
     assert run("add", "x.idx", "notes/cats.md")[0] == 0
     with Index.open("x.idx") as index:
@@ -336,11 +337,11 @@ def test_an_index_that_cannot_be_made_leaves_nothing_and_the_old_one_alone(run, 
     assert run("index", "notes", "--out", "x.idx")[0] == 0
     (notes / "z.jsonl").write_text('{"text": ')
     for arguments in (["--out", "new.idx"], ["--out", "x.idx", "--overwrite"]):
-        code, _, err = run("index", "notes", *arguments)
+        code, _, err = run("index", "notes", "--strict", *arguments)
         assert (code, "line 1 is no JSON" in err) == (1, True)
     assert sorted(path.name for path in notes.parent.iterdir()) == ["notes", "x.idx"]
     with Index.open("x.idx") as index:
-        assert len(index) == 11
+        assert len(index) == 13
     (notes / "z.jsonl").write_text('{"text": "a cat"}')
     assert run("index", "notes/z.jsonl", "--out", "x.idx")[0] == 1
     assert run("index", "notes/z.jsonl", "--out", "x.idx", "--overwrite")[0] == 0

@@ -144,7 +144,7 @@ def test_an_index_made_before_there_were_checksums_has_them_after_its_next_chang
         verified = index.verify()
         assert verified.ok
         assert verified.unchecked == 0
-    assert sql(path, "PRAGMA user_version") == [(4,)]
+    assert sql(path, "PRAGMA user_version") == [(5,)]
     assert sql(path, "SELECT count(*) FROM checksums") == [(n - 1,)]
     sql(path, "UPDATE passages SET text = text || '.'")
     with Index.open(path) as index:

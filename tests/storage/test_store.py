@@ -204,7 +204,7 @@ def test_a_newer_format_is_refused_by_both_numbers(path, words):
     connection.commit()
     connection.close()
     with pytest.raises(
-        UnsupportedIndexError, match="has format 7, and this version of colbert-retrievers reads up to 4; update"
+        UnsupportedIndexError, match="has format 7, and this version of colbert-retrievers reads up to 5; update"
     ):
         Index.open(path)
 

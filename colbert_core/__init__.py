@@ -26,6 +26,7 @@ from colbert_core.errors import (
 from colbert_core.evidence.evidence import Evidence
 from colbert_core.folders.reports import Problem, SyncReport
 from colbert_core.folders.syncing import sync
+from colbert_core.index.collections import Collections
 from colbert_core.index.foreign import ForeignIndex, read_foreign_index
 from colbert_core.index.index import Index
 from colbert_core.index.opening import open_or_create
@@ -51,6 +52,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointNotFoundError",
     "ColBERTError",
+    "Collections",
     "DamagedIndexError",
     "Encoder",
     "EncoderConfig",

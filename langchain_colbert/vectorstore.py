@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import run_in_executor
 
-from colbert_core import Index, IndexNotFoundError, TokenEncoder, open_or_create
+from colbert_core import Collections, Index, IndexNotFoundError, TokenEncoder, open_or_create
 from langchain_colbert.documents import add_documents, delete_documents, to_document, to_documents
 from langchain_colbert.searching import SearchableStore
 
@@ -35,6 +35,7 @@ class ColBERTVectorStore(SearchableStore):
     Key init args:
         model: a checkpoint's name or folder, or a loaded encoder.
         persist_directory: folder of the index, made when documents are first added; None keeps everything in memory.
+        collection_name: the collection of ``persist_directory`` that is meant, which then holds several.
         index: a ``colbert_core.Index``, instead of both.
         show_progress: False shows no bars.
 
@@ -152,6 +153,7 @@ class ColBERTVectorStore(SearchableStore):
         model: Model | None = None,
         *,
         persist_directory: str | PathLike[str] | None = None,
+        collection_name: str | None = None,
         index: Index | None = None,
         show_progress: bool | None = None,
     ) -> None:
@@ -162,15 +164,21 @@ class ColBERTVectorStore(SearchableStore):
                 and the model in the box for a new one.
             persist_directory: folder of the index; None for an index in memory. Adding documents makes it if it is not there,
                 and until then a search in it is an error: its name may be mistyped.
+            collection_name: a collection in ``persist_directory``, which holds several then, such as one for each tenant: see
+                ``colbert_core.Collections``. None is an index in the folder itself.
             index: the index to search, instead of both.
             show_progress: show bars; None shows them on a terminal or in a notebook once a second has passed. May be set later.
 
         Raises:
-            ValueError: an index is given together with a model or a folder.
+            ValueError: an index is given together with a model or a folder, or a collection without a folder.
             EncoderMismatchError: the index in the folder was made with another model.
         """
         if index is not None and not (model is None and persist_directory is None):
             raise ValueError("index= brings its own model and folder; leave out model= and persist_directory=.")
+        if collection_name is not None:
+            if persist_directory is None:
+                raise ValueError(f"collection_name={collection_name!r} needs persist_directory=, the folder that it is in.")
+            persist_directory = Collections(persist_directory).folder_of(collection_name)
         if model is not None and not isinstance(model, str | PathLike | TokenEncoder):
             raise TypeError(
                 f"model is a ColBERT checkpoint's name or folder, or a loaded encoder, got {type(model).__name__}; "
@@ -277,6 +285,7 @@ class ColBERTVectorStore(SearchableStore):
         ids: Sequence[str | None] | None = None,
         model: Model | None = None,
         persist_directory: str | PathLike[str] | None = None,
+        collection_name: str | None = None,
         show_progress: bool | None = None,
     ) -> ColBERTVectorStore:
         """Make a store of texts.
@@ -288,9 +297,11 @@ class ColBERTVectorStore(SearchableStore):
             ids: one string per text; random ids by default.
             model: as in the constructor.
             persist_directory: as in the constructor.
+            collection_name: as in the constructor.
             show_progress: as in the constructor.
         """
-        options: dict[str, Any] = {"persist_directory": persist_directory, "show_progress": show_progress}
+        options: dict[str, Any] = {"persist_directory": persist_directory, "collection_name": collection_name}
+        options["show_progress"] = show_progress
         return cls.from_documents(to_documents(texts, metadatas, ids), embedding, model=model, **options)
 
     @classmethod
@@ -302,6 +313,7 @@ class ColBERTVectorStore(SearchableStore):
         ids: Sequence[str | None] | None = None,
         model: Model | None = None,
         persist_directory: str | PathLike[str] | None = None,
+        collection_name: str | None = None,
         show_progress: bool | None = None,
     ) -> ColBERTVectorStore:
         """Make a store of documents.
@@ -312,6 +324,7 @@ class ColBERTVectorStore(SearchableStore):
             ids: one id or None for each document, which beats the document's own.
             model: as in the constructor.
             persist_directory: as in the constructor.
+            collection_name: as in the constructor.
             show_progress: as in the constructor.
         """
         if embedding is not None:
@@ -320,7 +333,7 @@ class ColBERTVectorStore(SearchableStore):
                 f"{type(embedding).__name__} is not used. Leave it out, or name a ColBERT checkpoint with model=.",
                 stacklevel=2,
             )
-        store = cls(model, persist_directory=persist_directory, show_progress=show_progress)
+        store = cls(model, persist_directory=persist_directory, collection_name=collection_name, show_progress=show_progress)
         store.add_documents(documents, ids=ids)
         return store
 

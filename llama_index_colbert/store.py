@@ -22,7 +22,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from colbert_core import Index, IndexNotFoundError, TokenEncoder, open_or_create
+from colbert_core import Collections, Index, IndexNotFoundError, TokenEncoder, open_or_create
 from llama_index_colbert import saved
 from llama_index_colbert.engines import EngineMaker, refuse_unknown
 from llama_index_colbert.filters import of_document, to_where
@@ -81,6 +81,9 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         default=None, description="A checkpoint's name or folder, or a loaded encoder; None for the model in the box."
     )
     path: str | Path | None = Field(default=None, description="The folder of the index; None for one in memory.")
+    collection_name: str | None = Field(
+        default=None, description="A collection in the folder, which holds several then; None is an index in it."
+    )
     show_progress: bool | None = Field(
         default=None,
         description="Show bars; False shows none, None shows them on a terminal or in a notebook once a second has passed.",
@@ -92,6 +95,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         model: str | Path | TokenEncoder | None = None,
         path: str | Path | None = None,
         index: Index | None = None,
+        collection_name: str | None = None,
         **fields: Any,
     ) -> None:
         """Open a store, or name the folder of one that nodes are still to be added to.
@@ -102,15 +106,20 @@ class ColBERTVectorStore(BasePydanticVectorStore):
             path: folder of the index; None for one in memory. Adding nodes makes it if it is not there, and until then a
                 search in it is an error: its name may be mistyped.
             index: the index to search, instead of another; retrievers may share it.
+            collection_name: a collection in the folder ``path``, which holds several then, such as one for each tenant: see
+                ``colbert_core.Collections``. None is an index in the folder itself.
             fields: ``show_progress``, and fields of every LlamaIndex vector store.
 
         Raises:
             EncoderMismatchError: the index was made with another model.
             TypeError: ``index`` is something else.
+            ValueError: a collection is named without a folder.
         """
+        if collection_name is not None and path is None:
+            raise ValueError(f"collection_name={collection_name!r} needs path=, the folder of the collections.")
         if index is not None and not isinstance(index, Index):
             raise TypeError(f"index must be an Index of colbert_core, got {type(index).__name__}.")
-        fields |= {"model": model, "path": path}
+        fields |= {"model": model, "path": path, "collection_name": collection_name}
         super().__init__(**fields)
         self._index = index
         if index is None and (path is None or self._folder().exists()):
@@ -134,12 +143,13 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         return self._index
 
     def _folder(self) -> Path:
-        return Path(str(self.path)).expanduser()
+        folder = Path(str(self.path)).expanduser()
+        return folder if self.collection_name is None else Collections(folder).folder_of(self.collection_name)
 
     def _make(self) -> None:
         with _MAKING:
             if self._index is None:
-                self._index = open_or_create(self.path, self.model)
+                self._index = open_or_create(None if self.path is None else self._folder(), self.model)
 
     @classmethod
     def class_name(cls) -> str:

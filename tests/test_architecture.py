@@ -59,7 +59,7 @@ FLOORS_OF_FOLDER = {
         {"tuning", "writing"},
         {"reading"},
         {"index"},
-        {"opening"},
+        {"collections", "opening"},
     ],
     "kernels": [{"compiling", "vector"}, {"building"}, {"scoring"}],
     "model": [
@@ -214,6 +214,7 @@ PUBLIC = {
         "CheckpointError",
         "CheckpointNotFoundError",
         "ColBERTError",
+        "Collections",
         "DamagedIndexError",
         "Encoder",
         "EncoderConfig",

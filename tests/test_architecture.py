@@ -33,7 +33,15 @@ FLOORS = [
 FLOORS_OF_FOLDER = {
     "cli": [
         {"options", "printing", "reading"},
-        {"cluster_commands", "index_commands", "model_commands", "quickstart", "training_commands", "training_options"},
+        {
+            "cluster_commands",
+            "index_commands",
+            "model_commands",
+            "passage_commands",
+            "quickstart",
+            "training_commands",
+            "training_options",
+        },
         {"main"},
         {"__main__"},
     ],

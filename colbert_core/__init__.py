@@ -24,6 +24,7 @@ from colbert_core.errors import (
     UnsupportedIndexError,
 )
 from colbert_core.evidence.evidence import Evidence
+from colbert_core.index.blank_query import hits_of_blank_query
 from colbert_core.index.foreign import ForeignIndex, read_foreign_index
 from colbert_core.index.index import Index
 from colbert_core.index.opening import open_or_create
@@ -81,6 +82,7 @@ __all__ = [
     "UnsupportedIndexError",
     "Verification",
     "get_num_threads",
+    "hits_of_blank_query",
     "maxsim",
     "open_or_create",
     "read_foreign_index",

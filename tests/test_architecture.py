@@ -50,7 +50,7 @@ FLOORS_OF_FOLDER = {
     "evaluation": [{"bm25", "trec"}, {"datasets", "measures"}],
     "evidence": [{"highlight"}, {"evidence"}],
     "index": [
-        {"advice", "batches", "foreign", "lexicon", "reports", "settings", "state"},
+        {"advice", "batches", "blank_query", "foreign", "lexicon", "reports", "settings", "state"},
         {"restriction"},
         {"base", "compaction", "view"},
         {"verification", "versions"},
@@ -243,6 +243,7 @@ PUBLIC = {
         "UnsupportedIndexError",
         "Verification",
         "get_num_threads",
+        "hits_of_blank_query",
         "maxsim",
         "open_or_create",
         "read_foreign_index",

@@ -26,11 +26,12 @@ from colbert_core.errors import (
 from colbert_core.evidence.evidence import Evidence
 from colbert_core.folders.reports import Problem, SyncReport
 from colbert_core.folders.syncing import sync
+from colbert_core.index.blank_query import hits_of_blank_query
 from colbert_core.index.collections import Collections
 from colbert_core.index.foreign import ForeignIndex, read_foreign_index
 from colbert_core.index.index import Index
 from colbert_core.index.opening import open_or_create
-from colbert_core.index.reports import IndexStats, Tuning, Verification
+from colbert_core.index.reports import IndexStats, MetadataField, Tuning, Verification
 from colbert_core.moved import install as _install_moved_names
 from colbert_core.rerank import Reranker
 from colbert_core.search.config import SearchConfig
@@ -39,7 +40,7 @@ from colbert_core.search.lexical import MODES
 from colbert_core.search.lexical import WEIGHT as HYBRID_WEIGHT
 from colbert_core.search.surroundings import widen
 from colbert_core.threads import get_num_threads, set_num_threads
-from colbert_core.types import Hit, Passage, PassageIndex, TokenEmbeddings, TokenEncoder
+from colbert_core.types import Hit, Page, Passage, PassageIndex, TokenEmbeddings, TokenEncoder
 from colbert_core.vectors.maxsim import maxsim
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ __all__ = [
     "IndexNotFoundError",
     "IndexStats",
     "IndexWriteError",
+    "MetadataField",
     "MissingExtraError",
+    "Page",
     "PartialAddError",
     "Passage",
     "PassageIndex",
@@ -85,6 +88,7 @@ __all__ = [
     "UnsupportedIndexError",
     "Verification",
     "get_num_threads",
+    "hits_of_blank_query",
     "maxsim",
     "open_or_create",
     "read_foreign_index",

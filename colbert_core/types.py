@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     Where = Mapping[str, Any] | Callable[["Passage"], bool]
     Query = str | NDArray[Any] | torch.Tensor | Sequence[Sequence[float]]
     Mode = Literal["maxsim", "hybrid", "words"]
+
+T = TypeVar("T")
 
 
 def check_text(text: object, subject: str) -> str:
@@ -65,6 +67,18 @@ class Passage:
         check_text(self.text, f"Text of passage {self.id!r}")
         if not isinstance(self.metadata, dict):
             raise TypeError(f"Metadata of passage {self.id!r} must be a dict, got {type(self.metadata).__name__}.")
+
+
+class Page(list[T]):
+    """A part of a list that may go on, such as ``Index.passages`` gives.
+
+    Attributes:
+        next: what to give as ``after`` for the page that follows; None if this is the last one.
+    """
+
+    def __init__(self, items: Iterable[T] = (), next: str | None = None) -> None:  # noqa: A002
+        super().__init__(items)
+        self.next = next
 
 
 @dataclass(frozen=True, slots=True)

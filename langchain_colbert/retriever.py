@@ -10,7 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field, field_validator
 
-from colbert_core import Index, PassageIndex, TokenEncoder
+from colbert_core import Index, PassageIndex, TokenEncoder, hits_of_blank_query
 from langchain_colbert.documents import (
     Filter,
     add_documents,
@@ -119,6 +119,9 @@ class ColBERTRetriever(BaseRetriever):
     reported. Both parts are in the metadata as well: the relevance by MaxSim alone, and how much of the question's words the
     document has, from 0 to 1. With ``mode="words"`` there is no MaxSim:
     ``score`` and ``relevance_score`` are the ``coverage``, and only documents with one of the words are found.
+
+    A blank question, which an LLM sends where only metadata count, gives the first ``k`` documents that the filter matches, in
+    the order in which they were added, with score and relevance 0. Without a filter it gives none, and the log warns.
 
     A document may have any length. It is indexed in windows of what the model reads at once, and the best window finds it.
     With ``text="window"``, ``metadata["colbert"]`` has the characters of what you get in the whole text as ``span``, and those
@@ -308,14 +311,11 @@ class ColBERTRetriever(BaseRetriever):
             settings |= given
         check_options(settings["text"], settings["max_characters"], settings["mode"])
         ranked_by = ranking(self.index, settings["mode"], settings["weight"])
-        hits = self.index.search(
-            query,
-            settings["k"],
-            where=to_where(settings["filter"]),
-            min_relevance=settings["score_threshold"],
-            evidence=self.evidence,
-            **ranked_by,
-        )
+        k: int = settings["k"]
+        restrictions: dict[str, Any] = {"where": to_where(settings["filter"]), "min_relevance": settings["score_threshold"]}
+        hits = hits_of_blank_query(self.index, [query], k, **restrictions)
+        if hits is None:
+            hits = self.index.search(query, k, **restrictions, evidence=self.evidence, **ranked_by)
         return [
             to_found_document(
                 hit,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
+from colbert_core import hits_of_blank_query
 from langchain_colbert.documents import Filter, to_document, to_found_document, to_where
 from langchain_colbert.options import (
     MAX_CHARACTERS,
@@ -44,6 +45,9 @@ class SearchableStore(VectorStore):
     ) -> list[Document]:
         """Return the ``k`` documents that match a query best, best first.
 
+        A blank query, which an LLM sends where only metadata count, gives the first ``k`` documents that the filter matches, in
+        the order in which they were added, with score and relevance 0; without a filter it gives none, and the log warns.
+
         Args:
             query: the question.
             k: most documents, at least 1.
@@ -58,7 +62,7 @@ class SearchableStore(VectorStore):
 
         Raises:
             TypeError: there is no such option.
-            ValueError: the query is blank, k is below 1, a filter's operator or the mode is unknown, there is a weight for
+            ValueError: k is below 1, a filter's operator or the mode is unknown, there is a weight for
                 another mode than "hybrid", or the index was made without words and is to be searched by them.
             UnsupportedIndexError: the index was made before there were words, and is to be searched by them.
         """
@@ -111,8 +115,9 @@ class SearchableStore(VectorStore):
 
     def _search(self, query: str, k: int, filter: Filter | None, score_threshold: float | None, options: Options) -> list[Hit]:
         check_options(**options)
-        index = self.index
-        return index.search(query, k, where=to_where(filter), min_relevance=score_threshold, **ranking(index, **options))
+        index, restrictions = self.index, {"where": to_where(filter), "min_relevance": score_threshold}
+        hits = hits_of_blank_query(index, [query], k, **restrictions)
+        return index.search(query, k, **restrictions, **ranking(index, **options)) if hits is None else hits
 
     def _similarity_search_with_relevance_scores(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
         # LangChain calls this name when it wraps a store.
@@ -155,7 +160,9 @@ class SearchableStore(VectorStore):
         """
         check_options(**options)
         index, restrictions = self.index, {"where": to_where(filter), "min_relevance": score_threshold}
-        hits = index.search_diverse(query, k, fetch_k, lambda_mult, **restrictions, **ranking(index, **options))
+        hits = hits_of_blank_query(index, [query], k, **restrictions)
+        if hits is None:
+            hits = index.search_diverse(query, k, fetch_k, lambda_mult, **restrictions, **ranking(index, **options))
         return [_to_document(hit, options) for hit in hits]
 
     def similarity_search_by_vector(self, embedding: Any, k: int = 4, **kwargs: Any) -> list[Document]:

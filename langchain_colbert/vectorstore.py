@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.runnables import run_in_executor
 
 from colbert_core import Collections, Index, IndexNotFoundError, TokenEncoder, open_or_create
-from langchain_colbert.documents import add_documents, delete_documents, to_document, to_documents
+from langchain_colbert.documents import add_documents, delete_documents, to_document, to_documents, to_where
 from langchain_colbert.searching import SearchableStore
 
 if TYPE_CHECKING:
@@ -116,6 +116,15 @@ class ColBERTVectorStore(SearchableStore):
 
     Async:
         Every method that adds, deletes or searches has a twin with an ``a`` before its name, which runs off the event loop.
+
+    Look without a query:
+        ```python
+        print(store.count(), store.count({"legs": 2}), [document.id for document in store.get(limit=2)])
+        ```
+
+        ```text
+        3 1 ['cats', 'sparrows']
+        ```
 
     Delete:
         ```python
@@ -264,6 +273,53 @@ class ColBERTVectorStore(SearchableStore):
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Return the documents with these ids, in their order, without unknown ones."""
         return [to_document(passage) for passage in self.index.get(ids) if passage is not None]
+
+    def get(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        filter: Filter | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Document]:
+        """Return documents without a query, in the order in which they were added, where a replaced one is last.
+
+        Args:
+            ids: only documents with these ids; unknown ones are no error. None is all.
+            filter: only documents whose metadata match, as in ``similarity_search``. With ``ids``, those that are both.
+            limit: most documents, at least 1; None for all, which are in memory together.
+            offset: leave out so many of the first ones. ``store.index.passages`` has pages that stay right while others write.
+
+        Raises:
+            TypeError: ids is one string, or limit or offset is no whole number.
+            ValueError: limit is below 1 or offset below 0, or a filter's operator is unknown.
+        """
+        if isinstance(offset, bool) or not isinstance(offset, int):
+            raise TypeError(f"offset must be a whole number of documents, got {offset!r:.80}.")
+        if offset < 0:
+            raise ValueError(f"offset must be at least 0, got {offset}.")
+        # One moment for both, so that nothing is seen twice; the index checks the limit.
+        most = limit + offset if type(limit) is int and limit > 0 else limit
+        return [to_document(passage) for passage in self.index.passages(to_where(filter), ids=ids, limit=most)[offset:]]
+
+    def count(self, filter: Filter | None = None) -> int:
+        """Return how many documents there are, or how many of them a filter matches."""
+        return self.index.count(to_where(filter))
+
+    async def aget(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        filter: Filter | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Document]:
+        """``get`` off the event loop."""
+        return await run_in_executor(None, self.get, ids, filter=filter, limit=limit, offset=offset)
+
+    async def acount(self, filter: Filter | None = None) -> int:
+        """``count`` off the event loop."""
+        return await run_in_executor(None, self.count, filter)
 
     def __len__(self) -> int:
         """Number of documents; 0 as well if the folder is not there yet."""

@@ -12,7 +12,7 @@ from llama_index.core.indices.base import BaseIndex
 from llama_index.core.ingestion import run_transformations
 from llama_index_instrumentation import get_dispatcher
 
-from colbert_core import Index, PassageIndex, TokenEncoder, widen
+from colbert_core import Index, PassageIndex, TokenEncoder, hits_of_blank_query, widen
 from llama_index_colbert import saved
 from llama_index_colbert.filters import to_where
 from llama_index_colbert.nodes import copy_documents, take_objects_out, to_nodes_with_score, to_passage
@@ -47,6 +47,9 @@ class ColBERTRetriever(BaseRetriever):
     ``mode="maxsim"`` it is the relevance: the mean best cosine of the query's vectors. With "hybrid" it is the relevance plus
     ``weight`` times how much of the query's words the node has; where that is above 1 the nodes are in its order, and 1 is
     reported. With "words" it is that part alone. For a query of several texts, such as HyDE's, it is the mean of theirs.
+    A blank question, which an LLM sends where only metadata count, gives the first nodes that the filters or ids let through,
+    in the order in which they were added, with a score of 0; without any of these it gives none, and the log warns.
+
     Threads may share one retriever.
     """
 
@@ -274,8 +277,11 @@ class ColBERTRetriever(BaseRetriever):
         texts = [text.strip() for text in query_bundle.embedding_strs if text.strip()] or [query_bundle.query_str.strip()]
         asked: dict[str, Any] = {"where": to_where(self.filters, self.doc_ids), "ids": self.node_ids}
         ranked_by = ranking(self.index, self.mode, self.weight)
+        blank = hits_of_blank_query(self.index, texts, self.similarity_top_k, **asked)
         asked |= ranked_by
-        if self.evidence and len(texts) == 1 and ranked_by.get("mode", "maxsim") != "maxsim":
+        if blank is not None:
+            hits = blank
+        elif self.evidence and len(texts) == 1 and ranked_by.get("mode", "maxsim") != "maxsim":
             # A search says which words ranked; ``explain`` knows meanings alone.
             hits = self.index.search(texts[0], self.similarity_top_k, **asked, evidence=True)
         else:

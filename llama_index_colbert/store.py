@@ -22,7 +22,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from colbert_core import Collections, Index, IndexNotFoundError, TokenEncoder, open_or_create
+from colbert_core import Collections, Index, IndexNotFoundError, TokenEncoder, hits_of_blank_query, open_or_create
 from llama_index_colbert import saved
 from llama_index_colbert.engines import EngineMaker, refuse_unknown
 from llama_index_colbert.filters import of_document, to_where
@@ -266,6 +266,9 @@ class ColBERTVectorStore(BasePydanticVectorStore):
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Find nodes by the text of a query; its embedding does not matter.
 
+        A blank text, which an LLM sends where only metadata count, gives the first nodes that the filters or ids let through,
+        in the order in which they were added, with a similarity of 0; without any of these it gives none, and the log warns.
+
         Args:
             query: a query in mode ``DEFAULT``, ``HYBRID``, ``TEXT_SEARCH``, ``SPARSE`` or ``MMR``. An empty list of
                 ``node_ids`` means no restriction, because LlamaIndex's indexes send it for none.
@@ -292,6 +295,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         given = query.texts if isinstance(query, _Query) else []
         texts = [text.strip() for text in given if text.strip()] or [query.query_str.strip()]
         restrictions: dict[str, Any] = {"where": to_where(query.filters, query.doc_ids), "ids": query.node_ids or None}
+        blank = hits_of_blank_query(self.index, texts, k, **restrictions)
         if query.mode == VectorStoreQueryMode.MMR:
             settings = {"mmr_threshold": query.mmr_threshold, "mmr_prefetch_k": None, "mmr_prefetch_factor": 4} | kwargs
             refuse_keywords(
@@ -300,13 +304,15 @@ class ColBERTVectorStore(BasePydanticVectorStore):
             )
             fetch_k = settings["mmr_prefetch_k"] or int(k * settings["mmr_prefetch_factor"])
             weight = 0.5 if settings["mmr_threshold"] is None else settings["mmr_threshold"]
-            if len(texts) > 1:
+            if blank is None and len(texts) > 1:
                 candidates = self.index.search_mean(texts, max(k, fetch_k), **restrictions)
                 restrictions = {"ids": [hit.passage.id for hit in candidates]}
-            hits = self.index.search_diverse(texts[0], k, max(k, fetch_k), weight, **restrictions)
+            hits = blank
+            if hits is None:
+                hits = self.index.search_diverse(texts[0], k, max(k, fetch_k), weight, **restrictions)
         else:
             refuse_keywords("ColBERTVectorStore.query", kwargs)
-            hits = self.index.search_mean(texts, k, **restrictions, **ranked_by)
+            hits = self.index.search_mean(texts, k, **restrictions, **ranked_by) if blank is None else blank
         if not hits and not len(self.index):
             logger.warning("The ColBERTVectorStore is empty. A pipeline that fills it ends with its embed_model.")
         return _to_result(hits)

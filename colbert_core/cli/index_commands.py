@@ -26,11 +26,12 @@ from colbert_core.cli.printing import (
     evidence_as_lines,
     hit_as_json,
     hit_as_line,
+    passage_as_block,
     print_lines,
     stats_as_json,
     stats_as_sentence,
 )
-from colbert_core.cluster import ShardedIndex, is_cluster
+from colbert_core.cli.reading import open_index as _open
 from colbert_core.documents.records import read_collection
 from colbert_core.evidence.evidence import as_page
 from colbert_core.index.advice import name_in_a_filter
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     import argparse
 
     from colbert_core.cli.options import Command
-    from colbert_core.model.encoder import Encoder
+    from colbert_core.cluster import ShardedIndex
     from colbert_core.types import Mode
 
 _SEARCH = """\
@@ -90,6 +91,7 @@ def add_index_commands(command: Command) -> None:
     )
     search.add_argument("--exact", action="store_true", help="score every passage")
     search.add_argument("--explain", action="store_true", help="show which words matched")
+    search.add_argument("--full", action="store_true", help="print whole passages with their metadata")
 
     explain = command("explain", _explain, "show which words of passages match a query", model_options(), about=_EXPLAIN)
     explain.add_argument("index", type=Path)
@@ -142,6 +144,8 @@ def _search(options: argparse.Namespace) -> int:
             _say_nothing_found(index, where, options.mode)
     for hit in hits:
         print(as_json(hit_as_json(hit)) if options.json else hit_as_line(hit, options.mode))
+        if options.full and not options.json:
+            print_lines(passage_as_block(hit.passage))
     return 0
 
 
@@ -275,11 +279,3 @@ def _import(options: argparse.Namespace) -> int:
     else:
         print(f"Imported from {foreign.kind}. {stats_as_sentence(stats)}")
     return 0
-
-
-# What they share
-
-
-def _open(path: Path, encoder: Encoder | None = None) -> Index | ShardedIndex:
-    """Open the index in a folder, in one piece or in shards."""
-    return ShardedIndex.open(path, encoder) if is_cluster(path) else Index.open(path, encoder)

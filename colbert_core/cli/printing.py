@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from colbert_core.evidence.evidence import Evidence
     from colbert_core.index.reports import IndexStats
-    from colbert_core.types import Hit, Mode
+    from colbert_core.types import Hit, Mode, Passage
 
 # Characters of a passage in a line.
 _LONGEST = 140
@@ -138,11 +138,7 @@ def hit_as_line(hit: Hit, mode: Mode = "maxsim") -> str:
         mode: what ranked. The figures are score and relevance, in a hybrid search coverage as well, and coverage alone where
             words alone ranked.
     """
-    if hit.evidence is not None:
-        shown = hit.evidence.to_terminal(color=has_colors())
-    else:
-        text = printable(" ".join(hit.text.split()))
-        shown = f"{text[:_LONGEST]}{'…' if len(text) > _LONGEST else ''}"
+    shown = beginning_of(hit.text) if hit.evidence is None else hit.evidence.to_terminal(color=has_colors())
     figures = [] if mode == "words" else [f"{hit.score:6.2f}", f"{hit.relevance:.3f}"]
     figures += [] if hit.coverage is None else [f"{hit.coverage:.3f}"]
     return Line(f"{hit.rank:>4}. {'  '.join(figures)}  [{printable(hit.passage.id)}] {shown}")
@@ -161,6 +157,31 @@ def hit_as_json(hit: Hit) -> dict[str, Any]:
         "metadata": hit.passage.metadata,
         **({} if hit.evidence is None else {"evidence": hit.evidence.to_dict()}),
     }
+
+
+def beginning_of(text: str) -> str:
+    """Show as much of a text as a line holds."""
+    line = printable(" ".join(text.split()))
+    return f"{line[:_LONGEST]}{'…' if len(line) > _LONGEST else ''}"
+
+
+def passage_as_line(passage: Passage) -> str:
+    """Show the id of a passage and the first line of its text."""
+    first = next((line for line in passage.text.splitlines() if line.strip()), "")
+    return f"[{printable(passage.id)}] {beginning_of(first)}"
+
+
+def passage_as_block(passage: Passage) -> Iterator[str]:
+    """Show metadata and the whole text of a passage, by lines that begin with blanks, as no line of ours does."""
+    if passage.metadata:
+        yield f"      {as_json(passage.metadata)}"
+    for line in passage.text.splitlines():
+        yield f"      {line}".rstrip()
+
+
+def passage_as_json(passage: Passage) -> dict[str, Any]:
+    """Return a passage as values that JSON can hold."""
+    return {"id": passage.id, "text": passage.text, "metadata": passage.metadata}
 
 
 def evidence_as_lines(evidence: Evidence, number: int) -> tuple[str, str]:

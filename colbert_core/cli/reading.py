@@ -1,4 +1,4 @@
-"""How commands read passages: from lines, from files and folders, and the demonstration that comes with the package."""
+"""What commands read: an index, passages of lines, of files and folders, and the demonstration that comes with the package."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from colbert_core.cluster import ShardedIndex, is_cluster
 from colbert_core.documents.files import find_files
 from colbert_core.documents.pieces import read_file
+from colbert_core.index.index import Index
 from colbert_core.types import Passage
 
 if TYPE_CHECKING:
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from colbert_core.documents.pieces import Splitter
+    from colbert_core.model.encoder import Encoder
+
+
+def open_index(path: Path, encoder: Encoder | None = None) -> Index | ShardedIndex:
+    """Open the index in a folder, in one piece or in shards."""
+    return ShardedIndex.open(path, encoder) if is_cluster(path) else Index.open(path, encoder)
 
 
 def read_passages(lines: Sequence[str], source: str) -> Iterator[Passage]:

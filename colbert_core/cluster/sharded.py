@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from functools import reduce
 from operator import or_
@@ -22,7 +23,8 @@ from colbert_core.paths import as_path
 from colbert_core.rerank import Reranker
 from colbert_core.search.explain import mark_shared
 from colbert_core.search.lexical import WordCounts
-from colbert_core.types import Hit
+from colbert_core.storage.fields import together
+from colbert_core.types import Hit, Page
 from colbert_core.vectors.embeddings import embeddings_of
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from colbert_core.index.reports import IndexStats
     from colbert_core.model.fingerprint import EncoderFingerprint
     from colbert_core.search.lexical import ByWords
-    from colbert_core.storage.fields import Survey
+    from colbert_core.storage.fields import Outline, Survey
     from colbert_core.types import Passage, Query, TokenEmbeddings, TokenEncoder, Where
 
 
@@ -363,6 +365,59 @@ class ShardedIndex(IndexBase):
         """The ids of all passages, or of those that a filter matches, shard by shard."""
         self._advise(Restriction(where))
         return [passage_id for ids in self._replicas.ask_all("ids", where) for passage_id in ids]
+
+    def _page(self, restriction: Restriction, limit: int | None, after: str | None) -> Page[Passage]:
+        """Shard by shard; ``after`` begins with the shard's number."""
+        self._advise(restriction)
+        routed = None if restriction.ids is None else self._route(restriction.ids)
+        first, of_shard = (0, None) if after is None else self._place(after)
+        found: list[Passage] = []
+        for shard in range(first, len(self._replicas)):
+            ids = None if routed is None else routed.get(shard, [])
+            left = None if limit is None else max(limit - len(found), 1)
+            options = {"ids": ids, "limit": left, "after": of_shard if shard == first else None}
+            page: Page[Passage] = self._replicas.ask({shard: ("passages", (restriction.where,), options)})[shard]
+            if page and limit is not None and len(found) == limit:
+                return Page(found, f"{shard}:")
+            found += page
+            if page.next is not None:
+                return Page(found, f"{shard}:{page.next}")
+        return Page(found)
+
+    def _place(self, after: str) -> tuple[int, str | None]:
+        """The shard with which a page begins, and behind what.
+
+        Raises:
+            TypeError, ValueError: it comes from elsewhere.
+        """
+        if not isinstance(after, str):
+            raise TypeError(f"after is what a page gave as its next, a str, got {type(after).__name__}: {after!r:.80}")
+        shard, colon, of_shard = after.partition(":")
+        if not (colon and re.fullmatch("[0-9]{1,9}", shard) and int(shard) < len(self._replicas)):
+            raise ValueError(f"after is what a page of this index gave as its next, such as '0:', got {after!r:.80}.")
+        return int(shard), of_shard or None
+
+    def _count(self, restriction: Restriction) -> int:
+        self._advise(restriction)
+        return sum(self._replicas.ask_all("count", restriction.where))
+
+    def _outline(self, limit: int, after: str | None) -> Outline:
+        return together(self._replicas.ask_all("_outline", limit, after), limit)
+
+    def _update_metadata(self, restriction: Restriction, metadata: dict[str, Any], remove: list[str]) -> int:
+        """Those of a shard that was lost after it had changed them, and asked again, do not count."""
+        self._advise(restriction)
+        shards: Iterable[int] = range(len(self._replicas))
+        routed = None if restriction.ids is None else self._route(restriction.ids)
+        calls = {
+            shard: (
+                "update_metadata",
+                (metadata,),
+                {"where": restriction.where, "ids": None if routed is None else routed[shard], "remove": remove},
+            )
+            for shard in (shards if routed is None else routed)
+        }
+        return sum(self._replicas.ask(calls).values())
 
     def has_words(self) -> bool:
         """Whether all shards have words, so that hybrid search is to be had."""

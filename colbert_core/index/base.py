@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from colbert_core.checks import check_count, check_relevance, check_similarity
 from colbert_core.evidence.evidence import MIN_SIMILARITY, Evidence
+from colbert_core.index.advice import name_in_a_filter
+from colbert_core.index.reports import MetadataField
 from colbert_core.index.restriction import Restriction
 from colbert_core.search.lexical import by_words
+from colbert_core.storage.fields import TYPES
+from colbert_core.storage.filters import dump_metadata
 from colbert_core.text.blank import check_queries
-from colbert_core.types import Hit, Passage, check_text
+from colbert_core.types import Hit, Page, Passage, check_text
 from colbert_core.vectors.embeddings import query_matrices
 
 if TYPE_CHECKING:
@@ -24,11 +29,13 @@ if TYPE_CHECKING:
     from colbert_core.model.fingerprint import EncoderFingerprint, LazyEncoder
     from colbert_core.search.config import SearchConfig
     from colbert_core.search.lexical import ByWords
-    from colbert_core.storage.fields import Survey
+    from colbert_core.storage.fields import Outline, Survey
     from colbert_core.types import Mode, Query, TokenEncoder, Where
 
 # How far the length of a row may be from 1, as for the query vectors of an encoder.
 _UNIT_ERROR = 1e-2
+# Characters of a string that is an example of a field's values.
+_LONGEST_EXAMPLE = 100
 
 
 class IndexBase(ABC):
@@ -227,6 +234,124 @@ class IndexBase(ABC):
         words = by_words(mode, None, [query])
         return self._explain(query, passage, min_similarity, by_words=words is not None)
 
+    def passages(
+        self,
+        where: Where | None = None,
+        *,
+        ids: Iterable[str] | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Page[Passage]:
+        """The passages of the index, or those that a filter matches, in the order in which they were added.
+
+        Each page is of the newest moment, and the pages together have every passage that stays as it is meanwhile just once.
+        One that is added or replaced meanwhile comes at the end, also if an earlier page had it; one that is deleted is gone.
+
+        Args:
+            where: as in ``search``.
+            ids: only passages with these ids.
+            limit: most passages, at least 1; None for all, whose texts are in memory together.
+            after: the ``next`` of the page before, to go on behind it; None for the first page.
+
+        Returns:
+            The passages. Their ``next`` is what to give as ``after`` for those that follow, None if there are no more. An index
+            in shards gives them shard by shard.
+
+        Raises:
+            TypeError: ``ids`` is one string, limit is no whole number, or a filter's value is of a wrong type.
+            ValueError: limit is below 1, ``after`` is of another index, or a filter's operator is unknown.
+
+        Example:
+            >>> index = Index.create()
+            >>> index.add([Passage(f"p{n}", f"Page {n} is about cats.") for n in range(3)])
+            ['p0', 'p1', 'p2']
+            >>> page = index.passages(limit=2)
+            >>> [passage.id for passage in page], [passage.id for passage in index.passages(limit=2, after=page.next)]
+            (['p0', 'p1'], ['p2'])
+        """
+        return self._page(Restriction(where, ids), None if limit is None else check_count(limit, "limit"), after)
+
+    def count(self, where: Where | None = None) -> int:
+        """How many passages there are, or how many of them a filter matches. No text is read, but for a function.
+
+        Raises:
+            TypeError, ValueError: the filter is wrong; see ``search``.
+        """
+        return self._count(Restriction(where))
+
+    def fields(self, *, limit: int = 1000, after: str | None = None) -> Page[MetadataField]:
+        """Which fields the metadata of the passages have, in the order of their names.
+
+        Args:
+            limit: most fields, at least 1. 1,000 of them take .1 s, and to count their values as much for each million.
+            after: the ``next`` of the page before, to go on behind it; None for the first page.
+
+        Returns:
+            The fields. Their ``next`` is what to give as ``after`` for those that follow, None if there are no more.
+
+        Raises:
+            TypeError: limit is no whole number, or ``after`` no string.
+            ValueError: limit is below 1.
+        """
+        limit = check_count(limit, "limit", "fields")
+        if after is not None:
+            check_text(after, "after")
+        outline = self._outline(limit + 1, after)
+        paths = list(outline)[:limit]
+        return Page([_field(path, outline[path]) for path in paths], paths[-1] if len(outline) > limit else None)
+
+    def update_metadata(
+        self,
+        metadata: Mapping[str, Any],
+        *,
+        where: Where | None = None,
+        ids: Iterable[str] | None = None,
+        remove: Iterable[str] = (),
+    ) -> int:
+        """Change metadata of passages that are in the index; their texts and vectors stay, and nothing is encoded.
+
+        All of it is one commit (in an index in shards, one of each shard). The passages keep their places among the others.
+
+        Args:
+            metadata: keys to write, with their values; a value that is there is replaced, dicts and lists as a whole, and
+                other keys stay. None is a value like any other: it is kept as null.
+            where: the passages whose metadata match, as in ``search``; ``{}`` matches all.
+            ids: the passages with these ids; unknown ones are no error. With ``where``, those that are both.
+            remove: keys to take out; one that a passage does not have is no error.
+
+        Returns:
+            How many passages have other metadata now than before.
+
+        Raises:
+            TypeError: there is neither ``where`` nor ``ids``, metadata hold what JSON cannot, or keys are no strings.
+            ValueError: a key is both written and removed, there is nothing to change, or a filter's operator is unknown.
+            DamagedIndexError: a passage is not what was written; none is changed then.
+            IndexLockedError: another writer was busy for longer than the timeout.
+            IndexWriteError: the disk is full.
+
+        Example:
+            >>> index = Index.create()
+            >>> index.add([Passage("a", "Cats purr.", {"lang": "en", "draft": True}), Passage("b", "Dogs bark.")])
+            ['a', 'b']
+            >>> index.update_metadata({"year": 2024}, ids=["a"], remove=["draft"])
+            1
+            >>> index.get(["a"])[0].metadata
+            {'lang': 'en', 'year': 2024}
+        """
+        if where is None and ids is None:
+            raise TypeError(
+                "update_metadata takes where={...} or ids=[...], to say of which passages; where={} is all of them."
+            )
+        if not isinstance(metadata, Mapping):
+            raise TypeError(f"metadata must be a dict, got {type(metadata).__name__}: {metadata!r:.80}")
+        written, removed = dict(metadata), _key_list(remove)
+        dump_metadata(written, "The metadata")
+        if both := [key for key in removed if key in written]:
+            raise ValueError(f"{both[0]!r} is to be both written and removed; name it once.")
+        if not written and not removed:
+            raise ValueError("There is nothing to change: metadata is empty, and no key is to be removed.")
+        return self._update_metadata(Restriction(where, ids), written, removed)
+
     def _matrices(self, queries: list[Query], words: ByWords | None = None) -> list[NDArray[np.float32]]:
         """The vectors of queries; none where words alone rank, once the queries are checked."""
         if words is not None and words.alone:
@@ -272,6 +397,22 @@ class IndexBase(ABC):
         """Which fields there are; the kinds of some, and those that have a string for a value."""
 
     @abstractmethod
+    def _page(self, restriction: Restriction, limit: int | None, after: str | None) -> Page[Passage]:
+        """The first passages that may be found, behind those of the page before."""
+
+    @abstractmethod
+    def _count(self, restriction: Restriction) -> int:
+        """How many passages may be found."""
+
+    @abstractmethod
+    def _outline(self, limit: int, after: str | None) -> Outline:
+        """What the passages have in the first fields behind a path, by their order."""
+
+    @abstractmethod
+    def _update_metadata(self, restriction: Restriction, metadata: dict[str, Any], remove: list[str]) -> int:
+        """Write keys, and remove others, in the metadata of the passages that may be found; how many have changed."""
+
+    @abstractmethod
     def has_words(self) -> bool:
         """Whether hybrid search is to be had; not so of an index that was made without words, or before there were any."""
 
@@ -295,6 +436,30 @@ def _query_list(queries: Iterable[Query]) -> list[Query]:
     if isinstance(queries, str) or hasattr(queries, "__array__"):
         raise TypeError(f"queries must be a list, got one {type(queries).__name__}; use search for a single query.")
     return list(queries)
+
+
+def _key_list(keys: Iterable[str]) -> list[str]:
+    """Return keys of metadata as a list.
+
+    Raises:
+        TypeError: they are one string, or something else than strings.
+    """
+    if isinstance(keys, str):
+        raise TypeError(f"remove must be a list of keys, got one str; write [{keys!r}].")
+    return [check_text(key, "A key to remove") for key in keys]
+
+
+def _field(path: str, kinds: dict[str, tuple[int, list[Any]]]) -> MetadataField:
+    """Tell of a field by what its values are."""
+    types = {name: kinds[kind][0] for kind, name in TYPES.items() if kind in kinds}
+    examples = [_example(kind, value) for kind, (_, values) in kinds.items() for value in values]
+    return MetadataField(name_in_a_filter(path), types, sum(types.values()), examples)
+
+
+def _example(kind: str, value: Any) -> Any:
+    if kind in "bB":
+        return bool(value)
+    return f"{value[:_LONGEST_EXAMPLE]}…" if isinstance(value, str) and len(value) > _LONGEST_EXAMPLE else value
 
 
 def check_unit_matrices(matrices: Iterable[NDArray[np.float32]], dim: int) -> Sequence[NDArray[np.float32]]:

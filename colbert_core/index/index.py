@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from colbert_core.index.foreign import ForeignIndex
+    from colbert_core.index.restriction import Restriction
     from colbert_core.types import Passage, TokenEncoder, Where
     from colbert_core.vectors.codec import ResidualCodec
 
@@ -263,6 +264,9 @@ class Index(ReadableIndex):
             TypeError, ValueError: the filter is wrong; see ``search``.
         """
         return writing.delete_where(self._store, self._versions, where)
+
+    def _update_metadata(self, restriction: Restriction, metadata: dict[str, Any], remove: list[str]) -> int:
+        return writing.update_metadata(self._store, self._versions, restriction, metadata, remove)
 
     def clear(self) -> None:
         """Delete all passages, and the codec that was fitted to them."""

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from colbert_core.index.view import View
     from colbert_core.search.config import SearchConfig
     from colbert_core.search.lexical import ByWords, WordCounts
-    from colbert_core.storage.fields import Survey
+    from colbert_core.storage.fields import Outline, Survey
     from colbert_core.storage.sources import Source
-    from colbert_core.types import Hit, Mode, Passage, Query, Where
+    from colbert_core.types import Hit, Mode, Page, Passage, Query, Where
 
     Matrices = Sequence[NDArray[np.float32]]
 
@@ -174,6 +174,15 @@ class ReadableIndex(IndexBase):
 
     def _survey(self, paths: Sequence[str], value: str | None = None) -> Survey:
         return self._versions.read(lambda view: view.reader.survey(paths, value))
+
+    def _page(self, restriction: Restriction, limit: int | None, after: str | None) -> Page[Passage]:
+        return self._versions.read(lambda view: view.page(limit, after), restriction)
+
+    def _count(self, restriction: Restriction) -> int:
+        return self._versions.read(lambda view: view.count(), restriction)
+
+    def _outline(self, limit: int, after: str | None) -> Outline:
+        return self._versions.read(lambda view: view.reader.outline(limit, after))
 
     def tune(
         self,

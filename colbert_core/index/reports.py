@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from colbert_core.search.config import SearchConfig
@@ -45,6 +45,24 @@ class IndexStats:
     def bytes_per_token(self) -> float:
         """``vector_bytes`` for each token that can be found."""
         return self.vector_bytes / self.tokens if self.tokens else 0.0
+
+
+@dataclass(frozen=True)
+class MetadataField:
+    """What the passages of an index have in one field of their metadata.
+
+    Attributes:
+        path: its name in a filter, such as "year" or "author.name".
+        types: how many passages have a value of which type: "string", "number", "boolean", "null", "list" or "object".
+        passages: how many have the field.
+        examples: up to three different values of each type, the smallest ones, and of lists their elements; a string of more
+            than 100 characters is cut, and ends in "…".
+    """
+
+    path: str
+    types: dict[str, int]
+    passages: int
+    examples: list[Any]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Restriction:
     Attributes:
         where: the filter; None for any metadata.
         ids: the ids; None for all, empty for none.
+        by_function: the filter is a function, which sees every passage and may take long.
         expected: what the filter expects of the fields; nothing, if it is a function.
     """
 
@@ -45,6 +46,7 @@ class Restriction:
         self.ids = None if ids is None else list(dict.fromkeys(id_list(ids)))
         self.expected: tuple[Expectation, ...] = ()
         self._condition: Callable[[Reader], NDArray[np.int64]] | None = None
+        self.by_function = callable(where) and not isinstance(where, Mapping)
         if isinstance(where, Mapping) or not (where is None or callable(where)):
             condition = compile_where(where)
             self.expected = condition.expected

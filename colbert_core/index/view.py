@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -21,6 +22,7 @@ from colbert_core.search.mean import rank_by_mean
 from colbert_core.search.ranking import search
 from colbert_core.storage.changes import StaleRead
 from colbert_core.threads import spread
+from colbert_core.types import Page
 from colbert_core.vectors.snapshot import pids_with_vectors, vectors_of, windows_of
 
 if TYPE_CHECKING:
@@ -219,7 +221,7 @@ class View:
             if self.device is None
             else [rank(number, k, pids) for number in numbers]
         )
-        passages = iter(self.reader.passages([pid for ranking in rankings for pid in ranking.pids]))  # all with one look
+        passages = iter(self._passages([pid for ranking in rankings for pid in ranking.pids]))  # all with one look
         all_hits = [
             to_hits(list(islice(passages, len(ranking.pids))), ranking, n_q, min_relevance)
             for ranking, n_q in zip(rankings, lengths, strict=True)
@@ -247,7 +249,7 @@ class View:
         """Find the passages that match several queries best on average; the arguments are those of ``hits``."""
         rank = self._ranker(queries, words, config=config, exact=exact)
         ranking, relevances = rank_by_mean(rank, _lengths(queries, words), k, self.pids, self._sort_keys)
-        hits = to_hits(self.reader.passages(ranking.pids), ranking, 1, None)
+        hits = to_hits(self._passages(ranking.pids), ranking, 1, None)
         means = [replace(hit, relevance=relevance) for hit, relevance in zip(hits, relevances, strict=True)]
         return [hit for hit in means if is_relevant(hit, min_relevance)]
 
@@ -277,7 +279,7 @@ class View:
         """
         ranking = self._ranker(queries, words, config=config, exact=exact)(0, max(k, fetch_k), self.pids)
         (n_q,) = _lengths(queries, words)
-        hits = to_hits(self.reader.passages(ranking.pids), ranking, n_q, min_relevance)
+        hits = to_hits(self._passages(ranking.pids), ranking, n_q, min_relevance)
         with damage_named(self.name):
             windows = [vectors_of(self.state.snapshot, pid, hit.span) for pid, hit in zip(ranking.pids, hits, strict=False)]
         order = diversify([hit.value for hit in hits], windows, k, weight)
@@ -361,6 +363,32 @@ class View:
             allowed = self._allowed()
             return self.reader.ids(self.reader.rows() if allowed is None else allowed.tolist())
 
+    def page(self, limit: int | None, after: str | None) -> Page[Passage]:
+        """Copies of the passages that may be found, in the order in which they were added.
+
+        Args:
+            limit: most passages; None for all.
+            after: what the page before gave as its ``next``; None for the first page.
+
+        Raises:
+            ValueError: ``after`` comes from elsewhere.
+        """
+        with self.reader.moment():
+            name = self.reader.moment_of()[0][:8]
+            first, allowed = _row_of(after, name), self._allowed()
+            if allowed is None:
+                rows = self.reader.rows(first, -1 if limit is None else limit + 1)
+            else:
+                rows = allowed[np.searchsorted(allowed, first, side="right") :].tolist()
+            shown = rows[:limit]
+            return Page(self.reader.passages(shown), f"{name}-{shown[-1]}" if len(rows) > len(shown) else None)
+
+    def count(self) -> int:
+        """How many passages may be found."""
+        with self.reader.moment():
+            allowed = self._allowed()
+            return self.reader.count() if allowed is None else len(allowed)
+
     def get(self, ids: Sequence[str]) -> list[Passage | None]:
         """Copies of the passages with these ids, in their order; None where there is none."""
         with self.reader.moment():
@@ -415,6 +443,17 @@ class View:
         with self.reader.moment():  # in memory a writer could come between the two
             return self.state, self.reader.rows_of(ids)
 
+    def _passages(self, pids: list[int]) -> list[Passage]:
+        """The passages of what was ranked, with the metadata by which they were chosen.
+
+        Raises:
+            StaleRead: in memory another thread has changed metadata meanwhile; a passage that was replaced is gone instead.
+        """
+        with self.reader.moment():
+            if self.reader.connection.shared and self.reader.metadata_changed() > self.state.generation:
+                raise StaleRead("metadata")
+            return self.reader.passages(pids)
+
     def _sort_keys(self, pids: list[int]) -> list[str]:
         """Passage ids, which order equal scores."""
         with self._one_by_one:
@@ -424,3 +463,28 @@ class View:
 def _lengths(queries: Sequence[NDArray[np.float32]], words: ByWords | None) -> list[int]:
     """What the score of each query is divided by: its number of vectors; 1 where words alone rank."""
     return [1] * len(words.texts) if words is not None and words.alone else [len(query) for query in queries]
+
+
+def _row_of(after: str | None, name: str) -> int:
+    """The row behind which a page begins; 0 for the first page.
+
+    Args:
+        after: the name and the row, as an earlier page gave them.
+        name: of the index; one that takes its place has another, and other passages in its rows.
+
+    Raises:
+        TypeError, ValueError: it is not of this index.
+    """
+    if after is None:
+        return 0
+    if not isinstance(after, str):
+        raise TypeError(f"after is what a page gave as its next, a str, got {type(after).__name__}: {after!r:.80}")
+    of_index, _, row = after.rpartition("-")
+    if not re.fullmatch("[0-9]{1,18}", row):
+        raise ValueError(f"after is what a page gave as its next, such as '{name}-100', got {after!r:.80}.")
+    if of_index != name:
+        raise ValueError(
+            f"after={after!r:.80} is of another index, or of one that was overwritten since; this one is {name!r}. Begin anew, "
+            "without after."
+        )
+    return int(row)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from colbert_core.index.state import damage_named
 from colbert_core.memory import give_back
 from colbert_core.progress import progress_bar
 from colbert_core.storage.changes import Changes
+from colbert_core.storage.filters import dump_metadata
 from colbert_core.types import Passage, TokenEmbeddings
 from colbert_core.vectors.codec import MOST_CENTROIDS, ResidualCodec, count_centroids, sample_size
 from colbert_core.vectors.embeddings import vectors_for, without_blank
@@ -33,7 +35,7 @@ from colbert_core.vectors.pooling import check_factor, pool_embeddings
 from colbert_core.vectors.segment import Segment, as_segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from colbert_core.index.versions import Versions
     from colbert_core.storage.sources import Source
     from colbert_core.storage.store import Store
-    from colbert_core.storage.transaction import Reader
+    from colbert_core.storage.transaction import Reader, Writer
     from colbert_core.types import Where
 
 # Passages stay uncompressed up to here: scoring all of them takes 10 ms, and a codec would have little to learn from.
@@ -52,6 +54,10 @@ FIRST_FIT_AMID = 2**20
 SMALLEST_FIT = 2**10
 # A codec gets more centroids when the collection has grown so many times.
 _GROWTH = 4
+# Passages whose metadata are changed together.
+_READ_AT_A_TIME = 1000
+# How often a function chooses among passages again because metadata changed meanwhile.
+_TRIES = 100
 
 
 @dataclass(frozen=True)
@@ -213,20 +219,9 @@ def commit_batch(
         added += ids
 
 
-def delete_passages(store: Store, versions: Versions, choose: Callable[[Reader], list[int]]) -> int:
-    """Delete the passages that ``choose`` names, ascending pids, in one commit; how many they were."""
-    with damage_named(versions.name), store.write() as writer:
-        state, pids = versions.state(writer), choose(writer)
-        if pids:
-            changes = plan_commit(writer, state, np.array(pids, np.int64), None)
-            writer.commit(replace(changes, removed=pids))
-    return len(pids)
-
-
 def delete_ids(store: Store, versions: Versions, ids: Iterable[str]) -> int:
     """Delete the passages with these ids; how many they were."""
-    wanted = list(dict.fromkeys(ids))
-    return delete_passages(store, versions, lambda reader: sorted(reader.rows_of(wanted).values()))
+    return _write_to_those(store, versions, Restriction(ids=ids), partial(_delete, versions))
 
 
 def delete_where(store: Store, versions: Versions, where: Where) -> int:
@@ -237,17 +232,99 @@ def delete_where(store: Store, versions: Versions, where: Where) -> int:
     """
     if where is None:
         raise TypeError("A filter is a dict such as {'year': 2024}, got None; {} matches all passages.")
-    restriction = Restriction(where)
-    if isinstance(where, Mapping):
-        return delete_passages(store, versions, lambda reader: _chosen(restriction.pids(reader, versions.advice)))
-    # A function of the user's may take long: it runs before the index is locked. What is replaced meanwhile has a new pid and
-    # stays.
-    pids = set(versions.read(lambda view: _chosen(restriction.pids(view.reader))))
-    return delete_passages(store, versions, lambda reader: [pid for pid in reader.rows() if pid in pids])
+    return _write_to_those(store, versions, Restriction(where), partial(_delete, versions))
 
 
-def _chosen(pids: NDArray[np.int64] | None) -> list[int]:
-    return [] if pids is None else pids.tolist()
+def _delete(versions: Versions, writer: Writer, pids: NDArray[np.int64]) -> int:
+    if len(pids):
+        changes = plan_commit(writer, versions.state(writer), pids, None)
+        writer.commit(replace(changes, removed=pids.tolist()))
+    return len(pids)
+
+
+def update_metadata(
+    store: Store, versions: Versions, restriction: Restriction, metadata: dict[str, Any], remove: Sequence[str]
+) -> int:
+    """Change the metadata of passages where they are, in one commit; how many have other metadata now.
+
+    Args:
+        store: the passages and files.
+        versions: of the same index.
+        restriction: which passages; by a filter, by ids or by both.
+        metadata: keys to write with their values.
+        remove: keys to take out.
+
+    Raises:
+        DamagedIndexError: a passage is not what was written.
+        IndexLockedError: a writer was busy for long, or changed metadata all the time while a function chose among passages.
+    """
+
+    def change(writer: Writer, pids: NDArray[np.int64]) -> int:
+        n_changed = 0
+
+        def counted() -> Iterator[tuple[int, Passage, str]]:
+            nonlocal n_changed
+            for n_changed, entry in enumerate(entries, 1):  # noqa: B007
+                yield entry
+
+        entries = _changed(writer, pids.tolist(), metadata, remove)
+        first = next(entries, None)
+        if first is None:
+            return 0
+        entries = chain([first], entries)
+        writer.commit(Changes(changed=counted()))
+        return n_changed
+
+    return _write_to_those(store, versions, restriction, change)
+
+
+def _changed(
+    writer: Writer, pids: list[int], metadata: dict[str, Any], remove: Sequence[str]
+) -> Iterator[tuple[int, Passage, str]]:
+    """Those of the passages that get other metadata, with their pids and the new metadata as JSON.
+
+    Raises:
+        DamagedIndexError: one is not what was written. A new checksum would hide that.
+    """
+    for start in range(0, len(pids), _READ_AT_A_TIME):
+        chunk = pids[start : start + _READ_AT_A_TIME]
+        if problems := writer.changed(chunk):
+            raise DamagedIndexError(f"Nothing was changed: {problems[0]}; run verify, and restore the index from a copy.")
+        for pid, passage in zip(chunk, writer.passages(chunk), strict=True):
+            new = {key: value for key, value in (passage.metadata | metadata).items() if key not in remove}
+            subject = f"Metadata of passage {passage.id!r}"
+            before, now = dump_metadata(passage.metadata, subject), dump_metadata(new, subject)
+            if before != now:
+                yield pid, passage, now
+
+
+def _write_to_those(
+    store: Store, versions: Versions, restriction: Restriction, write: Callable[[Writer, NDArray[np.int64]], int]
+) -> int:
+    """Choose passages and do something to them, under one lock; what ``write`` says of it.
+
+    A function of the user's may take long, so it chooses before the index is locked. What is replaced meanwhile has a new pid
+    and is left out; where metadata have changed meanwhile, it chooses again.
+
+    Raises:
+        IndexLockedError: another writer was busy for long, or changed metadata each time.
+    """
+    by_function = restriction.by_function
+    for _ in range(_TRIES):
+        before = versions.read(lambda view: view.reader.metadata_changed()) if by_function else 0
+        chosen = versions.read(lambda view: restriction.pids(view.reader)) if by_function else None
+        with damage_named(versions.name), store.write() as writer:
+            versions.check_identity(writer)
+            if not by_function:
+                chosen = restriction.pids(writer, versions.advice)
+            elif writer.metadata_changed() != before:
+                continue
+            assert chosen is not None
+            return write(writer, np.intersect1d(chosen, np.array(writer.rows(), np.int64)) if by_function else chosen)
+    raise IndexLockedError(
+        f"{versions.name} got other metadata {_TRIES} times while a function chose among its passages; filter by conditions, "
+        "or while fewer writers are at work."
+    )
 
 
 def clear_passages(store: Store, versions: Versions) -> None:

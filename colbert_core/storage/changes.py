@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from colbert_core.storage.sources import Source
     from colbert_core.types import Passage
@@ -39,6 +39,7 @@ class Changes:
         about: settings to write.
         added: passages to add, which get the next rows in this order; one whose id is known replaces the old one.
         metadata: of ``added``, as JSON.
+        changed: passages to keep with other metadata, each with its row and these metadata as JSON; read once.
         removed: rows of passages to remove.
         files: files that become part of the index.
         dropped: names of files that are no longer part of it.
@@ -51,6 +52,7 @@ class Changes:
     about: dict[str, Any] = field(default_factory=dict)
     added: Sequence[Passage] = ()
     metadata: Sequence[str] = ()
+    changed: Iterable[tuple[int, Passage, str]] = ()
     removed: Sequence[int] = ()
     files: list[File] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)

@@ -26,8 +26,8 @@ from colbert_core.storage.checksums import (
 )
 from colbert_core.storage.connection import Connection, roll_back
 from colbert_core.storage.durable import disk_errors, step
-from colbert_core.storage.fields import Survey, survey, unmet
-from colbert_core.storage.filters import metadata_fields
+from colbert_core.storage.fields import Outline, Survey, outline, survey, unmet
+from colbert_core.storage.metadata import replace_metadata, write_fields
 from colbert_core.storage.schema import FORMAT
 from colbert_core.storage.sources import SourceTables
 from colbert_core.storage.words import WordTables
@@ -47,6 +47,9 @@ _BOUND = 30_000
 
 # Rows, generations and sizes stay below this, so that adding to them stays within SQLite's 64 bits.
 _LARGEST = 2**62
+
+# The setting that says which commit last changed metadata.
+_METADATA_CHANGED = "metadata_changed"
 
 _TABLES = ("about", "passages", "fields", "files", "dead", "checksums", "sources", "pieces")  # passages before their checksums
 
@@ -124,9 +127,9 @@ class Reader:
         """How many passages there are."""
         return int(self._all("SELECT count(*) FROM passages")[0][0])
 
-    def rows(self) -> list[int]:
-        """The rows of all passages, ascending."""
-        return [row for (row,) in self._all("SELECT row FROM passages ORDER BY row")]
+    def rows(self, after: int = 0, limit: int = -1) -> list[int]:
+        """The rows of all passages, ascending, or of the first ones behind a row."""
+        return [row for (row,) in self._all("SELECT row FROM passages WHERE row > ? ORDER BY row LIMIT ?", (after, limit))]
 
     def rows_of(self, ids: Sequence[str]) -> dict[str, int]:
         """The row of each of these ids that is known."""
@@ -167,13 +170,13 @@ class Reader:
 
     def changed(self, rows: Sequence[int]) -> list[str]:
         """Which of these passages are not what was written, in words; none if the index has no checksums yet."""
-        if not self.has_checksums():
-            return []
-        return find_changed_passages(self._all_of, rows)
+        with self._guard:  # in memory a writer could come between the reads
+            return find_changed_passages(self._all_of, rows) if self.has_checksums() else []
 
     def changed_settings(self) -> list[str]:
         """Whether settings are not what was written, in words; the same holds."""
-        return find_changed_settings(self._all) if self.has_checksums() else []
+        with self._guard:
+            return find_changed_settings(self._all) if self.has_checksums() else []
 
     def has_checksums(self) -> bool:
         """Whether the passages have checksums; in an index made before there were any, the first write adds them."""
@@ -188,6 +191,15 @@ class Reader:
                 raise self._damaged("what filters compare is no text") from error
             raise ValueError(f"The filter is too large for SQLite ({error}); make it smaller, or use ids=.") from error
         return np.array([row for (row,) in entries], np.int64)
+
+    def metadata_changed(self) -> int:
+        """The commit that last changed metadata of passages that stayed; 0 if none has."""
+        return int((self._all("SELECT value FROM about WHERE key = ?", (_METADATA_CHANGED,)) or [(0,)])[0][0] or 0)
+
+    def outline(self, limit: int, after: str | None) -> Outline:
+        """What the passages have in the first fields behind a path."""
+        with self._guard:
+            return outline(self._all, limit, after)
 
     def unmet(self, expected: Sequence[Expectation]) -> list[Expectation]:
         """Those of the expectations of a filter that no passage meets."""
@@ -441,15 +453,14 @@ class Writer(Reader):
         self.sources.unlink(removed)
         run_all("DELETE FROM dead WHERE row = ?", ((row,) for row in changes.tombstones))
         about = self.about()
+        if replace_metadata(self.connection, changes.changed):
+            changes.about[_METADATA_CHANGED] = about["generation"] + 1
         rows = range(about["next_row"], about["next_row"] + len(changes.added))
         passages = zip(rows, changes.added, changes.metadata, strict=True)
         added = [(row, passage.id, passage.text, metadata) for row, passage, metadata in passages]
         run_all("INSERT INTO passages VALUES (?, ?, ?, ?)", added)
         write_checksums(self.connection, added)
-        run_all(
-            "INSERT OR IGNORE INTO fields VALUES (?, ?, ?, ?)",
-            ((*entry, row) for row, *_, metadata in added for entry in metadata_fields(json.loads(metadata))),
-        )
+        write_fields(self.connection, ((row, metadata) for row, *_, metadata in added))
         run_all("DELETE FROM files WHERE name = ?", ((name,) for name in changes.dropped))
         run_all(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",

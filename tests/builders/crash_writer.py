@@ -57,7 +57,7 @@ def main():
     version = seed * 1000
     while True:
         version += 1
-        verb = rng.choice(["add", "add", "add", "add", "delete", "compact", "clear"], p=[0.2, 0.2, 0.2, 0.17, 0.15, 0.06, 0.02])
+        verb = rng.choice(["add", "add", "add", "set", "delete", "compact", "clear"], p=[0.2, 0.2, 0.2, 0.17, 0.15, 0.06, 0.02])
         if verb == "add":
             names = [f"p{n}" for n in rng.choice(300, size=int(rng.integers(1, 40)), replace=False).tolist()]
             say(json.dumps({"add": names, "version": version}))
@@ -69,6 +69,10 @@ def main():
             names = [f"p{n}" for n in rng.choice(300, size=int(rng.integers(1, 60)), replace=False).tolist()]
             say(json.dumps({"delete": names}))
             index.delete(names)
+        elif verb == "set":
+            names = [f"p{n}" for n in rng.choice(300, size=int(rng.integers(1, 200)), replace=False).tolist()]
+            say(json.dumps({"set": names, "mark": version}))
+            index.update_metadata({"mark": version}, ids=names)
         elif verb == "compact":
             say(json.dumps({"compact": True}))
             index.compact()

@@ -108,6 +108,10 @@ VERBS = {
     "add a file": (writes(lambda index: add(index, MANY)), {"x.idx": ADDED}),
     "replace": (writes(lambda index: add(index, [*BASE, *MANY])), {"x.idx": ADDED}),
     "delete": (writes(lambda index: index.delete(["base3"])), {"x.idx": BEFORE["x.idx"] - {"base3"}}),
+    "change metadata": (
+        writes(lambda index: index.update_metadata({"new": "x" * 300}, where={"n": {"$lt": 9}})),
+        {"x.idx": {f"{name} changed" if int(name[4:]) < 9 else name for name in BEFORE["x.idx"]}},
+    ),
     "clear": (writes(lambda index: index.clear()), {"x.idx": set()}),
     "compact": (writes(lambda index: index.compact()), {}),
     "compress": (writes(compress), {"x.idx": BEFORE["x.idx"] | {"many0"}}),
@@ -120,13 +124,13 @@ VERBS = {
 
 
 def ids_of(path):
-    """The ids of an index that is found whole; None if there is none."""
+    """The ids of an index that is found whole, and which have other metadata; None if there is none."""
     try:
         with Index.open(path) as index:
             assert index.verify().problems == []
             ids = set(index.ids())
             assert {hit.passage.id for hit in index.search(QUERY, k=99)} == ids == {p.id for p in index.get(sorted(ids))}
-            return ids
+            return {p.id if p == passages([p.id])[0] else f"{p.id} changed" for p in index.passages()}
     except IndexNotFoundError:
         return None
 

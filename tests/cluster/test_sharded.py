@@ -70,7 +70,13 @@ def test_exact_searches_find_what_one_index_with_the_same_codec_finds(built, sou
                 )
             assert sorted(index.ids({"year": 2002})) == sorted(one.ids({"year": 2002}))
             assert index.get(["id3", "nobody", "id3"]) == one.get(["id3", "nobody", "id3"])
-            assert len(index) == len(one)
+            assert len(index) == len(one) == index.count()
+            assert index.count({"year": {"$gte": 2003}}) == one.count({"year": {"$gte": 2003}})
+            assert index.fields() == one.fields()
+            assert [page.path for page in index.fields(limit=1)] == [page.path for page in one.fields(limit=1)]
+            assert sorted(index.passages(), key=lambda passage: passage.id) == sorted(
+                one.passages(), key=lambda passage: passage.id
+            )
 
         same()
         new = [Passage("id5", "happy happy cats", {"year": 2003}), Passage("new", "the cat sat on a dog", {"year": 2001})]
@@ -79,6 +85,15 @@ def test_exact_searches_find_what_one_index_with_the_same_codec_finds(built, sou
         assert index.delete(gone) == one.delete(gone) == 3
         assert index.delete_where({"year": 2006}) == one.delete_where({"year": 2006}) > 10
         same()
+        for changed in (
+            {"where": {"year": {"$lt": 2002}}},
+            {"ids": ["id7", "id8", "nobody"], "remove": ["old"]},
+            {"where": lambda passage: "cat" in passage.text, "ids": ["id3", "id4", "id5"]},
+        ):
+            changes = {"mark": str(changed.get("ids")), ("old" if "where" in changed else "new"): 1}
+            assert index.update_metadata(changes, **changed) == one.update_metadata(changes, **changed) > 0
+            assert index.update_metadata(changes, **changed) == 0
+            same()
         assert "new" in index
         assert "id1" not in index
         sharded, whole = index.stats(), one.stats()
@@ -98,6 +113,28 @@ def test_a_pruned_search_finds_at_least_what_that_of_one_index_finds(built, sour
 
         assert recall(one, config=config) <= recall(served, config=config) < 1
         assert recall(one) <= recall(served)
+
+
+def test_pages_go_from_shard_to_shard(served):
+    everything = served.passages()
+    assert [passage.id for passage in everything] == served.ids()
+    assert everything.next is None
+    for limit in (7, 120, 240, len(served.passages(limit=239))):
+        pages = [served.passages(limit=limit)]
+        while pages[-1].next is not None:
+            pages.append(served.passages(limit=limit, after=pages[-1].next))
+        assert [passage for page in pages for passage in page] == everything
+        assert [len(page) for page in pages[:-1]] == [limit] * (len(pages) - 1)
+        assert pages[-1]
+    first = [shard_of(passage.id, 2) for passage in everything].index(1)  # a page that ends with a shard
+    page = served.passages(limit=first)
+    assert (page.next, list(served.passages(after=page.next))) == ("1:", everything[first:])
+    chosen = {"where": {"year": 2001}, "ids": [f"id{n}" for n in range(20)]}
+    expected = [name for name in served.ids({"year": 2001}) if name in chosen["ids"]]
+    assert [passage.id for passage in served.passages(**chosen)] == expected != []
+    for after in ("2:", "x", "1", "0:x-1"):
+        with pytest.raises(ValueError, match="after"):
+            served.passages(after=after)
 
 
 def test_vectors_from_elsewhere_are_added_and_searched_by(served, built, tmp_path):

@@ -63,6 +63,26 @@ class AgainstADictionary(RuleBasedStateMachine):
         for name in gone:
             del self.model[name]
 
+    @rule(n=numbers, some=st.none() | st.lists(names, max_size=8), new=numbers)
+    def update_metadata(self, n, some, new):
+        chosen = [name for name, (_, number) in self.model.items() if number > n and (some is None or name in some)]
+        changed = self.index.update_metadata({"n": new}, where={"n": {"$gt": n}}, ids=some)
+        assert changed == sum(self.model[name][1] != new for name in chosen)
+        for name in chosen:
+            self.model[name] = (self.model[name][0], new)
+
+    @rule(n=st.none() | numbers, limit=st.integers(1, 5))
+    def pages(self, n, limit):
+        where = None if n is None else {"n": n}
+        pages = [self.index.passages(where, limit=limit)]
+        while pages[-1].next is not None:
+            pages.append(self.index.passages(where, limit=limit, after=pages[-1].next))
+        listed = [passage for page in pages for passage in page]
+        assert listed == self.index.get(self.index.ids(where)) == self.index.passages(where)
+        assert [len(page) for page in pages[:-1]] == [limit] * (len(pages) - 1)
+        assert sorted(p.id for p in listed) == sorted(name for name, (_, m) in self.model.items() if n in (None, m))
+        assert self.index.count(where) == len(listed)
+
     @rule()
     def compact(self):
         self.index.compact()

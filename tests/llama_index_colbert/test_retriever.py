@@ -281,8 +281,7 @@ def test_threads_share_a_retriever_while_one_adds(retriever):
 
 def test_mistakes_are_errors(retriever, words):
     for blank in ("", "  "):
-        with pytest.raises(ValueError, match="is empty"):
-            retriever.retrieve(blank)
+        assert retriever.retrieve(blank) == []
     with pytest.raises(TypeError, match="top_k"):
         ColBERTRetriever.from_nodes(nodes(), model=words, top_k=3)
     with pytest.raises(ValueError, match="stand more than once"):

@@ -112,8 +112,7 @@ def test_an_empty_store_finds_nothing_and_says_why(words, caplog):
 def test_mistakes_are_errors(store):
     with pytest.raises(ValueError, match="set query_str"):
         store.query(VectorStoreQuery(query_embedding=[1.0]))
-    with pytest.raises(ValueError, match="is empty"):
-        store.query(ask("  "))
+    assert store.query(ask("  ")).ids == []
     with pytest.raises(ValueError, match="modes 'default', 'hybrid', 'text_search', 'sparse' and 'mmr', not"):
         store.query(ask("dog", mode=VectorStoreQueryMode.SEMANTIC_HYBRID))
     with pytest.raises(TypeError, match="query takes no keyword 'tau'"):

@@ -42,9 +42,11 @@ def run_writer(folder, *arguments, after=None, at_least=0):
 
 
 def applied(state, call):
-    """What the passages (name to version) are after a call."""
+    """What the passages (name to version and mark) are after a call."""
     if "add" in call:
-        return state | dict.fromkeys(call["add"], call["version"])
+        return state | dict.fromkeys(call["add"], (call["version"], None))
+    if "set" in call:
+        return state | {name: (state[name][0], call["mark"]) for name in call["set"] if name in state}
     if "delete" in call:
         return {name: version for name, version in state.items() if name not in call["delete"]}
     return {} if "clear" in call else state
@@ -67,13 +69,14 @@ def check(folder, state, under_way):
     with Index.open(folder) as index:
         assert index.verify().problems == []
         query = np.ones((2, DIM), np.float32)
-        found = {hit.passage.id: hit.passage.metadata["version"] for hit in index.search(query, k=1000, exact=True)}
+        hits = index.search(query, k=1000, exact=True)
+        found = {hit.passage.id: (hit.passage.metadata["version"], hit.passage.metadata.get("mark")) for hit in hits}
         assert found in possible
         assert len(index) == len(found) == len(index.search(query, k=1000, where={"version": {"$gte": 0}}))
-        for name in list(found)[:5]:
+        for name, (version, _) in list(found.items())[:5]:
             (passage,) = index.get([name])
-            assert passage.text == f"{name} version {found[name]}"
-            expected = vectors(name, found[name])
+            assert passage.text == f"{name} version {version}"
+            expected = vectors(name, version)
             expected /= np.linalg.norm(expected, axis=1, keepdims=True)
             (kept,) = index.embeddings([name])
             assert kept.shape == expected.shape
@@ -105,7 +108,7 @@ def test_killed_at_a_named_step_of_a_commit(tmp_path, step, occurrence):
     assert under_way is not None
     found = check(folder, state, under_way)
     # After the commit nothing is lost even though nobody was told; before it, nothing has happened.
-    changes = "add" in under_way or "delete" in under_way
+    changes = not {"add", "set", "delete"}.isdisjoint(under_way)
     if step in ("committed", "collected") and changes:
         assert found == applied(state, under_way)
     if step not in ("committed", "collected") and occurrence < 9 and changes:

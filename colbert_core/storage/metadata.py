@@ -1,0 +1,45 @@
+"""Give passages other metadata where they are: with their checksums, and with the rows by which filters find them."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from colbert_core.storage.checksums import write_checksums
+from colbert_core.storage.filters import metadata_fields
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+    from colbert_core.types import Passage
+
+_AT_A_TIME = 1000
+
+
+def replace_metadata(connection: sqlite3.Connection, changed: Iterable[tuple[int, Passage, str]]) -> int:
+    """Replace the metadata of passages, within a transaction; how many they were.
+
+    Args:
+        connection: to the database.
+        changed: row, passage and new metadata as JSON of each. It may read the same database while it is asked.
+    """
+    n_changed, entries = 0, iter(changed)
+    while chunk := list(islice(entries, _AT_A_TIME)):
+        n_changed += len(chunk)
+        rows = [(row,) for row, *_ in chunk]
+        connection.executemany("UPDATE passages SET metadata = ? WHERE row = ?", [(text, row) for row, _, text in chunk])
+        connection.executemany("DELETE FROM checksums WHERE row = ?", rows)
+        write_checksums(connection, [(row, passage.id, passage.text, text) for row, passage, text in chunk])
+        connection.executemany("DELETE FROM fields WHERE row = ?", rows)
+        write_fields(connection, ((row, text) for row, _, text in chunk))
+    return n_changed
+
+
+def write_fields(connection: sqlite3.Connection, metadata: Iterable[tuple[int, str]]) -> None:
+    """Write the rows by which filters find passages, each given by its row and its metadata as JSON."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO fields VALUES (?, ?, ?, ?)",
+        ((*entry, row) for row, text in metadata for entry in metadata_fields(json.loads(text))),
+    )

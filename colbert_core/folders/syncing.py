@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -103,6 +104,7 @@ class _Batch:
     owners: list[str] = field(default_factory=list)
     sources: dict[str, Source | None] = field(default_factory=dict)
     whole: dict[str, int | None] = field(default_factory=dict)
+    moved: dict[str, Source] = field(default_factory=dict)
     characters: int = 0
 
     def add(self, passages: Iterable[Passage], owner: str) -> None:
@@ -127,7 +129,23 @@ class _Run:
     # What is to be done
 
     def look_for_moved(self) -> None:
-        """Find out which new files are files of the index that lay elsewhere."""
+        """Find out which new files are files of the index that lay elsewhere, under the same last name.
+
+        What they hold is encoded already: a passage begins with that name, and not with the folders.
+        """
+        lost = {(source.size, source.name.rpartition("/")[2]): source for source in self._plan.gone if source.n_passages}
+        for file in list(self._plan.due):
+            source = lost.get((file.size, file.name.rpartition("/")[2]))
+            if file.name in self._known or source is None or self._known[source.name][1] != source.n_passages:
+                continue
+            with suppress(_UnreadError):
+                if _digest(file) == source.sha256 and self._tokens_of(source) == source.piece_tokens:
+                    lost = {key: each for key, each in lost.items() if each is not source}
+                    self._plan.due.remove(file)
+                    self._plan.gone.remove(source)
+                    moved = replace(source, name=file.name, path=str(file.path), mtime=file.mtime)
+                    self._batch.moved[source.name] = moved
+                    self.report.moved[source.name] = file.name
 
     def foresee(self, *, remove: bool) -> None:
         """Say what would be done."""
@@ -159,6 +177,7 @@ class _Run:
     # Do it
 
     def do(self, *, remove: bool, progress: bool | None) -> None:
+        self._commit()  # what has moved, before new files take the names
         with progress_bar("Reading", len(self._plan.due), "file", progress) as bar:
             for file in self._plan.due:
                 self._take(file)
@@ -231,8 +250,8 @@ class _Run:
 
     def _commit(self) -> None:
         batch, self._batch = self._batch, _Batch()
-        if batch.sources:
-            self._index._put_files(batch.passages, FileChanges(batch.owners, batch.sources, batch.whole))
+        if batch.sources or batch.moved:
+            self._index._put_files(batch.passages, FileChanges(batch.owners, batch.sources, batch.whole, batch.moved))
             self._index._refit_if_due(FIRST_FIT_AMID, progress=False)
             give_back()
 

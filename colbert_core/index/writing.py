@@ -69,11 +69,13 @@ class FileChanges:
         sources: what is known of files now, by their names; None forgets one.
         whole: names of files that are in as a whole with this commit, or gone: their passages of before go. The number is the
             first row that stays, for a file of several commits; None for those of this commit.
+        moved: what is known of files that lie elsewhere now, by their old names; their passages get the new name.
     """
 
     owners: Sequence[str] = ()
     sources: Mapping[str, Source | None] = field(default_factory=dict)
     whole: Mapping[str, int | None] = field(default_factory=dict)
+    moved: Mapping[str, Source] = field(default_factory=dict)
 
     def stale_rows(self, reader: Reader, first: int) -> Iterator[int]:
         """The rows that go, if the first row of this commit is ``first``."""
@@ -82,6 +84,18 @@ class FileChanges:
         for name, start in self.whole.items():
             if start is not None:
                 yield from (row for row in reader.sources.rows_of([name]) if row < start)
+
+    def renamed_passages(self, reader: Reader) -> Iterator[tuple[int, Passage, str]]:
+        """Row, passage and new metadata of what is of the files that have moved."""
+        for old, source in self.moved.items():
+            rows = reader.sources.rows_of([old])
+            for row, passage in zip(rows, reader.passages(rows), strict=True):
+                start = f"{old}#"
+                new_id = f"{source.name}#{passage.id.removeprefix(start)}" if passage.id.startswith(start) else passage.id
+                was = {"source": old, "document_id": old}
+                metadata = {key: source.name if was.get(key) == value else value for key, value in passage.metadata.items()}
+                metadata |= {"path": source.path} if "path" in metadata else {}
+                yield row, Passage(new_id, passage.text), dump_metadata(metadata, f"Metadata of passage {new_id!r}")
 
 
 NO_FILES = FileChanges()
@@ -215,7 +229,10 @@ def commit_batch(
         removed = sorted({*writer.rows_of(ids).values(), *files.stale_rows(writer, first)})
         changes = plan_commit(writer, state, np.array(removed, np.int64), small and replace(small, pids=small.pids + first))
         changes = replace(changes, added=passages, metadata=metadata, removed=removed)
-        writer.commit(replace(changes, sources=files.sources, owners=files.owners))
+        renamed = {old: source.name for old, source in files.moved.items()}
+        sources = {**files.sources, **{source.name: source for source in files.moved.values()}}
+        changes = replace(changes, changed=list(files.renamed_passages(writer)), renamed=renamed)
+        writer.commit(replace(changes, sources=sources, owners=files.owners))
         added += ids
 
 

@@ -45,6 +45,7 @@ class Changes:
         dropped: names of files that are no longer part of it.
         tombstones: rows to forget: they are dead, and no file has a window of theirs any more.
         sources: what is known now of files, by their names; None forgets one.
+        renamed: new names of files by their old ones; their passages stay theirs.
         owners: for each of ``added``, the name of the file that it is of; none for passages that are of no file.
         join_words: put in one piece what many commits have added to the words.
     """
@@ -58,6 +59,7 @@ class Changes:
     dropped: list[str] = field(default_factory=list)
     tombstones: Sequence[int] = ()
     sources: Mapping[str, Source | None] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
     owners: Sequence[str] = ()
     join_words: bool = False
 

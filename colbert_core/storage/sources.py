@@ -115,6 +115,10 @@ class SourceTables:
             for statement in SOURCES:
                 self._connection.execute(statement)
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give files other names, each by its old one."""
+        self._connection.executemany("UPDATE sources SET name = ? WHERE name = ?", [(new, old) for old, new in names.items()])
+
     def write(self, sources: Mapping[str, Source | None]) -> None:
         """Write what is known of files now; None forgets one."""
         run = self._connection.execute

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import re
 import sqlite3
 import uuid
@@ -27,7 +26,7 @@ from colbert_core.storage.checksums import (
 from colbert_core.storage.connection import Connection, roll_back
 from colbert_core.storage.durable import disk_errors, step
 from colbert_core.storage.fields import Outline, Survey, outline, survey, unmet
-from colbert_core.storage.metadata import replace_metadata, write_fields
+from colbert_core.storage.metadata import load_metadata, replace_metadata, write_fields
 from colbert_core.storage.schema import FORMAT
 from colbert_core.storage.sources import SourceTables
 from colbert_core.storage.words import WordTables
@@ -163,7 +162,7 @@ class Reader:
         for row in rows:
             passage_id, text, metadata = columns_by_row[row]
             try:
-                passages.append(Passage(passage_id, text, _load_metadata(metadata)))
+                passages.append(Passage(passage_id, text, load_metadata(metadata)))
             except (ValueError, TypeError, RecursionError) as error:
                 raise self._damaged(f"passage {passage_id!r:.80} in row {row} cannot be read ({error!s:.200})") from None
         return passages
@@ -471,6 +470,7 @@ class Writer(Reader):
         )
         write_about(self.connection, {**changes.about, "generation": about["generation"] + 1, "next_row": rows.stop})
         self.words.add((row, text) for row, _, text, _ in added)
+        self.sources.rename(changes.renamed)
         self.sources.write(changes.sources)
         if changes.owners:
             self.sources.link(rows, changes.owners)
@@ -491,19 +491,3 @@ def _is_sha256(value: object) -> bool:
 
 def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and 0 <= value < _LARGEST
-
-
-def _refuse(number: str) -> None:
-    raise ValueError(f"{number} is no number of JSON")
-
-
-_decoder = json.JSONDecoder(parse_constant=_refuse)
-
-
-def _load_metadata(text: str) -> dict[str, Any]:
-    if text == "{}":  # most have none, and parsing takes 4 us
-        return {}
-    loaded = _decoder.decode(text)
-    if not isinstance(loaded, dict):
-        raise TypeError(f"its metadata are a {type(loaded).__name__}, not an object")
-    return loaded

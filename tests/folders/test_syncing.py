@@ -316,3 +316,42 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(docs, stanford, sta
         sync(docs, anew)
         assert content(index) == content(anew)
         assert index.verify().ok
+
+
+def test_a_file_that_has_moved_is_not_encoded_again(docs, stanford):
+    index = Index.create(None, stanford)
+    write(docs, {"a/r.jsonl": '{"id": "y", "text": "the dog"}\n{"text": "a bird"}\n', "twin.txt": "Rust is a language."})
+    sync(docs, index)
+    before = content(index)
+    vectors = dict(zip(before, index.embeddings(before), strict=True))
+    (docs / "deep").rename(docs / "far")
+    (docs / "a").rename(docs / "b")
+    (docs / "twin.txt").rename(docs / "brother.txt")  # another name stands in the passage, so it is encoded
+    assert sync(docs, index, dry_run=True).moved == {
+        "docs/a/r.jsonl": "docs/b/r.jsonl",
+        "docs/deep/rust.txt": "docs/far/rust.txt",
+    }
+    report = sync(docs, index)
+    assert report.moved == {"docs/a/r.jsonl": "docs/b/r.jsonl", "docs/deep/rust.txt": "docs/far/rust.txt"}
+    assert (report.added, report.removed, report.read) == (["docs/brother.txt"], ["docs/twin.txt"], {".txt": 1})
+    anew = Index.create(None, stanford)
+    sync(docs, anew)
+    assert content(index) == content(anew)
+    for new, old in {"docs/far/rust.txt#1": "docs/deep/rust.txt#1", "docs/b/r.jsonl#2": "docs/a/r.jsonl#2", "y": "y"}.items():
+        assert (index.embeddings([new])[0] == vectors[old]).all()
+        assert content(index)[new][0] == before[old][0]
+    assert index.verify().ok
+    assert sync(docs, index).unchanged == 6
+
+
+def test_files_that_change_places_are_as_in_an_index_made_anew(docs, stanford):
+    write(docs, {"a/x.txt": "the cat", "b/x.txt": "a dog!!"})
+    index = Index.create(None, stanford)
+    sync(docs, index)
+    (docs / "a").rename(docs / "c")
+    (docs / "b").rename(docs / "a")
+    sync(docs, index)
+    anew = Index.create(None, stanford)
+    sync(docs, anew)
+    assert content(index) == content(anew)
+    assert sync(docs, index).unchanged == 5

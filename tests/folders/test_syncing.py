@@ -341,7 +341,7 @@ def test_a_file_that_has_moved_is_not_encoded_again(docs, stanford):
         assert (index.embeddings([new])[0] == vectors[old]).all()
         assert content(index)[new][0] == before[old][0]
     assert index.verify().ok
-    assert sync(docs, index).unchanged == 6
+    assert sync(docs, index).unchanged == 5
 
 
 def test_files_that_change_places_are_as_in_an_index_made_anew(docs, stanford):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
@@ -20,37 +21,37 @@ Filter = Mapping[str, Any] | Callable[[Document], bool]
 
 
 def to_documents(
-    texts: Iterable[str], metadatas: Sequence[dict[str, Any]] | None, ids: Sequence[str | None] | None
-) -> list[Document]:
+    texts: Iterable[str], metadatas: Iterable[dict[str, Any]] | None, ids: Iterable[str | None] | None
+) -> Iterable[Document]:
     """Make documents of texts, metadata and ids, as LangChain's ``add_texts`` and ``from_texts`` take them.
+
+    Returns:
+        A list for lists; a stream if one of them is a stream.
 
     Raises:
         TypeError: ``texts`` is one string.
-        ValueError: the lists have different lengths.
+        ValueError: they have different lengths, which a stream says when it is read.
     """
     if isinstance(texts, str):
         raise TypeError("texts must be a list of strings, got one str; write [text].")
-    texts = list(texts)
-    metadatas = None if metadatas is None else list(metadatas)
-    ids = None if ids is None else list(ids)
-    _check_lengths(len(texts), "texts", metadatas=metadatas, ids=ids)
-    return [
-        Document(text, metadata={} if metadatas is None else metadatas[i] or {}, id=None if ids is None else ids[i])
-        for i, text in enumerate(texts)
-    ]
+    parts = {"texts": texts, "metadatas": metadatas, "ids": ids}
+    rows = _side_by_side({name: values for name, values in parts.items() if values is not None})
+    documents = (Document(row["texts"], metadata=row.get("metadatas") or {}, id=row.get("ids")) for row in rows)
+    return list(documents) if _are_sized(*parts.values()) else documents
 
 
 def add_documents(
     index: PassageIndex,
     documents: Iterable[Document],
-    ids: Sequence[str | None] | None = None,
+    ids: Iterable[str | None] | None = None,
     show_progress: bool | None = None,
 ) -> list[str]:
     """Add documents, replacing those whose id is known, and return their ids in order.
 
     Args:
         index: the index to add them to.
-        documents: the documents; the index copies them, without what a search has added to their metadata.
+        documents: the documents; the index copies them, without what a search has added to their metadata. A list is checked
+            before anything is added, a stream as it comes.
         ids: one id or None for each document, which beats the document's own. A document with neither gets a random id.
         show_progress: show a bar; None leaves that to the index.
 
@@ -59,17 +60,9 @@ def add_documents(
             stored under its id.
         TypeError: metadata hold what JSON cannot.
     """
-    documents, names = list(documents), None if ids is None else list(ids)
-    _check_lengths(len(documents), "documents", ids=names)
-    for position, document in enumerate(documents):
-        if not isinstance(document, Document):
-            raise TypeError(f"Item {position} is a {type(document).__name__}, not a Document; for texts there is add_texts.")
-    chosen = [_choose_id(*pair) for pair in zip(names or [None] * len(documents), [one.id for one in documents], strict=True)]
-    _refuse_parts(index, {name: document for name, document in zip(chosen, documents, strict=True) if _parts(document)})
-    passages = [
-        Passage(name, document.page_content, own_metadata(document.metadata))
-        for name, document in zip(chosen, documents, strict=True)
-    ]
+    parts: dict[str, Iterable[Any]] = {"documents": documents} if ids is None else {"documents": documents, "ids": ids}
+    stream = _to_passages(index, _side_by_side(parts))
+    passages = list(stream) if _are_sized(documents, ids) else stream
     # An index of the user's own may show none.
     return index.add(passages) if show_progress is None else index.add(passages, progress=show_progress)
 
@@ -133,13 +126,23 @@ def _parts(document: Document) -> list[list[list[int]]]:
     return [spans for spans in ([found["span"]] if "span" in found else [], found.get("excerpt_spans", [])) if spans]
 
 
-def _refuse_parts(index: PassageIndex, documents: dict[str, Document]) -> None:
+def _to_passages(index: PassageIndex, rows: Iterable[dict[str, Any]]) -> Iterator[Passage]:
+    """Make passages of rows with "documents" and perhaps "ids"."""
+    for position, row in enumerate(rows):
+        document = row["documents"]
+        if not isinstance(document, Document):
+            raise TypeError(f"Item {position} is a {type(document).__name__}, not a Document; for texts there is add_texts.")
+        name = _choose_id(row.get("ids"), document.id)
+        if _parts(document):
+            _refuse_part(index, name, document)
+        yield Passage(name, document.page_content, own_metadata(document.metadata))
+
+
+def _refuse_part(index: PassageIndex, name: str, document: Document) -> None:
     """Raise an error if a document is a part of the text that is stored under its id, which would be lost."""
     get = getattr(index, "get", None)  # an index of the user's own may have none
-    if not documents or get is None:
-        return
-    for passage in filter(None, get(list(documents))):
-        for spans in _parts(documents[passage.id]):
+    for passage in filter(None, get([name]) if get else []):
+        for spans in _parts(document):
             (start, _), (_, end) = spans[0], spans[-1]
             if len(spans) > 1 or passage.text[start:end].strip() != passage.text.strip():
                 raise ValueError(
@@ -153,7 +156,31 @@ def _choose_id(*candidates: str | None) -> str:
     return next((candidate for candidate in candidates if candidate is not None), str(uuid.uuid4()))
 
 
-def _check_lengths(n: int, what: str, **lists: Sequence[Any] | None) -> None:
-    for name, values in lists.items():
-        if values is not None and len(values) != n:
-            raise ValueError(f"There are {n} {what} but {len(values)} {name}; give one for each.")
+def _are_sized(*lists: Iterable[Any] | None) -> bool:
+    return all(each is None or isinstance(each, Sized) for each in lists)
+
+
+def _side_by_side(lists: dict[str, Iterable[Any]]) -> Iterator[dict[str, Any]]:
+    """Give what belongs together of several lists or streams.
+
+    Args:
+        lists: each by its name; the first one says how many there are.
+
+    Raises:
+        ValueError: they have different lengths, said at once for lists, and when one of them ends for streams.
+    """
+    sizes = {name: len(values) for name, values in lists.items() if isinstance(values, Sized)}
+    first, ends = next(iter(lists)), object()
+    for name, size in sizes.items():
+        if size != sizes.get(first, size):
+            raise ValueError(f"There are {sizes[first]} {first} but {size} {name}; give one for each.")
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for n, row in enumerate(zip_longest(*lists.values(), fillvalue=ends)):
+            ended = [name for name, value in zip(lists, row, strict=True) if value is ends]
+            if ended:
+                others = " and ".join(name for name in lists if name not in ended)
+                raise ValueError(f"There are {n} {' and '.join(ended)} but more {others}; give one for each.")
+            yield dict(zip(lists, row, strict=True))
+
+    return rows()

@@ -230,12 +230,13 @@ class ColBERTVectorStore(SearchableStore):
     # Adding and deleting
 
     def add_documents(
-        self, documents: list[Document], *, ids: Sequence[str | None] | None = None, batch_size: int | None = None
+        self, documents: Iterable[Document], *, ids: Iterable[str | None] | None = None, batch_size: int | None = None
     ) -> list[str]:
         """Add documents, replacing those whose id is known.
 
         Args:
-            documents: the documents; the index copies them.
+            documents: the documents, as a list or as a stream of any length, of which some thousand are in memory at a time;
+                the index copies them.
             ids: one id or None for each document, which beats the document's own. A document with neither gets a random id.
             batch_size: means nothing here, where LangChain's indexing API gives it; the engine cuts its own batches.
 
@@ -253,12 +254,12 @@ class ColBERTVectorStore(SearchableStore):
     def add_texts(
         self,
         texts: Iterable[str],
-        metadatas: Sequence[dict[str, Any]] | None = None,
+        metadatas: Iterable[dict[str, Any]] | None = None,
         *,
-        ids: Sequence[str | None] | None = None,
+        ids: Iterable[str | None] | None = None,
         batch_size: int | None = None,
     ) -> list[str]:
-        """``add_documents`` for texts, with their metadata and ids in lists of the same length."""
+        """``add_documents`` for texts, with their metadata and ids in lists or streams of the same length."""
         return self.add_documents(to_documents(texts, metadatas, ids), batch_size=batch_size)
 
     def delete(self, ids: list[str] | None = None, *, filter: Filter | None = None) -> bool:
@@ -363,10 +364,10 @@ class ColBERTVectorStore(SearchableStore):
     @classmethod
     def from_documents(
         cls,
-        documents: list[Document],
+        documents: Iterable[Document],
         embedding: Any = None,
         *,
-        ids: Sequence[str | None] | None = None,
+        ids: Iterable[str | None] | None = None,
         model: Model | None = None,
         persist_directory: str | PathLike[str] | None = None,
         collection_name: str | None = None,

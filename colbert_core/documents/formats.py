@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from colbert_core.documents.code import CODE_SUFFIXES, read_code
 from colbert_core.documents.part import UnreadableFileError
 from colbert_core.documents.plain import read_markdown, read_plain
 from colbert_core.documents.records import read_json_lines, read_parquet, read_tab_separated
@@ -44,6 +45,7 @@ FORMATS = (
     Format("JSON lines", (".jsonl",), read_json_lines),
     Format("tab-separated values", (".tsv",), read_tab_separated),
     Format("Parquet", (".parquet",), read_parquet),
+    Format("source code", CODE_SUFFIXES, read_code),
 )
 """The kinds of files that are read. Any other file is read as text if it is text."""
 

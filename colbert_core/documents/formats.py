@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from colbert_core.documents.code import CODE_SUFFIXES, read_code
 from colbert_core.documents.part import UnreadableFileError
+from colbert_core.documents.pdf import read_pdf
 from colbert_core.documents.plain import read_markdown, read_plain
 from colbert_core.documents.records import read_json_lines, read_parquet, read_tab_separated
 from colbert_core.text.lines import check_no_pipe
@@ -45,6 +46,7 @@ FORMATS = (
     Format("JSON lines", (".jsonl",), read_json_lines),
     Format("tab-separated values", (".tsv",), read_tab_separated),
     Format("Parquet", (".parquet",), read_parquet),
+    Format("PDF", (".pdf",), read_pdf),
     Format("source code", CODE_SUFFIXES, read_code),
 )
 """The kinds of files that are read. Any other file is read as text if it is text."""

@@ -39,7 +39,14 @@ FLOORS_OF_FOLDER = {
     ],
     "cluster": [{"layout", "nodes", "planning"}, {"building", "calls"}, {"sharded"}],
     "colbertv1": [{"faiss_file", "mining", "shards"}, {"encoded"}, {"ivfpq"}, {"pipeline"}],
-    "documents": [{"files", "part"}, {"plain", "records"}, {"code", "pdf"}, {"formats"}, {"pieces"}],
+    "documents": [
+        {"files", "part"},
+        {"packages", "plain", "records"},
+        {"code", "html", "pdf"},
+        {"books", "office"},
+        {"formats"},
+        {"pieces"},
+    ],
     "evaluation": [{"bm25", "trec"}, {"datasets", "measures"}],
     "evidence": [{"highlight"}, {"evidence"}],
     "index": [

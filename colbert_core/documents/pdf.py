@@ -6,6 +6,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
+from colbert_core.documents.packages import DOCUMENTS_EXTRA
 from colbert_core.documents.part import Part, UnreadableFileError
 from colbert_core.extras import import_extra
 from colbert_core.text.lines import check_no_pipe
@@ -13,8 +14,6 @@ from colbert_core.text.lines import check_no_pipe
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-DOCUMENTS_EXTRA = '"colbert-retrievers[documents]"'
 
 # What programs write where an author has written no title.
 _NO_TITLE = re.compile(

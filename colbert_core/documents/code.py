@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import time
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,8 @@ _NAMES = {"identifier", "simple_identifier", "type_identifier"}
 _SHORT, _LONG = 2, 100
 # Files with longer lines, on average, were written by programs for programs.
 _LONGEST_LINES = 1000
+# Ten times what a file takes; some grammars take minutes for 40,000 brackets that are never closed.
+_SECONDS, _BYTES_A_SECOND, _AT_ONCE = 10, 100_000, 2**16
 _ARGUMENTS_OF_TYPES = re.compile(r"<[^<>]*>|\[[^][]*\]")
 
 
@@ -125,13 +128,13 @@ def read_code(path: Path) -> Iterator[Part]:
 def code_parts(text: str, language: str) -> Iterator[Part]:
     """Cut source code, in one of the languages of ``_SUFFIXES``, into parts."""
     metadata: dict[str, Any] = {"language": "typescript" if language == "tsx" else language}
-    parser = _parser(language)
-    if parser is None:
+    source = text.encode()
+    root = _root(source, language)
+    if root is None:
         yield Part(text, metadata=metadata, by_path=True)
         return
-    source = text.encode()
     at, line = 0, 1
-    for unit in sorted(_units(parser.parse(source).root_node, source), key=lambda unit: (unit.span[0], -unit.span[1])):
+    for unit in sorted(_units(root, source), key=lambda unit: (unit.span[0], -unit.span[1])):
         start, end = unit.span
         at, line = start, line + source.count(b"\n", at, start)
         if shown := _shown(unit, source):
@@ -141,14 +144,31 @@ def code_parts(text: str, language: str) -> Iterator[Part]:
 
 
 @cache
-def _parser(language: str) -> Any:
-    """The parser of a language; None if tree-sitter or the grammar is not installed."""
+def _grammar(language: str) -> Any:
+    """The grammar of a language; None if tree-sitter or the grammar is not installed."""
     package, function = _GRAMMARS.get(language, (f"tree_sitter_{language}", "language"))
     try:
-        tree_sitter, grammar = importlib.import_module("tree_sitter"), importlib.import_module(package)
+        tree_sitter, module = importlib.import_module("tree_sitter"), importlib.import_module(package)
     except ImportError:
         return None
-    return tree_sitter.Parser(tree_sitter.Language(getattr(grammar, function)()))
+    return tree_sitter.Language(getattr(module, function)())
+
+
+def _root(source: bytes, language: str) -> Any:
+    """The tree of a source; None without a grammar, and for what a grammar does not get through in reasonable time."""
+    grammar = _grammar(language)
+    if grammar is None:
+        return None
+    deadline = time.monotonic() + _SECONDS + len(source) / _BYTES_A_SECOND
+
+    def is_late(*_: Any) -> bool:
+        return time.monotonic() > deadline
+
+    parser = importlib.import_module("tree_sitter").Parser(grammar)
+    try:
+        return parser.parse(lambda at, _: source[at : at + _AT_ONCE], progress_callback=is_late).root_node
+    except ValueError:  # it was stopped
+        return None
 
 
 def _units(root: Any, source: bytes) -> list[_Unit]:

@@ -529,13 +529,20 @@ def test_a_file_made_by_a_program_is_refused(tmp_path):
 def test_without_a_grammar_code_is_read_as_text(tmp_path, monkeypatch):
     file = tmp_path / "cart.py"
     file.write_text(CART)
-    code._parser.cache_clear()
+    code._grammar.cache_clear()
     monkeypatch.setitem(sys.modules, "tree_sitter_python", None)
     try:
         (part,) = format_of(file).read(file)
     finally:
-        code._parser.cache_clear()
+        code._grammar.cache_clear()
     assert (part.text, part.metadata, part.by_path) == (CART, {"language": "python"}, True)
+
+
+def test_what_a_grammar_does_not_get_through_is_read_as_text(monkeypatch):
+    monkeypatch.setattr(code, "_SECONDS", 0.1)
+    source = "a<" * 20_000  # takes C# 40 seconds
+    (part,) = code_parts(source, "csharp")
+    assert (part.text, part.metadata) == (source, {"language": "csharp"})
 
 
 @pytest.mark.parametrize("suffix", [".py", ".h", ".TSX", ".kt", ".sh"])

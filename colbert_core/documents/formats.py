@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from colbert_core.documents.books import read_epub, read_odt
+from colbert_core.documents.code import CODE_SUFFIXES, read_code
+from colbert_core.documents.office import read_docx, read_pptx, read_xlsx
 from colbert_core.documents.part import UnreadableFileError
+from colbert_core.documents.pdf import read_pdf
 from colbert_core.documents.plain import read_markdown, read_plain
 from colbert_core.documents.records import read_json_lines, read_parquet, read_tab_separated
 from colbert_core.text.lines import check_no_pipe
@@ -44,6 +48,13 @@ FORMATS = (
     Format("JSON lines", (".jsonl",), read_json_lines),
     Format("tab-separated values", (".tsv",), read_tab_separated),
     Format("Parquet", (".parquet",), read_parquet),
+    Format("PDF", (".pdf",), read_pdf),
+    Format("Word", (".docx", ".docm"), read_docx),
+    Format("PowerPoint", (".pptx", ".pptm"), read_pptx),
+    Format("Excel", (".xlsx", ".xlsm"), read_xlsx),
+    Format("OpenDocument text", (".odt",), read_odt),
+    Format("EPUB", (".epub",), read_epub),
+    Format("source code", CODE_SUFFIXES, read_code),
 )
 """The kinds of files that are read. Any other file is read as text if it is text."""
 

@@ -19,6 +19,7 @@ class Part:
         line: of a record, its line or row, from 1; a record is one passage with no heading put before it. None for others.
         id: of a record; None names it by its line.
         label: name of the file as passages begin with it; "" for the last part of its path.
+        by_path: passages begin with the whole path of the file, where there is room for it.
     """
 
     text: str
@@ -29,6 +30,7 @@ class Part:
     line: int | None = None
     id: str | None = None
     label: str = ""
+    by_path: bool = False
 
 
 class UnreadableFileError(ValueError):

@@ -105,12 +105,16 @@ def cut(part: Part, name: str, splitter: Splitter, most: int, n_before: int = 0)
     """
     above = headings_of(part.text) if part.is_markdown else []
     count = cache(splitter.count_tokens)
-    label = part.label or name.rpartition("/")[2]
     limit = int(most * _MOST_OF_A_PIECE)
+
+    def fits(text: str) -> bool:
+        return count(text) <= limit
+
+    label = part.label or (name if part.by_path and fits(name) else name.rpartition("/")[2])
 
     def heading_at(place: int) -> str:
         own = next((text for start, _, text in above if start == place), "")  # which the piece begins with
-        return _heading(label, part, _path_at(above, place), own, lambda text: count(text) <= limit)
+        return _heading(label, part, _path_at(above, place), own, fits)
 
     reserved = max(count(heading_at(place)) for place in [0, *(start + offset for start, *_ in above for offset in (0, 1))])
     pieces = splitter.split(part.text, name, size=most - reserved)

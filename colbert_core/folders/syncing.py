@@ -139,13 +139,18 @@ class _Run:
             if file.name in self._known or source is None or self._known[source.name][1] != source.n_passages:
                 continue
             with suppress(_UnreadError):
-                if _digest(file) == source.sha256 and self._tokens_of(source) == source.piece_tokens:
+                is_same = _digest(file) == source.sha256 and self._tokens_of(source) == source.piece_tokens
+                if is_same and not self._is_named_by_path(source):
                     lost = {key: each for key, each in lost.items() if each is not source}
                     self._plan.due.remove(file)
                     self._plan.gone.remove(source)
                     moved = replace(source, name=file.name, path=str(file.path), mtime=file.mtime)
                     self._batch.moved[source.name] = moved
                     self.report.moved[source.name] = file.name
+
+    def _is_named_by_path(self, source: Source) -> bool:
+        """Whether the passages of a file begin with all of its path, as those of source code do."""
+        return any("language" in passage.metadata for passage in self._index.passages({"source": source.name}, limit=1))
 
     def foresee(self, *, remove: bool) -> None:
         """Say what would be done."""

@@ -43,7 +43,10 @@ async def test_streams_are_added_off_the_event_loop_and_with_ids_beside_them(sta
 
 def test_a_stream_that_ends_before_another_is_an_error_that_says_so(stanford):
     store = ColBERTVectorStore(stanford)
-    for ids, message in ((iter("ab"), "There are 2 ids but more documents"), (iter("abcd"), "There are 3 documents but more ids")):
+    for ids, message in (
+        (iter("ab"), "There are 2 ids but more documents"),
+        (iter("abcd"), "There are 3 documents but more ids"),
+    ):
         with pytest.raises((ValueError, PartialAddError), match=message):
             store.add_documents(documents(3), ids=ids)
     with pytest.raises(ValueError, match="There are 2 texts but 1 ids"):

@@ -39,7 +39,15 @@ FLOORS_OF_FOLDER = {
     ],
     "cluster": [{"layout", "nodes", "planning"}, {"building", "calls"}, {"sharded"}],
     "colbertv1": [{"faiss_file", "mining", "shards"}, {"encoded"}, {"ivfpq"}, {"pipeline"}],
-    "documents": [{"files", "part"}, {"plain", "records"}, {"formats"}, {"pieces"}],
+    "documents": [
+        {"files", "part", "roff"},
+        {"compressed", "encodings"},
+        {"plain", "records"},
+        {"html", "man", "notebooks", "rest"},
+        {"mail"},
+        {"formats"},
+        {"pieces"},
+    ],
     "evaluation": [{"bm25", "trec"}, {"datasets", "measures"}],
     "evidence": [{"highlight"}, {"evidence"}],
     "index": [

@@ -191,10 +191,10 @@ def test_quickstart_over_own_files_shows_hits_and_the_prompt(run, model, documen
 )
 def test_quickstart_mistakes_are_named(run, model, documents, arguments, message):
     (documents / "empty").mkdir()
-    (documents / "latin").mkdir()
-    (documents / "latin" / "old.txt").write_bytes("é".encode("latin-1"))
-    if "latin" not in str(arguments):
-        (documents / "latin" / "old.txt").unlink()
+    (documents / "binary").mkdir()
+    (documents / "binary" / "old.txt").write_bytes(b"\0")
+    if "binary" not in str(arguments):
+        (documents / "binary" / "old.txt").unlink()
     code, _, err = run("quickstart", *(argument.format(documents) for argument in arguments), *model)
     assert code == 1
     assert message in err

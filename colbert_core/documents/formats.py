@@ -80,7 +80,7 @@ FORMATS = (
         "manual page",
         (),  # .1 to .9, which old logs have too
         read_manual,
-        rb"[.']so [^\n]+\n*\Z|(?=[.']).*?(?:\A|(?<=\n))[.'][ \t]*(?:TH|Dd)[ \t]",
+        rb"[.']so [^\n]+\n*\Z|\s*(?=[.'])(?:.*?\n)??[.'][ \t]*(?:TH|Dd)[ \t]",
     ),
     Format("JSON lines", (".jsonl",), read_json_lines),
     Format("tab-separated values", (".tsv",), read_tab_separated),

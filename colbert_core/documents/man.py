@@ -66,7 +66,8 @@ class _Page:
         self._code_end = ""  # macro that ends the code
         self._address = ""
         self._known = self._macros()
-        self._name = self._section = ""
+        self._name = self._section = ""  # of its first line
+        self._called = ""  # what the first Nm says
         while self._number < len(self._lines):
             line = self._lines[self._number]
             self._number += 1
@@ -193,12 +194,12 @@ class _Page:
         return [characters(word, self._strings) for word in arguments(rest)]
 
     def _mdoc(self, rest: str) -> str:
-        return inline(self._arguments(rest), self._name)
+        return inline(self._arguments(rest), self._called)
 
     def _words(self, name: str, rest: str) -> None:
-        if name == "Nm" and not self._name:
-            self._name = " ".join(self._arguments(rest)[:1])
-        self._add(self._mdoc(rest) + "," if name[0] == "%" else inline([name, *self._arguments(rest)], self._name))
+        if name == "Nm" and not self._called:
+            self._called = " ".join(self._arguments(rest)[:1])
+        self._add(self._mdoc(rest) + "," if name[0] == "%" else inline([name, *self._arguments(rest)], self._called))
 
     def _begin_item(self, name: str, rest: str) -> None:
         """Begin an item of a list; of TP its term is the next line, of the others the rest of this one."""

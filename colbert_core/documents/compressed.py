@@ -9,12 +9,12 @@ import tempfile
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from colbert_core.documents.part import UnreadableFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LARGEST_INNER = 2**28
 """Most bytes that a compressed file may become: 256 MiB. A few kilobytes can become terabytes."""
@@ -48,10 +48,10 @@ def _decompress(path: Path, inner: Path) -> None:
     with path.open("rb") as file:
         begins = file.read(3)
         file.seek(0)
-        opened = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}.get(begins[:2], lzma.open)
+        opened: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
         left = LARGEST_INNER
         try:
-            with opened(file) as source, inner.open("wb") as target:
+            with opened.get(begins[:2], lzma.open)(file) as source, inner.open("wb") as target:
                 while chunk := source.read(_CHUNK):
                     left -= len(chunk)
                     if left < 0:

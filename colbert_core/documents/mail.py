@@ -102,7 +102,7 @@ def _body(message: Message, place: object) -> tuple[Part, list[str]]:
         kind = part.get_content_type()
         name = _words(part.get_filename() or "")
         if part.get_content_maintype() == "multipart":
-            inner = part.get_payload()
+            inner: Any = part.get_payload()
             waiting += [each for each in reversed(inner) if not isinstance(each, str)] if isinstance(inner, list) else []
         elif kind == "message/rfc822":
             inner = part.get_payload()

@@ -184,7 +184,7 @@ def test_quickstart_over_own_files_shows_hits_and_the_prompt(run, model, documen
         (["--files", "{}"], "--files needs a question"),
         (["--files", "{}/nowhere", "--ask", "x"], "There is no file or folder"),
         (["--files", "{}/empty", "--ask", "x"], "holds no .txt, .md, .jsonl, .tsv, .parquet file"),
-        (["--files", "{}/latin", "--ask", "x"], "is not UTF-8 text"),
+        (["--files", "{}/binary", "--ask", "x"], "is no text, nor a kind of file that is read"),
         (["--files", "{}", "--ask", " "], "The query is empty"),
         (["--files", "{}", "--ask", "x", "-k", "0"], "-k must be at least 1, got 0"),
     ],

@@ -173,7 +173,9 @@ def test_what_is_compressed_twice_is_no_endless_task(tmp_path):
     assert error.value.kind == "archive"
 
 
-@pytest.mark.parametrize("content", [b"", b"x", gzip.compress(b"x" * 99)[:-9], bz2.compress(b"x")[:-4], lzma.compress(b"x")[:-4]])
+@pytest.mark.parametrize(
+    "content", [b"", b"x", gzip.compress(b"x" * 99)[:-9], bz2.compress(b"x")[:-4], lzma.compress(b"x")[:-4]]
+)
 def test_what_cannot_be_decompressed_is_damaged(tmp_path, content):
     with pytest.raises(UnreadableFileError, match="a.gz cannot be decompressed") as error:
         texts(write(tmp_path, "a.gz", content))

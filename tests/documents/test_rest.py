@@ -13,7 +13,12 @@ def test_headings_have_the_levels_in_which_their_signs_come():
 
 
 def test_what_looks_like_a_heading_and_is_none_stays():
-    for text in ("a line\nin a paragraph\n--------------\n", "above\n\n----\n\nbelow", "Longer than\n==", "  indented\n  ========"):
+    for text in (
+        "a line\nin a paragraph\n--------------\n",
+        "above\n\n----\n\nbelow",
+        "Longer than\n==",
+        "  indented\n  ========",
+    ):
         assert rest_part(text).text == text
         assert rest_part(text).title == ""
 

@@ -1,12 +1,12 @@
-"""Text and Markdown."""
+"""Text and Markdown, and what readers of structured texts write: Markdown with its headings."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
+from colbert_core.documents.encodings import decode, read_content
 from colbert_core.documents.part import Part
-from colbert_core.text.lines import check_no_pipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,18 +17,20 @@ _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
 _TITLE = re.compile(r"""^title[ \t]*:[ \t]*(["']?)(.+?)\1[ \t]*$""", re.MULTILINE | re.IGNORECASE)
 _FIRST_HEADING = re.compile(r"\s*(?:<!--.*?-->\s*)*# +([^\n]+?)[ \t#]*(?:\n|\Z)", re.DOTALL)
 
+# What Markdown would take for a heading, or for the beginning of code.
+_SIGN = re.compile(r"^( {0,3})(?=#{1,6}(?:[ \t]|$)|```|~~~)", re.MULTILINE)
+_FENCES = re.compile(r"^ {0,3}(`{3,})", re.MULTILINE)
+
 
 def read_text(path: Path) -> str:
-    """Read the text of a file, in UTF-8 with or without a byte order mark.
+    """Read the text of a file, in any encoding.
 
     Raises:
-        ValueError: it is in another encoding, or is no file.
+        UnreadableFileError: it is no text, or larger than one document may be.
+        ValueError: it is a pipe, a device or a socket.
+        OSError: it cannot be opened.
     """
-    check_no_pipe(path)
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}); convert it first.") from None
+    return decode(read_content(path), path)
 
 
 def read_plain(path: Path) -> Iterator[Part]:
@@ -48,3 +50,20 @@ def markdown_part(text: str) -> Part:
     body = text[front.end() :] if front else text
     heading = _FIRST_HEADING.match(body)
     return Part(body, title[2] if title else heading[1] if heading else "", is_markdown=True)
+
+
+def heading(level: int, text: str) -> str:
+    """Write a heading of Markdown; levels below 6 are 6."""
+    return f"{'#' * min(max(level, 1), 6)} {' '.join(text.split())}"
+
+
+def escaped(text: str) -> str:
+    r"""Put a \ before what would be a heading or the beginning of code in Markdown, such as the comment of a shell script."""
+    return _SIGN.sub(r"\1\\", text)
+
+
+def fenced(code: str, language: str = "") -> str:
+    """Put code between fences, which it has not in itself."""
+    fence = "`" * max((len(found) + 1 for found in _FENCES.findall(code)), default=3)
+    code = code.strip("\n")
+    return f"{fence}{language}\n{code}\n{fence}"

@@ -1,16 +1,21 @@
-"""Files of records: JSON lines, tab-separated values, Parquet. Each record is a passage, and is read as a stream."""
+"""Files of records: JSON lines, values separated by tabs or commas, Parquet. Each record is a passage, read as a stream."""
 
 from __future__ import annotations
 
+import csv
 import datetime
 import decimal
+import io
 import json
 import math
+import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.documents.part import Part
+from colbert_core.documents.encodings import LARGEST, decode, is_binary
+from colbert_core.documents.part import Part, UnreadableFileError
 from colbert_core.extras import import_extra
-from colbert_core.text.lines import numbered_lines
+from colbert_core.text.lines import check_no_pipe, numbered_lines
 from colbert_core.types import Passage
 
 if TYPE_CHECKING:
@@ -22,6 +27,11 @@ if TYPE_CHECKING:
 # Keys of a record.
 _ID, _TEXT, _TITLE, _METADATA = ("id", "_id"), "text", "title", "metadata"
 
+# What separates the values of a row, the likeliest first.
+_DELIMITERS = ",;\t|"
+_NUMBER = re.compile(r"[-+]?[\d.,:/ %€$£-]+")
+_LONGEST_NAME = 64
+
 
 def read_json_lines(path: Path) -> Iterator[Part]:
     """Read a record from each line: an object with "text", or a string."""
@@ -31,6 +41,20 @@ def read_json_lines(path: Path) -> Iterator[Part]:
 def read_tab_separated(path: Path) -> Iterator[Part]:
     """Read a record from each line, under a first line of names, one of them "text"; or id and text, perhaps title."""
     return _parts(path, _tab_separated)
+
+
+def read_comma_separated(path: Path) -> Iterator[Part]:
+    """Read a record from each row; its text is the column "text", else a line "name: value" for each column.
+
+    The values may be separated by semicolons, tabs or bars instead, and the file may be in any encoding. The first row has the
+    names of the columns, unless a value of it is a number, is empty, stands twice, or is long; they are "column 1" and so on
+    then.
+
+    Raises:
+        UnreadableFileError: it is no text, or a quotation mark is never closed.
+        ValueError: a record is none; the message has its line.
+    """
+    return _parts(path, _comma_separated)
 
 
 def read_parquet(path: Path) -> Iterator[Part]:
@@ -119,6 +143,82 @@ def _tab_separated(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if len(values) != len(columns):
             raise ValueError(f"{place} has {len(values)} columns where {len(columns) or '1 to 3'} belong.")
         yield place, dict(zip(columns, values, strict=True))
+
+
+def _comma_separated(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with _opened(path) as lines:
+        sample = lines.read(2**16)
+        lines.seek(0)
+        rows = csv.reader(lines, delimiter=_delimiter(sample), strict=False)
+        names: list[str] = []
+        line = 1
+        try:
+            for values in rows:
+                place, line = f"{path}, line {line}", rows.line_num + 1
+                if not any(value.strip() for value in values):
+                    continue
+                if not names and _are_names(values):
+                    names = [value.strip() for value in values]
+                    continue
+                names += [f"column {number + 1}" for number in range(len(names), len(values))]
+                yield place, _row(dict(zip(names, values, strict=False)))
+        except csv.Error as error:
+            message = f"{path}, line {line}: {error}; a quotation mark may be missing."
+            raise UnreadableFileError(message, "damaged") from None
+
+
+def _opened(path: Path) -> io.TextIOBase:
+    """Open a file as text: as a stream in UTF-8, else whole, in the encoding that it is found to be in."""
+    check_no_pipe(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            head = file.read(2**13)
+            while file.read(2**20):
+                pass
+    except UnicodeDecodeError:
+        with path.open("rb") as raw:
+            content = raw.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            message = f"{path} is not UTF-8 text, and larger than {LARGEST >> 20} MiB; convert it first."
+            raise UnreadableFileError(message, "too large") from None
+        return io.StringIO(decode(content, path), newline="")
+    if is_binary(head.encode()):
+        raise UnreadableFileError(f"{path} is no text, nor a kind of file that is read.", "binary")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _delimiter(sample: str) -> str:
+    """What separates the values: it gives the most rows the same number of columns, more than one.
+
+    The standard library's Sniffer takes any character that comes as often in each row, also a letter.
+    """
+    best, most = _DELIMITERS[0], 0
+    for delimiter in _DELIMITERS:
+        try:
+            widths = [len(row) for row in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter) if row]
+        except csv.Error:
+            continue
+        n_alike = max(Counter(width for width in widths[:100] if width > 1).values(), default=0)
+        if n_alike > most:
+            best, most = delimiter, n_alike
+    return best
+
+
+def _are_names(values: list[str]) -> bool:
+    names = [value.strip() for value in values]
+    if _TEXT in names:
+        return True
+    are_short = all(0 < len(name) <= _LONGEST_NAME and not _NUMBER.fullmatch(name) for name in names)
+    return are_short and len(set(names)) == len(names)
+
+
+def _row(row: dict[str, str]) -> dict[str, str]:
+    """A row with a text, which is a line for each column that says something if no column is called so."""
+    if _TEXT in row:
+        return row
+    # The title is put before the text in any case.
+    text = "\n".join(f"{name}: {value}" for name, value in row.items() if value.strip() and name != _TITLE)
+    return {**row, _TEXT: text}
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -264,7 +264,7 @@ def test_mistakes_are_named(run, notes, arguments, message):
         ("a.jsonl", b'{"text": "\xff"}', "is not UTF-8 text"),
         ("a.tsv", b"1\tx\n2\n", "line 2 has 1 columns where 2 belong"),
         ("a.tsv", b"1\t2\t3\t4\n", "line 1 has 4 columns where 1 to 3 belong"),
-        ("a.txt", b"\xff", "is not UTF-8 text"),
+        ("a.txt", b"\0", "is no text, nor a kind of file that is read"),
         ("a.parquet", b"no parquet file", "is no Parquet file"),
     ],
 )

@@ -184,17 +184,17 @@ def test_quickstart_over_own_files_shows_hits_and_the_prompt(run, model, documen
         (["--files", "{}"], "--files needs a question"),
         (["--files", "{}/nowhere", "--ask", "x"], "There is no file or folder"),
         (["--files", "{}/empty", "--ask", "x"], "holds no .txt, .md, .jsonl, .tsv, .parquet file"),
-        (["--files", "{}/latin", "--ask", "x"], "is not UTF-8 text"),
+        (["--files", "{}/binary", "--ask", "x"], "is no text, nor a kind of file that is read"),
         (["--files", "{}", "--ask", " "], "The query is empty"),
         (["--files", "{}", "--ask", "x", "-k", "0"], "-k must be at least 1, got 0"),
     ],
 )
 def test_quickstart_mistakes_are_named(run, model, documents, arguments, message):
     (documents / "empty").mkdir()
-    (documents / "latin").mkdir()
-    (documents / "latin" / "old.txt").write_bytes("é".encode("latin-1"))
-    if "latin" not in str(arguments):
-        (documents / "latin" / "old.txt").unlink()
+    (documents / "binary").mkdir()
+    (documents / "binary" / "old.txt").write_bytes(b"\0")
+    if "binary" not in str(arguments):
+        (documents / "binary" / "old.txt").unlink()
     code, _, err = run("quickstart", *(argument.format(documents) for argument in arguments), *model)
     assert code == 1
     assert message in err

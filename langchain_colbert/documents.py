@@ -57,7 +57,7 @@ def add_documents(
     Raises:
         ValueError: there are more or fewer ids than documents, an id stands twice, or a document is a part of the one that is
             stored under its id.
-        TypeError: metadata hold what JSON cannot.
+        TypeError: metadata hold what an index cannot keep, such as bytes; ``colbert_core.plain_metadata`` says what it can.
     """
     documents, names = list(documents), None if ids is None else list(ids)
     _check_lengths(len(documents), "documents", ids=names)

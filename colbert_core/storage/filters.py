@@ -24,13 +24,10 @@ A condition knows what it expects of the fields that it names, so that somebody 
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
+from colbert_core.metadata import plain_scalar
 from colbert_core.types import check_text
 
 if TYPE_CHECKING:
@@ -39,9 +36,6 @@ if TYPE_CHECKING:
 # SQLite's parser keeps at most 100 open symbols, and a level of a filter needs up to three.
 _DEEPEST = 20
 _LONGEST_CHAIN = 16
-# Metadata deeper or with longer paths than these would fill an index with their names.
-_DEEPEST_METADATA = 50
-_LONGEST_PATH = 1000
 # SQLite binds at least 32,766.
 _MOST_VALUES = 30_000
 # SQLite collects the rows of each comparison. 1,000 of ``$gt`` take 3 s among 2,000 passages.
@@ -75,48 +69,6 @@ class Condition(NamedTuple):
     sql: str
     values: list[Any]
     expected: tuple[Expectation, ...] = ()
-
-
-def dump_metadata(metadata: Mapping[str, Any], subject: str) -> str:
-    """Write metadata as JSON. Tuples become arrays.
-
-    Raises:
-        TypeError: a value is of a type that JSON does not know, or a key is no string.
-        ValueError: a number is not finite or has more than 64 bits, a string has a lone surrogate, an object holds itself or
-            more than 50 levels, or the names down to a value have more than 1,000 characters.
-    """
-    _check(metadata, subject, "", 0)
-    return json.dumps(metadata, ensure_ascii=False, allow_nan=False)
-
-
-def _check(value: Any, subject: str, path: str, depth: int) -> None:
-    if depth > _DEEPEST_METADATA or len(path) > _LONGEST_PATH:
-        raise ValueError(f"{subject} is nested too deeply, or holds itself, or has endless names: {path:.80}")
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"{subject}: a key of {path or 'it'} is {key!r}, a {type(key).__name__}; keys are strings.")
-            check_text(key, f"{subject}, key {key!r:.80}")
-            _check(inner, subject, f"{path}.{key}" if path else key, depth + 1)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            _check(inner, subject, path, depth + 1)
-    elif isinstance(value, str):
-        check_text(value, f"{subject}, {path}")
-    elif isinstance(value, (int, float)):
-        _check_number(value, f"{subject}: {path}")
-    elif value is not None:
-        raise TypeError(
-            f"{subject}: {path} is a {type(value).__name__}, {value!r:.80}, which an index cannot keep; use strings "
-            "(value.isoformat() for a date), numbers, true and false, None, lists and dicts."
-        )
-
-
-def _check_number(value: float, subject: str) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{subject} is {value}, which is no JSON number; leave the field out, or use None.")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"{subject} is a number of more than 64 bits ({value.bit_length()}); keep it as a string.")
 
 
 def metadata_fields(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -384,20 +336,19 @@ _IMPLY_IT = _OPERATORS.keys() - {"$ne", "$nin", "$exists", "$empty"}
 
 
 def _scalar(value: Any, name: str) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, str):
-        return check_text(value, f"The operand of {name}")
-    if isinstance(value, float) and not math.isfinite(value):
+    plain = plain_scalar(value)
+    if isinstance(plain, str):
+        return check_text(plain, f"The operand of {name}")
+    if plain is None and value is not None:
         raise ValueError(f"{name} compares with a finite number, got {value}.")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"{name} compares with a number of at most 64 bits, got one of {value.bit_length()}.")
-    if value is not None and not isinstance(value, (bool, int, float)):
+    if isinstance(plain, int) and not -(2**63) <= plain < 2**63:
+        raise ValueError(f"{name} compares with a number of at most 64 bits, got one of {plain.bit_length()}.")
+    if plain is not None and not isinstance(plain, (bool, int, float)):
         raise TypeError(
             f"{name} compares with a string, a number, true, false or None, got {type(value).__name__}: {value!r:.80}; "
             "for the elements of an array there are $contains, $any and $all."
         )
-    return value
+    return plain
 
 
 def _list(values: Any, name: str) -> list[Any]:

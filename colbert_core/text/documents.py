@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.extras import import_extra
+from colbert_core.metadata import plain_metadata, plain_scalar
 from colbert_core.text.lines import check_no_pipe, numbered_lines
 from colbert_core.types import Passage
 
@@ -153,6 +151,7 @@ def _to_passage(record: dict[str, Any], place: str, default_id: str, source: str
         raise ValueError(f"{place}: metadata must be an object, got {type(own).__name__}.")
     metadata = {**({"source": source} if source else {}), **others, **(own or {})}
     try:
+        metadata = plain_metadata(metadata)
         return Passage(str(name), f"{title} {text}" if title and isinstance(text, str) else text, metadata)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{place}: {error}") from None
@@ -193,7 +192,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             for batch in file.iter_batches(1024):
                 for record in _rows(batch, f"{path}, rows {number + 1} to {number + batch.num_rows}"):
                     number += 1
-                    values = {key: _plain(value) for key, value in record.items()}
+                    values = {key: plain_scalar(value) for key, value in record.items()}
                     yield f"{path}, row {number}", {key: value for key, value in values.items() if value is not None}
     except (arrow.ArrowException, OSError) as error:  # it has errors of both kinds for a damaged file
         raise ValueError(f"{path} is no Parquet file: {error}") from None
@@ -210,16 +209,3 @@ def _rows(batch: Any, place: str) -> list[dict[str, Any]]:
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{place}: {error}; keep dates that are not of the years 1 to 9999 as strings.") from error
     return rows
-
-
-def _plain(value: Any) -> Any:
-    """Turn a value of a table into one that metadata can hold: dates and decimal numbers into strings, NaN into None."""
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
-    if isinstance(value, (decimal.Decimal, datetime.timedelta)):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import time
-from datetime import date
 from types import MappingProxyType
 
 import numpy as np
@@ -306,14 +305,12 @@ def test_hostile_names_and_values_are_only_names_and_values(words, name):
 @pytest.mark.parametrize(
     ("metadata", "error", "message"),
     [
-        ({"when": date(2020, 1, 1)}, TypeError, r"Metadata of passage 'x': when is a date.*isoformat"),
-        ({"a": {"b": {1, 2}}}, TypeError, r"a\.b is a set"),
-        ({"a": [np.int64(1)]}, TypeError, "a is a int64"),
-        ({"a": b"x"}, TypeError, "a is a bytes"),
+        ({"when": object}, TypeError, r"Metadata of passage 'x': when is a type, <class 'object'>, .*; use str\(value\)"),
+        ({"a": {"b": {1, 2j}}}, TypeError, r"a\.b is a complex"),
+        ({"a": [np.zeros((2, 2))]}, TypeError, r"(?s)a is a ndarray, .* use value\.tolist\(\)"),
+        ({"a": b"x"}, TypeError, r"a is a bytes, b'x', which an index cannot keep; use value\.decode\(\)"),
         ({1: 2}, TypeError, "a key of it is 1, a int; keys are strings"),
         ({"a": {2.5: 1}}, TypeError, "a key of a is 2.5"),
-        ({"a": math.nan}, ValueError, "a is nan, which is no JSON number"),
-        ({"a": [math.inf]}, ValueError, "a is inf"),
         ({"a": 2**63}, ValueError, "more than 64 bits"),
         ({"a": "x\udfff"}, ValueError, "lone surrogate"),
         ({"a" * 1001: {"b": 1}}, ValueError, "endless names"),

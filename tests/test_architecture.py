@@ -70,6 +70,7 @@ FLOORS_OF_FOLDER = {
         {"ranking"},
     ],
     "storage": [
+        {"dates"},
         {"arrays", "aside", "changes", "filters", "incoming", "opened"},
         {"durable", "fields"},
         {"checksums", "connection"},

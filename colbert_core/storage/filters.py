@@ -15,9 +15,10 @@ r"""Filters on metadata, and the SQL that they become. The only tables used are 
 ``$and`` ``$or``          of a list of filters; several fields or operators side by side mean ``$and``
 ========================  ==================================================================================
 
-A dotted path leads into nested objects: ``"author.name"``. Write a backslash before a dot, a backslash or a leading dollar
-sign that belongs to a key: ``r"version\.major"``. A missing field matches ``$ne``, ``$nin``, ``$not`` and
-``$empty``, and nothing else.
+A dotted path leads into nested objects, and names a key that has just these dots: ``"dc.title"`` is ``{"dc": {"title": ...}}``
+and ``{"dc.title": ...}``. Where a passage has both, one that matches is enough. Write a backslash before a dot or a backslash
+that belongs to a key, and the path has one meaning: ``r"version\.major"`` is a key. Write one before a leading dollar sign as
+well. A missing field matches ``$ne``, ``$nin``, ``$not`` and ``$empty``, and nothing else.
 
 Strings of ISO 8601 are dates, as ``storage/dates.py`` says. A ``date`` or ``datetime`` as an operand compares instants; what is
 no date does not match it. A string that is a date does so as well with ``$gt``, ``$gte``, ``$lt`` and ``$lte`` where the field
@@ -59,7 +60,7 @@ class Expectation(NamedTuple):
     """What a filter expects of a field: that some passage has it, with a value of one of these kinds.
 
     Attributes:
-        path: of the field, as ``fields`` has it.
+        path: of the field, as the filter means it; ``readings`` are those that ``fields`` may have.
         kinds: of ``fields``; one of them is enough. Empty where the filter asks whether there is such a field.
     """
 
@@ -116,6 +117,11 @@ def _with_kind(value: Any) -> tuple[str, Any]:
 
 def _escape(key: str) -> str:
     return key.replace("\\", "\\\\").replace(".", "\\.")
+
+
+def readings(path: str) -> list[str]:
+    """The paths of ``fields`` that a path of a filter may mean: with dots and no backslash, also one key with these dots."""
+    return [path, _escape(path)] if "." in path and "\\" not in path else [path]
 
 
 def compile_where(where: Mapping[str, Any]) -> Condition:
@@ -247,8 +253,10 @@ def _on_field(path: str, test: Any, depth: int) -> Condition:
 def _has(path: str, kinds: str, test: str = "", *values: Any) -> Condition:
     """The condition that the field has a row of one of these kinds that passes the test."""
     listed = ", ".join(f"'{kind}'" for kind in kinds)
-    sql = f"passages.row IN (SELECT row FROM fields WHERE path = ? AND kind IN ({listed}){test})"  # noqa: S608
-    return Condition(sql, [path, *values])
+    paths = readings(path)
+    named = f"path IN ({', '.join('?' * len(paths))})"
+    sql = f"passages.row IN (SELECT row FROM fields WHERE {named} AND kind IN ({listed}){test})"  # noqa: S608
+    return Condition(sql, [*paths, *values])
 
 
 def _expecting(condition: Condition, path: str, kinds: Iterable[str]) -> Condition:
@@ -271,7 +279,8 @@ def _between(path: str, operands: dict[str, Any]) -> Condition:
         kind, (test, values) = _compared(name, operands[name])
         sql, before = tests.get(kind, ("", []))
         tests[kind] = sql + test, before + values
-    return _join("$and", [_expecting(_has(path, kind, sql, *bound), path, kind) for kind, (sql, bound) in tests.items()])
+    conditions = [_expecting(_has(path, kind, sql, *bound), path, kind) for kind, (sql, bound) in tests.items()]
+    return _join("$and", [*conditions, *([Condition("0", [])] if len(tests) > 1 else [])])  # no value is of two kinds
 
 
 def _compared(name: str, value: Any) -> tuple[str, tuple[str, list[Any]]]:
@@ -308,13 +317,18 @@ def _any_of(path: str, by_kind: dict[str, list[Any]]) -> Condition:
 
 def _all(path: str, values: Any) -> Condition:
     by_kind = _by_kind(values, "$all", in_array=True)
-    conditions = [_has(path, _ARRAY)]
-    conditions += [_any_of(path, {_DATE.upper(): [moment]}) for moment in by_kind.get(_DATE.upper(), [])]
-    for kind, distinct in by_kind.items():
-        if kind != _DATE.upper():
-            test = f" AND value IN ({', '.join('?' * len(distinct))}) GROUP BY row HAVING count(DISTINCT value) = ?"
-            conditions.append(_has(path, kind, test, *distinct, len(distinct)))
-    return _expecting(_join("$and", conditions), path, by_kind or _ARRAY)
+    if not by_kind:
+        return _expecting(_has(path, _ARRAY), path, _ARRAY)
+    # Several strings may be one instant, so each date is looked for by itself. Of other elements there is one row for each.
+    moments = by_kind.get(_DATE.upper(), [])
+    conditions = [_any_of(path, {_DATE.upper(): [moment]}) for moment in moments]
+    others = {kind: listed for kind, listed in by_kind.items() if kind != _DATE.upper()}
+    if others:
+        tests = [f"kind = '{kind}' AND value IN ({', '.join('?' * len(listed))})" for kind, listed in others.items()]
+        wanted = [value for listed in others.values() for value in listed]
+        test = f" AND ({' OR '.join(tests)}) GROUP BY path, row HAVING count(*) = ?"
+        conditions.append(_has(path, "".join(others), test, *wanted, len(wanted)))
+    return _expecting(_join("$and", conditions), path, by_kind)
 
 
 def _text(path: str, part: Any) -> Condition:

@@ -345,6 +345,48 @@ def test_metadata_come_back_as_they_were(words):
     assert [type(value) for value in back["n"]] == [type(value) for value in metadata["n"]]
 
 
+@asks_for_anything
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"dc.title": "x"}, "abc"),
+        ({r"dc\.title": "x"}, "ac"),
+        ({"dc.title": {"$ne": "x"}}, "de"),
+        ({"dc.title": {"$in": ["x", "y"]}}, "abcd"),
+        ({"dc.title": {"$nin": ["x"]}}, "de"),
+        ({"dc.title": "y"}, "cd"),
+        ({"dc.title": {"$exists": True}}, "abcd"),
+        ({"dc.title": {"$exists": False}}, "e"),
+        ({"dc.title": {"$empty": True}}, "e"),
+        ({"dc.title": {"$empty": False}}, "abcd"),
+        ({"$not": {"dc.title": "y"}}, "abe"),
+        ({"dc.title": {"$not": {"$text": "x"}}}, "de"),
+        ({"dc.title": {"$gte": "x", "$lt": "y"}}, "abc"),
+        ({"dc.date.year": 1}, "a"),
+        ({"dc.date.year": {"$gt": 0, "$lt": 2}}, "a"),
+        ({"dc.date.year": {"$gt": 0, "$lt": "2"}}, ""),
+        ({r"dc.date\.year": 1}, "b"),
+        ({"dc.tags": {"$all": ["p", "q"]}}, "d"),
+        ({"dc.tags": {"$contains": "p"}}, "de"),
+        ({"dc.tags": {"$any": ["q"]}}, "de"),
+        ({"dc.tags": {"$all": ["p", 1]}}, ""),
+        ({r"\$dc.x": 1}, "ab"),
+    ],
+    ids=str,
+)
+def test_a_key_with_a_dot_is_found_by_its_name(words, where, expected):
+    index = Index.create(None, words)
+    metadatas = {
+        "a": {"dc.title": "x", "dc.date.year": 1, "$dc.x": 1},
+        "b": {"dc": {"title": "x", "date.year": 1}, "$dc": {"x": 1}},
+        "c": {"dc.title": "x", "dc": {"title": "y"}},
+        "d": {"dc": {"title": "y", "tags": ["p", "q"]}},
+        "e": {"dc.tags": ["p"], "dc": {"tags": ["q", 1]}},
+    }
+    index.add([Passage(name, "text", metadata) for name, metadata in metadatas.items()])
+    assert matching(index, where) == expected
+
+
 # A second evaluation, in Python, over random metadata and filters
 
 
@@ -362,6 +404,7 @@ MISSING = object()
 
 
 def look_up(metadata, field):
+    """The values that a field may have: within objects, and under a key with the same dots if no backslash says otherwise."""
     keys, key, escaped = [], "", False
     for character in field:
         if escaped:
@@ -373,12 +416,12 @@ def look_up(metadata, field):
             key = ""
         else:
             key += character
+    keys.append(key)
     value = metadata
-    for name in [*keys, key]:
-        if not isinstance(value, dict) or name not in value:
-            return MISSING
-        value = value[name]
-    return value
+    for name in keys:
+        value = value[name] if isinstance(value, dict) and name in value else MISSING
+    has_one_meaning = len(keys) == 1 or any("." in name or "\\" in name for name in keys)
+    return [value] if has_one_meaning else [value, metadata.get(".".join(keys), MISSING)]
 
 
 def scalar(value):
@@ -402,11 +445,26 @@ TESTS = {
     "$all": lambda value, operand: isinstance(value, list) and all(TESTS["$contains"](value, one) for one in operand),
     "$text": lambda value, operand: isinstance(value, str) and operand in value,
     "$itext": lambda value, operand: isinstance(value, str) and operand.casefold() in value.casefold(),
-    "$exists": lambda value, operand: (value is not MISSING) == operand,
-    "$empty": lambda value, operand: (value is MISSING or value is None or value in ("", [], {})) == operand,
-    "$ne": lambda value, operand: not TESTS["$eq"](value, operand),
-    "$nin": lambda value, operand: not TESTS["$in"](value, operand),
+    "$exists": lambda value, _: value is not MISSING,
+    "$empty": lambda value, _: not (value is MISSING or value is None or value in ("", [], {})),
 }
+OPPOSITES = {"$ne": "$eq", "$nin": "$in"}
+BOUNDS = {"$gt", "$gte", "$lt", "$lte"}
+
+
+def meets(values, test):
+    bounds = {operator: operand for operator, operand in test.items() if operator in BOUNDS}
+    results = [any(all(TESTS[operator](value, operand) for operator, operand in bounds.items()) for value in values)]
+    for operator, operand in test.items():
+        if operator in OPPOSITES:
+            results.append(not any(TESTS[OPPOSITES[operator]](value, operand) for value in values))
+        elif operator == "$empty":
+            results.append(any(TESTS["$empty"](value, operand) for value in values) != operand)
+        elif operator == "$exists":
+            results.append(any(TESTS["$exists"](value, operand) for value in values) == operand)
+        elif operator not in BOUNDS:
+            results.append(any(TESTS[operator](value, operand) for value in values))
+    return all(results)
 
 
 def matches(metadata, where):
@@ -419,9 +477,7 @@ def matches(metadata, where):
         elif key == "$not":
             results.append(not matches(metadata, test))
         else:
-            value = look_up(metadata, key)
-            test = test if isinstance(test, dict) else {"$eq": test}
-            results += [TESTS[operator](value, operand) for operator, operand in test.items()]
+            results.append(meets(look_up(metadata, key), test if isinstance(test, dict) else {"$eq": test}))
     return all(results)
 
 

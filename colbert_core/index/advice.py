@@ -75,7 +75,7 @@ def complaint(expected: Expectation, survey: Survey) -> str | None:
     name = _shown(expected.path)
     if expected.kinds == "a":
         return f"The filter compares the field {name} with an array, but its values are {_described(kinds)}."
-    wanted = " or ".join(_ONE[kind.lower()] for kind in expected.kinds)
+    wanted = " or ".join(dict.fromkeys(_ONE[kind.lower()] for kind in expected.kinds))
     if wants_element:
         hint = "" if "a" in kinds else "; $eq, $in and $text compare what is no array"
         return f"The filter wants {wanted} in an array of the field {name}, but its values are {_described(kinds)}{hint}."

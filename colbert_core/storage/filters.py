@@ -205,7 +205,16 @@ def _join(operator: str, conditions: list[Condition]) -> Condition:
     word = " AND " if operator == "$and" else " OR "
     sql = f"({word.join(condition.sql for condition in conditions)})"
     values = [value for condition in conditions for value in condition.values]
-    return Condition(sql, values, tuple(each for condition in conditions for each in condition.expected))
+    expected = tuple(each for condition in conditions for each in condition.expected)
+    return Condition(sql, values, _alternatives(expected) if operator == "$or" else expected)
+
+
+def _alternatives(expected: tuple[Expectation, ...]) -> tuple[Expectation, ...]:
+    """What ``$or`` expects: of each field a value of any kind that it is asked for."""
+    kinds: dict[str, str] = {}
+    for path, wanted in expected:
+        kinds[path] = "".join(sorted({*kinds.get(path, ""), *wanted})) if wanted and kinds.get(path, wanted) else ""
+    return tuple(Expectation(path, wanted) for path, wanted in kinds.items())
 
 
 def _negate(condition: Condition) -> Condition:

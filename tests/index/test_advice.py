@@ -270,3 +270,12 @@ def test_either_meaning_of_a_name_with_a_dot_meets_what_a_filter_expects():
     assert [each.meets(Expectation("a.b", "s")) for each in (one, other, one | other)] == [False, True, True]
     assert not one.meets(Expectation("a\\.b", "n"))
     assert (one | other).kinds_of("a.b") == "ns"
+
+
+def test_alternatives_of_one_field_expect_any_of_their_types(index):
+    assert said(lambda: index.search("text", where={"$or": [{"year": "2024"}, {"year": 2024}]})) == []
+    assert said(lambda: index.search("text", where={"$or": [{"tags": {"$contains": "x"}}, {"tags": {"$text": "x"}}]})) == []
+    (neither,) = said(lambda: index.search("text", where={"$or": [{"draft": {"$contains": "x"}}, {"draft": {"$text": "x"}}]}))
+    assert neither == "The filter compares the field 'draft' with a string, but its values are true or false."
+    assert said(lambda: index.search("text", where={"$or": [{"no": 1}, {"no": {"$exists": False}}]})) == []
+    assert len(said(lambda: index.search("text", where={"$or": [{"year": 2024}, {"yaer": 2024}]}))) == 1

@@ -246,6 +246,7 @@ PUBLIC = {
         "ColBERTContextCompressor",
         "ColBERTRerank",
         "ColBERTRetriever",
+        "ColBERTTranslator",
         "ColBERTVectorStore",
         "without_scores",
     ],

@@ -14,11 +14,52 @@ if TYPE_CHECKING:
 class ColBERTTranslator(Visitor):
     """Translate the filters of LangChain's ``SelfQueryRetriever`` for a ``ColBERTVectorStore``.
 
-    LangChain knows the translators of its own list of stores, so name this one:
+    Setup:
+        ``pip install langchain-classic lark`` for the retriever.
 
-    ```python
-    SelfQueryRetriever.from_llm(..., structured_query_translator=ColBERTTranslator())
-    ```
+    Key init args:
+        None.
+
+    Instantiate:
+        ```python
+        from langchain_colbert import ColBERTTranslator
+
+        translator = ColBERTTranslator()
+        ```
+
+    Usage:
+        ```python
+        from langchain_core.structured_query import Comparator, Comparison, StructuredQuery
+
+        since = Comparison(Comparator.GTE, "sent", {"date": "2024-02-01", "type": "date"})
+        print(translator.visit_structured_query(StructuredQuery("cats", since)))
+        ```
+
+        ```text
+        ('cats', {'filter': {'sent': {'$gte': datetime.date(2024, 2, 1)}}})
+        ```
+
+    Use within a chain:
+        LangChain knows the translators of the stores on its own list, so name this one.
+
+        ```python
+        import json
+
+        from langchain_classic.retrievers.self_query.base import SelfQueryRetriever
+        from langchain_colbert import ColBERTVectorStore
+        from langchain_core.language_models import FakeListChatModel
+
+        store = ColBERTVectorStore.from_texts(["Cats sleep.", "Cats purr."], metadatas=[{"year": 2023}, {"year": 2024}])
+        answer = {"query": "cats", "filter": 'gt("year", 2023)'}
+        llm = FakeListChatModel(responses=[json.dumps(answer)])  # put any chat model here
+        fields = [{"name": "year", "type": "integer", "description": "of the letter"}]
+        retriever = SelfQueryRetriever.from_llm(llm, store, "letters", fields, structured_query_translator=translator)
+        print(retriever.invoke("What did we write about cats since 2024?")[0].page_content)
+        ```
+
+        ```text
+        Cats purr.
+        ```
 
     | the model writes | it matches |
     |---|---|

@@ -32,6 +32,7 @@ from colbert_core.index.foreign import ForeignIndex, read_foreign_index
 from colbert_core.index.index import Index
 from colbert_core.index.opening import open_or_create
 from colbert_core.index.reports import IndexStats, MetadataField, Tuning, Verification
+from colbert_core.metadata import plain_metadata
 from colbert_core.moved import install as _install_moved_names
 from colbert_core.rerank import Reranker
 from colbert_core.search.config import SearchConfig
@@ -91,6 +92,7 @@ __all__ = [
     "hits_of_blank_query",
     "maxsim",
     "open_or_create",
+    "plain_metadata",
     "read_foreign_index",
     "set_num_threads",
     "sync",

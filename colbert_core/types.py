@@ -50,7 +50,7 @@ class Passage:
         id: the user's own name for it, not empty. Adding a passage under a known id replaces the old one.
         text: any length; what the model cannot read at once is encoded in overlapping windows. One with nothing to read, such
             as an empty page, is kept and given back by its id or metadata, and no query finds it.
-        metadata: kept as it is and given back as a copy.
+        metadata: kept and given back in the plain form of ``plain_metadata``: dates as strings, for example.
 
     Raises:
         TypeError: id or text is not a ``str``, or metadata is not a ``dict``.

@@ -11,6 +11,14 @@ from langchain_colbert.context import ColBERTContextCompressor
 from langchain_colbert.found import without_scores
 from langchain_colbert.rerank import ColBERTRerank
 from langchain_colbert.retriever import ColBERTRetriever
+from langchain_colbert.translator import ColBERTTranslator
 from langchain_colbert.vectorstore import ColBERTVectorStore
 
-__all__ = ["ColBERTContextCompressor", "ColBERTRerank", "ColBERTRetriever", "ColBERTVectorStore", "without_scores"]
+__all__ = [
+    "ColBERTContextCompressor",
+    "ColBERTRerank",
+    "ColBERTRetriever",
+    "ColBERTTranslator",
+    "ColBERTVectorStore",
+    "without_scores",
+]

@@ -58,7 +58,7 @@ def add_documents(
     Raises:
         ValueError: there are more or fewer ids than documents, an id stands twice, or a document is a part of the one that is
             stored under its id.
-        TypeError: metadata hold what JSON cannot.
+        TypeError: metadata hold what an index cannot keep, such as bytes; ``colbert_core.plain_metadata`` says what it can.
     """
     parts: dict[str, Iterable[Any]] = {"documents": documents} if ids is None else {"documents": documents, "ids": ids}
     stream = _to_passages(index, _side_by_side(parts))

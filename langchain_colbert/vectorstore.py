@@ -151,7 +151,8 @@ class ColBERTVectorStore(SearchableStore):
         2
         ```
 
-    Metadata are stored as JSON and come back as they went in, with nothing added. Long documents are indexed in windows; with
+    Metadata come back as they went in, with nothing added, in the form of ``colbert_core.plain_metadata``: dates as strings in
+    ISO 8601, for example. Long documents are indexed in windows; with
     ``text="window"`` a search returns the part that matched instead of the whole. Threads may share one store.
     """
 
@@ -245,7 +246,7 @@ class ColBERTVectorStore(SearchableStore):
 
         Raises:
             ValueError: there are more or fewer ids than documents, or an id stands twice.
-            TypeError: metadata hold what JSON cannot.
+            TypeError: metadata hold what an index cannot keep, such as bytes.
         """
         if self._index is None and self._path is not None:
             self._make()

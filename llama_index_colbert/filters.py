@@ -27,6 +27,16 @@ _OPERATORS = {
 _OF_LISTS = {FilterOperator.IN, FilterOperator.NIN, FilterOperator.ANY, FilterOperator.ALL}
 _OF_TEXT = {FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE}
 _OF_ORDER = {FilterOperator.GT, FilterOperator.GTE, FilterOperator.LT, FilterOperator.LTE}
+# What compares with several values as the operator does with one.
+_OF_SEVERAL = {
+    FilterOperator.EQ: "$in",
+    FilterOperator.NE: "$nin",
+    FilterOperator.IN: "$in",
+    FilterOperator.NIN: "$nin",
+    FilterOperator.CONTAINS: "$any",
+    FilterOperator.ANY: "$any",
+}
+_TRUTHS = {True: (1, "true", "True"), False: (0, "false", "False")}
 
 
 def to_where(filters: MetadataFilters | None, doc_ids: Sequence[str] | None = None) -> dict[str, Any] | None:
@@ -34,12 +44,15 @@ def to_where(filters: MetadataFilters | None, doc_ids: Sequence[str] | None = No
 
     ======================================  ===========================================================================
     ``==`` ``!=``                           the same value of the same type (1 is 1.0, but never "1"), and its opposite
-    ``>`` ``>=`` ``<`` ``<=``               numbers and numbers, strings and strings; nothing else matches
+    ``>`` ``>=`` ``<`` ``<=``               numbers and numbers, strings and strings, dates and dates in ISO 8601; nothing else
     ``in`` ``nin``                          one of the listed values, and its opposite
     ``contains`` ``any`` ``all``            a list that has the value, one of the values, every one of them
     ``text_match`` (``_insensitive``)       a string that has the text as a part (whatever its letter case)
     ``is_empty``                            missing, None, "", [] or {}; the filter's value does not matter
     ======================================  ===========================================================================
+
+    LlamaIndex' filters take no True and no False. So 1, "true" and "True" match True as well, and 0, "false" and "False" False,
+    wherever a value is compared with ``==``, ``!=`` and those of a list.
 
     A field that is missing matches only ``!=``, ``nin`` and ``is_empty``; None is a value like any other. A condition
     ``not`` matches where none of its filters matches. No filters at all match everything.
@@ -84,7 +97,21 @@ def _translate(test: MetadataFilter) -> dict[str, Any]:
         wanted, fits = "one value, as 'in', 'any' and 'all' take a list", not isinstance(test.value, list)
     if not fits:
         raise TypeError(f"The filter {test.operator.value!r} on {test.key!r} takes {wanted}, got {test.value!r:.80}")
-    return {_path(test.key): {_OPERATORS[test.operator]: test.value}}
+    return _compare(_path(test.key), test.operator, test.value)
+
+
+def _compare(path: str, operator: FilterOperator, value: Any) -> dict[str, Any]:
+    meant = {each: _meant(each) for each in (value if operator in _OF_LISTS else [value])}
+    if operator in _OF_TEXT | _OF_ORDER or all(len(values) == 1 for values in meant.values()):
+        return {path: {_OPERATORS[operator]: value}}
+    if operator == FilterOperator.ALL:
+        return {"$and": [{path: {"$any": values}} for values in meant.values()]}
+    return {path: {_OF_SEVERAL[operator]: [each for values in meant.values() for each in values]}}
+
+
+def _meant(value: Any) -> list[Any]:
+    """A value, and the truth that it may stand for."""
+    return [value, *(truth for truth, names in _TRUTHS.items() if value in names)]
 
 
 def _path(key: str) -> str:

@@ -21,11 +21,13 @@ from llama_index_colbert.filters import of_document
 from llama_index_colbert.keywords import StrictUpdates, refuse_keywords
 from llama_index_colbert.nodes import copy_documents, take_objects_out, to_node, to_passage
 from llama_index_colbert.retriever import ColBERTRetriever
+from llama_index_colbert.store import ColBERTVectorStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from llama_index.core import MockEmbedding
     from llama_index.core.callbacks import CallbackManager
     from llama_index.core.schema import BaseNode, Document, IndexNode, NodeWithScore, TransformComponent
     from llama_index.core.storage.storage_context import StorageContext
@@ -262,6 +264,15 @@ class ColBERTIndex(EngineMaker, StrictUpdates, BaseIndex[IndexDict]):
     def query(self, query_str: str, top_k: int = 10) -> list[NodeWithScore]:
         """Return the ``top_k`` nodes that match best."""
         return self.as_retriever(top_k).retrieve(query_str)
+
+    @property
+    def vector_store(self) -> ColBERTVectorStore:
+        """The same nodes as a vector store, for what asks an index for its own, such as ``VectorIndexAutoRetriever``."""
+        return ColBERTVectorStore(index=self.index)
+
+    @property
+    def _embed_model(self) -> MockEmbedding:  # which LlamaIndex's retrievers take from an index
+        return self.vector_store.embed_model
 
     @property
     def ref_doc_info(self) -> dict[str, RefDocInfo]:

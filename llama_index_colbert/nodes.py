@@ -20,10 +20,10 @@ from llama_index.core.schema import (
 )
 from llama_index.core.vector_stores.utils import node_to_metadata_dict
 
-from colbert_core import Passage, widen
+from colbert_core import Passage, plain_metadata, widen
 from llama_index_colbert.annotated import annotate, without_annotations
 from llama_index_colbert.ranking import reported
-from llama_index_colbert.values import changed_by_json, restore
+from llama_index_colbert.values import changed_by_json, plain_form, restore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,19 +49,21 @@ def to_passage(node: BaseNode) -> Passage:
     node = without_annotations(node)
     if isinstance(node, IndexNode):
         node = node.model_copy(update={"obj": None})
+    places = changed_by_json(node.metadata)
     try:
-        metadata = node_to_metadata_dict(node)
-        own = {"doc_id", "document_id"} & node.metadata.keys()
-        users = node.model_dump(mode="json", include={"metadata"})["metadata"] if own else {}
+        plain = plain_metadata(node.metadata, "its metadata", default=plain_form)
+        metadata = node_to_metadata_dict(node.model_copy(update={"metadata": plain}))
     except Exception as error:  # errors of Pydantic do not name the node
         raise ValueError(f"Node {node.node_id!r} cannot be kept as JSON: {error}") from error
     source = node.ref_doc_id or node.node_id
-    metadata |= dict.fromkeys(_SOURCES, source) | {key: users[key] for key in own}
-    if places := changed_by_json(node.metadata):
+    metadata |= dict.fromkeys(_SOURCES, source) | {key: plain[key] for key in _SOURCES[1:] if key in plain}
+    if places:
         metadata[_VALUES] = json.dumps(places)
     if media := {name: held.data.decode("ascii") for name, held in _media(node) if held.data is not None}:
         metadata[_MEDIA] = json.dumps(media)  # base64, which LlamaIndex's JSON of a node leaves out
-    return Passage(node.node_id, node.get_content(MetadataMode.EMBED), metadata)
+    # The text has the metadata as they come back: to_node looks for them in it.
+    back = node.model_copy(update={"metadata": restore(copy.deepcopy(plain), places)})
+    return Passage(node.node_id, back.get_content(MetadataMode.EMBED), metadata)
 
 
 def to_node(passage: Passage) -> BaseNode:

@@ -39,13 +39,13 @@ from colbert_core.errors import (
 )
 from colbert_core.index.index import Index
 from colbert_core.index.settings import check_words
+from colbert_core.metadata import plain_metadata
 from colbert_core.model.fingerprint import loaded_encoder
 from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
 from colbert_core.storage.arrays import dump_arrays, load_arrays
 from colbert_core.storage.aside import is_free
 from colbert_core.storage.durable import write_bytes
-from colbert_core.storage.filters import dump_metadata
 from colbert_core.storage.incoming import check_regular
 from colbert_core.storage.store import made_aside
 from colbert_core.threads import set_num_threads
@@ -373,7 +373,7 @@ def _stage_passages(task: Mapping[str, Any], splitter: Splitter, *, staged: Path
 
             def write_lines() -> Iterator[tuple[int, str]]:
                 for passage in _named_in_errors(read_file(path, task["name"], splitter), path, task["location"]):
-                    metadata = json.loads(dump_metadata(passage.metadata, f"Metadata of passage {passage.id!r}"))
+                    metadata = plain_metadata(passage.metadata, f"Metadata of passage {passage.id!r}")
                     line = json.dumps([passage.id, passage.text, metadata])
                     shard = shard_of(passage.id, shards)
                     if shard not in outputs:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import datetime
-import decimal
 import io
 import json
-import math
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from colbert_core.documents.encodings import LARGEST, decode, is_binary
 from colbert_core.documents.part import Part, UnreadableFileError
 from colbert_core.extras import import_extra
+from colbert_core.metadata import plain_metadata, plain_scalar
 from colbert_core.text.lines import check_no_pipe, numbered_lines
 from colbert_core.types import Passage
 
@@ -112,7 +110,7 @@ def _to_part(record: dict[str, Any], place: str) -> Part:
         raise ValueError(f"{place}: metadata must be an object, got {type(own).__name__}.")
     text = f"{title} {text}" if title and isinstance(text, str) else text
     try:
-        passage = Passage(str(line if name is None else name), text, {**others, **(own or {})})
+        passage = Passage(str(line if name is None else name), text, plain_metadata({**others, **(own or {})}))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{place}: {error}") from None
     return Part(passage.text, metadata=passage.metadata, line=line, id=None if name is None else passage.id)
@@ -229,7 +227,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             for batch in file.iter_batches(1024):
                 for record in _rows(batch, f"{path}, rows {number + 1} to {number + batch.num_rows}"):
                     number += 1
-                    values = {key: _plain(value) for key, value in record.items()}
+                    values = {key: plain_scalar(value) for key, value in record.items()}
                     yield f"{path}, row {number}", {key: value for key, value in values.items() if value is not None}
     except (arrow.ArrowException, OSError) as error:  # it has errors of both kinds for a damaged file
         raise ValueError(f"{path} is no Parquet file: {error}") from None
@@ -246,16 +244,3 @@ def _rows(batch: Any, place: str) -> list[dict[str, Any]]:
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{place}: {error}; keep dates that are not of the years 1 to 9999 as strings.") from error
     return rows
-
-
-def _plain(value: Any) -> Any:
-    """Turn a value of a table into one that metadata can hold: dates and decimal numbers into strings, NaN into None."""
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
-    if isinstance(value, (decimal.Decimal, datetime.timedelta)):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value

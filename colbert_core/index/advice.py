@@ -59,12 +59,12 @@ class Advice:
                 self._settled.add(each)
             elif self.unsaid([each]):
                 warnings.warn(message, FilterWarning, stacklevel=_levels_to_the_user())
-                self._settled.add(each if survey.kinds.get(each.path) else each.path)
+                self._settled.add(each if survey.kinds_of(each.path) else each.path)
 
 
 def complaint(expected: Expectation, survey: Survey) -> str | None:
     """Say what is odd about an expectation; None if it is met, or may well be unmet."""
-    kinds = survey.kinds.get(expected.path, "")
+    kinds = survey.kinds_of(expected.path)
     if survey.meets(expected):
         return None
     if not kinds:
@@ -75,7 +75,7 @@ def complaint(expected: Expectation, survey: Survey) -> str | None:
     name = _shown(expected.path)
     if expected.kinds == "a":
         return f"The filter compares the field {name} with an array, but its values are {_described(kinds)}."
-    wanted = " or ".join(_ONE[kind.lower()] for kind in expected.kinds)
+    wanted = " or ".join(dict.fromkeys(_ONE[kind.lower()] for kind in expected.kinds))
     if wants_element:
         hint = "" if "a" in kinds else "; $eq, $in and $text compare what is no array"
         return f"The filter wants {wanted} in an array of the field {name}, but its values are {_described(kinds)}{hint}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from colbert_core.checks import check_passages
-from colbert_core.storage.filters import dump_metadata
+from colbert_core.metadata import dump_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,7 +40,6 @@ def dump_all(passages: Iterable[Passage]) -> list[str]:
     """Write the metadata of each passage as JSON.
 
     Raises:
-        TypeError: metadata hold something that JSON cannot hold.
-        ValueError: a number in metadata is out of range.
+        TypeError, ValueError: metadata hold what an index cannot keep.
     """
     return [dump_metadata(passage.metadata, f"Metadata of passage {passage.id!r}") for passage in passages]

@@ -44,7 +44,7 @@ class Index(ReadableIndex):
 
     Any number of threads and processes may search while one writes: a search sees one whole state, the newest, and does
     not wait. What a call has added or deleted is safe on disk when the call returns; what failed or was interrupted is in
-    as a whole or not at all. Passages go in and come out as copies; metadata are what JSON can hold.
+    as a whole or not at all. Passages go in and come out as copies, with their metadata in the form of ``plain_metadata``.
 
     Example:
         >>> index = Index.create()

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from colbert_core.errors import IndexNotFoundError, StorageError
+from colbert_core.storage.dates import instant
 from colbert_core.storage.durable import disk_errors
 from colbert_core.storage.opened import file_id
 
@@ -126,6 +127,7 @@ def attach(connection: Connection, path: Path) -> None:
 def add_functions(connection: Connection) -> None:
     """Add what filters call."""
     connection.create_function("casefold", 1, str.casefold, deterministic=True)
+    connection.create_function("instant", 1, instant, deterministic=True)
 
 
 def milliseconds(seconds: float) -> int:

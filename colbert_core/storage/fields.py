@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from colbert_core.storage.filters import readings
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Self
@@ -74,7 +76,11 @@ class Survey:
 
     def meets(self, expected: Expectation) -> bool:
         """Whether some passage has the field with a value of a kind that is expected."""
-        return not set(expected.kinds).isdisjoint(self.kinds.get(expected.path, ""))
+        return not set(expected.kinds).isdisjoint(self.kinds_of(expected.path))
+
+    def kinds_of(self, path: str) -> str:
+        """The kinds of the values of a field that a filter names."""
+        return "".join(sorted({kind for reading in readings(path) for kind in self.kinds.get(reading, "")}))
 
     def __or__(self, other: Self) -> Survey:
         """What two parts of an index say together."""
@@ -94,8 +100,12 @@ def unmet(select: Select, expected: Sequence[Expectation]) -> list[Expectation]:
     missing = []
     for start in range(0, len(expected), _AT_A_TIME):
         chunk = expected[start : start + _AT_A_TIME]
-        tests = (f"EXISTS (SELECT 1 FROM fields WHERE path = ? AND kind IN ({_listed(each.kinds)}))" for each in chunk)  # noqa: S608
-        (answers,) = select(f"SELECT {', '.join(tests)}", [each.path for each in chunk])
+        tests = (
+            f"EXISTS (SELECT 1 FROM fields WHERE path IN ({', '.join('?' * len(readings(each.path)))}) "  # noqa: S608
+            f"AND kind IN ({_listed(each.kinds)}))"
+            for each in chunk
+        )
+        (answers,) = select(f"SELECT {', '.join(tests)}", [path for each in chunk for path in readings(each.path)])
         missing += [each for each, is_met in zip(chunk, answers, strict=True) if not is_met]
     return missing
 
@@ -142,13 +152,14 @@ def survey(select: Select, paths: Iterable[str], value: str | None = None) -> Su
 
     Args:
         select: asks the database.
-        paths: fields to look up beside the first ones.
+        paths: fields that a filter names, to look up beside the first ones.
         value: string to look for in every field; None for none.
     """
     # A damaged index may have anything for a path.
     found = [path for (path,) in select(_NAMES_OF_FIELDS, [_MOST_NAMES + 1]) if isinstance(path, str)]
     names = found[:_MOST_NAMES]
-    kinds = {path: _kinds(select, path) for path in dict.fromkeys([*paths, *names[:N_SHOWN]])}
+    asked = [reading for path in paths for reading in readings(path)]
+    kinds = {path: _kinds(select, path) for path in dict.fromkeys([*asked, *names[:N_SHOWN]])}
     equal = {} if value is None else _fields_with(select, value)
     n_passages = 1 if names else int(select("SELECT count(*) FROM passages", [])[0][0])
     return Survey(kinds, names, len(found) > _MOST_NAMES, n_passages, equal)

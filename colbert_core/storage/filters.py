@@ -4,7 +4,7 @@ r"""Filters on metadata, and the SQL that they become. The only tables used are 
 
 ========================  ==================================================================================
 ``$eq`` ``$ne``           the same value of the same type (1 equals 1.0, but not true), and its opposite
-``$gt $gte $lt $lte``     numbers with numbers, strings with strings (by code point); anything else does not match
+``$gt $gte $lt $lte``     numbers with numbers, strings with strings (by code point), dates with dates
 ``$in`` ``$nin``          one of a list of values, and its opposite
 ``$contains``             an array with this element
 ``$any`` ``$all``         an array with at least one of these elements, with every one of them
@@ -15,22 +15,28 @@ r"""Filters on metadata, and the SQL that they become. The only tables used are 
 ``$and`` ``$or``          of a list of filters; several fields or operators side by side mean ``$and``
 ========================  ==================================================================================
 
-A dotted path leads into nested objects: ``"author.name"``. Write a backslash before a dot, a backslash or a leading dollar
-sign that belongs to a key: ``r"version\.major"``. A missing field matches ``$ne``, ``$nin``, ``$not`` and
-``$empty``, and nothing else.
+A dotted path leads into nested objects, and names a key that has just these dots: ``"dc.title"`` is ``{"dc": {"title": ...}}``
+and ``{"dc.title": ...}``. Where a passage has both, one that matches is enough. Write a backslash before a dot or a backslash
+that belongs to a key, and the path has one meaning: ``r"version\.major"`` is a key. Write one before a leading dollar sign as
+well. A missing field matches ``$ne``, ``$nin``, ``$not`` and ``$empty``, and nothing else.
+
+Strings of ISO 8601 are dates, as ``storage/dates.py`` says. A ``date`` or ``datetime`` as an operand compares instants; what is
+no date does not match it. A string that is a date does so as well with ``$gt``, ``$gte``, ``$lt`` and ``$lte`` where the field
+is a date, and compares strings where it is none. Other operands are taken in the plain form of ``colbert_core/metadata.py``.
 
 A condition knows what it expects of the fields that it names, so that somebody can say where no passage has that.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import datetime
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from colbert_core.metadata import plain_scalar
+from colbert_core.storage.dates import compare_dates, compare_strings, instant, one_of_dates
 from colbert_core.types import check_text
 
 if TYPE_CHECKING:
@@ -39,9 +45,6 @@ if TYPE_CHECKING:
 # SQLite's parser keeps at most 100 open symbols, and a level of a filter needs up to three.
 _DEEPEST = 20
 _LONGEST_CHAIN = 16
-# Metadata deeper or with longer paths than these would fill an index with their names.
-_DEEPEST_METADATA = 50
-_LONGEST_PATH = 1000
 # SQLite binds at least 32,766.
 _MOST_VALUES = 30_000
 # SQLite collects the rows of each comparison. 1,000 of ``$gt`` take 3 s among 2,000 passages.
@@ -49,13 +52,15 @@ _MOST_COMPARISONS = 1_000
 
 # Kinds of a row in ``fields``. The elements of an array have the same letters in capitals.
 _NULL, _TRUTH, _NUMBER, _STRING, _ARRAY, _OBJECT = "z", "b", "n", "s", "a", "o"
+# An operand that is a date. The fields that it is compared with are strings.
+_DATE = "d"
 
 
 class Expectation(NamedTuple):
     """What a filter expects of a field: that some passage has it, with a value of one of these kinds.
 
     Attributes:
-        path: of the field, as ``fields`` has it.
+        path: of the field, as the filter means it; ``readings`` are those that ``fields`` may have.
         kinds: of ``fields``; one of them is enough. Empty where the filter asks whether there is such a field.
     """
 
@@ -75,48 +80,6 @@ class Condition(NamedTuple):
     sql: str
     values: list[Any]
     expected: tuple[Expectation, ...] = ()
-
-
-def dump_metadata(metadata: Mapping[str, Any], subject: str) -> str:
-    """Write metadata as JSON. Tuples become arrays.
-
-    Raises:
-        TypeError: a value is of a type that JSON does not know, or a key is no string.
-        ValueError: a number is not finite or has more than 64 bits, a string has a lone surrogate, an object holds itself or
-            more than 50 levels, or the names down to a value have more than 1,000 characters.
-    """
-    _check(metadata, subject, "", 0)
-    return json.dumps(metadata, ensure_ascii=False, allow_nan=False)
-
-
-def _check(value: Any, subject: str, path: str, depth: int) -> None:
-    if depth > _DEEPEST_METADATA or len(path) > _LONGEST_PATH:
-        raise ValueError(f"{subject} is nested too deeply, or holds itself, or has endless names: {path:.80}")
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"{subject}: a key of {path or 'it'} is {key!r}, a {type(key).__name__}; keys are strings.")
-            check_text(key, f"{subject}, key {key!r:.80}")
-            _check(inner, subject, f"{path}.{key}" if path else key, depth + 1)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            _check(inner, subject, path, depth + 1)
-    elif isinstance(value, str):
-        check_text(value, f"{subject}, {path}")
-    elif isinstance(value, (int, float)):
-        _check_number(value, f"{subject}: {path}")
-    elif value is not None:
-        raise TypeError(
-            f"{subject}: {path} is a {type(value).__name__}, {value!r:.80}, which an index cannot keep; use strings "
-            "(value.isoformat() for a date), numbers, true and false, None, lists and dicts."
-        )
-
-
-def _check_number(value: float, subject: str) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{subject} is {value}, which is no JSON number; leave the field out, or use None.")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"{subject} is a number of more than 64 bits ({value.bit_length()}); keep it as a string.")
 
 
 def metadata_fields(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -154,6 +117,11 @@ def _with_kind(value: Any) -> tuple[str, Any]:
 
 def _escape(key: str) -> str:
     return key.replace("\\", "\\\\").replace(".", "\\.")
+
+
+def readings(path: str) -> list[str]:
+    """The paths of ``fields`` that a path of a filter may mean: with dots and no backslash, also one key with these dots."""
+    return [path, _escape(path)] if "." in path and "\\" not in path else [path]
 
 
 def compile_where(where: Mapping[str, Any]) -> Condition:
@@ -237,7 +205,16 @@ def _join(operator: str, conditions: list[Condition]) -> Condition:
     word = " AND " if operator == "$and" else " OR "
     sql = f"({word.join(condition.sql for condition in conditions)})"
     values = [value for condition in conditions for value in condition.values]
-    return Condition(sql, values, tuple(each for condition in conditions for each in condition.expected))
+    expected = tuple(each for condition in conditions for each in condition.expected)
+    return Condition(sql, values, _alternatives(expected) if operator == "$or" else expected)
+
+
+def _alternatives(expected: tuple[Expectation, ...]) -> tuple[Expectation, ...]:
+    """What ``$or`` expects: of each field a value of any kind that it is asked for."""
+    kinds: dict[str, str] = {}
+    for path, wanted in expected:
+        kinds[path] = "".join(sorted({*kinds.get(path, ""), *wanted})) if wanted and kinds.get(path, wanted) else ""
+    return tuple(Expectation(path, wanted) for path, wanted in kinds.items())
 
 
 def _negate(condition: Condition) -> Condition:
@@ -263,8 +240,11 @@ def _on_field(path: str, test: Any, depth: int) -> Condition:
         return _equal(path, test)
     if not test:
         raise ValueError(f"Field {path!r} is compared with an empty dict; name an operator such as {{'$exists': True}}.")
-    conditions = []
+    bounds = {operator: operand for operator, operand in test.items() if operator in _SIGNS}
+    conditions = [_between(path, bounds)] if bounds else []
     for operator, operand in test.items():
+        if operator in bounds:
+            continue
         if operator == "$not":
             conditions.append(_negate(_on_field(path, operand, depth + 1)))
         elif operator == "$exists" and operand is True and not _IMPLY_IT.isdisjoint(test):
@@ -273,7 +253,7 @@ def _on_field(path: str, test: Any, depth: int) -> Condition:
             conditions.append(_OPERATORS[operator](path, operand))
         else:
             raise ValueError(
-                f"{operator!r} is no operator on a field ({path!r}); those are {', '.join(_OPERATORS)} and $not. "
+                f"{operator!r} is no operator on a field ({path!r}); those are {', '.join([*_OPERATORS, *_SIGNS])} and $not. "
                 "A nested field is written as a path: 'author.name'."
             )
     return _join("$and", conditions)
@@ -282,60 +262,82 @@ def _on_field(path: str, test: Any, depth: int) -> Condition:
 def _has(path: str, kinds: str, test: str = "", *values: Any) -> Condition:
     """The condition that the field has a row of one of these kinds that passes the test."""
     listed = ", ".join(f"'{kind}'" for kind in kinds)
-    sql = f"passages.row IN (SELECT row FROM fields WHERE path = ? AND kind IN ({listed}){test})"  # noqa: S608
-    return Condition(sql, [path, *values])
+    paths = readings(path)
+    named = f"path IN ({', '.join('?' * len(paths))})"
+    sql = f"passages.row IN (SELECT row FROM fields WHERE {named} AND kind IN ({listed}){test})"  # noqa: S608
+    return Condition(sql, [*paths, *values])
 
 
 def _expecting(condition: Condition, path: str, kinds: Iterable[str]) -> Condition:
     """The condition, with all that it expects of its field: a value of one of these kinds; nothing if null is among them."""
-    listed = "".join(sorted(kinds))
+    listed = "".join(sorted(set(map(_of_fields, kinds))))
     expected = () if not listed or _NULL in listed.lower() else (Expectation(path, listed),)
     return Condition(condition.sql, condition.values, expected)
 
 
 def _equal(path: str, value: Any) -> Condition:
-    kind, stored = _with_kind(_scalar(value, "$eq"))
-    return _expecting(_has(path, kind, " AND value = ?", stored), path, kind)
+    return _any_of(path, dict([_group(value, "$eq")]))
 
 
-def _compare(sign: str, name: str) -> Any:
-    def compare(path: str, value: Any) -> Condition:
-        kind, stored = _with_kind(_scalar(value, name))
-        if kind not in (_NUMBER, _STRING):
-            raise TypeError(f"{name} compares with a number or a string, got {value!r}.")
-        return _expecting(_has(path, kind, f" AND value {sign} ?", stored), path, kind)
+def _between(path: str, operands: dict[str, Any]) -> Condition:
+    """The condition that a field is less or greater than operands, by the operators of ``_SIGNS``."""
+    tests: dict[str, tuple[str, list[Any]]] = {}
+    # Together they are one piece of the index, of which SQLite takes the first end that it reads on each side: the upper end of
+    # "less than a date" first, because "greater than a date" has one as well, behind all dates.
+    for name in sorted(operands, reverse=True):
+        kind, (test, values) = _compared(name, operands[name])
+        sql, before = tests.get(kind, ("", []))
+        tests[kind] = sql + test, before + values
+    conditions = [_expecting(_has(path, kind, sql, *bound), path, kind) for kind, (sql, bound) in tests.items()]
+    return _join("$and", [*conditions, *([Condition("0", [])] if len(tests) > 1 else [])])  # no value is of two kinds
 
-    return compare
+
+def _compared(name: str, value: Any) -> tuple[str, tuple[str, list[Any]]]:
+    """The kind that a field has to have, and the test of its value."""
+    sign = _SIGNS[name]
+    kind, (stored,) = _group(value, name)
+    if kind == _DATE:
+        return _STRING, compare_dates(sign, stored)
+    if kind not in (_NUMBER, _STRING):
+        raise TypeError(f"{name} compares with a number, a string or a date, got {value!r}.")
+    moment = instant(stored)
+    return kind, (f" AND value {sign} ?", [stored]) if moment is None else compare_strings(sign, stored, moment)
 
 
 def _one_of(name: str, *, in_array: bool) -> Any:
-    def among(path: str, values: Any) -> Condition:
-        by_kind: dict[str, list[Any]] = {}
-        for kind, stored in (_with_kind(_scalar(value, name)) for value in _list(values, name)):
-            by_kind.setdefault(kind.upper() if in_array else kind, []).append(stored)
-        conditions = []
-        for kind, stored_values in by_kind.items():
-            test = f" AND value IN ({', '.join('?' * len(stored_values))})"
-            conditions.append(_has(path, kind, test, *stored_values))
-        return _expecting(_join("$or", conditions), path, by_kind)
-
-    return among
+    return lambda path, values: _any_of(path, _by_kind(values, name, in_array=in_array))
 
 
 def _contains(path: str, value: Any) -> Condition:
-    kind, stored = _with_kind(_scalar(value, "$contains"))
-    return _expecting(_has(path, kind.upper(), " AND value = ?", stored), path, kind.upper())
+    return _any_of(path, _by_kind([value], "$contains", in_array=True))
+
+
+def _any_of(path: str, by_kind: dict[str, list[Any]]) -> Condition:
+    """The condition that the field has one of some values, in lists by their kind."""
+    conditions = []
+    for kind, values in by_kind.items():
+        if kind.lower() == _DATE:
+            test, values = one_of_dates(values)
+        else:
+            test = f" AND value IN ({', '.join('?' * len(values))})"
+        conditions.append(_has(path, _of_fields(kind), test, *values))
+    return _expecting(_join("$or", conditions), path, by_kind)
 
 
 def _all(path: str, values: Any) -> Condition:
-    by_kind: dict[str, dict[Any, None]] = {}
-    for kind, stored in (_with_kind(_scalar(value, "$all")) for value in _list(values, "$all")):
-        by_kind.setdefault(kind.upper(), {})[stored] = None  # each once
-    conditions = [_has(path, _ARRAY)]
-    for kind, distinct in by_kind.items():
-        test = f" AND value IN ({', '.join('?' * len(distinct))}) GROUP BY row HAVING count(DISTINCT value) = ?"
-        conditions.append(_has(path, kind, test, *distinct, len(distinct)))
-    return _expecting(_join("$and", conditions), path, by_kind or _ARRAY)
+    by_kind = _by_kind(values, "$all", in_array=True)
+    if not by_kind:
+        return _expecting(_has(path, _ARRAY), path, _ARRAY)
+    # Several strings may be one instant, so each date is looked for by itself. Of other elements there is one row for each.
+    moments = by_kind.get(_DATE.upper(), [])
+    conditions = [_any_of(path, {_DATE.upper(): [moment]}) for moment in moments]
+    others = {kind: listed for kind, listed in by_kind.items() if kind != _DATE.upper()}
+    if others:
+        tests = [f"kind = '{kind}' AND value IN ({', '.join('?' * len(listed))})" for kind, listed in others.items()]
+        wanted = [value for listed in others.values() for value in listed]
+        test = f" AND ({' OR '.join(tests)}) GROUP BY path, row HAVING count(*) = ?"
+        conditions.append(_has(path, "".join(others), test, *wanted, len(wanted)))
+    return _expecting(_join("$and", conditions), path, by_kind)
 
 
 def _text(path: str, part: Any) -> Condition:
@@ -362,13 +364,10 @@ def _invert(test: Any) -> Any:
     return lambda path, operand: _negate(test(path, operand))
 
 
+_SIGNS: dict[str, Any] = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _OPERATORS: dict[str, Any] = {
     "$eq": _equal,
     "$ne": _invert(_equal),
-    "$gt": _compare(">", "$gt"),
-    "$gte": _compare(">=", "$gte"),
-    "$lt": _compare("<", "$lt"),
-    "$lte": _compare("<=", "$lte"),
     "$in": _one_of("$in", in_array=False),
     "$nin": _invert(_one_of("$nin", in_array=False)),
     "$contains": _contains,
@@ -380,24 +379,47 @@ _OPERATORS: dict[str, Any] = {
     "$empty": _empty,
 }
 # What no passage matches that lacks the field.
-_IMPLY_IT = _OPERATORS.keys() - {"$ne", "$nin", "$exists", "$empty"}
+_IMPLY_IT = (_OPERATORS | _SIGNS).keys() - {"$ne", "$nin", "$exists", "$empty"}
+
+
+def _group(value: Any, name: str) -> tuple[str, list[Any]]:
+    """The kind of an operand, and the operand as a list of one."""
+    if isinstance(value, datetime.date | np.datetime64):
+        moment = instant(plain_scalar(value))
+        if moment is None:
+            raise ValueError(f"{name} compares with a date of the years 1 to 9999, got {value}.")
+        return _DATE, [moment]
+    kind, stored = _with_kind(_scalar(value, name))
+    return kind, [stored]
+
+
+def _by_kind(values: Any, name: str, *, in_array: bool) -> dict[str, list[Any]]:
+    """The operands in lists by their kind, each once."""
+    by_kind: dict[str, dict[Any, None]] = {}
+    for kind, (stored,) in (_group(value, name) for value in _list(values, name)):
+        by_kind.setdefault(kind.upper() if in_array else kind, {})[stored] = None
+    return {kind: list(distinct) for kind, distinct in by_kind.items()}
+
+
+def _of_fields(kind: str) -> str:
+    """The kind in ``fields`` of what is compared with an operand of this kind."""
+    return {_DATE: _STRING, _DATE.upper(): _STRING.upper()}.get(kind, kind)
 
 
 def _scalar(value: Any, name: str) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, str):
-        return check_text(value, f"The operand of {name}")
-    if isinstance(value, float) and not math.isfinite(value):
+    plain = plain_scalar(value)
+    if isinstance(plain, str):
+        return check_text(plain, f"The operand of {name}")
+    if plain is None and value is not None:
         raise ValueError(f"{name} compares with a finite number, got {value}.")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"{name} compares with a number of at most 64 bits, got one of {value.bit_length()}.")
-    if value is not None and not isinstance(value, (bool, int, float)):
+    if isinstance(plain, int) and not -(2**63) <= plain < 2**63:
+        raise ValueError(f"{name} compares with a number of at most 64 bits, got one of {plain.bit_length()}.")
+    if plain is not None and not isinstance(plain, (bool, int, float)):
         raise TypeError(
-            f"{name} compares with a string, a number, true, false or None, got {type(value).__name__}: {value!r:.80}; "
+            f"{name} compares with a string, a number, a date, true, false or None, got {type(value).__name__}: {value!r:.80}; "
             "for the elements of an array there are $contains, $any and $all."
         )
-    return value
+    return plain
 
 
 def _list(values: Any, name: str) -> list[Any]:

@@ -367,6 +367,8 @@ def test_parquet_s_own_types_become_metadata(tmp_path, stanford):
             "day": [datetime.date(2020, 1, 2), None],
             "at": [datetime.datetime(2020, 1, 2, 3, 4), None],
             "price": [decimal.Decimal("1.50"), None],
+            "took": [datetime.timedelta(minutes=2), None],
+            "within": [{"day": datetime.date(2020, 1, 2)}, None],
             "share": [0.5, float("nan")],
             "tags": [["x"], []],
         }
@@ -377,7 +379,9 @@ def test_parquet_s_own_types_become_metadata(tmp_path, stanford):
         "source": "a",
         "day": "2020-01-02",
         "at": "2020-01-02T03:04:00",
-        "price": "1.50",
+        "price": 1.5,
+        "took": 120.0,
+        "within": {"day": "2020-01-02"},
         "share": 0.5,
         "tags": ["x"],
     }

@@ -253,3 +253,29 @@ def test_vectors_from_elsewhere_need_no_model_for_it():
     index.add([Passage("a", "text", {"n": 1})], embeddings=[np.ones((1, 2), np.float32)])
     with pytest.warns(FilterWarning, match="No passage has the field 'm'"):
         assert index.search(np.ones((1, 2), np.float32), where={"m": 1}) == []
+
+
+def test_nothing_is_said_of_a_key_with_a_dot_that_is_named_without_a_backslash():
+    index = Index.create(None, WordEncoder())
+    index.add([Passage("a", "text", {"dc.title": "x", "dc.year": 2024, "author": {"name": "Ann"}})])
+    assert said(lambda: index.search("text", where={"dc.title": "x", "author.name": {"$in": ["Ann"]}})) == []
+    (wrong_type,) = said(lambda: index.search("text", where={"dc.year": "2024"}))
+    assert wrong_type == "The filter compares the field 'dc.year' with a string, but its values are numbers."
+    (missing,) = said(lambda: index.search("text", where={"dc.titel": "x"}))
+    assert missing.startswith("No passage has the field 'dc.titel' that the filter asks for; did you mean 'dc\\\\.title'?")
+
+
+def test_either_meaning_of_a_name_with_a_dot_meets_what_a_filter_expects():
+    one, other = Survey({"a.b": "n"}, ["a.b"], n_passages=1), Survey({"a\\.b": "s"}, ["a\\.b"], n_passages=1)
+    assert [each.meets(Expectation("a.b", "s")) for each in (one, other, one | other)] == [False, True, True]
+    assert not one.meets(Expectation("a\\.b", "n"))
+    assert (one | other).kinds_of("a.b") == "ns"
+
+
+def test_alternatives_of_one_field_expect_any_of_their_types(index):
+    assert said(lambda: index.search("text", where={"$or": [{"year": "2024"}, {"year": 2024}]})) == []
+    assert said(lambda: index.search("text", where={"$or": [{"tags": {"$contains": "x"}}, {"tags": {"$text": "x"}}]})) == []
+    (neither,) = said(lambda: index.search("text", where={"$or": [{"draft": {"$contains": "x"}}, {"draft": {"$text": "x"}}]}))
+    assert neither == "The filter compares the field 'draft' with a string, but its values are true or false."
+    assert said(lambda: index.search("text", where={"$or": [{"no": 1}, {"no": {"$exists": False}}]})) == []
+    assert len(said(lambda: index.search("text", where={"$or": [{"year": 2024}, {"yaer": 2024}]}))) == 1

@@ -206,8 +206,8 @@ async def test_mistakes_are_errors_not_silence(store):
         store.add_documents([Document("a")], ids=["x", "y"])
     with pytest.raises(ValueError, match="stand more than once"):
         store.add_texts(["a", "b"], ids=["x", "x"])
-    with pytest.raises(TypeError, match="page is a set"):
-        store.add_documents([Document("a", metadata={"page": {1}})])
+    with pytest.raises(TypeError, match="page is a bytes"):
+        store.add_documents([Document("a", metadata={"page": b"1"})])
     with pytest.raises(TypeError, match="texts must be a list of strings"):
         store.add_texts("one text")
     with pytest.raises(ValueError, match="got neither; filter={} deletes everything"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import datetime
 import decimal
+import enum
 import pathlib
 import pickle
 import uuid
 
+import numpy
 import pytest
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.retrievers import QueryFusionRetriever
@@ -45,6 +47,10 @@ VALUES = {
     "none": None,
     "key.with.dots": (1,),
 }
+
+
+class Kind(enum.Enum):
+    PET = "pet"
 
 
 class Own(BaseRetriever):
@@ -187,3 +193,36 @@ def test_a_refreshed_document_replaces_a_change_made_elsewhere_once_it_has_chang
     assert index.query("bird", 1)[0].node.get_content() == "a bird sings"
     assert index.refresh_ref_docs([Document(id_="doc", text="the dog barks")]) == [True]
     assert index.query("dog", 1)[0].node.get_content() == "the dog barks"
+
+
+def test_values_that_have_no_json_of_their_own_leave_the_text_of_a_node_alone(words):
+    values = {"gone": float("nan"), "n": numpy.float32(1.5), "took": datetime.timedelta(minutes=2), "kind": Kind.PET}
+    node = TextNode(id_="a", text="the cat purrs", metadata=values)
+    (back,) = made_of([node], words).get_nodes()
+    assert (back.text, back.metadata) == ("the cat purrs", {"gone": None, "n": 1.5, "took": 120.0, "kind": "pet"})
+    assert node.metadata is not back.metadata
+    assert node.metadata["kind"] is Kind.PET
+
+
+def test_a_decimal_number_is_filtered_as_a_number_and_comes_back_with_its_digits(words):
+    store = made_of([TextNode(id_="a", text="the cat purrs", metadata={"price": decimal.Decimal("1.10")})], words)
+    assert store.index.ids({"price": {"$lt": 1.2}}) == ["a"]
+    (passage,) = store.index.get(["a"])
+    store.index.add([Passage("a", passage.text, passage.metadata | {"price": 2.5})])
+    (back,) = store.get_nodes(["a"])
+    assert str(back.metadata["price"]) == "2.5"
+    old = passage.metadata | {"price": "1.10", "_node_values": '[[["price"], "Decimal"]]'}
+    store.index.add([Passage("a", passage.text, old)])  # as it was kept before decimal numbers were numbers
+    (back,) = store.get_nodes(["a"])
+    assert str(back.metadata["price"]) == "1.10"
+
+
+def test_what_neither_knows_is_refused_by_the_name_of_its_node(words):
+    with pytest.raises(ValueError, match="Node 'a' cannot be kept as JSON: .*object"):
+        made_of([TextNode(id_="a", text="the cat purrs", metadata={"x": object()})], words)
+
+
+def made_of(nodes, words):
+    store = ColBERTVectorStore(words)
+    store.add(nodes)
+    return store

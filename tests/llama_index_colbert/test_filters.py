@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import operator
 
 import pytest
@@ -72,12 +73,14 @@ def is_number(value):
 
 
 def same(value, wanted):
+    if isinstance(value, bool):  # which a filter of LlamaIndex cannot name
+        return wanted in ((1, "true", "True") if value else (0, "false", "False"))
     if is_number(value) and is_number(wanted):
         return value == wanted
     return type(value) is type(wanted) and value == wanted
 
 
-WORDS = st.sampled_from(["", "a", "A", "ab", "ß", "SS", "2", "a.b", "\\", "$x"])
+WORDS = st.sampled_from(["", "a", "A", "ab", "ß", "SS", "2", "a.b", "\\", "$x", "true", "True", "false", "False", "TRUE", "1"])
 
 
 NUMBERS = st.one_of(st.integers(-2, 3), st.sampled_from([0.5, 1.0, 2.0, -1.5]))
@@ -113,6 +116,55 @@ def single_filters(draw):
 
 def joined(inner):
     return st.builds(MetadataFilters, filters=st.lists(inner, max_size=3), condition=st.sampled_from([*FilterCondition, None]))
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "expected"),
+    [
+        ("==", 1, "tn"),
+        ("==", 1.0, "tn"),
+        ("==", "true", "ts"),
+        ("==", "True", "t"),
+        ("==", "TRUE", ""),
+        ("==", "1", ""),
+        ("==", 0, "f"),
+        ("==", "False", "f"),
+        ("!=", 1, "fsl"),
+        ("!=", "true", "fnl"),
+        ("in", [1, 0], "tfn"),
+        ("in", ["true", "x"], "ts"),
+        ("nin", ["True", "False"], "nsl"),
+        (">", 0, "n"),
+        ("contains", 1, "l"),
+        ("any", ["true"], "l"),
+        ("all", ["True", "False"], "l"),
+        ("all", [1, 2], ""),
+        ("text_match", "true", "s"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::colbert_core.FilterWarning")
+def test_true_and_false_are_named_by_numbers_and_words(operator, value, expected):
+    store = ColBERTVectorStore(WordEncoder(dim=8))
+    for name, public in {"t": True, "f": False, "n": 1, "s": "true", "l": [True, False]}.items():
+        store.add([node(name, "x", public=public)])
+    filters = MetadataFilters(filters=[MetadataFilter(key="public", value=value, operator=operator)])
+    found = {each.node_id for each in store.get_nodes(filters=filters)}
+    assert "".join(name for name in "tfnsl" if name in found) == expected
+
+
+def test_strings_of_iso_8601_are_dates_for_filters_of_order():
+    store = ColBERTVectorStore(WordEncoder(dim=8))
+    store.add(
+        [
+            node("a", "x", when=datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)),
+            node("b", "x", when=datetime.date(2024, 2, 1)),
+        ]
+    )
+    bounds = [
+        MetadataFilter(key="when", value=value, operator=sign) for sign, value in ((">=", "2024-01-01"), ("<", "2024-01-02"))
+    ]
+    (found,) = store.get_nodes(filters=MetadataFilters(filters=bounds))
+    assert (found.node_id, found.metadata["when"].tzinfo) == ("a", datetime.UTC)
 
 
 def test_a_field_that_no_node_has_and_a_type_that_no_value_has_are_said():

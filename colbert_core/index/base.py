@@ -13,9 +13,9 @@ from colbert_core.evidence.evidence import MIN_SIMILARITY, Evidence
 from colbert_core.index.advice import name_in_a_filter
 from colbert_core.index.reports import MetadataField
 from colbert_core.index.restriction import Restriction
+from colbert_core.metadata import dump_metadata
 from colbert_core.search.lexical import by_words
 from colbert_core.storage.fields import TYPES
-from colbert_core.storage.filters import dump_metadata
 from colbert_core.text.blank import check_queries
 from colbert_core.types import Hit, Page, Passage, check_text
 from colbert_core.vectors.embeddings import query_matrices

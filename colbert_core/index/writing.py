@@ -25,9 +25,9 @@ from colbert_core.index.restriction import Restriction
 from colbert_core.index.settings import stored_settings
 from colbert_core.index.state import damage_named
 from colbert_core.memory import give_back
+from colbert_core.metadata import dump_metadata
 from colbert_core.progress import progress_bar
 from colbert_core.storage.changes import Changes
-from colbert_core.storage.filters import dump_metadata
 from colbert_core.types import Passage, TokenEmbeddings
 from colbert_core.vectors.codec import MOST_CENTROIDS, ResidualCodec, count_centroids, sample_size
 from colbert_core.vectors.embeddings import vectors_for, without_blank

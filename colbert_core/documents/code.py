@@ -148,8 +148,8 @@ def code_parts(text: str, language: str) -> Iterator[Part]:
 def _words(name: str) -> str:
     """The words of a name such as getUserName, in which models and indexes of words see one word; other names as they are.
 
-    978 functions of CosQA, all with names in this style, nDCG@10 by vectors and by both: .781 and .767 under their names, .785 and
-    .776 under names and words, .791 and .783 under the words. The name itself stands in the code.
+    Among 978 functions of CosQA, all with names in this style, nDCG@10 by vectors and by both is .781 and .767 under their
+    names, .785 and .776 under names and words, .791 and .783 under the words. The name itself stands in the code.
     """
     words = _WITHIN_NAMES.sub(" ", name)
     return name if words == name else words.lower()

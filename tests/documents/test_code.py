@@ -538,6 +538,15 @@ def test_without_a_grammar_code_is_read_as_text(tmp_path, monkeypatch):
     assert (part.text, part.metadata, part.by_path) == (CART, {"language": "python"}, True)
 
 
+def test_a_unit_stands_under_the_words_of_a_name_in_capitals():
+    source = "class HTTPServer {\n  getUserName() {\n    return 1;\n  }\n  get_name() {\n    return 1;\n  }\n}\n"
+    assert [(part.headings, part.metadata["symbol"]) for part in code_parts(source, "javascript")] == [
+        (("http server",), "HTTPServer"),
+        (("HTTPServer", "get user name"), "HTTPServer.getUserName"),
+        (("HTTPServer", "get_name"), "HTTPServer.get_name"),
+    ]
+
+
 def test_what_a_grammar_does_not_get_through_is_read_as_text(monkeypatch):
     monkeypatch.setattr(code, "_SECONDS", 0.1)
     source = "a<" * 20_000  # takes C# 40 seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from colbert_core.text.lines import check_no_pipe
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_logger = logging.getLogger(__name__)
 
 LARGEST = 2**26
 """Most bytes of one document that is read whole: 64 MiB, some 20,000 pages."""
@@ -70,7 +73,8 @@ def decode(content: bytes, place: object, declared: str = "") -> str:
     r"""Read bytes as text, with \n at the ends of lines.
 
     The encoding is that of a byte order mark; else UTF-8 if it can be read so, which is chance in no other encoding; else the
-    declared one; else the one that charset-normalizer finds likeliest. A few bytes that are wrong in it become U+FFFD.
+    declared one; else the one that charset-normalizer finds likeliest, which the log says. A few bytes that are wrong in it
+    become U+FFFD.
 
     Args:
         content: the bytes.
@@ -91,7 +95,7 @@ def decode(content: bytes, place: object, declared: str = "") -> str:
     text = _decoded(content, encoding) if encoding.startswith(("iso-2022", "hz")) else None
     text = _utf8(content) if text is None else text
     text = _decoded(content, encoding) if text is None else text
-    return _lines(_detected(content) if text is None else text)
+    return _lines(_detected(content, place) if text is None else text)
 
 
 def _lines(text: str) -> str:
@@ -117,7 +121,7 @@ def _utf8(content: bytes) -> str | None:
     return text if n_right >= n_wrong else None
 
 
-def _detected(content: bytes) -> str:
+def _detected(content: bytes, place: object) -> str:
     from charset_normalizer import from_bytes  # only here: it takes a while, and nearly all is UTF-8
 
     # ASCII says nothing of the encoding, so lines without anything else are left out.
@@ -129,7 +133,7 @@ def _detected(content: bytes) -> str:
     for encoding in () if is_latin else ("cp932", "euc_jp"):  # of Japanese, detection wants more than a line
         text = sample.decode(encoding, "replace")
         if len(_KANA.findall(text)) > len(text) / 10 and "\ufffd" not in text[:-2]:
-            return content.decode(encoding, "replace")
+            return _guessed(content, encoding, place)
     likely = _LATIN if is_latin else (*_LATIN, *_OTHERS)
     found = from_bytes(sample, cp_isolation=list(likely))
     by_encoding = {encoding: match for match in found for encoding in (match.encoding, *match.could_be_from_charset)}
@@ -138,4 +142,10 @@ def _detected(content: bytes) -> str:
         key=lambda name: (by_encoding[name].chaos, -round(by_encoding[name].coherence, 1)),
         default=likely[0],
     )
-    return content.decode(likeliest, "replace")
+    return _guessed(content, likeliest, place)
+
+
+def _guessed(content: bytes, encoding: str, place: object) -> str:
+    """Decode bytes in the likeliest encoding, and say so: it is a guess."""
+    _logger.warning("%s is not UTF-8; it is read as %s, the likeliest encoding.", place, encoding)
+    return content.decode(encoding, "replace")

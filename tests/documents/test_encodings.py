@@ -107,3 +107,13 @@ def test_any_bytes_are_read_or_refused_as_binary(content):
         assert isinstance(decode(content, "x"), str)
     except UnreadableFileError as error:
         assert error.kind == "binary"
+
+
+def test_the_log_says_which_encoding_was_guessed(caplog):
+    assert decode("Grüße aus Köln".encode("latin-1"), "docs/zz.txt") == "Grüße aus Köln"
+    assert caplog.messages == ["docs/zz.txt is not UTF-8; it is read as cp1252, the likeliest encoding."]
+    caplog.clear()
+    decode("Grüße".encode(), "x")
+    decode("Grüße".encode("utf-16"), "x")
+    decode("Grüße".encode("latin-1"), "x", "latin-1")
+    assert caplog.messages == []

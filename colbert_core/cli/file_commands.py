@@ -195,7 +195,7 @@ def _sync(options: argparse.Namespace) -> int:
     with index:
         code = _sync_once(index, options)
         if options.watch:
-            watchfiles = import_extra("watchfiles", "colbert sync --watch", "watchfiles", '"colbert-retrievers[watch]"')
+            watchfiles = import_extra("watchfiles", "colbert sync --watch", "watchfiles")
             for _ in watchfiles.watch(*options.files):
                 code = _sync_once(index, options)
     return code

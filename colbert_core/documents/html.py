@@ -7,7 +7,6 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.documents.encodings import decode, read_content
-from colbert_core.documents.packages import DOCUMENTS_EXTRA
 from colbert_core.documents.part import Part, UnreadableFileError
 from colbert_core.documents.plain import escaped, fenced, heading
 from colbert_core.extras import import_extra
@@ -78,7 +77,7 @@ def html_part(page: str, place: object) -> Part:
         UnreadableFileError: it is nested too deep.
         MissingExtraError: selectolax is not installed.
     """
-    lexbor = import_extra("selectolax.lexbor", f"Reading {place}", "selectolax", DOCUMENTS_EXTRA)
+    lexbor = import_extra("selectolax.lexbor", f"Reading {place}", "selectolax")
     if _XHTML.search(page, 0, 2**10):
         page = _ENDED.sub(r"<\1\2></\1>", page)
     depths = accumulate(-1 if closing else 1 for closing in _NESTED.findall(page))

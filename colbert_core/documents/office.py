@@ -7,7 +7,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.documents.packages import DOCUMENTS_EXTRA, checked, need_text, opened
+from colbert_core.documents.packages import checked, need_text, opened
 from colbert_core.documents.part import Part
 from colbert_core.documents.pdf import clean_title
 from colbert_core.extras import import_extra
@@ -30,7 +30,7 @@ def read_docx(path: Path) -> Iterator[Part]:
         MissingExtraError: python-docx is not installed.
         OSError: it cannot be opened.
     """
-    docx = import_extra("docx", f"Reading {path}", "python-docx", DOCUMENTS_EXTRA)
+    docx = import_extra("docx", f"Reading {path}", "python-docx")
     with opened(path) as file:
         checked(file, path)
         document = docx.Document(file)
@@ -52,7 +52,7 @@ def read_pptx(path: Path) -> Iterator[Part]:
         MissingExtraError: python-pptx is not installed.
         OSError: it cannot be opened.
     """
-    pptx = import_extra("pptx", f"Reading {path}", "python-pptx", DOCUMENTS_EXTRA)
+    pptx = import_extra("pptx", f"Reading {path}", "python-pptx")
     with opened(path) as file:
         checked(file, path)
         presentation = pptx.Presentation(file)
@@ -76,7 +76,7 @@ def read_xlsx(path: Path) -> Iterator[Part]:
         MissingExtraError: openpyxl is not installed.
         OSError: it cannot be opened.
     """
-    openpyxl = import_extra("openpyxl", f"Reading {path}", "openpyxl", DOCUMENTS_EXTRA)
+    openpyxl = import_extra("openpyxl", f"Reading {path}", "openpyxl")
     records: list[tuple[dict[str, Any], dict[str, Any]]] = []
     # It warns of styles and the like that it does not know.
     with opened(path) as file, warnings.catch_warnings():

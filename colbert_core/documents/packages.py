@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-DOCUMENTS_EXTRA = '"colbert-retrievers[documents]"'
-
 # Most bytes of XML, unpacked; a novel has one million, a table of a million rows 50 to 200.
 _LARGEST = 2**29
 _TEXTS = (".xml", ".rels", ".opf", ".xhtml", ".html", ".htm", ".ncx")

@@ -6,7 +6,6 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.documents.packages import DOCUMENTS_EXTRA
 from colbert_core.documents.part import Part, UnreadableFileError
 from colbert_core.extras import import_extra
 from colbert_core.text.lines import check_no_pipe
@@ -38,8 +37,8 @@ def read_pdf(path: Path) -> Iterator[Part]:
         MissingExtraError: pypdf is not installed.
         OSError: it cannot be opened.
     """
-    pypdf = import_extra("pypdf", f"Reading {path}", "pypdf", DOCUMENTS_EXTRA)
-    errors = import_extra("pypdf.errors", f"Reading {path}", "pypdf", DOCUMENTS_EXTRA)
+    pypdf = import_extra("pypdf", f"Reading {path}", "pypdf", "'pypdf[crypto]'")
+    errors = import_extra("pypdf.errors", f"Reading {path}", "pypdf")
     check_no_pipe(path)
     _silence()
     texts: list[str] = []
@@ -54,7 +53,7 @@ def read_pdf(path: Path) -> Iterator[Part]:
         except UnreadableFileError:
             raise
         except errors.DependencyError as error:
-            import_extra("cryptography", f"Reading {path}, which is encrypted,", "cryptography", DOCUMENTS_EXTRA)
+            import_extra("cryptography", f"Reading {path}, which is encrypted,", "cryptography")
             raise UnreadableFileError(f"{path} cannot be read: {error}", "damaged") from error
         except Exception as error:  # of any kind, as what is in the file is
             where = f"{path}, page {len(texts) + 1}," if texts else f"{path}"

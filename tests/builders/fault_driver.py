@@ -24,8 +24,11 @@ import numpy as np
 
 from colbert_core import ColBERTError, Index, IndexNotFoundError, Passage
 from colbert_core.index import writing
+from colbert_core.index.batches import dump_all
 from colbert_core.storage import files
+from colbert_core.storage.sources import Source
 from colbert_core.storage.store import made_aside
+from colbert_core.vectors.embeddings import vectors_for
 
 CALLS = ["write", "fsync", "truncate", "rename", "unlink", "open", "mmap", "stat", "mkdir"]
 ERRORS = ["EIO", "ENOSPC", "EMFILE", "EACCES"]
@@ -93,6 +96,14 @@ def aside(folder):
         add(index, MANY)
 
 
+def put_file(index):
+    """What a sync commits: a file with two passages."""
+    ids = ["many0", "many1"]
+    windows = vectors_for(passages(ids), vectors(ids), 4)(passages(ids))
+    file = writing.FileChanges(["f", "f"], {"f": Source("f", "/f", 1, 1, n_passages=2)}, {"f": None})
+    writing.commit_batch(index._store, index._versions, passages(ids), dump_all(passages(ids)), windows, [], files=file)
+
+
 ADDED = BEFORE["x.idx"] | set(MANY)
 # Each verb, and what it changes: the ids of an index afterwards.
 VERBS = {
@@ -112,6 +123,7 @@ VERBS = {
         writes(lambda index: index.update_metadata({"new": "x" * 300}, where={"n": {"$lt": 9}})),
         {"x.idx": {f"{name} changed" if int(name[4:]) < 9 else name for name in BEFORE["x.idx"]}},
     ),
+    "put a file": (writes(put_file), {"x.idx": BEFORE["x.idx"] | {"many0", "many1"}}),
     "clear": (writes(lambda index: index.clear()), {"x.idx": set()}),
     "compact": (writes(lambda index: index.compact()), {}),
     "compress": (writes(compress), {"x.idx": BEFORE["x.idx"] | {"many0"}}),

@@ -11,11 +11,10 @@ import gc
 import io
 import os
 import sys
-import traceback
 from contextlib import contextmanager
-from importlib import metadata
 from typing import TYPE_CHECKING
 
+import colbert_core
 from colbert_core.cli.cluster_commands import add_cluster_commands
 from colbert_core.cli.file_commands import add_file_commands
 from colbert_core.cli.index_commands import add_import_command, add_index_commands
@@ -81,6 +80,8 @@ def _run(options: argparse.Namespace) -> int:
         print("colbert: interrupted", file=sys.stderr)
         return 130
     except Exception:
+        import traceback
+
         for line in traceback.format_exc().splitlines():  # Python itself would print the message as it is
             print(line, file=sys.stderr)
         return 1
@@ -94,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
         exit code.
     """
     parser = argparse.ArgumentParser(prog="colbert", description="Late-interaction (ColBERT) retrieval and reranking.")
-    parser.add_argument("--version", action="version", version=metadata.version("colbert-retrievers"))
+    parser.add_argument("--version", action="version", version=colbert_core.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = command_maker(commands)
 

@@ -114,7 +114,7 @@ def test_an_interrupt_exits_with_130(run, model, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("colbert_core.cli.model_commands.Reranker", interrupt)
+    monkeypatch.setattr("colbert_core.Reranker", interrupt)
     assert run("rerank", "cat", *model, stdin="the cat") == (130, "", "colbert: interrupted\n")
 
 

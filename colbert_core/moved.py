@@ -55,7 +55,7 @@ class _Moved:
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
         package, _, name = fullname.partition(".")
-        return ModuleSpec(fullname, self) if package == __package__ and name in _MOVED else None
+        return ModuleSpec(fullname, self) if package == __package__ and name in _MOVED else None  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:  # noqa: ARG002
         return None

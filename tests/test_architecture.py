@@ -111,7 +111,7 @@ def imported(path: Path) -> set[str]:
 
 
 CORE = sorted(path.relative_to(ROOT / "colbert_core") for path in (ROOT / "colbert_core").rglob("*.py"))
-# The package's own __init__ imports everything, and ``moved`` imports modules by name.
+# The package's own __init__ names modules of every floor, and ``moved`` imports modules by name.
 WITH_A_FLOOR = [path for path in CORE if path.parts[0] not in ("__init__.py", "moved.py")]
 
 

@@ -182,7 +182,6 @@ class Encoder:
                 checkpoint.folder, lowercase=checkpoint.config.lowercase, trust_remote_code=trust_remote_code
             )
         device = as_device(arguments["device"])
-        dtype = as_dtype(arguments["dtype"], device)
         backbone = load_bert(checkpoint) or build_backbone(checkpoint, trust_remote_code=trust_remote_code)
         head = build_head(checkpoint.head)
         config, limit = checkpoint.config, most_tokens(backbone)
@@ -190,7 +189,7 @@ class Encoder:
         if config.augmentation_length is not None:
             settled["augmentation_length"] = min(config.augmentation_length, settled["query_length"])
         encoder = cls(
-            move(backbone, device, dtype).eval().requires_grad_(requires_grad=False),
+            move(backbone, device, as_dtype(arguments["dtype"], device)).eval().requires_grad_(requires_grad=False),
             None if head is None else head.to(device).eval().requires_grad_(requires_grad=False),
             tokenizer,
             replace(config, **settled),

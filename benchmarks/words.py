@@ -21,7 +21,8 @@ import numpy as np
 from embed import read_jsonl
 
 from colbert_core import Encoder, Index, Passage, set_num_threads
-from colbert_core.search.lexical import MODES, ByWords
+from colbert_core.search.lexical import ByWords
+from colbert_core.search.modes import MODES
 
 SENTENCES = ("See also {}.", "This was reported as {} at the time.", "The reference is {}, as noted in the archive.")
 

@@ -15,8 +15,6 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tqdm import tqdm
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -62,7 +60,7 @@ def progress_bar(what: str, total: int | None, unit: str, progress: bool | None,
     settings = {"total": total, "desc": what, "unit": f" {unit}", "initial": done, "miniters": 1}
     widget = _widget_bar() if _has_widgets() else None
     if widget is None:
-        return _Shown(delay=delay, **settings)
+        return _text_bar()(delay=delay, **settings)  # type: ignore[no-any-return]
     return _Late(functools.partial(widget, **settings), delay) if delay else widget(**settings)
 
 
@@ -106,8 +104,12 @@ class _OwnLock:
             super().refresh(nolock=True)  # type: ignore[misc]
 
 
-class _Shown(_OwnLock, tqdm):  # type: ignore[type-arg, misc, unused-ignore]
-    """A bar of text."""
+@functools.cache
+def _text_bar() -> Any:
+    """The class of bars of text; made late, since the import of tqdm takes as long as an answer by words."""
+    from tqdm import tqdm
+
+    return type("_Shown", (_OwnLock, tqdm), {})
 
 
 @functools.cache

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 # Imports go downwards only, in two levels. Folders and files of one floor do not import each other.
 FLOORS = [
-    {"cores", "errors", "devices", "memory", "paths", "progress"},
+    {"cores", "errors", "devices", "lazy", "memory", "paths", "progress"},
     {"threads"},
     {"extras", "kernels"},
     {"evidence"},
@@ -84,7 +84,8 @@ FLOORS_OF_FOLDER = {
     "checkpoint": [{"config", "files"}, {"modules", "nanocolbert", "stanford"}],
     "packed": [{"layers"}, {"bert", "modernbert"}],
     "search": [
-        {"config", "diversity", "excerpts", "explain", "hits", "kernel_scorer", "lexical", "plain_scorer", "surroundings"},
+        {"config", "diversity", "excerpts", "explain", "hits", "kernel_scorer", "modes", "plain_scorer", "surroundings"},
+        {"lexical"},
         {"hybrid", "mean", "torch_scorer"},
         {"ranking"},
     ],
@@ -120,7 +121,7 @@ def imported(path: Path) -> set[str]:
 
 
 CORE = sorted(path.relative_to(ROOT / "colbert_core") for path in (ROOT / "colbert_core").rglob("*.py"))
-# The package's own __init__ imports everything, and ``moved`` imports modules by name.
+# The package's own __init__ names modules of every floor, and ``moved`` imports modules by name.
 WITH_A_FLOOR = [path for path in CORE if path.parts[0] not in ("__init__.py", "moved.py")]
 
 
@@ -300,6 +301,45 @@ def test_public_names_are_exactly_these(package):
 @pytest.mark.parametrize("package", PUBLIC)
 def test_packages_are_typed(package):
     assert (ROOT / package / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("package", ["colbert_core", "colbert_core.cluster", "colbert_core.search"])
+def test_names_that_are_imported_late_are_those_that_type_checkers_see(package):
+    """Each name is read from the same module by type checkers and by ``lazy_names``, and is public."""
+    path = ROOT.joinpath(*package.split("."), "__init__.py")
+    seen, late = {}, {}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            seen = {alias.name: each.module for each in node.body for alias in each.names}
+        elif isinstance(node, ast.Dict):
+            late = ast.literal_eval(node)
+    module = importlib.import_module(package)
+    assert late == seen
+    assert sorted(late) == sorted(module.__all__)
+    for name, place in late.items():
+        assert getattr(module, name) is getattr(importlib.import_module(place), name)
+
+
+def test_the_name_maxsim_is_the_function_whoever_imported_the_module_first():
+    code = "import colbert_core.vectors.maxsim, colbert_core; assert callable(colbert_core.maxsim), colbert_core.maxsim"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_all_names_come_with_a_star():
+    code = "from colbert_core import *; import colbert_core; assert set(colbert_core.__all__) <= set(globals())"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_importing_the_package_and_asking_for_help_imports_nothing_that_takes_long():
+    code = (
+        "import sys, colbert_core\n"
+        "from colbert_core.cli.main import build_parser\n"
+        "build_parser().format_help()\n"
+        "assert 'Index' in dir(colbert_core)\n"
+        "heavy = {'numpy', 'torch', 'transformers', 'numba', 'tqdm', 'asyncio', 'sqlite3'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_importing_the_core_imports_neither_torch_nor_a_framework():

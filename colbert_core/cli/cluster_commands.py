@@ -6,9 +6,10 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import colbert_core
+from colbert_core import cluster
 from colbert_core.cli.options import add_quiet, add_words, json_option, read_words, wants_progress
 from colbert_core.cli.reading import demo_passages
-from colbert_core.cluster import Plan, Rates, build, measured_rates, plan
 from colbert_core.documents.files import STREAMED
 from colbert_core.paths import as_path
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import argparse
 
     from colbert_core.cli.options import Command, Group
+    from colbert_core.cluster import Plan
 
 _BUILD = f"""\
 Make a sharded index of files with the machines of a Ray cluster: {", ".join(STREAMED)}, in a folder or an object storage such
@@ -31,8 +33,8 @@ search. The rates are those of one machine that was measured; --measure measures
 
 def add_cluster_commands(command: Command, group: Group) -> None:
     """Add ``colbert cluster`` and ``colbert plan``."""
-    cluster = group("cluster", "work on several machines")
-    build_ = cluster("build", _build, "make a sharded index of files", about=_BUILD)
+    members = group("cluster", "work on several machines")
+    build_ = members("build", _build, "make a sharded index of files", about=_BUILD)
     build_.add_argument("source", metavar="SOURCE", help="a file or folder, or its address in an object storage")
     build_.add_argument("--out", required=True, type=as_path, metavar="DIR", help="the folder to make, which every node sees")
     build_.add_argument("--shards", required=True, type=int, metavar="N", help="parts; at least as many as workers")
@@ -59,7 +61,7 @@ def add_cluster_commands(command: Command, group: Group) -> None:
 
 
 def _build(options: argparse.Namespace) -> int:
-    settings = build(
+    settings = cluster.build(
         options.source,
         options.out,
         shards=options.shards,
@@ -81,13 +83,11 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    rates = Rates()
+    rates = cluster.Rates()
     if options.measure:
-        from colbert_core.model.encoder import Encoder  # here, because it imports torch
-
-        rates = measured_rates(Encoder.from_pretrained(), [passage.text for passage in demo_passages()])
+        rates = cluster.measured_rates(colbert_core.Encoder.from_pretrained(), [passage.text for passage in demo_passages()])
     plans = [
-        plan(
+        cluster.plan(
             options.passages,
             options.tokens_per_passage,
             dim=options.dim,

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.checks import check_count
+import colbert_core
+from colbert_core import cluster
 from colbert_core.cli.options import (
     add_words,
     load_encoder,
@@ -21,19 +22,15 @@ from colbert_core.cli.options import (
 )
 from colbert_core.cli.printing import stats_as_json, stats_as_sentence
 from colbert_core.cli.reading import find_all_files, read_files
-from colbert_core.cluster import ShardedIndex, is_cluster
 from colbert_core.extras import import_extra
-from colbert_core.folders.syncing import sync
-from colbert_core.index.index import Index
 from colbert_core.paths import as_path
-from colbert_core.storage.store import made_aside
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from colbert_core import Index, SyncReport
     from colbert_core.cli.options import Command
-    from colbert_core.folders.reports import SyncReport
 
 _INDEX = """\
 Make an index folder of files and folders. Documents are cut into passages, which are named FOLDER/FILE#1, FOLDER/FILE#2 and so
@@ -104,7 +101,7 @@ def _index(options: argparse.Namespace) -> int:
     encoder = load_encoder(options)
     with (
         _made(options) as folder,
-        Index.create(folder, encoder, nbits=options.nbits, words=read_words(options)) as index,
+        colbert_core.Index.create(folder, encoder, nbits=options.nbits, words=read_words(options)) as index,
     ):
         report = _synced(index, options)
         if not len(index):
@@ -117,6 +114,8 @@ def _index(options: argparse.Namespace) -> int:
 @contextmanager
 def _made(options: argparse.Namespace) -> Iterator[Path]:
     """Give the folder to make an index in. What is in it when there is an error stays, if there is something."""
+    from colbert_core.storage.store import made_aside
+
     if options.overwrite:  # the old index stays until the new one is whole
         with made_aside(options.out, overwrite=True) as aside:
             yield aside
@@ -136,7 +135,7 @@ def _made(options: argparse.Namespace) -> Iterator[Path]:
 
 def _count_files(folder: Path) -> int:
     try:
-        with Index.open(folder) as index:
+        with colbert_core.Index.open(folder) as index:
             return sum(1 for source, _ in index._sources() if source.n_passages)
     except Exception:
         return 0
@@ -144,9 +143,9 @@ def _count_files(folder: Path) -> int:
 
 def _add(options: argparse.Namespace) -> int:
     _check_tokens(options)
-    if is_cluster(options.index):
+    if cluster.is_cluster(options.index):
         return _add_to_shards(options)
-    with Index.open(options.index, load_named_encoder(options)) as index:
+    with colbert_core.Index.open(options.index, load_named_encoder(options)) as index:
         report = _synced(index, options, remove=False)
         stats = stats_as_json(index.stats()), stats_as_sentence(index.stats())
     return _say_synced(report, stats, options)
@@ -155,7 +154,7 @@ def _add(options: argparse.Namespace) -> int:
 def _add_to_shards(options: argparse.Namespace) -> int:
     """Add files to an index in shards, which does not know of files: they are named by their paths as given."""
     files = find_all_files(options.files)
-    with ShardedIndex.open(options.index, load_named_encoder(options)) as index:
+    with cluster.ShardedIndex.open(options.index, load_named_encoder(options)) as index:
         encoder: Any = index.encoder
         if not hasattr(encoder, "split"):
             raise ValueError(f"The encoder {encoder!r:.80} cannot split files; add passages in Python.")
@@ -184,14 +183,14 @@ def _is_piece(passage_id: str, path: Path, added: set[str]) -> bool:
 
 def _sync(options: argparse.Namespace) -> int:
     _check_tokens(options)
-    if is_cluster(options.index):
+    if cluster.is_cluster(options.index):
         raise ValueError(f"{options.index} is in shards, which cannot be synced; `colbert add` adds files to it.")
     if options.dry_run and not options.index.exists():
-        index = Index.create(None, dim=1)  # nothing is encoded
+        index = colbert_core.Index.create(None, dim=1)  # nothing is encoded
     elif options.index.exists():
-        index = Index.open(options.index, load_named_encoder(options))
+        index = colbert_core.Index.open(options.index, load_named_encoder(options))
     else:
-        index = Index.create(options.index, load_encoder(options), nbits=options.nbits, words=read_words(options))
+        index = colbert_core.Index.create(options.index, load_encoder(options), nbits=options.nbits, words=read_words(options))
     with index:
         code = _sync_once(index, options)
         if options.watch:
@@ -211,11 +210,13 @@ def _sync_once(index: Index, options: argparse.Namespace) -> int:
 
 def _check_tokens(options: argparse.Namespace) -> None:
     if options.piece_tokens is not None:
+        from colbert_core.checks import check_count
+
         check_count(options.piece_tokens, "--piece-tokens", "tokens")
 
 
 def _synced(index: Index, options: argparse.Namespace, **others: bool) -> SyncReport:
-    return sync(
+    return colbert_core.sync(
         options.files,
         index,
         include=options.include,

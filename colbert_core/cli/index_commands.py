@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import colbert_core
 from colbert_core.cli.options import (
     add_mode,
     add_where,
@@ -32,17 +33,13 @@ from colbert_core.cli.printing import (
     stats_as_sentence,
 )
 from colbert_core.cli.reading import open_index as _open
-from colbert_core.documents.records import read_collection
-from colbert_core.evidence.evidence import as_page
-from colbert_core.index.advice import name_in_a_filter
-from colbert_core.index.foreign import read_foreign_index
-from colbert_core.index.index import Index
 from colbert_core.paths import as_path
-from colbert_core.search.lexical import WEIGHT
+from colbert_core.search.modes import HYBRID_WEIGHT
 
 if TYPE_CHECKING:
     import argparse
 
+    from colbert_core import Index
     from colbert_core.cli.options import Command
     from colbert_core.cluster import ShardedIndex
     from colbert_core.types import Mode
@@ -87,7 +84,7 @@ def add_index_commands(command: Command) -> None:
         "--weight",
         type=float,
         metavar="W",
-        help=f"of the coverage in --mode hybrid, from 0 to 1 (default: {WEIGHT:g} or more, by the words)",
+        help=f"of the coverage in --mode hybrid, from 0 to 1 (default: {HYBRID_WEIGHT:g} or more, by the words)",
     )
     search.add_argument("--exact", action="store_true", help="score every passage")
     search.add_argument("--explain", action="store_true", help="show which words matched")
@@ -172,6 +169,8 @@ def _explain(options: argparse.Namespace) -> int:
         if not explained:
             _say_nothing_found(index)
     if options.html is not None:
+        from colbert_core.evidence.evidence import as_page
+
         options.html.write_text(as_page(explained, options.query), encoding="utf-8")
         n = len(explained)
         print(json.dumps({"written": str(options.html)}) if options.json else f"{options.html} has {n} passages.")
@@ -210,6 +209,8 @@ def _delete(options: argparse.Namespace) -> int:
 
 def _hints_at_where(index: Index | ShardedIndex, unknown: list[str]) -> list[str]:
     """Say how passages are deleted by what their metadata say, where an id that none has is a name such as that of a file."""
+    from colbert_core.index.advice import name_in_a_filter
+
     hints = []
     for passage_id in unknown[:_MOST_HINTS]:
         fields = index._survey([], passage_id).equal
@@ -228,7 +229,7 @@ def _hints_at_where(index: Index | ShardedIndex, unknown: list[str]) -> list[str
 
 
 def _compact(options: argparse.Namespace) -> int:
-    with Index.open(options.index) as index:
+    with colbert_core.Index.open(options.index) as index:
         index.compact(progress=wants_progress(options))
         stats = index.stats()
     print(json.dumps(stats_as_json(stats)) if options.json else stats_as_sentence(stats))
@@ -249,7 +250,7 @@ def _stats(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    with Index.open(options.index) as index:
+    with colbert_core.Index.open(options.index) as index:
         verified = index.verify(progress=wants_progress(options))
     if options.json:
         print(json.dumps({"ok": verified.ok, **asdict(verified)}))
@@ -267,10 +268,14 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
+    from colbert_core.documents.records import read_collection
+
     texts = None if options.collection is None else read_collection(options.collection)
-    foreign = read_foreign_index(options.old, texts)
+    foreign = colbert_core.read_foreign_index(options.old, texts)
     encoder = load_named_encoder(options)
-    with Index.convert(foreign, options.out, encoder, words=read_words(options), progress=wants_progress(options)) as index:
+    with colbert_core.Index.convert(
+        foreign, options.out, encoder, words=read_words(options), progress=wants_progress(options)
+    ) as index:
         stats = index.stats()
     if texts is None and foreign.kind != "RAGatouille":
         print(f"colbert: {foreign.kind} keeps no texts, so the passages have none; --collection names a file.", file=sys.stderr)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+import colbert_core
 from colbert_core.cli.options import add_device, load_encoder, model_options, wants_progress
 from colbert_core.cli.printing import as_json, hit_as_json, hit_as_line, print_lines
 from colbert_core.cli.reading import read_passages
-from colbert_core.documents.plain import read_text
 from colbert_core.paths import as_path
-from colbert_core.rerank import Reranker
 
 if TYPE_CHECKING:
     import argparse
@@ -45,11 +44,13 @@ def add_inspect_command(command: Command) -> None:
 
 
 def _rerank(options: argparse.Namespace) -> int:
+    from colbert_core.documents.plain import read_text
+
     if options.file is None or str(options.file) == "-":
         passages = list(read_passages(sys.stdin.readlines(), "standard input"))
     else:
         passages = list(read_passages(read_text(options.file).split("\n"), str(options.file)))
-    reranker = Reranker(load_encoder(options))
+    reranker = colbert_core.Reranker(load_encoder(options))
     for hit in reranker.rank(options.query, passages, options.top_n, progress=wants_progress(options)):
         print(as_json(hit_as_json(hit)) if options.json else hit_as_line(hit))
     return 0

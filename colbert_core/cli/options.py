@@ -6,13 +6,14 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from colbert_core.search.lexical import MODES
+import colbert_core
+from colbert_core.search.modes import MODES
 from colbert_core.text.words import ANALYSERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from colbert_core.model.encoder import Encoder
+    from colbert_core import Encoder
 
     Run = Callable[[argparse.Namespace], int]
 
@@ -154,9 +155,9 @@ def read_words(options: argparse.Namespace) -> str | Literal[False] | None:
 
 def load_encoder(options: argparse.Namespace) -> Encoder:
     """Load the model that ``--model``, ``--device`` and ``--trust-remote-code`` name."""
-    from colbert_core.model.encoder import Encoder  # here, because it imports torch
-
-    return Encoder.from_pretrained(options.model, device=options.device, trust_remote_code=options.trust_remote_code)
+    return colbert_core.Encoder.from_pretrained(
+        options.model, device=options.device, trust_remote_code=options.trust_remote_code
+    )
 
 
 def load_named_encoder(options: argparse.Namespace) -> Encoder | None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from colbert_core.checks import check_count
+import colbert_core
 from colbert_core.cli.options import load_encoder, model_options, wants_progress
 from colbert_core.cli.printing import as_json, hit_as_json, hit_as_line, keep_silent, print_lines
 from colbert_core.cli.reading import demo_passages, demo_questions
 from colbert_core.extras import import_extra
-from colbert_core.folders.syncing import sync
-from colbert_core.index.index import Index
 from colbert_core.paths import as_path
 
 if TYPE_CHECKING:
     import argparse
 
+    from colbert_core import Index
     from colbert_core.cli.options import Command
 
 _ABOUT = """\
@@ -34,17 +33,19 @@ def add_quickstart_command(command: Command) -> None:
 
 
 def _quickstart(options: argparse.Namespace) -> int:
+    from colbert_core.checks import check_count
+
     if options.files is not None and not options.ask:
         raise ValueError('--files needs a question: add --ask "..."')
     check_count(options.k, "-k")
     say = keep_silent if options.json else print
     encoder = load_encoder(options)
     questions = options.ask or [record["question"] for record in demo_questions()]
-    index = Index.create(None, encoder)
+    index = colbert_core.Index.create(None, encoder)
     if options.files is None:
         index.add(demo_passages(), progress=wants_progress(options))
     else:
-        for problem in sync(options.files, index, progress=wants_progress(options)).problems:
+        for problem in colbert_core.sync(options.files, index, progress=wants_progress(options)).problems:
             print(f"colbert: {problem.message}", file=sys.stderr)
     say(f"{len(index)} passages indexed in memory with the model {encoder.name!r}")
     say()

@@ -6,23 +6,21 @@ import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.cluster import ShardedIndex, is_cluster
-from colbert_core.documents.files import find_files
-from colbert_core.documents.pieces import read_file
-from colbert_core.index.index import Index
-from colbert_core.types import Passage
+import colbert_core
+from colbert_core import cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from colbert_core import Encoder, Index, Passage
+    from colbert_core.cluster import ShardedIndex
     from colbert_core.documents.pieces import Splitter
-    from colbert_core.model.encoder import Encoder
 
 
 def open_index(path: Path, encoder: Encoder | None = None) -> Index | ShardedIndex:
     """Open the index in a folder, in one piece or in shards."""
-    return ShardedIndex.open(path, encoder) if is_cluster(path) else Index.open(path, encoder)
+    return cluster.ShardedIndex.open(path, encoder) if cluster.is_cluster(path) else colbert_core.Index.open(path, encoder)
 
 
 def read_passages(lines: Sequence[str], source: str) -> Iterator[Passage]:
@@ -48,18 +46,24 @@ def read_passages(lines: Sequence[str], source: str) -> Iterator[Passage]:
             raise ValueError(f'Line {number} of {source} has no "text"; its keys are {", ".join(record) or "none"}.')
         name, metadata = record.get("id"), record.get("metadata")
         try:
-            yield Passage(str(number if name is None else name), record["text"], {} if metadata is None else metadata)
+            yield colbert_core.Passage(
+                str(number if name is None else name), record["text"], {} if metadata is None else metadata
+            )
         except (ValueError, TypeError) as error:
             raise ValueError(f"Line {number} of {source}: {error}") from None
 
 
 def find_all_files(paths: list[Path]) -> list[Path]:
     """Find the files at and below several paths, each once."""
+    from colbert_core.documents.files import find_files
+
     return list(dict.fromkeys(file for path in paths for file in find_files(path)))
 
 
 def read_files(files: list[Path], splitter: Splitter) -> Iterator[Passage]:
     """Read the passages of files. They are named by the paths as given."""
+    from colbert_core.documents.pieces import read_file
+
     for path in files:
         yield from read_file(path, path.as_posix(), splitter)
 
@@ -67,7 +71,7 @@ def read_files(files: list[Path], splitter: Splitter) -> Iterator[Passage]:
 def demo_passages() -> list[Passage]:
     """Read the passages of the demonstration."""
     return [
-        Passage(record["id"], f"{record['title']}. {record['text']}", {"title": record["title"]})
+        colbert_core.Passage(record["id"], f"{record['title']}. {record['text']}", {"title": record["title"]})
         for record in _read_demo("passages.jsonl")
     ]
 

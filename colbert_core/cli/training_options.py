@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from colbert_core.cli.options import add_mode, add_model, quiet_option
 from colbert_core.paths import as_path
-from colbert_core.search.lexical import WEIGHT
+from colbert_core.search.modes import HYBRID_WEIGHT
 
 if TYPE_CHECKING:
     import argparse
@@ -126,7 +126,8 @@ def add_training_commands(command: Command, group: Group) -> None:
         type=float,
         nargs="+",
         metavar="W",
-        help=f"of the words in --mode hybrid, 0 to 1 (default: {WEIGHT:g} or more, by the words); several give a row each",
+        help=f"of the words in --mode hybrid, 0 to 1 (default: {HYBRID_WEIGHT:g} or more, by the words); several "
+        "give a row each",
     )
     evaluate.add_argument("--split", help="default: test, or the first of dev, dev.small, validation")
     evaluate.add_argument("-k", type=int, default=1000, help="passages of each query (default: 1000)")

@@ -4,9 +4,29 @@
 imported by what needs it; planning does not.
 """
 
-from colbert_core.cluster.building import build
-from colbert_core.cluster.layout import is_cluster
-from colbert_core.cluster.planning import Plan, Rates, measured_rates, plan
-from colbert_core.cluster.sharded import PartialHits, ShardedIndex
+from typing import TYPE_CHECKING
+
+from colbert_core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from colbert_core.cluster.building import build
+    from colbert_core.cluster.layout import is_cluster
+    from colbert_core.cluster.planning import Plan, Rates, measured_rates, plan
+    from colbert_core.cluster.sharded import PartialHits, ShardedIndex
 
 __all__ = ["PartialHits", "Plan", "Rates", "ShardedIndex", "build", "is_cluster", "measured_rates", "plan"]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "PartialHits": "colbert_core.cluster.sharded",
+            "Plan": "colbert_core.cluster.planning",
+            "Rates": "colbert_core.cluster.planning",
+            "ShardedIndex": "colbert_core.cluster.sharded",
+            "build": "colbert_core.cluster.building",
+            "is_cluster": "colbert_core.cluster.layout",
+            "measured_rates": "colbert_core.cluster.planning",
+            "plan": "colbert_core.cluster.planning",
+        },
+    )

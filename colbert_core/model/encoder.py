@@ -36,7 +36,7 @@ from colbert_core.progress import progress_bar
 from colbert_core.storage.aside import folder_aside, is_free
 from colbert_core.storage.durable import put_in_place
 from colbert_core.text.blank import check_queries, empty_query
-from colbert_core.threads import new_lock
+from colbert_core.threads import new_lock, one_torch_thread
 from colbert_core.types import Passage, TokenEmbeddings, TokenEncoder, check_text, is_encoder
 from colbert_core.vectors.embeddings import has_text
 from colbert_core.vectors.pooling import pool_embeddings
@@ -170,6 +170,7 @@ class Encoder:
         return encoder if encoder._pickled_as == arguments else encoder._with(_pickled_as=arguments)
 
     @classmethod
+    @one_torch_thread()  # or those of each small operation wait for each other: 5 s where another process has one of two cores
     def _load(cls, source: Path, arguments: dict[str, Any]) -> Encoder:
         """Load what ``from_pretrained`` was asked for."""
         name, trust_remote_code = arguments["name"], arguments["trust_remote_code"]
@@ -181,7 +182,6 @@ class Encoder:
                 checkpoint.folder, lowercase=checkpoint.config.lowercase, trust_remote_code=trust_remote_code
             )
         device = as_device(arguments["device"])
-        dtype = as_dtype(arguments["dtype"], device)
         backbone = load_bert(checkpoint) or build_backbone(checkpoint, trust_remote_code=trust_remote_code)
         head = build_head(checkpoint.head)
         config, limit = checkpoint.config, most_tokens(backbone)
@@ -189,7 +189,7 @@ class Encoder:
         if config.augmentation_length is not None:
             settled["augmentation_length"] = min(config.augmentation_length, settled["query_length"])
         encoder = cls(
-            move(backbone, device, dtype).eval().requires_grad_(requires_grad=False),
+            move(backbone, device, as_dtype(arguments["dtype"], device)).eval().requires_grad_(requires_grad=False),
             None if head is None else head.to(device).eval().requires_grad_(requires_grad=False),
             tokenizer,
             replace(config, **settled),

@@ -14,17 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from colbert_core.checks import check_share
+from colbert_core.search.modes import HYBRID_WEIGHT, MODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
-
-MODES = ("maxsim", "hybrid", "words")
-"""What ranks passages: their vectors, their vectors and words, or their words alone."""
-
-WEIGHT = 0.1
-"""Of the coverage in a hybrid search for words as they are in a sentence, where none is given."""
 
 # For words that are as rare as can be, such as an identifier by itself: for 200 that were planted among 26,000 passages MRR@10
 # is .82 at .1, .97 at .3, and 1 at .5.
@@ -116,10 +111,10 @@ def weight_for(terms: Iterable[str], counts: WordCounts) -> float:
     rarest = _idf(max(counts.passages, _FEW_PASSAGES), 1)
     rarities = [min(_idf(counts.passages, counts.found.get(term, 0)) / rarest, 1.0) for term in terms]
     if not rarities:
-        return WEIGHT
+        return HYBRID_WEIGHT
     low, high = _RARITIES
     share = min(max((sum(rarities) / len(rarities) - low) / (high - low), 0.0), 1.0)
-    return WEIGHT + share * (_WEIGHT_OF_RARE - WEIGHT)
+    return HYBRID_WEIGHT + share * (_WEIGHT_OF_RARE - HYBRID_WEIGHT)
 
 
 def _idf(n_passages: int, n: int) -> float:

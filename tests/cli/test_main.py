@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 from builders import checkpoints
@@ -114,7 +115,7 @@ def test_an_interrupt_exits_with_130(run, model, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("colbert_core.cli.model_commands.Reranker", interrupt)
+    monkeypatch.setattr("colbert_core.Reranker", interrupt)
     assert run("rerank", "cat", *model, stdin="the cat") == (130, "", "colbert: interrupted\n")
 
 
@@ -137,7 +138,7 @@ def test_version_is_the_packages(run, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["--version"])
     assert caught.value.code == 0
-    assert capsys.readouterr().out.strip() == cli.metadata.version("colbert-retrievers")
+    assert capsys.readouterr().out.strip() == metadata.version("colbert-retrievers")
 
 
 # quickstart

@@ -120,11 +120,11 @@ def test_users_bars_keep_their_own_lock():
     mine = tqdm.get_lock()
     with progress_bar("Adding", 1, "passage", progress=True):
         assert tqdm.get_lock() is mine
-        assert progress._Shown.get_lock() is not mine
+        assert progress._text_bar().get_lock() is not mine
 
 
 def test_a_bar_that_is_not_shown_waits_for_none_that_is():
-    with held_by_another_thread(progress._Shown.get_lock()):
+    with held_by_another_thread(progress._text_bar().get_lock()):
         for shown in (False, None):
             with progress_bar("Adding", 2, "passage", shown) as bar:  # standard error is no terminal
                 bar.update()
@@ -155,7 +155,7 @@ def test_a_forked_process_shows_bars_that_another_thread_was_drawing():
         with progress_bar("Adding", 2, "passage", progress=True) as bar:
             bar.update()
 
-    with held_by_another_thread(progress._Shown.get_lock()):
+    with held_by_another_thread(progress._text_bar().get_lock()):
         assert in_a_fork(show) == 0
 
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbert_core import Index, Passage, threads
-from colbert_core.search.lexical import K1, WEIGHT, B, WordCounts, weight_for
+from colbert_core.search.lexical import K1, B, WordCounts, weight_for
+from colbert_core.search.modes import HYBRID_WEIGHT
 
 WORDS = ["red", "green", "blue", "cat", "dog", "bird", "fish", "one", "two", "ECONNRESET"]
 TEXTS = {
@@ -279,8 +280,8 @@ def test_what_is_found_among_thousands_is_proved_to_be_the_best(nbits, exact, tm
     for query in (" ".join(random.choice(words, 5)) for _ in range(10)):
         relevances = {hit.passage.id: hit.relevance for hit in index.search(query, k=1200, exact=True)}
         covered = coverages(collection, query)
-        sums = sorted((relevances[name] + WEIGHT * covered[name] for name in collection), reverse=True)[:10]
-        found = [hit.value for hit in index.search(query, mode="hybrid", weight=WEIGHT, exact=exact)]
+        sums = sorted((relevances[name] + HYBRID_WEIGHT * covered[name] for name in collection), reverse=True)[:10]
+        found = [hit.value for hit in index.search(query, mode="hybrid", weight=HYBRID_WEIGHT, exact=exact)]
         if exact or nbits is None:
             assert found == pytest.approx(sums, abs=1e-6)
         else:

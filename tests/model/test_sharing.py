@@ -11,8 +11,10 @@ import time
 import weakref
 
 import pytest
+import torch
 
 from colbert_core import Encoder, Index, Reranker
+from colbert_core.model import encoder as encoder_module
 from colbert_core.model.sharing import Shared
 
 
@@ -22,6 +24,23 @@ def test_equal_requests_get_the_same_encoder(stanford_folder):
     assert pickle.loads(pickle.dumps(one)) is one
     assert Index.create(None, str(stanford_folder)).encoder is one
     assert Reranker(str(stanford_folder)).encoder is one
+
+
+def test_a_model_is_loaded_by_one_thread_and_pytorch_has_its_own_number_afterwards(stanford_folder, monkeypatch):
+    before, seen = torch.get_num_threads(), []
+    read = encoder_module.read_checkpoint
+
+    def read_and_look(*arguments, **settings):
+        seen.append(torch.get_num_threads())
+        return read(*arguments, **settings)
+
+    monkeypatch.setattr(encoder_module, "read_checkpoint", read_and_look)
+    torch.set_num_threads(3)
+    try:
+        Encoder.from_pretrained(stanford_folder, passage_length=17)
+        assert (seen, torch.get_num_threads()) == ([1], 3)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

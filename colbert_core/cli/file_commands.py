@@ -21,7 +21,7 @@ from colbert_core.cli.options import (
     wants_progress,
 )
 from colbert_core.cli.printing import stats_as_json, stats_as_sentence
-from colbert_core.cli.reading import find_all_files, read_files
+from colbert_core.cli.reading import find_all_files, need_passages, read_files
 from colbert_core.extras import import_extra
 from colbert_core.paths import as_path
 
@@ -104,9 +104,7 @@ def _index(options: argparse.Namespace) -> int:
         colbert_core.Index.create(folder, encoder, nbits=options.nbits, words=read_words(options)) as index,
     ):
         report = _synced(index, options)
-        if not len(index):
-            reason = report.problems[0].message if report.problems else "they are hidden, or left out."
-            raise ValueError(f"No passages in {', '.join(map(str, options.files))}: {reason}")
+        need_passages(index, report, options.files)
         stats = stats_as_json(index.stats()), stats_as_sentence(index.stats())
     return _say_synced(report, stats, options)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import colbert_core
 from colbert_core.cli.options import load_encoder, model_options, wants_progress
 from colbert_core.cli.printing import as_json, hit_as_json, hit_as_line, keep_silent, print_lines
-from colbert_core.cli.reading import demo_passages, demo_questions
+from colbert_core.cli.reading import demo_passages, demo_questions, need_passages
 from colbert_core.extras import import_extra
 from colbert_core.paths import as_path
 
@@ -45,8 +45,10 @@ def _quickstart(options: argparse.Namespace) -> int:
     if options.files is None:
         index.add(demo_passages(), progress=wants_progress(options))
     else:
-        for problem in colbert_core.sync(options.files, index, progress=wants_progress(options)).problems:
+        report = colbert_core.sync(options.files, index, progress=wants_progress(options))
+        for problem in filter(lambda each: each.is_failure, report.problems):
             print(f"colbert: {problem.message}", file=sys.stderr)
+        need_passages(index, report, [options.files])
     say(f"{len(index)} passages indexed in memory with the model {encoder.name!r}")
     say()
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from colbert_core import Encoder, Index, Passage
+    from colbert_core import Encoder, Index, Passage, SyncReport
     from colbert_core.cluster import ShardedIndex
     from colbert_core.documents.pieces import Splitter
 
@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 def open_index(path: Path, encoder: Encoder | None = None) -> Index | ShardedIndex:
     """Open the index in a folder, in one piece or in shards."""
     return cluster.ShardedIndex.open(path, encoder) if cluster.is_cluster(path) else colbert_core.Index.open(path, encoder)
+
+
+def need_passages(index: Index, report: SyncReport, paths: Sequence[Path]) -> None:
+    """Make sure that files gave something to search.
+
+    Raises:
+        ValueError: they gave nothing; the message says why.
+    """
+    if not len(index):
+        reason = report.problems[0].message if report.problems else "there are no files, or they are hidden or left out."
+        raise ValueError(f"No passages in {', '.join(map(str, paths))}: {reason}")
 
 
 def read_passages(lines: Sequence[str], source: str) -> Iterator[Passage]:

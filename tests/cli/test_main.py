@@ -154,7 +154,7 @@ def documents(tmp_path):
     )
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "LICENSE.txt").write_text("rust rust rust", encoding="utf-8")
-    (tmp_path / "ignored.pdf").write_bytes(b"\xff\xfe")
+    (tmp_path / "cat.bin").write_bytes(b"\0\xfe")
     return tmp_path
 
 
@@ -164,10 +164,13 @@ def test_quickstart_over_own_files_names_passages_by_path_and_number(run, model,
     (answer,) = (json.loads(line) for line in out.splitlines())
     names = [hit["id"] for hit in answer["hits"]]
     assert answer["question"] == "what is rust"
-    assert {"notes/code.md#1", "more.jsonl#1", "more.jsonl#2", "pets.txt#1", "pets.txt#2"} <= set(names)
+    folder = documents.name
+    ids = ("notes/code.md#1", "more.jsonl#1", "more.jsonl#2", "pets.txt#1", "pets.txt#2")
+    assert {f"{folder}/{name}" for name in ids} <= set(names)
     assert len(names) == len(set(names))
-    assert not any(name.startswith(".venv") for name in names)
-    assert next(hit for hit in answer["hits"] if hit["id"] == "more.jsonl#1")["metadata"] == {"page": 4, "source": "more.jsonl"}
+    assert not any(".venv" in name for name in names)
+    record = next(hit for hit in answer["hits"] if hit["id"] == f"{folder}/more.jsonl#1")
+    assert record["metadata"] == {"page": 4, "source": f"{folder}/more.jsonl"}
     assert all(hit["metadata"]["source"] == hit["id"].split("#")[0] for hit in answer["hits"])
 
 
@@ -184,7 +187,7 @@ def test_quickstart_over_own_files_shows_hits_and_the_prompt(run, model, documen
     [
         (["--files", "{}"], "--files needs a question"),
         (["--files", "{}/nowhere", "--ask", "x"], "There is no file or folder"),
-        (["--files", "{}/empty", "--ask", "x"], "holds no .txt, .md, .jsonl, .tsv, .parquet file"),
+        (["--files", "{}/empty", "--ask", "x"], "/empty: there are no files, or they are hidden or left out."),
         (["--files", "{}/binary", "--ask", "x"], "is no text, nor a kind of file that is read"),
         (["--files", "{}", "--ask", " "], "The query is empty"),
         (["--files", "{}", "--ask", "x", "-k", "0"], "-k must be at least 1, got 0"),

@@ -342,6 +342,31 @@ def test_importing_the_package_and_asking_for_help_imports_nothing_that_takes_lo
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+def test_commands_that_need_no_model_import_neither_torch_nor_numba(tmp_path, stanford):
+    core = importlib.import_module("colbert_core")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "cats.txt").write_text("the cat sat")
+    folder = str(tmp_path / "x.idx")
+    with core.Index.create(folder, stanford) as index:
+        core.sync(tmp_path / "docs", index)
+    commands = [
+        ["search", folder, "cat", "--mode", "words"],
+        ["list", folder],
+        ["show", folder, "docs/cats.txt#1"],
+        ["fields", folder],
+        ["stats", folder],
+        ["sync", str(tmp_path / "docs"), "--index", folder],
+    ]
+    code = (
+        "import sys\n"
+        "from colbert_core.cli.main import main\n"
+        f"codes = [main(command) for command in {commands!r}]\n"
+        "heavy = {'torch', 'transformers', 'numba', 'tqdm', 'scipy', 'langchain_core'} & set(sys.modules)\n"
+        "assert not heavy and not any(codes), (heavy, codes)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+
+
 def test_importing_the_core_imports_neither_torch_nor_a_framework():
     code = (
         "import sys, colbert_core\n"

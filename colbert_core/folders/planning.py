@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,8 @@ def make_plan(
             plan.ignored[reason] = plan.ignored.get(reason, 0) + count
         plan.problems += [Problem(name, "unreadable", f"{name}: {reason}.") for name, reason in found.unreadable.items()]
         for file in found.files:
-            file = FoundFile(file.path, names.get(str(file.path), file.name), file.size, file.mtime)
+            if file.place in names:
+                file = replace(file, name=names[file.place])
             if file.name in seen:
                 continue
             seen.add(file.name)
@@ -85,7 +86,7 @@ def make_plan(
 
 def _is_as_before(source: Source, left: int, file: FoundFile, piece_tokens: int | None) -> bool:
     return (
-        (source.size, source.mtime, source.path) == (file.size, file.mtime, str(file.path))
+        (source.size, source.mtime, source.path) == (file.size, file.mtime, file.place)
         and left == source.n_passages
         and piece_tokens in (None, source.piece_tokens)
         and not source.problem.startswith(TRY_AGAIN)
@@ -94,7 +95,7 @@ def _is_as_before(source: Source, left: int, file: FoundFile, piece_tokens: int 
 
 def _alone(path: Path, name: str) -> Found:
     status = path.stat()
-    return Found([FoundFile(path, name, status.st_size, status.st_mtime_ns)])
+    return Found([FoundFile(str(path), name, status.st_size, status.st_mtime_ns)])
 
 
 def _below(folder: Path, prefix: str, found: Found, known: Known) -> Iterable[Source]:

@@ -144,7 +144,7 @@ class _Run:
                     lost = {key: each for key, each in lost.items() if each is not source}
                     self._plan.due.remove(file)
                     self._plan.gone.remove(source)
-                    moved = replace(source, name=file.name, path=str(file.path), mtime=file.mtime)
+                    moved = replace(source, name=file.name, path=file.place, mtime=file.mtime)
                     self._batch.moved[source.name] = moved
                     self.report.moved[source.name] = file.name
 
@@ -197,7 +197,7 @@ class _Run:
 
     def _take(self, file: FoundFile) -> None:
         source, left = self._known.get(file.name, (None, 0))
-        state = Source(file.name, str(file.path), file.size, file.mtime, piece_tokens=self._tokens_of(source))
+        state = Source(file.name, file.place, file.size, file.mtime, piece_tokens=self._tokens_of(source))
         try:
             state = replace(state, sha256=_digest(file))
             if source is not None and self._is_content_as_before(source, left, state):
@@ -270,7 +270,7 @@ class _Run:
         """
         source, _ = self._known.get(file.name, (None, 0))
         mtime = datetime.fromtimestamp(file.mtime / 1e9, UTC).isoformat(timespec="seconds")
-        about = {"path": str(file.path), "mtime": mtime}
+        about = {"path": file.place, "mtime": mtime}
         try:
             yield from read_file(
                 file.path, file.name, self._splitter(), piece_tokens=self._tokens_of(source) or None, metadata=about

@@ -19,7 +19,7 @@ from llama_index.core.schema import NodeWithScore
 
 import langchain_colbert as lc
 import llama_index_colbert as li
-from colbert_core import Encoder, Index, Passage, Reranker, read_foreign_index
+from colbert_core import Encoder, Index, Passage, Reranker, read_foreign_index, sync
 from colbert_core.colbertv1.encoded import EncodedCollection, encode_collection
 from colbert_core.colbertv1.ivfpq import IVFPQ
 from colbert_core.colbertv1.mining import mine, mine_pairs
@@ -95,8 +95,17 @@ def rerank_all(given, shown):
     rerank_run(Reranker(WordEncoder()), {"q": {"a": 1.0, "b": 0.5}}, {"q": "cat"}, passages, progress=shown)
 
 
+def sync_folder(given, shown):
+    folder = given.new()
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.txt").write_text("the cat sat")
+    sync(folder, Index.create(None, given.encoder), progress=shown)
+
+
 # By what is called; ``shown`` is its ``progress``.
 CORE = {
+    "sync": sync_folder,
     "Encoder.encode_passages": lambda given, shown: given.encoder.encode_passages(TEXTS, progress=shown),
     "Index.add": lambda given, shown: Index.create(None, given.encoder).add(PASSAGES, progress=shown),
     "Index.compact": lambda given, shown: given.index(300, nbits=4).compact(progress=shown),

@@ -83,8 +83,9 @@ def one_torch_thread() -> Iterator[None]:
     import torch  # here, because it takes seconds
 
     torch.get_num_threads()  # sets this thread's number, once; afterwards it is ours to change
-    libraries = _openmp()
+    libraries, set_mkl = _openmp(), _mkl()
     before = [library.get_num_threads() for library in libraries]
+    mkl_before = set_mkl(1)
     try:
         for library in libraries:
             library.set_num_threads(1)
@@ -92,6 +93,25 @@ def one_torch_thread() -> Iterator[None]:
     finally:
         for library, n in zip(libraries, before, strict=True):
             library.set_num_threads(n)
+        set_mkl(mkl_before)
+
+
+@functools.cache
+def _mkl() -> Callable[[int], int]:
+    """Sets how many threads MKL takes for the calling thread, and returns how many it took: 0 for as many as all take.
+
+    PyTorch's wheels have an MKL within that counts for itself. With two threads it divides a product of a few rows otherwise,
+    so the last bits of float32 vectors depended on PyTorch's number (4e-7, on a processor without AVX-512).
+    """
+    import torch
+
+    folder = Path(torch.__file__).parent / "lib"
+    for library in ("libtorch_cpu.so", "torch_cpu.dll"):
+        with contextlib.suppress(OSError, AttributeError):
+            setter = ctypes.CDLL(str(folder / library)).MKL_Set_Num_Threads_Local
+            setter.argtypes, setter.restype = [ctypes.c_int], ctypes.c_int
+            return setter  # type: ignore[no-any-return]
+    return lambda n: n
 
 
 @functools.cache

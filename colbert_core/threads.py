@@ -110,7 +110,7 @@ def _mkl() -> Callable[[int], int]:
         with contextlib.suppress(OSError, AttributeError):
             setter = ctypes.CDLL(str(folder / library)).MKL_Set_Num_Threads_Local
             setter.argtypes, setter.restype = [ctypes.c_int], ctypes.c_int
-            return setter  # type: ignore[no-any-return]
+            return setter
     return lambda n: n
 
 

@@ -213,6 +213,7 @@ ADAPTERS = {
     ).postprocess_nodes(scored(), query_str="cat"),
     "llama_index_colbert.ColBERTVectorStore": fill_llama_store,
 }
+WITHOUT_WORK = ["langchain_colbert.ColBERTTranslator"]
 # Bars of LlamaIndex's indexes are shown where they are asked for, and this one does as they do.
 ONLY_IF_ASKED = ["llama_index_colbert.ColBERTIndex"]
 SLOW = ["run_pipeline"]
@@ -274,6 +275,8 @@ def test_every_class_of_the_adapters_can_be_silenced_and_is_tested_here():
         for name in package.__all__
         if inspect.isclass(value := getattr(package, name)) and value.__name__ == name
     }
+    for name in WITHOUT_WORK:
+        del classes[name]
     assert {*classes, "langchain_colbert.ragatouille.RAGPretrainedModel"} == {*ADAPTERS}
     for name, value in classes.items():
         fields = {*getattr(value, "model_fields", {}), *inspect.signature(value.__init__).parameters}

@@ -348,8 +348,8 @@ class Encoder:
             For each window its span, half-open, and the spans of its vectors, *Shape:* (n, 2), int32, half-open; empty for
             the model's own tokens.
         """
-        (read,) = self._inputs.passages([check_text(text, "Passage")])
-        return [(window.span, window.token_spans) for window in read.windows]
+        inputs = self._inputs.passages([check_text(text, "Passage")])
+        return [(window.span, window.token_spans) for model_input in inputs for window in model_input.windows]
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of a text, without those that the model adds."""

@@ -493,15 +493,15 @@ def use_beir(folder, work):
 
 
 def use_documents(folder, work):
-    from colbert_core.cli.reading import read_folder, read_passages
+    from colbert_core.cli.reading import read_passages
+    from colbert_core.documents.files import find_files
+    from colbert_core.documents.pieces import Whole, read_file
     from colbert_core.documents.records import read_collection
     from colbert_core.evaluation.trec import read_qrels, read_run
 
-    def whole(text, name):
-        return [Passage(name, text)]
-
-    for passage in read_folder(folder / "files", whole):
-        json.dumps(passage.metadata).encode()
+    for file in find_files(folder / "files"):
+        for passage in read_file(file, file.name, Whole()):
+            json.dumps(passage.metadata).encode()
     read_collection(folder / "collection.tsv")
     read_run(folder / "x.run")
     read_qrels(folder / "x.qrels")

@@ -355,6 +355,7 @@ def test_settings_go_to_a_dict_and_back(stanford_folder, tmp_path):
         "stores_text": True,
         "is_embedding_query": False,
         "flat_metadata": False,
+        "collection_name": None,
         "model": str(stanford_folder),
         "path": str(tmp_path / "index"),
         "show_progress": None,

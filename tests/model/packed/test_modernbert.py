@@ -50,6 +50,9 @@ def states_one_by_one(model, ids, attended):
 
 
 needs_packing = pytest.mark.skipif(pack(random_model()) is None, reason="this processor or torch has no packed products")
+needs_bfloat16 = pytest.mark.skipif(
+    pack(random_model(dtype=torch.bfloat16)) is None, reason="this processor has no packed products in bfloat16"
+)
 
 
 @needs_packing
@@ -65,7 +68,7 @@ def test_packed_states_are_those_of_each_sequence_by_itself(local_attention):
         torch.testing.assert_close(states, expected, atol=1e-4, rtol=1e-4)
 
 
-@needs_packing
+@needs_bfloat16
 @pytest.mark.parametrize(("std", "most"), [(0.3, 1e-3), (0.1, 3e-5)])  # attention that is sharp, and as it is at first
 @torch.inference_mode()
 def test_in_bfloat16_it_is_as_close_to_float32_as_transformers(std, most):
@@ -83,7 +86,7 @@ def test_in_bfloat16_it_is_as_close_to_float32_as_transformers(std, most):
 
 
 @needs_packing
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.bfloat16, marks=needs_bfloat16), torch.float32])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -190,7 +193,7 @@ def test_several_threads_may_use_it_at_once():
 
 
 @needs_packing
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)])
 @pytest.mark.parametrize("kind", ["modernbert", "roberta", "xlm-roberta"])
 def test_an_encoder_gives_the_same_vectors_with_and_without(tmp_path, monkeypatch, kind, dtype):
     texts = ["the cat sat on a mat", "dogs bark", "", "cats", "dogs bark", "happy pets (and others) purr " * 5]

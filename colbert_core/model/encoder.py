@@ -167,7 +167,9 @@ class Encoder:
         meant = {**arguments, "device": str(placed), "dtype": as_dtype(dtype, placed), "local_files_only": None}
         asked = (cls, source.absolute(), state_of(source), *meant.values())
         encoder = _shared.get(asked, lambda: cls._load(source, arguments))
-        return encoder if encoder._pickled_as == arguments else encoder._with(_pickled_as=arguments)
+        if encoder._pickled_as == arguments:
+            return encoder
+        return _shared.get((*asked, *arguments.values()), lambda: encoder._with(_pickled_as=arguments))
 
     @classmethod
     @one_torch_thread()  # or those of each small operation wait for each other: 5 s where another process has one of two cores
@@ -365,8 +367,7 @@ class Encoder:
     ) -> list[Passage]:
         """Cut a document into passages that this model reads whole, at headings, paragraphs, sentences or words.
 
-        ``Index.add`` cuts long passages by the same rules; use this to see and name the pieces. A Markdown heading stays with
-        the text below it, and code between fences is kept whole where it fits.
+        ``Index.add`` cuts by the same rules. A Markdown heading stays with its text, and fenced code whole where it fits.
 
         Args:
             text: the document.
@@ -482,8 +483,7 @@ class Encoder:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments it was loaded with, not its weights."""
         if self._pickled_as is None:
-            of = f"The encoder {self.name!r} was built from parts"
-            raise TypeError(f"{of}, so it cannot be pickled; load it with from_pretrained.")
+            raise TypeError(f"The encoder {self.name!r} was built from parts, so it cannot be pickled; use from_pretrained.")
         return _unpickle, (self._pickled_as,)
 
 

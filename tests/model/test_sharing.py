@@ -26,6 +26,13 @@ def test_equal_requests_get_the_same_encoder(stanford_folder):
     assert Reranker(str(stanford_folder)).encoder is one
 
 
+def test_equal_requests_get_the_same_encoder_also_beside_one_that_was_asked_for_otherwise(stanford_folder):
+    otherwise = Encoder.from_pretrained(stanford_folder, device="cpu", query_length=9)
+    one = Encoder.from_pretrained(stanford_folder, query_length=9)
+    assert Encoder.from_pretrained(str(stanford_folder), query_length=9) is one
+    assert one._backbone is otherwise._backbone
+
+
 def test_a_model_is_loaded_by_one_thread_and_pytorch_has_its_own_number_afterwards(stanford_folder, monkeypatch):
     before, seen = torch.get_num_threads(), []
     read = encoder_module.read_checkpoint

@@ -205,6 +205,7 @@ def test_no_search_in_memory_mixes_an_old_filter_with_new_metadata(words):
         while not stop.is_set():
             for n in (0, 1):
                 index.update_metadata({"n": n, "twin": n}, where={})
+                stop.wait(0.002)  # without a pause, a reader on a busy machine is told that it was overtaken 100 times
 
     thread = threading.Thread(target=flip)
     index.update_metadata({"n": 1, "twin": 1}, where={})

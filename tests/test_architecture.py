@@ -94,6 +94,7 @@ FLOORS_OF_FOLDER = {
         {"arrays", "aside", "filters", "incoming", "opened"},
         {"durable", "fields"},
         {"checksums", "connection"},
+        {"tables"},
         {"metadata", "sources", "words"},
         {"changes"},
         {"database"},

@@ -100,7 +100,7 @@ def _index(options: argparse.Namespace) -> int:
     _check_tokens(options)
     encoder = load_encoder(options)
     with (
-        _made(options) as folder,
+        _made(options.out, options.files, overwrite=options.overwrite) as folder,
         colbert_core.Index.create(folder, encoder, nbits=options.nbits, words=read_words(options)) as index,
     ):
         report = _synced(index, options)
@@ -110,24 +110,24 @@ def _index(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _made(options: argparse.Namespace) -> Iterator[Path]:
+def _made(out: Path, files: list[Path], *, overwrite: bool = False) -> Iterator[Path]:
     """Give the folder to make an index in. What is in it when there is an error stays, if there is something."""
     from colbert_core.storage.store import made_aside
 
-    if options.overwrite:  # the old index stays until the new one is whole
-        with made_aside(options.out, overwrite=True) as aside:
+    if overwrite:  # the old index stays until the new one is whole
+        with made_aside(out, overwrite=True) as aside:
             yield aside
         return
-    was_there = options.out.exists()
+    was_there = out.exists()
     try:
-        yield options.out
+        yield out
     except BaseException:
-        n_files = 0 if was_there else _count_files(options.out)
+        n_files = 0 if was_there else _count_files(out)
         if n_files:
-            command = shlex.join(["colbert", "sync", *map(str, options.files), "--index", str(options.out)])
-            print(f"colbert: {n_files} files are in {options.out}; go on with {command}", file=sys.stderr)
+            command = shlex.join(["colbert", "sync", *map(str, files), "--index", str(out)])
+            print(f"colbert: {n_files} files are in {out}; go on with {command}", file=sys.stderr)
         elif not was_there:
-            shutil.rmtree(options.out, ignore_errors=True)
+            shutil.rmtree(out, ignore_errors=True)
         raise
 
 
@@ -183,19 +183,22 @@ def _sync(options: argparse.Namespace) -> int:
     _check_tokens(options)
     if cluster.is_cluster(options.index):
         raise ValueError(f"{options.index} is in shards, which cannot be synced; `colbert add` adds files to it.")
-    if options.dry_run and not options.index.exists():
-        index = colbert_core.Index.create(None, dim=1)  # nothing is encoded
-    elif options.index.exists():
-        index = colbert_core.Index.open(options.index, load_named_encoder(options))
-    else:
-        index = colbert_core.Index.create(options.index, load_encoder(options), nbits=options.nbits, words=read_words(options))
-    with index:
+    with _made(options.index, options.files) as folder, _opened(folder, options) as index:
         code = _sync_once(index, options)
         if options.watch:
             watchfiles = import_extra("watchfiles", "colbert sync --watch", "watchfiles")
             for _ in watchfiles.watch(*options.files):
                 code = _sync_once(index, options)
     return code
+
+
+def _opened(folder: Path, options: argparse.Namespace) -> Index:
+    """Open the index of a sync, or make it if it is not there."""
+    if folder.exists():
+        return colbert_core.Index.open(folder, load_named_encoder(options))
+    if options.dry_run:
+        return colbert_core.Index.create(None, dim=1)  # nothing is encoded
+    return colbert_core.Index.create(folder, load_encoder(options), nbits=options.nbits, words=read_words(options))
 
 
 def _sync_once(index: Index, options: argparse.Namespace) -> int:

@@ -22,6 +22,9 @@ STREAMED = (".txt", ".md", ".jsonl", ".tsv", ".parquet")
 
 _IGNORE = ".gitignore"
 
+LATEST = 2**63 - 1
+"""The last time that SQLite keeps, in 2262; a file may have a later one, by mistake."""
+
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
@@ -31,7 +34,7 @@ class FoundFile:
         place: its path, absolute.
         name: the name of the folder, and the path from there, with slashes on every system.
         size: bytes.
-        mtime: when it was last changed, in nanoseconds since 1970.
+        mtime: when it was last changed, in nanoseconds since 1970; at most ``LATEST``, and at least its negative.
     """
 
     place: str
@@ -58,6 +61,11 @@ class Found:
     files: list[FoundFile] = field(default_factory=list)
     ignored: dict[str, int] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def found_file(place: str, name: str, status: os.stat_result) -> FoundFile:
+    """Describe a file by what the system says of it."""
+    return FoundFile(place, name, status.st_size, min(max(status.st_mtime_ns, -LATEST), LATEST))
 
 
 def walk(folder: Path, prefix: str, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Found:
@@ -125,7 +133,7 @@ class _Walk:
         except (OSError, ValueError) as error:
             self._found.unreadable[name] = getattr(error, "strerror", None) or str(error)
         else:
-            self._found.files.append(FoundFile(entry.path, name, status.st_size, status.st_mtime_ns))
+            self._found.files.append(found_file(entry.path, name, status))
 
 
 def _rules_above(folder: Path) -> Ignoring:

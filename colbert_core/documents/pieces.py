@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -103,7 +104,7 @@ def cut(part: Part, name: str, splitter: Splitter, most: int, n_before: int = 0)
         most: most tokens of a passage, with what it begins with.
         n_before: passages that the file has given before.
     """
-    above = headings_of(part.text) if part.is_markdown else []
+    outline = _outline(headings_of(part.text)) if part.is_markdown else []
     count = cache(splitter.count_tokens)
     limit = int(most * _MOST_OF_A_PIECE)
 
@@ -113,10 +114,12 @@ def cut(part: Part, name: str, splitter: Splitter, most: int, n_before: int = 0)
     label = part.label or (name if part.by_path and fits(name) else name.rpartition("/")[2])
 
     def heading_at(place: int) -> str:
-        own = next((text for start, _, text in above if start == place), "")  # which the piece begins with
-        return _heading(label, part, _path_at(above, place), own, fits)
+        number = bisect_right(outline, place, key=lambda entry: entry[0]) - 1
+        start, path, own = outline[number] if number >= 0 else (-1, (), "")
+        # A heading where a piece begins stands there already.
+        return _heading(label, part, path, own, fits) if start == place else _heading(label, part, (*path, own), "", fits)
 
-    reserved = max(count(heading_at(place)) for place in [0, *(start + offset for start, *_ in above for offset in (0, 1))])
+    reserved = max(count(heading_at(place)) for place in [0, *(start + offset for start, *_ in outline for offset in (0, 1))])
     pieces = splitter.split(part.text, name, size=most - reserved)
     for number, piece in enumerate(pieces, n_before + 1):
         heading = heading_at(piece.metadata["start"])
@@ -125,20 +128,18 @@ def cut(part: Part, name: str, splitter: Splitter, most: int, n_before: int = 0)
         yield Passage(f"{name}#{number}", text, {"source": name, "piece": number, **title, **piece.metadata, **part.metadata})
 
 
-def _path_at(headings: list[tuple[int, int, str]], place: int) -> list[str]:
-    """The headings above a place, outermost first; without one that stands at the place itself."""
-    path: list[tuple[int, str]] = []
+def _outline(headings: list[tuple[int, int, str]]) -> list[tuple[int, tuple[str, ...], str]]:
+    """Give the place of each heading, the headings that it stands under, outermost first, and its own words."""
+    outline, path = [], list[tuple[int, str]]()
     for start, level, text in headings:
-        if start > place:
-            break
         while path and path[-1][0] >= level:
             path.pop()
-        if start < place:
-            path.append((level, text))
-    return [text for _, text in path]
+        outline.append((start, tuple(above for _, above in path), text))
+        path.append((level, text))
+    return outline
 
 
-def _heading(label: str, part: Part, path: list[str], own: str, fits: Callable[[str], bool]) -> str:
+def _heading(label: str, part: Part, path: tuple[str, ...], own: str, fits: Callable[[str], bool]) -> str:
     """Say where a piece comes from in one line; with less of it, where all of it is too long."""
     names = [label]
     for name in filter(None, (part.title, *part.headings, *path)):

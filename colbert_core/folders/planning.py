@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colbert_core.documents.files import Found, FoundFile, walk
+from colbert_core.documents.files import Found, FoundFile, found_file, walk
 from colbert_core.folders.reports import Problem
 from colbert_core.text.lines import check_no_pipe
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     Known = dict[str, tuple[Source, int]]
     """The files of an index by their names, each with the number of its passages that are left."""
 
-TRY_AGAIN = ("extra", "duplicate")
-"""Kinds of problems that may be gone though the file is as before: a package was installed, another file gave up an id."""
+TRY_AGAIN = ("extra", "duplicate", "unreadable")
+"""Kinds of problems that may be gone though the file is as before: a package was installed, another file gave up an
+id, permission was given."""
 
 
 @dataclass
@@ -94,8 +95,7 @@ def _is_as_before(source: Source, left: int, file: FoundFile, piece_tokens: int 
 
 
 def _alone(path: Path, name: str) -> Found:
-    status = path.stat()
-    return Found([FoundFile(str(path), name, status.st_size, status.st_mtime_ns)])
+    return Found([found_file(str(path), name, path.stat())])
 
 
 def _below(folder: Path, prefix: str, found: Found, known: Known) -> Iterable[Source]:
@@ -145,10 +145,9 @@ def _with_prefixes(paths: Iterable[Path], known: Known) -> dict[Path, str]:
             before = next((folder for folder, name in folders.items() if name == prefix), None)
             if before is not None and before.is_dir():
                 raise ValueError(f"The index has a folder named {prefix!r} already, {before}, and {_SAME_NAME}")
-            if prefix in known and path.is_file() and Path(known[prefix][0].path) not in (path, None):
-                other = Path(known[prefix][0].path)
-                if other.exists():
-                    raise ValueError(f"The index has a file named {prefix!r} already, {other}, and {_SAME_NAME}")
+            other = Path(known[prefix][0].path) if prefix in known else path
+            if other != path and other.exists():
+                raise ValueError(f"The index has a file named {prefix!r} already, {other}, and {_SAME_NAME}")
         if prefix in taken:
             raise ValueError(f"{taken[prefix]} and {path} would both be named {prefix!r}, and {_SAME_NAME}")
         prefixes[path], taken[prefix] = prefix, path

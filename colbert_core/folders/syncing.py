@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from colbert_core.checks import check_count
+from colbert_core.documents.files import LATEST
 from colbert_core.documents.part import UnreadableFileError
 from colbert_core.documents.pieces import read_file
 from colbert_core.errors import MissingExtraError
@@ -38,7 +38,7 @@ _MOST_CHARACTERS, _MOST_PASSAGES = 2**18, 1024
 # The passages of a file up to this size are in memory together; a larger one is read twice, first to see that all of it can be.
 _LARGEST_WHOLE = 2**24
 # A time that no file has, of one that is not in as a whole.
-_UNFINISHED = -1
+_UNFINISHED = -LATEST - 1
 
 
 def sync(
@@ -133,20 +133,26 @@ class _Run:
 
         What they hold is encoded already: a passage begins with that name, and not with the folders.
         """
-        lost = {(source.size, source.name.rpartition("/")[2]): source for source in self._plan.gone if source.n_passages}
-        for file in list(self._plan.due):
-            source = lost.get((file.size, file.name.rpartition("/")[2]))
-            if file.name in self._known or source is None or self._known[source.name][1] != source.n_passages:
+        lost = {
+            (source.sha256, source.name.rpartition("/")[2]): source
+            for source in self._plan.gone
+            if source.n_passages == self._known[source.name][1] > 0 and self._tokens_of(source) == source.piece_tokens
+        }
+        likely = {(source.size, name) for (_, name), source in lost.items()}
+        for file in self._plan.due:
+            name = file.name.rpartition("/")[2]
+            if file.name in self._known or (file.size, name) not in likely:
                 continue
             with suppress(_UnreadError):
-                is_same = _digest(file) == source.sha256 and self._tokens_of(source) == source.piece_tokens
-                if is_same and not self._is_named_by_path(source):
-                    lost = {key: each for key, each in lost.items() if each is not source}
-                    self._plan.due.remove(file)
-                    self._plan.gone.remove(source)
+                source = lost.get((digest := _digest(file), name))
+                if source is not None and not self._is_named_by_path(source):
+                    del lost[digest, name]
                     moved = replace(source, name=file.name, path=file.place, mtime=file.mtime)
                     self._batch.moved[source.name] = moved
                     self.report.moved[source.name] = file.name
+        there = {source.name for source in self._batch.moved.values()}
+        self._plan.due = [file for file in self._plan.due if file.name not in there]
+        self._plan.gone = [source for source in self._plan.gone if source.name not in self._batch.moved]
 
     def _is_named_by_path(self, source: Source) -> bool:
         """Whether the passages of a file begin with all of its path, as those of source code do."""
@@ -219,24 +225,27 @@ class _Run:
     def _put(self, file: FoundFile, state: Source) -> int:
         """Read a file into the batch, or into several; return how many passages it gives."""
         if file.size > _LARGEST_WHOLE:
-            for _ in self._read(file):
-                pass
-            return self._put_in_turns(self._read(file), state)
+            stream, seen = self._read(file), set[str]()
+            while chunk := list(islice(stream, _MOST_PASSAGES)):
+                self._check_ids(chunk, file.name, seen)
+            return self._put_in_turns(self._read(file), state) if seen else self._put_none(file)
         passages = list(self._read(file))
         if not passages:
-            raise _UnreadError(Problem(file.name, "empty", f"{file.name} has no text."))
-        self._check_ids(passages, file.name)
+            self._put_none(file)
+        self._check_ids(passages, file.name, set())
         if len(passages) > _MOST_PASSAGES:
             return self._put_in_turns(iter(passages), state)
         self._batch.add(passages, file.name)
         self._finish(replace(state, n_passages=len(passages)))
         return len(passages)
 
+    def _put_none(self, file: FoundFile) -> NoReturn:
+        raise _UnreadError(Problem(file.name, "empty", f"{file.name} has no text."))
+
     def _put_in_turns(self, passages: Iterator[Passage], state: Source) -> int:
         self._commit()
         start, n_passages = self._index._next_row(), 0
         while chunk := list(islice(passages, _MOST_PASSAGES)):
-            self._check_ids(chunk, state.name)
             self._batch.sources[state.name] = replace(state, mtime=_UNFINISHED)
             self._batch.add(chunk, state.name)
             n_passages += len(chunk)
@@ -269,12 +278,10 @@ class _Run:
             _UnreadError: it cannot be read.
         """
         source, _ = self._known.get(file.name, (None, 0))
-        mtime = datetime.fromtimestamp(file.mtime / 1e9, UTC).isoformat(timespec="seconds")
-        about = {"path": file.place, "mtime": mtime}
+        about = {"path": file.place, **_time_of(file)}
+        splitter, piece_tokens = self._splitter(), self._tokens_of(source) or None
         try:
-            yield from read_file(
-                file.path, file.name, self._splitter(), piece_tokens=self._tokens_of(source) or None, metadata=about
-            )
+            yield from read_file(file.path, file.name, splitter, piece_tokens=piece_tokens, metadata=about)
         except Exception as error:  # whatever a reader of a damaged file raises
             raise _UnreadError(_problem_of(file, error)) from error
 
@@ -297,23 +304,29 @@ class _Run:
             and not source.problem
         )
 
-    def _check_ids(self, passages: Sequence[Passage], name: str) -> None:
+    def _check_ids(self, passages: Sequence[Passage], name: str, seen: set[str]) -> None:
         """Make sure that no two passages of a file, or of two files, have the same id.
+
+        Args:
+            passages: some of the file.
+            name: of the file.
+            seen: ids that came before; it learns those of these passages.
 
         Raises:
             _UnreadError: two have.
         """
-        counts = Counter(passage.id for passage in passages)
-        repeated = next((passage_id for passage_id, count in counts.items() if count > 1), None)
-        if repeated is not None:
-            raise _UnreadError(Problem(name, "duplicate", f"{name} has the id {repeated!r:.200} twice; give each its own."))
+        for passage in passages:
+            if passage.id in seen:
+                message = f"{name} has the id {passage.id!r:.200} twice; give each its own."
+                raise _UnreadError(Problem(name, "duplicate", message))
+            seen.add(passage.id)
         gone = {source.name for source in self._plan.gone}
         waiting = zip(self._batch.passages, self._batch.owners, strict=True)
-        owners = self._index._owners(list(counts)) | {passage.id: owner for passage, owner in waiting}
-        for passage_id in counts:
-            owner = owners.get(passage_id, name)
+        owners = self._index._owners([passage.id for passage in passages]) | {passage.id: owner for passage, owner in waiting}
+        for passage in passages:
+            owner = owners.get(passage.id, name)
             if owner != name and owner not in gone:
-                message = f"{name} has the id {passage_id!r:.200}, which is also in {owner}; give each its own."
+                message = f"{name} has the id {passage.id!r:.200}, which is also in {owner}; give each its own."
                 raise _UnreadError(Problem(name, "duplicate", message))
 
 
@@ -336,6 +349,13 @@ def _problem_of(file: FoundFile, error: Exception) -> Problem:
     kind = "invalid" if isinstance(error, ValueError) else "damaged"
     message = str(error) if kind == "invalid" else f"{file.path} is damaged ({type(error).__name__}: {error!s:.200})."
     return Problem(file.name, kind, message)
+
+
+def _time_of(file: FoundFile) -> dict[str, str]:
+    """The time of a file as metadata; none where it is beyond what can be kept."""
+    if abs(file.mtime) == LATEST:
+        return {}
+    return {"mtime": (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=file.mtime // 10**9)).isoformat()}
 
 
 def _digest(file: FoundFile) -> str:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.errors import DamagedIndexError
+from colbert_core.storage.tables import Tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from colbert_core.storage.connection import Connection
 
 SOURCES = (
     "CREATE TABLE sources(number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, path TEXT NOT NULL, size INTEGER NOT NULL, "
@@ -54,18 +54,10 @@ class Source:
     n_passages: int = 0
 
 
-class SourceTables:
+class SourceTables(Tables):
     """The files of an index, over a connection to its database."""
 
-    def __init__(self, connection: Connection, ask: Callable[..., list[Any]], name: str) -> None:
-        """Take what a ``Reader`` has.
-
-        Args:
-            connection: to the database.
-            ask: runs a query with values and returns its rows.
-            name: of the index, for messages.
-        """
-        self._connection, self._ask, self._name = connection, ask, name
+    _first = "sources"
 
     # Read
 
@@ -102,10 +94,6 @@ class SourceTables:
         if not self.are_there():
             return {}
         return dict(self._in_turns("SELECT row, name FROM pieces JOIN sources ON source = number WHERE row IN", rows))
-
-    def are_there(self) -> bool:
-        """Whether the index has the tables; in one made before there were any, the first write makes them."""
-        return bool(self._ask("SELECT count(*) FROM sqlite_master WHERE name = 'sources'")[0][0])
 
     # Write, within a transaction
 

@@ -10,19 +10,19 @@ import contextlib
 import functools
 import sqlite3
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from colbert_core.errors import DamagedIndexError, UnsupportedIndexError
+from colbert_core.storage.tables import Tables
 from colbert_core.text.words import ANALYSERS, JOINTS, VERSION, analyser
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Collection, Iterable
 
     from numpy.typing import NDArray
 
-    from colbert_core.storage.connection import Connection
 
 WORDS = (
     "CREATE VIRTUAL TABLE words USING fts5(terms, content='', columnsize=0, tokenize=\"ascii tokenchars '" + JOINTS + "'\")",
@@ -53,18 +53,10 @@ def has_fts5() -> bool:
     return True
 
 
-class WordTables:
+class WordTables(Tables):
     """The words of an index, over a connection to its database."""
 
-    def __init__(self, connection: Connection, ask: Callable[..., list[Any]], name: str) -> None:
-        """Take what a ``Reader`` has.
-
-        Args:
-            connection: to the database.
-            ask: runs a query with values and returns its rows.
-            name: of the index, for messages.
-        """
-        self._connection, self._ask, self._name = connection, ask, name
+    _first = "words"
 
     def analyser(self) -> str | None:
         """The analyser by which the index counts words; None for no words.
@@ -74,7 +66,7 @@ class WordTables:
             DamagedIndexError: it names an analyser that there is not.
         """
         name, is_made = self._setting()
-        if name is not None and not (is_made and self._are_there()):
+        if name is not None and not (is_made and self.are_there()):
             if not has_fts5():
                 reason = "the SQLite of this Python was built without FTS5; use another Python"
             else:
@@ -99,24 +91,24 @@ class WordTables:
 
     def count_bytes(self) -> int:
         """About how many bytes the tables take."""
-        n_passages = int(self._ask("SELECT count(*) FROM lengths")[0][0]) if self._are_there() else 0
+        n_passages = int(self._ask("SELECT count(*) FROM lengths")[0][0]) if self.are_there() else 0
         if not n_passages:  # also of an index without words, which has the tables as well
             return 0
         return int(self._ask("SELECT sum(length(block)) FROM words_data")[0][0]) + 8 * n_passages
 
     def count_pieces(self) -> int:
         """In how many pieces the words lie, each of one commit or several; a search looks into all of them."""
-        return int(self._ask("SELECT count(DISTINCT segid) FROM words_idx")[0][0]) if self._are_there() else 0
+        return int(self._ask("SELECT count(DISTINCT segid) FROM words_idx")[0][0]) if self.are_there() else 0
 
     def is_due(self) -> bool:
         """Whether the next change counts the words of all passages, since the index has none yet or in another way."""
         name, is_made = self._setting()
-        return name is not None and has_fts5() and not (is_made and self._are_there())
+        return name is not None and has_fts5() and not (is_made and self.are_there())
 
     def problems(self) -> list[str]:
         """Whether the tables hold other words than the passages, in words."""
         name, is_made = self._setting()
-        if not is_made or not self._are_there():
+        if not is_made or not self.are_there():
             return []
         wanted, lengths = 0, {}
         if name is not None:
@@ -137,7 +129,7 @@ class WordTables:
         """Make the tables where there are none, and count the words of an index made before there were any."""
         if not has_fts5():
             return
-        if not self._are_there():
+        if not self.are_there():
             for statement in WORDS:
                 self._connection.execute(statement)
         _, is_made = self._setting()
@@ -146,7 +138,7 @@ class WordTables:
 
     def fill(self) -> None:
         """Count the words of all passages anew."""
-        if not self._are_there():
+        if not self.are_there():
             return
         name, _ = self._setting()
         self.clear()
@@ -160,7 +152,7 @@ class WordTables:
     def add(self, texts: Iterable[tuple[int, str]]) -> None:
         """Add passages, each its row and text."""
         name, _ = self._setting()
-        if name is None or not self._are_there():
+        if name is None or not self.are_there():
             return
         terms_of = analyser(name).terms
         for row, text in texts:
@@ -171,7 +163,7 @@ class WordTables:
     def remove(self, rows: Collection[int]) -> None:
         """Take out passages, whose texts are still there."""
         name, _ = self._setting()
-        if name is None or not rows or not self._are_there():
+        if name is None or not rows or not self.are_there():
             return
         if len(rows) == self._ask("SELECT count(*) FROM lengths")[0][0]:
             self.clear()
@@ -190,11 +182,8 @@ class WordTables:
 
     def optimize(self) -> None:
         """Put in one piece what many commits have added."""
-        if self._are_there():
+        if self.are_there():
             self._connection.execute("INSERT INTO words(words) VALUES ('optimize')")
-
-    def _are_there(self) -> bool:
-        return bool(self._ask("SELECT count(*) FROM sqlite_master WHERE name = 'words'")[0][0])
 
     def _setting(self) -> tuple[str | None, bool]:
         """The analyser, None for no words; and whether the tables are of it, or still to be made.

@@ -466,3 +466,13 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch, variables, colour
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert printing.has_colors() is colours
+
+
+def test_a_sync_that_cannot_begin_makes_no_index(run, notes):
+    code, _, err = run("sync", "nowhere", "--index", "new.idx")
+    assert (code, err) == (1, "colbert: There is no file or folder nowhere.\n")
+    assert not (notes.parent / "new.idx").exists()
+    assert run("sync", "notes", "--index", "new.idx", "--dry-run")[0] == 0
+    assert not (notes.parent / "new.idx").exists()
+    assert run("sync", "notes", "--index", "new.idx")[0] == 0
+    assert run("sync", "notes", "--index", "new.idx")[1].startswith("0 passages added from 0 files, 6 unchanged; 1 skipped")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from builders.encoders import WordEncoder
 
 from colbert_core import Index, Passage, sync
 from colbert_core.folders import syncing
@@ -355,3 +356,41 @@ def test_files_that_change_places_are_as_in_an_index_made_anew(docs, stanford):
     sync(docs, anew)
     assert content(index) == content(anew)
     assert sync(docs, index).unchanged == 5
+
+
+def test_an_encoder_that_cannot_split_is_an_error_and_not_one_of_each_file(docs):
+    index = Index.create(None, WordEncoder())
+    with pytest.raises(TypeError, match="cannot split files; add passages with Index.add"):
+        sync(docs, index)
+    assert index._sources() == []
+
+
+def test_a_time_that_dates_have_not_stops_nothing(docs, stanford):
+    os.utime(docs / "cats.md", ns=(0, 300_000_000_000 * 10**9))  # the year 11476
+    index = Index.create(None, stanford)
+    assert sync(docs, index).n_passages == 4
+    assert "mtime" not in index.get(["docs/cats.md#1"])[0].metadata
+    assert sync(docs, index).unchanged == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_be_read_by_now_is_read(docs, stanford):
+    (docs / "cats.md").chmod(0)
+    index = Index.create(None, stanford)
+    assert [problem.kind for problem in sync(docs, index).problems] == ["unreadable"]
+    (docs / "cats.md").chmod(0o600)  # which changes neither its size nor its time
+    assert sync(docs, index).added == ["docs/cats.md"]
+
+
+def test_an_id_that_a_large_file_has_twice_changes_nothing(docs, stanford, monkeypatch):
+    monkeypatch.setattr(syncing, "_LARGEST_WHOLE", 100)
+    monkeypatch.setattr(syncing, "_MOST_PASSAGES", 3)
+    lines = [json.dumps({"id": f"r{n}", "text": "the cat"}) for n in range(10)]
+    write(docs, {"big.jsonl": "\n".join(lines)})
+    index = Index.create(None, stanford)
+    sync(docs, index)
+    before = content(index)
+    write(docs, {"big.jsonl": "\n".join([*lines[:4], '{"id": "new", "text": "a"}', *lines[5:], lines[0]])})
+    report = sync(docs, index)
+    assert [problem.message for problem in report.problems] == ["docs/big.jsonl has the id 'r0' twice; give each its own."]
+    assert content(index) == before

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from colbert_core.types import Passage
 
 _LIST = """\
-Print the passages of an index in the order in which they were added, one a line: its name in brackets, and the first line of
+Print the passages of an index in the order in which they were added, one a line: its name in brackets, and the beginning of
 its text. With --json each is an object that has the whole text and the metadata. With --limit, standard error says how to go
 on.
 """

@@ -166,9 +166,8 @@ def beginning_of(text: str) -> str:
 
 
 def passage_as_line(passage: Passage) -> str:
-    """Show the id of a passage and the first line of its text."""
-    first = next((line for line in passage.text.splitlines() if line.strip()), "")
-    return f"[{printable(passage.id)}] {beginning_of(first)}"
+    """Show the id of a passage and the beginning of its text."""
+    return f"[{printable(passage.id)}] {beginning_of(passage.text)}"
 
 
 def passage_as_block(passage: Passage) -> Iterator[str]:

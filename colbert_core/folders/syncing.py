@@ -175,15 +175,18 @@ class _Run:
         """Read everything that is due.
 
         Raises:
-            ValueError: something cannot be read.
+            ValueError: something cannot be read, or could not be before and is unchanged.
         """
+        problems = list(self._plan.problems)
         for file in self._plan.due:
             try:
                 for _ in self._read(file):
                     pass
             except _UnreadError as error:
-                if error.problem.is_failure:
-                    raise ValueError(f"{error.problem.message} Nothing was changed.") from error
+                problems.append(error.problem)
+        for problem in problems:
+            if problem.is_failure:
+                raise ValueError(f"{problem.message} Nothing was changed.")
 
     # Do it
 

@@ -42,14 +42,14 @@ def metadata(pets):
         return {passage.id: passage.metadata for passage in index.passages()}
 
 
-def test_a_list_has_names_and_first_lines(run, pets):
-    assert run("list", pets) == (0, f"[a] The cat sat.\n[b] a dog barks\n[c] {'x' * 140}…\n", "")
+def test_a_list_has_names_and_how_texts_begin(run, pets):
+    assert run("list", pets) == (0, f"[a] The cat sat. On a mat.\n[b] a dog barks\n[c] {'x' * 140}…\n", "")
     assert run("list", pets, "--where", '{"year": {"$gt": 2020}}') == (0, "[b] a dog barks\n", "")
 
 
 def test_a_list_that_is_cut_says_how_to_go_on(run, pets):
     code, out, err = run("list", pets, "--limit", "2")
-    assert (code, out) == (0, "[a] The cat sat.\n[b] a dog barks\n")
+    assert (code, out) == (0, "[a] The cat sat. On a mat.\n[b] a dog barks\n")
     said, _, goes_on = err.partition("--after ")
     assert said == "colbert: There are more; "
     code, out, err = run("list", pets, "--limit", "2", "--after", goes_on.split()[0])

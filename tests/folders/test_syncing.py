@@ -156,7 +156,12 @@ def test_a_file_that_cannot_be_read_is_named_and_stops_nothing(docs, stanford):
     assert not report.is_complete
     again = sync(docs, index)
     assert (again.unchanged, [problem.name for problem in again.problems]) == (6, [each.name for each in report.problems])
+    write(docs, {"new.txt": "A fox."})
+    with pytest.raises(ValueError, match="bad.jsonl, line 2 is no JSON"):  # as before, but still not readable
+        sync(docs, index, strict=True)
+    assert len(index) == 4
     write(docs, {"bad.jsonl": '{"text": "x"}\n'})
+    (docs / "new.txt").unlink()
     assert sync(docs, index).is_complete
     assert len(index) == 5
 

@@ -25,8 +25,8 @@ FLOORS = [
     {"documents", "vectors"},
     {"model", "search"},
     {"index", "rerank", "train"},
-    {"cluster", "evaluation", "folders"},
-    {"colbertv1"},
+    {"cluster", "evaluation", "folders", "values"},
+    {"colbertv1", "serve"},
     {"cli"},
 ]
 
@@ -41,6 +41,7 @@ FLOORS_OF_FOLDER = {
             "model_commands",
             "passage_commands",
             "quickstart",
+            "serving_commands",
             "training_commands",
             "training_options",
         },
@@ -88,6 +89,13 @@ FLOORS_OF_FOLDER = {
         {"lexical"},
         {"hybrid", "mean", "torch_scorer"},
         {"ranking"},
+    ],
+    "serve": [
+        {"catalogue", "limits", "requests", "work"},
+        {"failures", "service"},
+        {"passages", "searching", "status"},
+        {"app"},
+        {"running"},
     ],
     "storage": [
         {"dates"},

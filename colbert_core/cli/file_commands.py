@@ -20,10 +20,11 @@ from colbert_core.cli.options import (
     read_words,
     wants_progress,
 )
-from colbert_core.cli.printing import stats_as_json, stats_as_sentence
+from colbert_core.cli.printing import stats_as_sentence
 from colbert_core.cli.reading import find_all_files, need_passages, read_files
 from colbert_core.extras import import_extra
 from colbert_core.paths import as_path
+from colbert_core.values import stats_as_json
 
 if TYPE_CHECKING:
     import argparse

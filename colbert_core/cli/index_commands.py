@@ -25,16 +25,15 @@ from colbert_core.cli.options import (
 from colbert_core.cli.printing import (
     as_json,
     evidence_as_lines,
-    hit_as_json,
     hit_as_line,
     passage_as_block,
     print_lines,
-    stats_as_json,
     stats_as_sentence,
 )
 from colbert_core.cli.reading import open_index as _open
 from colbert_core.paths import as_path
 from colbert_core.search.modes import HYBRID_WEIGHT
+from colbert_core.values import hit_as_json, stats_as_json
 
 if TYPE_CHECKING:
     import argparse

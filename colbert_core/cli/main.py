@@ -1,7 +1,8 @@
 """The command line, ``colbert``. Only this package prints.
 
 In reading order: main (parser, exit codes), quickstart, model_commands, file_commands, index_commands, passage_commands,
-cluster_commands, training_options and training_commands (the commands); options, reading and printing (what they share).
+serving_commands, cluster_commands, training_options and training_commands (the commands); options, reading and printing (what
+they share).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from colbert_core.cli.options import command_maker
 from colbert_core.cli.passage_commands import add_passage_commands
 from colbert_core.cli.printing import filter_warnings, guarded
 from colbert_core.cli.quickstart import add_quickstart_command
+from colbert_core.cli.serving_commands import add_serving_commands
 from colbert_core.cli.training_options import add_training_commands
 from colbert_core.errors import ColBERTError, FilterWarning
 
@@ -115,6 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_file_commands(command)
     add_index_commands(command)
     add_passage_commands(command)
+    add_serving_commands(command)
     add_cluster_commands(command, group)
     add_import_command(command)
     add_training_commands(command, group)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import colbert_core
 from colbert_core.cli.options import add_device, load_encoder, model_options, wants_progress
-from colbert_core.cli.printing import as_json, hit_as_json, hit_as_line, print_lines
+from colbert_core.cli.printing import as_json, hit_as_line, print_lines
 from colbert_core.cli.reading import read_passages
 from colbert_core.paths import as_path
+from colbert_core.values import hit_as_json
 
 if TYPE_CHECKING:
     import argparse

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.cli.options import add_where, json_option, read_where
-from colbert_core.cli.printing import as_json, passage_as_block, passage_as_json, passage_as_line, print_lines
+from colbert_core.cli.printing import as_json, passage_as_block, passage_as_line, print_lines
 from colbert_core.cli.reading import open_index
+from colbert_core.values import passage_as_json
 
 if TYPE_CHECKING:
     import argparse

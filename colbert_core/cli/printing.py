@@ -12,7 +12,6 @@ import os
 import re
 import sys
 import warnings
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.errors import FilterWarning
@@ -144,21 +143,6 @@ def hit_as_line(hit: Hit, mode: Mode = "maxsim") -> str:
     return Line(f"{hit.rank:>4}. {'  '.join(figures)}  [{printable(hit.passage.id)}] {shown}")
 
 
-def hit_as_json(hit: Hit) -> dict[str, Any]:
-    """Return a hit as values that JSON can hold."""
-    return {
-        "rank": hit.rank,
-        "id": hit.passage.id,
-        "score": hit.score,
-        "relevance": hit.relevance,
-        **({} if hit.coverage is None else {"coverage": hit.coverage, "hybrid_relevance": hit.hybrid_relevance}),
-        "span": hit.span,
-        "text": hit.passage.text,
-        "metadata": hit.passage.metadata,
-        **({} if hit.evidence is None else {"evidence": hit.evidence.to_dict()}),
-    }
-
-
 def beginning_of(text: str) -> str:
     """Show as much of a text as a line holds."""
     line = printable(" ".join(text.split()))
@@ -178,11 +162,6 @@ def passage_as_block(passage: Passage) -> Iterator[str]:
         yield f"      {line}".rstrip()
 
 
-def passage_as_json(passage: Passage) -> dict[str, Any]:
-    """Return a passage as values that JSON can hold."""
-    return {"id": passage.id, "text": passage.text, "metadata": passage.metadata}
-
-
 def evidence_as_lines(evidence: Evidence, number: int) -> tuple[str, str]:
     """Show a passage with the words that match the query, and which words of the query it lacks."""
     missing = f"  not found: {printable(', '.join(evidence.unmatched))}" if evidence.unmatched else ""
@@ -195,11 +174,6 @@ def evidence_as_lines(evidence: Evidence, number: int) -> tuple[str, str]:
 def stats_as_sentence(stats: IndexStats) -> str:
     """Tell the size of an index in a sentence."""
     return f"The index has {stats.passages} passages of {stats.tokens} tokens, {stats.bytes_per_token:.1f} bytes each."
-
-
-def stats_as_json(stats: IndexStats) -> dict[str, Any]:
-    """Return the figures of an index as values that JSON can hold."""
-    return {**asdict(stats), "bytes_per_token": round(stats.bytes_per_token, 2)}
 
 
 def has_colors() -> bool:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import colbert_core
 from colbert_core.cli.options import load_encoder, model_options, wants_progress
-from colbert_core.cli.printing import as_json, hit_as_json, hit_as_line, keep_silent, print_lines
+from colbert_core.cli.printing import as_json, hit_as_line, keep_silent, print_lines
 from colbert_core.cli.reading import demo_passages, demo_questions, need_passages
 from colbert_core.extras import import_extra
 from colbert_core.paths import as_path
+from colbert_core.values import hit_as_json
 
 if TYPE_CHECKING:
     import argparse

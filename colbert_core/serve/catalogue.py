@@ -1,0 +1,178 @@
+"""Which indexes are served, by name. Each is opened when it is first asked for, and kept."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colbert_core.cluster.layout import NAME, is_cluster
+from colbert_core.errors import IndexExistsError, IndexNotFoundError
+from colbert_core.index.collections import Collections
+from colbert_core.index.index import Index
+from colbert_core.paths import as_path
+from colbert_core.storage.aside import some_names
+from colbert_core.storage.folder import DATABASE
+from colbert_core.threads import new_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from os import PathLike
+
+    from colbert_core.cluster import ShardedIndex
+    from colbert_core.types import TokenEncoder
+
+    Identity = tuple[int, int]
+
+
+class Catalogue:
+    """Named indexes: folders that are indexes, and folders of collections, whose collections may come and go meanwhile.
+
+    A name that somebody asks for is looked up among those there are; it never becomes part of a path otherwise than
+    ``Collections`` writes it.
+
+    Example:
+        >>> catalogue = Catalogue([folder / "wiki.idx"])
+        >>> catalogue.names()
+        ['wiki']
+        >>> len(catalogue.get("wiki"))
+        2
+    """
+
+    def __init__(
+        self,
+        paths: Iterable[str | PathLike[str]] = (),
+        encoder: str | PathLike[str] | TokenEncoder | None = None,
+        *,
+        indexes: Mapping[str, Index] | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        """Look at the folders; nothing is opened yet.
+
+        Args:
+            paths: each an index, in one piece or in shards, whose name is that of its folder without a suffix; or a folder of
+                collections, which have their own names.
+            encoder: a checkpoint's name or folder, or a loaded encoder; None for the one that each index was made with.
+            indexes: further ones by name, such as indexes in memory. They are not closed with the catalogue.
+            timeout: seconds that a writer waits for another one.
+
+        Raises:
+            IndexNotFoundError: a folder is neither an index nor has any collection in it.
+            IndexExistsError: two indexes have the same name.
+            TypeError: ``paths`` is a single one.
+        """
+        if isinstance(paths, str | Path):
+            raise TypeError(f"paths must be a list, got {paths!r}; write [{str(paths)!r}].")
+        self._encoder, self._timeout, self._lock = encoder, timeout, new_lock()
+        self._given = dict(indexes or {})
+        self._folders: dict[str, Path] = {}
+        self._collections: list[Collections] = []
+        self._opened: dict[str, tuple[Identity, Index | ShardedIndex]] = {}
+        for path in map(as_path, paths):
+            if (path / DATABASE).exists() or is_cluster(path):
+                self._add_folder(path.absolute())
+            else:
+                self._add_collections(path)
+        self.names()  # two of one name are found now
+
+    def names(self) -> list[str]:
+        """The names of all indexes, ascending.
+
+        Raises:
+            IndexExistsError: two indexes have the same name.
+        """
+        names = [*self._given, *self._folders, *(name for collections in self._collections for name in collections)]
+        if len(set(names)) < len(names):
+            name = next(name for name in names if names.count(name) > 1)
+            raise IndexExistsError(f"Two indexes are named {name!r}; rename the folder of one, or serve it elsewhere.")
+        return sorted(names)
+
+    def get(self, name: str) -> Index | ShardedIndex:
+        """The index of this name, opened.
+
+        Raises:
+            IndexNotFoundError: there is none.
+            StorageError, EncoderMismatchError: it cannot be opened; see ``Index.open``.
+        """
+        if name in self._given:
+            return self._given[name]
+        folder = self._folder_of(name)
+        identity = _identity(folder)
+        with self._lock:
+            kept = self._opened.get(name)
+            if kept is None or kept[0] != identity:  # dropped and made anew, or moved here from elsewhere
+                kept = self._opened[name] = (identity, self._open(folder))
+            return kept[1]
+
+    def encoder(self) -> TokenEncoder:
+        """What encodes texts of no index: the encoder of the catalogue, else of its first index, else the model in the box.
+
+        Raises:
+            EncoderMismatchError: the first index has none.
+            StorageError, CheckpointError: it cannot be opened, or the model cannot be loaded.
+        """
+        if self._encoder is None and (names := self.names()):
+            return self.get(names[0]).encoder
+        from colbert_core.model.encoder import as_encoder  # here, because it imports torch
+
+        return as_encoder(self._encoder)
+
+    def reopen(self) -> None:
+        """Open every index anew when it is next asked for. Those who are still searching the old one finish."""
+        with self._lock:
+            self._opened.clear()  # each is closed once nobody has it any more
+
+    def close(self) -> None:
+        """Close what was opened."""
+        with self._lock:
+            for _, index in self._opened.values():
+                index.close()
+            self._opened.clear()
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def __repr__(self) -> str:
+        return f"Catalogue({self.names()})"
+
+    def _add_folder(self, folder: Path) -> None:
+        if folder.stem in self._folders:
+            raise IndexExistsError(
+                f"{self._folders[folder.stem]} and {folder} would both be named {folder.stem!r}; rename one of the folders."
+            )
+        self._folders[folder.stem] = folder
+
+    def _add_collections(self, path: Path) -> None:
+        collections = Collections(path, self._encoder)
+        if not len(collections):
+            raise IndexNotFoundError(f"{path} is no index, and no folder of collections; `colbert index` makes an index.")
+        self._collections.append(collections)
+
+    def _folder_of(self, name: str) -> Path:
+        if name in self._folders:
+            return self._folders[name]
+        for collections in self._collections:
+            with contextlib.suppress(ValueError):  # too long for a folder, or empty: nobody's name
+                if name in collections:
+                    return collections.folder_of(name)
+        raise IndexNotFoundError(f"There is no index {name!r:.100} here; those are {some_names(self.names())}.")
+
+    def _open(self, folder: Path) -> Index | ShardedIndex:
+        if is_cluster(folder):
+            from colbert_core.cluster import ShardedIndex
+
+            return ShardedIndex.open(folder, self._encoder)
+        return Index.open(folder, self._encoder, timeout=self._timeout)
+
+
+def _identity(folder: Path) -> Identity:
+    """Tell an index from one that took its place: device and inode of the file that makes its folder one.
+
+    Raises:
+        IndexNotFoundError: it is gone.
+    """
+    for file in (DATABASE, NAME):
+        with contextlib.suppress(FileNotFoundError):
+            found = (folder / file).stat()
+            return found.st_dev, found.st_ino
+    raise IndexNotFoundError(f"The index {folder.stem!r} is gone; it was there when the service started.")

@@ -1,0 +1,150 @@
+"""Routes that search: questions in, hits, evidence and excerpts out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from colbert_core.rerank import Reranker
+from colbert_core.serve.requests import (
+    EncodeRequest,
+    ExcerptsRequest,
+    ExplainRequest,
+    SearchManyRequest,
+    SearchMeanRequest,
+    SearchRequest,
+)
+from colbert_core.serve.service import Served
+from colbert_core.values import hit_as_json, passage_as_json
+
+if TYPE_CHECKING:
+    from colbert_core.cluster import ShardedIndex
+    from colbert_core.index.index import Index
+    from colbert_core.types import Hit, Mode, Passage
+
+    AnyIndex = Index | ShardedIndex
+
+router = APIRouter(prefix="/v1", tags=["search"])
+
+
+@router.post("/indexes/{name}/search")
+async def search(name: str, body: SearchRequest, service: Served) -> JSONResponse:
+    """Find the passages that match a question best. Answers ``{"hits": [...]}``, best first."""
+    service.check_queries([body.query])
+    service.check_k(body.k)
+    hits = await service.read(
+        name, lambda index: index.search(body.query, evidence=bool(body.evidence), **_options(index, body))
+    )
+    return JSONResponse({"hits": _as_json(hits, full=body.evidence == "full")})
+
+
+@router.post("/indexes/{name}/search_many")
+async def search_many(name: str, body: SearchManyRequest, service: Served) -> JSONResponse:
+    """Search for several questions over one state of the index. Answers ``{"results": [{"hits": [...]}, ...]}``."""
+    service.check_queries(body.queries)
+    service.check_k(body.k)
+    each = await service.read(
+        name, lambda index: index.search_many(body.queries, evidence=bool(body.evidence), **_options(index, body))
+    )
+    return JSONResponse({"results": [{"hits": _as_json(hits, full=body.evidence == "full")} for hits in each]})
+
+
+@router.post("/indexes/{name}/search_mean")
+async def search_mean(name: str, body: SearchMeanRequest, service: Served) -> JSONResponse:
+    """Find the passages that match several questions best on average. Answers as ``search`` does."""
+    service.check_queries(body.queries)
+    service.check_k(body.k)
+    hits = await service.read(name, lambda index: index.search_mean(body.queries, **_options(index, body)))
+    return JSONResponse({"hits": _as_json(hits)})
+
+
+@router.post("/indexes/{name}/explain")
+async def explain(name: str, body: ExplainRequest, service: Served) -> JSONResponse:
+    """Show which words of a passage answer which words of a question. Answers ``{"evidence": {...}, "text": "..."}``."""
+    service.check_queries([body.query])
+    given = {} if body.min_similarity is None else {"min_similarity": body.min_similarity}
+    evidence = await service.read(name, lambda index: index.explain(body.query, body.id, mode=body.mode, **given))
+    return JSONResponse({"evidence": evidence.to_dict(), "text": evidence.text})
+
+
+@router.post("/indexes/{name}/excerpts")
+async def excerpts(name: str, body: ExcerptsRequest, service: Served) -> JSONResponse:
+    """Cut passages down to the sentences that answer a question, for an LLM. Answers ``{"excerpts": [...]}``."""
+    service.check_queries([body.query])
+    service.check_k(body.k)
+
+    def cut(index: AnyIndex) -> list[dict[str, Any]]:
+        found = Reranker(index.encoder).excerpts(
+            body.query,
+            _wanted_passages(index, body),
+            max_tokens=body.max_tokens,
+            keep_ratio=body.keep_ratio,
+            progress=False,
+        )
+        return [
+            {
+                "id": each.passage.id,
+                "text": each.text,
+                "spans": each.spans,
+                "passage": passage_as_json(each.passage),
+            }
+            for each in found
+        ]
+
+    return JSONResponse({"excerpts": await service.read(name, cut)})
+
+
+@router.post("/encode")
+async def encode(body: EncodeRequest, service: Served) -> JSONResponse:
+    """Encode texts. Answers ``{"vectors": [[[...], ...], ...]}``: for each text a list of unit vectors."""
+    if body.kind == "query":
+        service.check_queries(body.texts)
+    service.check_number(len(body.texts), service.limits.queries, "texts")
+
+    def work() -> list[Any]:
+        catalogue = service.catalogue
+        encoder = catalogue.encoder() if body.index is None else catalogue.get(body.index).encoder
+        if body.kind == "query":
+            return [matrix.tolist() for matrix in encoder.encode_queries(body.texts)]
+        embeddings = encoder.encode_passages(body.texts, progress=False)
+        ends = embeddings.doclens.cumsum()
+        rows: list[list[Any]] = [[] for _ in body.texts]
+        for owner, end, length in zip(embeddings.owners, ends, embeddings.doclens, strict=True):
+            rows[owner] += embeddings.vectors[end - length : end].tolist()
+        return rows
+
+    return JSONResponse({"vectors": await service.reading.run(work)})
+
+
+def _options(index: AnyIndex, body: SearchRequest | SearchManyRequest | SearchMeanRequest) -> dict[str, Any]:
+    return {
+        "k": body.k,
+        "where": body.where,
+        "ids": body.ids,
+        "min_relevance": body.min_relevance,
+        "mode": mode_of(index, body.mode, body.weight),
+        "weight": body.weight,
+    }
+
+
+def mode_of(index: AnyIndex, mode: Mode | None, weight: float | None = None) -> Mode:
+    """What ranks where a request does not say: words as well, if the index has some or a weight is given."""
+    return mode or ("hybrid" if weight is not None or index.has_words() else "maxsim")
+
+
+def _as_json(hits: list[Hit], *, full: bool = False) -> list[dict[str, Any]]:
+    return [hit_as_json(hit, full=full) for hit in hits]
+
+
+def _wanted_passages(index: AnyIndex, body: ExcerptsRequest) -> list[Passage]:
+    """The passages with the ids of a request, else the best."""
+    if body.ids is None:
+        hits = index.search(body.query, body.k, where=body.where, mode=mode_of(index, body.mode))
+        return [hit.passage for hit in hits]
+    found = index.get(body.ids)
+    unknown = [passage_id for passage_id, passage in zip(body.ids, found, strict=True) if passage is None]
+    if unknown:
+        raise ValueError(f"There is no passage with the id {unknown[0]!r:.100}.")
+    return [passage for passage in found if passage is not None]

@@ -1,0 +1,65 @@
+"""Routes that tell how the service is, and which indexes it has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+import colbert_core
+from colbert_core.serve.service import Served
+from colbert_core.values import stats_as_json
+
+if TYPE_CHECKING:
+    from colbert_core.serve.service import Service
+
+router = APIRouter(tags=["status"])
+
+
+@router.get("/health")
+async def health() -> JSONResponse:
+    """Answer ``{"status": "ok"}`` as long as the service runs."""
+    return JSONResponse({"status": "ok", "version": colbert_core.__version__})
+
+
+@router.get("/ready")
+async def ready(service: Served) -> JSONResponse:
+    """Answer 200 once every index is open and its model loaded, 503 before."""
+    if service.problem is not None:
+        return JSONResponse({"status": "not ready", "message": service.problem}, 503, {"Retry-After": "1"})
+    return JSONResponse({"status": "ready"})
+
+
+@router.get("/v1/indexes")
+async def indexes(service: Served) -> JSONResponse:
+    """List the indexes. Answers ``{"indexes": [{"name": ..., "passages": n, "has_words": ...}, ...], "writable": ...}``."""
+    listed = await service.reading.run(lambda: [_about(service, name) for name in service.catalogue.names()])
+    return JSONResponse({"indexes": listed, "writable": service.writable})
+
+
+@router.get("/v1/indexes/{name}")
+async def index(name: str, service: Served) -> JSONResponse:
+    """Answer the figures of one index."""
+    return JSONResponse(
+        await service.read(
+            name,
+            lambda index: {
+                "name": name,
+                "has_words": index.has_words(),
+                "writable": service.writable,
+                **stats_as_json(index.stats()),
+            },
+        )
+    )
+
+
+def _about(service: Service, name: str) -> dict[str, Any]:
+    index = service.catalogue.get(name)
+    return {
+        "name": name,
+        "passages": len(index),
+        "dim": index.dim,
+        "encoder": index.encoder_name,
+        "has_words": index.has_words(),
+    }

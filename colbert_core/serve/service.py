@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+# Entries of a page, where a request does not say.
+_PAGE = 100
 # Writers of one process: an index takes one at a time, and each uses all cores to encode.
 _WRITERS = 1
 
@@ -115,6 +117,17 @@ class Service:
         """
         if k > self.limits.k:
             raise TooLargeError(f"{subject} is {k}, and at most {self.limits.k} is allowed; ask again for the rest.")
+
+    def page_limit(self, limit: int | None) -> int:
+        """Return how many entries a page has: what a request says, or the default.
+
+        Raises:
+            TooLargeError: it says too many.
+        """
+        if limit is None:
+            return min(_PAGE, self.limits.k)
+        self.check_k(limit, "limit")
+        return limit
 
     def check_number(self, n: int, most: int, things: str) -> None:
         """Make sure that there are at most so many.

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     Span = tuple[int, int]
 
+# An answer of less than this part of the passage's strongest is noise, and its mark would hardly be seen; but the best answer
+# of each word stays. So goes every tenth mark, many of them on "it" and "the", and none of 60 pairs of words is lost.
+_FAINTEST = 0.05
 # Where nothing is known of the collection, a word of the query is found from this cosine on.
 MIN_SIMILARITY = 0.5
 
@@ -83,7 +86,7 @@ class QueryWord:
         end: character behind the last.
         text: the word.
         found: False if it is among the unmatched.
-        answers: the strongest first; a word that is found without one says no more than any passage of the collection does.
+        answers: the strongest first. A word such as "did" may be found without one: it is there, and says nothing.
     """
 
     start: int
@@ -98,7 +101,7 @@ class Evidence:
     """Compares the best window of a passage with a query, token by token.
 
     What counts is the *lift* of a query vector and a word of the passage: by how much their cosine exceeds what was to be
-    expected of the two. "the" is similar to much, and a word of a passage on bread is similar to "bread" whatever it says.
+    expected of the two. "the" is similar to much in any passage, and in one on bread it is similar to "bread".
 
     A notebook shows the passage with its evidence marked. Evidence is equal to other evidence of the same values.
 
@@ -113,8 +116,8 @@ class Evidence:
         min_similarity: cosine from which a word counts as found, and below which none is marked, from -1 to 1; None leaves
             both to the lifts.
         shared: characters of the query and of the passage of each word that both have, where words ranked as well.
-        background: *Shape:* (n_q,), float32, the cosine that few words of the collection reach with each query vector; None
-            where there is no ``expected`` either.
+        background: *Shape:* (n_q,), float32, the cosine that few words of the collection reach with each query vector, from
+            which a word of the query counts as found; None where there is no ``expected`` either.
         expected: *Shape:* (n_q, n), float32, the cosine that was to be expected of each pair. None, as in evidence that was
             pickled before there were lifts, marks the best match of each query vector if it has at least the least cosine.
     """
@@ -152,7 +155,10 @@ class Evidence:
 
     @cached_property
     def words(self) -> tuple[QueryWord, ...]:
-        """The words of the query in their order, each with all words of the passage that lift above what was to be expected."""
+        """The words of the query in their order, each with all words of the passage that lift above what was to be expected.
+
+        Answers of less than a twentieth of the strongest are left out, but for the best of each word.
+        """
         greatest = max((lift for answers in self._answers.values() for lift, _ in answers.values()), default=1.0)
         return tuple(
             QueryWord(
@@ -160,8 +166,7 @@ class Evidence:
                 self.query[slice(*word)],
                 found=word not in self._unmatched_spans,
                 answers=tuple(
-                    Answer(*span, lift / greatest, similarity)
-                    for span, (lift, similarity) in sorted(answers.items(), key=lambda item: (-item[1][0], item[0]))
+                    Answer(*span, lift / greatest, similarity) for span, (lift, similarity) in _clear(answers, greatest)
                 ),
             )
             for word, answers in sorted(self._answers.items())
@@ -171,8 +176,8 @@ class Evidence:
     def highlights(self) -> tuple[Highlight, ...]:
         """Words of the passage that answer a word of the query, in the order of the text.
 
-        Neighbours that answer the same words are joined. A word that both have, where words ranked, stands out as much as the
-        strongest.
+        Neighbours that answer the same words about as well are joined. A word that both have, where words ranked, stands out
+        as much as the strongest.
         """
         marked: dict[Span, list[tuple[QueryWord, Answer]]] = {}
         for word in self.words:
@@ -183,7 +188,7 @@ class Evidence:
             terms = tuple(dict.fromkeys(word.text for word, _ in pairs))
             weight = max(answer.strength for _, answer in pairs)
             similarity = max(answer.similarity for _, answer in pairs)
-            if highlights and self._are_one(highlights[-1], start, terms):
+            if highlights and self._are_one(highlights[-1], start, weight, terms):
                 before = highlights.pop()
                 start, end = before.start, max(end, before.end)
                 weight, similarity = max(weight, before.weight), max(similarity, before.similarity)
@@ -191,9 +196,12 @@ class Evidence:
             highlights.append(Highlight(start, end, weight, similarity, tuple(dict.fromkeys(terms))))
         return tuple(highlights)
 
-    def _are_one(self, before: Highlight, start: int, terms: tuple[str, ...]) -> bool:
-        is_next = self.text[before.end : start].strip() == "" and start - before.end < 2
-        return is_next and (self.expected is None or before.terms == terms or start < before.end)
+    def _are_one(self, before: Highlight, start: int, weight: float, terms: tuple[str, ...]) -> bool:
+        if self.text[before.end : start].strip() or start - before.end > 1:
+            return False
+        # Not what is strong with what is weak: "the United States" would have the weight of "States".
+        are_alike = before.terms == terms and min(weight, before.weight) >= max(weight, before.weight) / 2
+        return are_alike or self.expected is None or start < before.end
 
     @cached_property
     def _answers(self) -> dict[Span, dict[Span, tuple[float, float]]]:
@@ -247,8 +255,8 @@ class Evidence:
     def unmatched(self) -> tuple[str, ...]:
         """Words of the query that the passage says nothing of, in the order of the query.
 
-        They have no lift, and no word of the passage is more similar than few words of the collection are. Given a
-        ``min_similarity``, they are the words without a match of at least that.
+        No word of the passage lifts above what was to be expected, or is as similar as few words of the collection are. Given
+        a ``min_similarity``, they are the words without a match of at least that.
         """
         return tuple(self.query[start:end] for start, end in self._unmatched_spans)
 
@@ -262,7 +270,7 @@ class Evidence:
         return tuple(sorted({word for word in self._query_words if word is not None} - found))
 
     def _best_cosines(self) -> list[float]:
-        """The highest cosine of each query vector with a word of the window; with any vector, where a cosine is the threshold."""
+        """The highest cosine of each query vector with a word of the window; with any vector where a cosine decides."""
         columns = [column for column, word in enumerate(self._passage_words) if word is not None]
         if self.min_similarity is not None or self.expected is None or not columns:
             return [match.similarity for match in self.matches]
@@ -271,8 +279,8 @@ class Evidence:
     def _least_to_be_found(self) -> list[float]:
         if self.min_similarity is not None or self.background is None:
             return [self._least_cosine] * len(self.matches)
-        # Every word of a handful of passages is on their subject, so few of its cosines exceed those of the others.
-        return [min(float(cosine), MIN_SIMILARITY) for cosine in self.background]
+        least: list[float] = self.background.tolist()
+        return least
 
     def to_dict(self, *, full: bool = False) -> dict[str, Any]:
         """Return the evidence as JSON can hold it: score, relevance, window, highlights, unmatched words, answers of each word.
@@ -418,6 +426,12 @@ class Evidence:
 def as_page(evidence: Iterable[Evidence], title: str) -> str:
     """Make an HTML document of the evidence of several passages."""
     return highlight.page((passage_evidence.to_html() for passage_evidence in evidence), title)
+
+
+def _clear(answers: dict[Span, tuple[float, float]], greatest: float) -> list[tuple[Span, tuple[float, float]]]:
+    """Answers of one word that are more than noise, the strongest first."""
+    ordered = sorted(answers.items(), key=lambda item: (-item[1][0], item[0]))
+    return ordered[:1] + [answer for answer in ordered[1:] if answer[1][0] >= _FAINTEST * greatest]
 
 
 def _are_equal(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:

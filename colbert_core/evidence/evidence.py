@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.evidence import highlight, telling
-from colbert_core.evidence.words import word_of
+from colbert_core.evidence.words import word_of, words_of
 from colbert_core.extras import import_extra
 
 if TYPE_CHECKING:
@@ -244,12 +244,12 @@ class Evidence:
     @cached_property
     def _query_words(self) -> list[Span | None]:
         """The word of each query vector; None of the model's own tokens and punctuation."""
-        return [word_of(self.query, match.query_span, (0, len(self.query))) for match in self.matches]
+        return words_of(self.query, [match.query_span for match in self.matches], (0, len(self.query)))
 
     @cached_property
     def _passage_words(self) -> list[Span | None]:
         """The word of each of the window's vectors; None of the model's own tokens and punctuation."""
-        return [word_of(self.text, (start, end), self.window) for start, end in self.token_spans.tolist()]
+        return words_of(self.text, [(start, end) for start, end in self.token_spans.tolist()], self.window)
 
     @property
     def unmatched(self) -> tuple[str, ...]:

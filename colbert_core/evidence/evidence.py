@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # An answer of less than this part of the passage's strongest is noise, and its mark would hardly be seen; but the best answer
 # of each word stays. So goes every tenth mark, many of them on "it" and "the", and none of 60 pairs of words is lost.
-_FAINTEST = 0.05
+_FAINTEST = 0.065
 # Where nothing is known of the collection, a word of the query is found from this cosine on.
 MIN_SIMILARITY = 0.5
 
@@ -157,7 +157,7 @@ class Evidence:
     def words(self) -> tuple[QueryWord, ...]:
         """The words of the query in their order, each with all words of the passage that lift above what was to be expected.
 
-        Answers of less than a twentieth of the strongest are left out, but for the best of each word.
+        Answers of less than a fifteenth of the strongest are left out, but for the best of each word.
         """
         greatest = max((lift for answers in self._answers.values() for lift, _ in answers.values()), default=1.0)
         return tuple(

@@ -23,6 +23,13 @@ from colbert_core.vectors.background import Background
 PAIRS = Path(__file__).parents[2] / "benchmarks" / "evidence_pairs.jsonl"
 # Words that say nothing in the quickstart; "because" answers "why", and "no" answers "stop".
 EMPTY = {
+    "in",
+    "it",
+    "its",
+    "by",
+    "for",
+    "from",
+    "which",
     "a",
     "an",
     "and",
@@ -284,10 +291,8 @@ def test_words_that_say_nothing_are_not_marked_in_the_quickstart(quickstart):
     lines = files("colbert_core").joinpath("quickstart", "questions.jsonl").read_text(encoding="utf-8").splitlines()
     for question in map(json.loads, lines):
         found = quickstart.explain(question["question"], question["answer_id"])
-        assert not EMPTY & {word.lower() for mark in found.highlights for word in found.text[mark.start : mark.end].split()} - {
-            "the"
-        }
-        assert all(mark.weight < 0.1 for mark in found.highlights if found.text[mark.start : mark.end].lower() == "the")
+        marked = {word.lower() for mark in found.highlights for word in found.text[mark.start : mark.end].split()}
+        assert not EMPTY & marked
         assert len(found.highlights) >= 3
         assert found.unmatched == ()
 

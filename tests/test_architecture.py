@@ -49,7 +49,7 @@ FLOORS_OF_FOLDER = {
         {"__main__"},
     ],
     "cluster": [{"layout", "nodes", "planning"}, {"building", "calls"}, {"sharded"}],
-    "client": [{"address", "parcels", "reading"}, {"answers", "calls"}, {"connection"}, {"asynchronous", "encoder"}, {"sync"}],
+    "client": [{"address", "parcels", "reading"}, {"answers", "calls"}, {"connection"}, {"encoder"}, {"sync"}, {"asynchronous"}],
     "colbertv1": [{"faiss_file", "mining", "shards"}, {"encoded"}, {"ivfpq"}, {"pipeline"}],
     "documents": [
         {"files", "part", "roff"},
@@ -320,7 +320,7 @@ def test_packages_are_typed(package):
     assert (ROOT / package / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("package", ["colbert_core", "colbert_core.cluster", "colbert_core.search"])
+@pytest.mark.parametrize("package", ["colbert_core", "colbert_core.cluster", "colbert_core.search", "colbert_core.serve"])
 def test_names_that_are_imported_late_are_those_that_type_checkers_see(package):
     """Each name is read from the same module by type checkers and by ``lazy_names``, and is public."""
     path = ROOT.joinpath(*package.split("."), "__init__.py")

@@ -26,9 +26,7 @@ _BY_NAME: dict[str, type[Exception]] = {
     "ValidationError": ValueError,
     "TooBusyError": ServiceBusyError,
 }
-_BY_NAME |= {
-    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, ColBERTError)
-}
+_BY_NAME |= {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, ColBERTError)}
 # Characters of an answer in a message.
 _LONGEST = 200
 

@@ -160,14 +160,10 @@ def delete_where(where: Any) -> Call[int]:
     return _post("passages/delete", {"where": where_as_json(where)}, lambda answer: int(answer["deleted"]), again=False)
 
 
-def update_metadata(
-    metadata: Mapping[str, Any], *, where: Any, ids: Iterable[str] | None, remove: Iterable[str]
-) -> Call[int]:
+def update_metadata(metadata: Mapping[str, Any], *, where: Any, ids: Iterable[str] | None, remove: Iterable[str]) -> Call[int]:
     """``Index.update_metadata``; the service checks the rest."""
     if where is None and ids is None:
-        raise TypeError(
-            "update_metadata takes where={...} or ids=[...], to say of which passages; where={} is all of them."
-        )
+        raise TypeError("update_metadata takes where={...} or ids=[...], to say of which passages; where={} is all of them.")
     if isinstance(remove, str):
         raise TypeError(f"remove must be a list of keys, got one str; write [{remove!r}].")
     body = {
@@ -184,6 +180,12 @@ def encode_queries(texts: Sequence[str], index: str) -> Call[list[NDArray[np.flo
     """``TokenEncoder.encode_queries`` of the index's encoder."""
     body = {"texts": list(texts), "kind": "query", "index": index}
     return _post("/v1/encode", body, lambda answer: [np.array(matrix, np.float32) for matrix in answer["vectors"]])
+
+
+def query_spans(text: str, index: str) -> Call[NDArray[np.int32]]:
+    """``Encoder.query_spans`` of the index's encoder."""
+    body = {"texts": [text], "kind": "query", "index": index, "windows": True}
+    return _post("/v1/encode", body, lambda answer: np.array(answer["spans"][0], np.int32).reshape(-1, 2))
 
 
 def encode_passages(texts: Sequence[str], index: str, dim: int) -> Call[TokenEmbeddings]:
@@ -241,7 +243,8 @@ def _query(query: Query, evidence: bool = False) -> str | list[list[float]]:
         raise TypeError(f"evidence needs the words of each query, got a {type(query).__name__}; search by text for it.")
     if not isinstance(query, list | tuple) and not hasattr(query, "__array__"):
         raise TypeError(
-            f"The query must be a str, or vectors as a NumPy array or a PyTorch tensor, got {type(query).__name__}: {query!r:.40}."
+            f"The query must be a str, or vectors as a NumPy array or a PyTorch tensor, got {type(query).__name__}: "
+            f"{query!r:.40}."
         )
     try:
         values = query.detach().cpu().float() if hasattr(query, "detach") else query

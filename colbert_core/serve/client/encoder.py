@@ -22,7 +22,7 @@ _TEXTS = 16
 
 
 class RemoteEncoder:
-    """Encodes by a service. It knows no characters of a query's tokens, so evidence that is made with it names no words.
+    """Encodes by a service, with the characters of every vector.
 
     Attributes:
         name: of the encoder there.
@@ -40,6 +40,10 @@ class RemoteEncoder:
             for start in range(0, len(texts), _TEXTS)
             for matrix in self._connection.send(calls.encode_queries(texts[start : start + _TEXTS], self._index))
         ]
+
+    def query_spans(self, text: str) -> NDArray[np.int32]:
+        """The characters of each vector of a query. *Shape:* (n_q, 2), int32, half-open."""
+        return self._connection.send(calls.query_spans(text, self._index))
 
     def encode_passages(self, texts: Sequence[str], *, progress: bool | None = None) -> TokenEmbeddings:
         """The packed token vectors of all texts."""

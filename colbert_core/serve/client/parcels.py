@@ -84,8 +84,8 @@ def partial(error: Exception, added: list[str], under_way: list[str]) -> Excepti
     open_end = ""
     if under_way and isinstance(error, ServiceUnreachableError | ServiceTimeoutError):
         open_end = (
-            f" Of the {len(under_way)} from {under_way[0]!r} to {under_way[-1]!r} nobody knows whether they are in; to add them "
-            "again does no harm."
+            f" Of the {len(under_way)} from {under_way[0]!r} to {under_way[-1]!r} nobody knows whether they are in; to add "
+            "them again does no harm."
         )
     if not added:
         if open_end:

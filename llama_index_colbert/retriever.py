@@ -152,7 +152,8 @@ class ColBERTRetriever(BaseRetriever):
         """Make a retriever of an index, of nodes or of a docstore.
 
         Args:
-            index: the index to search, or the URL of one that a service has. If it is another index of LlamaIndex, the nodes in its docstore are indexed in memory.
+            index: the index to search, or the URL of one that a service has. If it is another index of LlamaIndex,
+                the nodes in its docstore are indexed in memory.
             nodes: nodes to index in memory.
             docstore: holds the nodes to index in memory.
             similarity_top_k: nodes to return.

@@ -129,7 +129,8 @@ class AsyncClient:
         wanted = id_list(ids)
         found: list[Passage | None] = []
         for start in range(0, len(wanted), calls.MOST_IDS):
-            found.extend(await self._send(calls.get(wanted[start : start + calls.MOST_IDS])))
+            part = await self._send(calls.get(wanted[start : start + calls.MOST_IDS]))
+            found += part
         return found
 
     async def passages(
@@ -174,7 +175,8 @@ class AsyncClient:
             with progress_bar("Adding", total, "passage", progress) as bar:
                 for parcel in parcels(passages):
                     under_way = parcel.ids
-                    added.extend(await self._send(calls.add(parcel.body)))
+                    ids = await self._send(calls.add(parcel.body))
+                    added += ids
                     under_way = []
                     bar.update(len(parcel.ids))
         except Exception as error:

@@ -238,7 +238,8 @@ class Client:
             with progress_bar("Adding", total, "passage", progress) as bar:
                 for parcel in parcels(passages):
                     under_way = parcel.ids
-                    added.extend(self._connection.send(calls.add(parcel.body)))
+                    ids = self._connection.send(calls.add(parcel.body))
+                    added += ids
                     under_way = []
                     bar.update(len(parcel.ids))
         except Exception as error:

@@ -95,8 +95,7 @@ def answering(*answers):
     @app.api_route("/{path:path}", methods=["GET", "POST", "PATCH"])
     async def other(path: str, request: Request):
         asked.append((path, await request.body(), request.headers.get("authorization")))
-        answer = answers[min(len(asked), len(answers)) - 1]
-        return answer(request) if callable(answer) else answer
+        return answers[min(len(asked), len(answers)) - 1]
 
     return app, asked
 
@@ -161,7 +160,7 @@ class TestWhatItFinds:
             {"when": datetime.date(2024, 5, 1)},
             {"when": np.datetime64("2024-05-01")},
             {"when": {"$in": [datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)]}},
-            {"$or": [{"n": np.int64(1)}, {"deep.a.b": decimal.Decimal("1.5")}]},
+            {"$or": [{"n": np.int64(1)}, {r"deep.a\.b": decimal.Decimal("1.5")}]},
             {"$not": {"n": {"$in": {1, 2}}}},
             {},
         ],
@@ -224,7 +223,11 @@ class TestWhatItLooksAt:
         ours = Reranker(index=index).rank("cat dog", candidates, evidence=True, progress=False)
         theirs = Reranker(index=client).rank("cat dog", candidates, evidence=True, progress=False)
         assert theirs == ours
-        assert [hit.evidence.highlights for hit in theirs] == [hit.evidence.highlights for hit in ours]
+        assert [marked(hit) for hit in theirs] == [marked(hit) for hit in ours] != [[], []]
+
+
+def marked(hit):
+    return [(mark.start, mark.end, mark.terms) for mark in hit.evidence.highlights]
 
 
 def ids_of(passages):
@@ -288,9 +291,9 @@ class TestWhatItChanges:
     def test_a_service_that_goes_away_in_the_middle_is_no_silent_loss(self, quick, monkeypatch):
         monkeypatch.setattr("colbert_core.serve.client.parcels._PASSAGES", 1)
         app, _ = answering(JSONResponse({"ids": ["x"]}), failing(503))
-        with serving(app=app) as url, Client(url, "wiki") as client:
-            with pytest.raises(PartialAddError, match="1 passages of this call are in the index") as raised:
-                client.add(iter([Passage("x", "x"), Passage("y", "y")]))
+        added = pytest.raises(PartialAddError, match="1 passages of this call are in the index")
+        with serving(app=app) as url, Client(url, "wiki") as client, added as raised:
+            client.add(iter([Passage("x", "x"), Passage("y", "y")]))
         assert isinstance(raised.value.__cause__, ServiceBusyError)
 
     JSON = st.recursive(
@@ -309,14 +312,13 @@ class TestWhatItChanges:
 
     @given(metadata=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), VALUES, max_size=4))
     @settings(max_examples=60)
-    def test_metadata_come_back_in_their_plain_form(self, url, index, metadata):
+    def test_metadata_come_back_in_their_plain_form(self, client, index, metadata):
         text = "snowman ☃"
-        with Client(url) as client:
-            client.add([Passage("m", text, metadata)])
-            (found,) = client.get(["m"])
-            assert found == index.get(["m"])[0] == Passage("m", text, plain_metadata(metadata))
-            assert client.search("snowman", 1) == index.search("snowman", 1)
-            client.delete(["m"])
+        client.add([Passage("m", text, metadata)])
+        (found,) = client.get(["m"])
+        assert found == index.get(["m"])[0] == Passage("m", text, plain_metadata(metadata))
+        assert client.search("snowman", 1) == index.search("snowman", 1)
+        client.delete(["m"])
 
 
 class TestWhereItIs:
@@ -479,9 +481,9 @@ class TestErrors:
         assert isinstance(raised.value, ConnectionError)
 
     def test_a_service_that_does_not_answer_in_time_is_named(self):
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            with pytest.raises(ServiceTimeoutError, match=r"did not answer within 0\.2 s.*timeout="):
-                Client(f"http://127.0.0.1:{silent.getsockname()[1]}", "wiki", timeout=0.2)
+        late = pytest.raises(ServiceTimeoutError, match=r"did not answer within 0\.2 s.*timeout=")
+        with socket.create_server(("127.0.0.1", 0)) as silent, late:
+            Client(f"http://127.0.0.1:{silent.getsockname()[1]}", "wiki", timeout=0.2)
 
     @pytest.mark.parametrize(
         ("answer", "kind", "message"),

@@ -42,7 +42,7 @@ def error_of(status: int, content: bytes, address: Address) -> Exception:
     body = _object(content)
     if body is None:
         return _unnamed(status, content.decode("utf-8", "replace").strip(), address)
-    kind, message = _BY_NAME.get(str(body.get("type"))), str(body.get("message"))
+    kind, message = _BY_NAME.get(str(body.get("type"))), str(body.get("message") or body.get("detail") or "")
     if kind is None:
         return _unnamed(status, message, address)
     if kind is PartialAddError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from colbert_core.checks import id_list
-from colbert_core.evidence.evidence import MIN_SIMILARITY
 from colbert_core.progress import progress_bar
 from colbert_core.serve.client import calls
 from colbert_core.serve.client.address import Address
@@ -118,7 +117,7 @@ class AsyncClient:
         query: str,
         passage: str | Passage | Hit,
         *,
-        min_similarity: float = MIN_SIMILARITY,
+        min_similarity: float | None = None,
         mode: Mode = "maxsim",
     ) -> Evidence:
         """As ``Client.explain``."""
@@ -180,7 +179,10 @@ class AsyncClient:
                     under_way = []
                     bar.update(len(parcel.ids))
         except Exception as error:
-            raise partial(error, added, under_way) from error.__cause__
+            failed = partial(error, added, under_way)
+            if failed is error:
+                raise
+            raise failed from error
         return added
 
     async def delete(self, ids: Iterable[str]) -> int:

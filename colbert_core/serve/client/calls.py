@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 import numpy as np
 
 from colbert_core.checks import check_count, check_relevance, check_similarity, id_list
-from colbert_core.evidence.evidence import MIN_SIMILARITY
 from colbert_core.metadata import plain_metadata
 from colbert_core.search.lexical import by_words
 from colbert_core.serve.client import reading
@@ -97,7 +96,7 @@ def search_mean(queries: Iterable[Query], k: int, **options: Any) -> Call[list[H
     return _post("search_mean", body, reading.hits)
 
 
-def explain(query: str, passage: str | Passage | Hit, *, min_similarity: float = MIN_SIMILARITY, mode: str) -> Call[Evidence]:
+def explain(query: str, passage: str | Passage | Hit, *, min_similarity: float | None = None, mode: str) -> Call[Evidence]:
     """``Index.explain``."""
     if not isinstance(query, str):
         raise TypeError(f"explain needs the words of the query, got a {type(query).__name__}.")
@@ -109,7 +108,7 @@ def explain(query: str, passage: str | Passage | Hit, *, min_similarity: float =
         "query": check_text(query, "query"),
         "id": passage if isinstance(passage, str) else passage.id,
         "mode": mode,
-        "min_similarity": check_similarity(min_similarity),
+        "min_similarity": None if min_similarity is None else check_similarity(min_similarity),
         "full": True,
     }
     return _post("explain", body, reading.evidence)

@@ -65,6 +65,7 @@ class Connections:
             "headers": headers | ({} if self.token is None else {"Authorization": f"Bearer {self.token}"}),
             "timeout": httpx.Timeout(self.timeout, connect=min(self.timeout, _CONNECT)),
             "limits": httpx.Limits(keepalive_expiry=_IDLE),
+            "verify": self.address.root.lower().startswith("https"),  # to read certificates takes longer than ten searches
         }
 
     def _request(self, call: Call[Any]) -> dict[str, Any]:

@@ -92,6 +92,4 @@ def partial(error: Exception, added: list[str], under_way: list[str]) -> Excepti
             error.args = (f"{error}{open_end}",)
         return error
     message = f"{len(added)} passages of this call are in the index, up to {added[-1]!r}; the next ones are not: {error}"
-    whole = PartialAddError(message + open_end, added)
-    whole.__cause__ = error
-    return whole
+    return PartialAddError(message + open_end, added)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from colbert_core.checks import id_list
 from colbert_core.errors import IndexNotFoundError
-from colbert_core.evidence.evidence import MIN_SIMILARITY
 from colbert_core.progress import progress_bar
 from colbert_core.serve.client import calls
 from colbert_core.serve.client.address import Address
@@ -166,7 +165,7 @@ class Client:
         query: str,
         passage: str | Passage | Hit,
         *,
-        min_similarity: float = MIN_SIMILARITY,
+        min_similarity: float | None = None,
         mode: Mode = "maxsim",
     ) -> Evidence:
         """As ``Index.explain``."""
@@ -243,7 +242,10 @@ class Client:
                     under_way = []
                     bar.update(len(parcel.ids))
         except Exception as error:
-            raise partial(error, added, under_way) from error.__cause__
+            failed = partial(error, added, under_way)
+            if failed is error:
+                raise
+            raise failed from error
         return added
 
     def delete(self, ids: Iterable[str]) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from colbert_core.index.index import Index
-from colbert_core.serve.client.address import is_url
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -27,10 +26,10 @@ def open_index(path_or_url: str | PathLike[str], encoder: str | PathLike[str] | 
         ServiceError: the service does not answer as one does.
         StorageError, EncoderMismatchError: as ``Index.open``.
     """
-    if not is_url(path_or_url):
+    if not (isinstance(path_or_url, str) and "://" in path_or_url):
         return Index.open(path_or_url, encoder)
     if encoder is not None:
         raise ValueError(f"The service at {path_or_url} has its own model, so {encoder!r:.80} would not be used; leave it out.")
     from colbert_core.serve.client.sync import Client  # here, because who opens a folder needs none of it
 
-    return Client(str(path_or_url))
+    return Client(path_or_url)

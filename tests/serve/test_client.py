@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import decimal
+import gc
 import multiprocessing
 import os
 import pickle
@@ -384,6 +385,11 @@ class TestWhereItIs:
         client.close()
         with pytest.raises(ValueError, match="is closed"):
             client.search("cat")
+
+    def test_a_client_that_nobody_closes_leaves_no_connection_open(self, url, recwarn):
+        assert Client(url).search("cat")
+        gc.collect()
+        assert not recwarn
 
     def test_threads_share_a_client(self, client, index):
         expected = index.search("cat dog", 3)

@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from colbert_core.errors import ServiceError, ServiceTimeoutError, ServiceUnreachableError
@@ -121,7 +122,9 @@ class Connection(Connections):
 
     def __init__(self, address: Address, token: str | None, timeout: float) -> None:
         super().__init__(address, token, timeout)
-        self._lock, self._made, self._closed = new_lock(), (0, None), False
+        self._lock, self._closed = new_lock(), False
+        self._made: tuple[int, Any] = (0, None)
+        self._inherited: Any = None
 
     def send(self, call: Call[T]) -> T:
         """Send a request and read the answer.
@@ -153,14 +156,15 @@ class Connection(Connections):
                     # The connections of the process that forked stay its own: they are neither used nor closed here.
                     client = self._httpx.Client(**self._settings())
                     self._inherited, self._made = self._made, (os.getpid(), client)
+                    weakref.finalize(self, _close_own, client, os.getpid())  # where nobody closes what a URL has opened
         made: httpx.Client = client
         return made
 
     def close(self) -> None:
         """Close the connections."""
         process, client = self._made
-        if client is not None and process == os.getpid():
-            client.close()
+        if client is not None:
+            _close_own(client, process)
         self._closed = True
 
 
@@ -202,6 +206,12 @@ class AsyncConnection(Connections):
         if client is not None and made_in is asyncio.get_running_loop():
             await client.aclose()
         self._closed = True
+
+
+def _close_own(client: httpx.Client, process: int) -> None:
+    """Close connections, but for those of the process that forked this one."""
+    if process == os.getpid():
+        client.close()
 
 
 def _waits() -> Iterator[float]:

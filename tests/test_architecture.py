@@ -93,9 +93,10 @@ FLOORS_OF_FOLDER = {
     ],
     "serve": [
         {"where"},
-        {"catalogue", "client", "limits", "requests", "work"},
+        {"catalogue", "client", "limits", "metrics", "requests", "work"},
         {"failures", "service"},
-        {"opening", "passages", "searching", "status"},
+        {"access", "opening", "passages", "searching", "status"},
+        {"streams"},
         {"app"},
         {"running"},
     ],

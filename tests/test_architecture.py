@@ -93,7 +93,7 @@ FLOORS_OF_FOLDER = {
     "serve": [
         {"catalogue", "limits", "requests", "work"},
         {"failures", "service"},
-        {"passages", "searching", "status"},
+        {"pages", "passages", "searching", "status"},
         {"app"},
         {"running"},
     ],

@@ -91,9 +91,10 @@ FLOORS_OF_FOLDER = {
         {"ranking"},
     ],
     "serve": [
-        {"catalogue", "limits", "requests", "work"},
+        {"catalogue", "limits", "metrics", "requests", "work"},
         {"failures", "service"},
-        {"pages", "passages", "searching", "status"},
+        {"access", "pages", "passages", "searching", "status"},
+        {"streams"},
         {"app"},
         {"running"},
     ],

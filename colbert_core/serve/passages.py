@@ -63,6 +63,7 @@ async def add_passages(name: str, body: AddRequest, service: Served) -> JSONResp
     service.check_number(len(body.passages), service.limits.passages, "passages")
     passages = [Passage(each.id, each.text, each.metadata) for each in body.passages]
     ids = await service.write(name, lambda index: index.add(passages, progress=False))
+    service.metrics.added.labels(name).inc(len(ids))
     return JSONResponse({"ids": ids})
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from fastapi import Depends, Request
 
 from colbert_core.errors import ColBERTError, ReadOnlyIndexError
-from colbert_core.serve.work import Work
+from colbert_core.serve.metrics import Metrics
+from colbert_core.serve.work import TooLargeError, Work
 from colbert_core.threads import get_num_threads
 
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ logger = logging.getLogger(__name__)
 _WRITERS = 1
 
 
-class TooLargeError(ValueError):
-    """A request asks for more than the limits of the service allow."""
-
-
 class Service:
     """The indexes that are served, and how.
 
@@ -41,6 +38,7 @@ class Service:
         writable: whether requests may change anything.
         reading: threads of searches.
         writing: threads of changes.
+        metrics: figures of what it does.
         problem: why the service is not ready; None once it is.
     """
 
@@ -49,6 +47,7 @@ class Service:
         self.catalogue, self.limits, self.writable = catalogue, limits, writable
         self.reading = Work(limits.at_once or get_num_threads(), limits.waiting)
         self.writing = Work(_WRITERS, limits.waiting)
+        self.metrics = Metrics()
         self.problem: str | None = "The indexes are being opened; come again in a moment."
 
     async def warm_up(self) -> None:

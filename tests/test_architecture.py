@@ -60,7 +60,7 @@ FLOORS_OF_FOLDER = {
         {"pieces"},
     ],
     "evaluation": [{"bm25", "trec"}, {"datasets", "measures"}],
-    "evidence": [{"highlight"}, {"evidence"}],
+    "evidence": [{"highlight", "telling", "words"}, {"evidence"}],
     "folders": [{"reports"}, {"planning"}, {"syncing"}],
     "index": [
         {"advice", "batches", "blank_query", "foreign", "lexicon", "reports", "settings", "state"},
@@ -114,7 +114,7 @@ FLOORS_OF_FOLDER = {
     ],
     "text": [{"blank", "lines", "metadata", "splitter", "words"}],
     "train": [{"examples", "gradients", "losses"}, {"presets"}, {"model"}, {"data", "folder"}, {"batches"}, {"loop"}],
-    "vectors": [{"codec", "inverted_lists", "maxsim", "pooling"}, {"embeddings", "segment"}, {"snapshot"}],
+    "vectors": [{"codec", "inverted_lists", "maxsim", "pooling"}, {"embeddings", "segment"}, {"snapshot"}, {"background"}],
 }
 
 

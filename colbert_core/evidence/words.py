@@ -1,0 +1,42 @@
+"""Which characters of a text are a word, in any script. Strings and spans in, spans out."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Thai and Lao, Burmese, Khmer: scripts that write no blanks between words.
+_DENSE = (("\u0e00", "\u0eff"), ("\u1000", "\u109f"), ("\u1780", "\u17ff"))
+
+
+def has_letters(text: str, span: tuple[int, int]) -> bool:
+    """Tell whether there is something to mark: letters, digits, symbols or emoji, but not punctuation or an empty span."""
+    return any(character.isalnum() or unicodedata.category(character) in ("So", "Sc", "Sm") for character in text[slice(*span)])
+
+
+def whole_word(text: str, span: tuple[int, int], within: tuple[int, int]) -> tuple[int, int]:
+    """Extend a piece of a word to the whole word. In scripts without blanks between words the piece stays as it is."""
+    start, end = span
+    while start > within[0] and _belong_together(text[start - 1], text[start]):
+        start -= 1
+    while end < within[1] and _belong_together(text[end - 1], text[end]):
+        end += 1
+    return start, end
+
+
+def word_of(text: str, span: tuple[int, int], within: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the whole word of a piece, or None if it has no letters."""
+    return whole_word(text, span, within) if has_letters(text, span) else None
+
+
+def _belong_together(before: str, behind: str) -> bool:
+    if unicodedata.combining(behind) or behind in "\u200d\ufe0f" or before == "\u200d":
+        return True  # an accent, or the parts of one emoji
+    return _is_of_word(before) and _is_of_word(behind)
+
+
+def _is_of_word(character: str) -> bool:
+    if unicodedata.combining(character):
+        return True
+    # Han, kana, Hangul and the like are wide; Thai, Lao, Burmese and Khmer write no blanks either.
+    is_dense = unicodedata.east_asian_width(character) in "WF" or any(a <= character <= b for a, b in _DENSE)
+    return character.isalnum() and not is_dense

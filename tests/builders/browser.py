@@ -9,13 +9,15 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from websockets.sync.client import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from websockets.sync.client import ClientConnection
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -45,11 +47,11 @@ class Browser:
         dialogs: messages of alert, confirm and prompt; hostile content would open one.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, socket: ClientConnection) -> None:
         self.requests: list[str] = []
         self.problems: list[str] = []
         self.dialogs: list[str] = []
-        self._socket, self._number = connect(address, max_size=2**28), 0
+        self._socket, self._number = socket, 0
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
@@ -71,9 +73,7 @@ class Browser:
 
     def evaluate(self, expression: str) -> Any:
         """Return what an expression of JavaScript gives; promises are awaited."""
-        found = self.call(
-            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True
-        )
+        found = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True)
         assert "exceptionDetails" not in found, (expression, found["exceptionDetails"])
         return found["result"].get("value")
 
@@ -112,14 +112,14 @@ class Browser:
         code = _KEYS.get(key, ord(key.upper()) if len(key) == 1 else 0)
         given = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
         text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
-        self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **({"text": text} if text else {}), **given)
+        self.call(
+            "Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **({"text": text} if text else {}), **given
+        )
         self.call("Input.dispatchKeyEvent", type="keyUp", **given)
 
     def resize(self, width: int, height: int, *, scale: float = 1) -> None:
         """Make the window so large, in CSS pixels; a narrow one is that of a phone."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 500
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 500)
 
     def prefer(self, scheme: str) -> None:
         """Have the system prefer "light" or "dark"."""
@@ -128,9 +128,6 @@ class Browser:
     def screenshot(self, *, whole: bool = False) -> str:
         """Photograph the window, or the whole page, as PNG in base64."""
         return self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
-
-    def close(self) -> None:
-        self._socket.close()
 
     def _note(self, event: dict[str, Any]) -> None:
         method, parameters = event["method"], event.get("params", {})
@@ -145,7 +142,9 @@ class Browser:
         elif method == "Page.javascriptDialogOpening":
             self.dialogs.append(parameters["message"])
             self._number += 1
-            self._socket.send(json.dumps({"id": self._number, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}}))
+            self._socket.send(
+                json.dumps({"id": self._number, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}})
+            )
 
 
 @contextmanager
@@ -154,14 +153,16 @@ def chromium(profile: Path) -> Iterator[Browser]:
     assert CHROMIUM is not None
     log = profile.with_suffix(".log")
     with log.open("wb") as output:
-        process = subprocess.Popen([CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"], stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"], stdout=output, stderr=output
+        )
     try:
         port = _port(profile / "DevToolsActivePort", process)
-        with urlopen(f"http://127.0.0.1:{port}/json/list", timeout=_PATIENCE) as answer:
+        opener = build_opener(ProxyHandler({}))  # whatever proxy this machine uses, the browser is here
+        with opener.open(f"http://127.0.0.1:{port}/json/list", timeout=_PATIENCE) as answer:
             (page,) = [each for each in json.load(answer) if each["type"] == "page"]
-        browser = Browser(page["webSocketDebuggerUrl"])
-        yield browser
-        browser.close()
+        with connect(page["webSocketDebuggerUrl"], max_size=2**28, proxy=None) as socket:
+            yield Browser(socket)
     finally:
         process.terminate()
         process.wait(_PATIENCE)

@@ -77,13 +77,12 @@ class Browser:
         assert "exceptionDetails" not in found, (expression, found["exceptionDetails"])
         return found["result"].get("value")
 
-    def wait(self, expression: str) -> Any:
-        """Wait until an expression is truthy, and return it."""
+    def wait(self, expression: str) -> None:
+        """Wait until an expression is truthy."""
         end = time.monotonic() + _PATIENCE
-        while not (value := self.evaluate(expression)):
+        while not self.evaluate(f"Boolean({expression})"):
             assert time.monotonic() < end, (expression, self.evaluate("document.body?.innerText"), self.problems)
             time.sleep(0.02)
-        return value
 
     def texts(self, selector: str) -> list[str]:
         """The texts of all elements that a selector finds."""

@@ -18,7 +18,7 @@ from builders.service import serving
 from colbert_core import Index
 from colbert_core.cli.reading import demo_passages
 
-QUESTION = "Who writes the music for Miyazaki's movies?"
+QUESTION = "Who writes the music of Miyazaki movies?"
 
 
 def main():
@@ -27,7 +27,7 @@ def main():
     parser.add_argument("--question", default=QUESTION)
     parser.add_argument("--scheme", default="light", choices=["light", "dark"])
     parser.add_argument("--width", type=int, default=1200)
-    parser.add_argument("--height", type=int, default=820)
+    parser.add_argument("--height", type=int, default=775)
     options = parser.parse_args()
 
     index = Index.create(None)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from colbert_core.cli.options import Command
 
 _ABOUT = """\
-Index a collection in memory, or in a folder with --out, ask it questions, and print the prompt that an LLM would get from a LangChain RAG
-chain.
-Without --files it does so over a small collection that comes with the package, a third of it about Studio Ghibli.
+Index a collection in memory, or in a folder with --out, ask it questions, and print the prompt that an LLM would get from a
+LangChain RAG chain. Without --files it does so over a small collection that comes with the package, a third of it about Studio
+Ghibli.
 """
 
 

@@ -1,4 +1,4 @@
-"""Routes that serve the page of the service and that of its API. They load nothing from elsewhere, and run no script but their own."""
+"""Routes that serve the page to search with and the one that lists the routes. Neither loads anything from elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-# Passages may hold anything. Should one ever get into a page as more than text, the browser neither runs nor loads nor sends it:
+# Passages may hold anything. Should one ever get into a page as more than text, the browser does not run or send it:
 # no inline script or style, no string as HTML (Trusted Types), nothing from or to another address, no frame around the page.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "

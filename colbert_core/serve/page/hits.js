@@ -138,9 +138,10 @@ function why(hit, query, article, open) {
   return [details];
 }
 
-/** A word of the question, struck out if nothing answers it. */
-function asked({ word, found }) {
-  return found ? isolated(word, { class: "asked" }) : make("s", { class: "asked" }, isolated(word), hidden(" (not found)"));
+/** A word of the question, struck out if it was not found; faint if it was, but no word stands out as its answer. */
+function asked({ word, found, answers }) {
+  if (!found) return make("s", { class: "asked" }, isolated(word), hidden(" (not found)"));
+  return isolated(word, { class: answers.length ? "asked" : "asked faint" });
 }
 
 function hidden(text) {
@@ -149,12 +150,13 @@ function hidden(text) {
 
 function whyTable(words, article) {
   const rows = words.map((word) => {
-    const answers = [...word.answers].sort((a, b) => b.strength - a.strength);
+    const answers = distinct(word.answers);
+    const none = make("em", {}, word.found ? "no word in particular" : "not found");
     const row = make(
       "tr",
       {},
       make("th", { scope: "row" }, asked(word)),
-      make("td", {}, ...(answers.length ? answers.flatMap((each) => [answer(each), " "]) : [make("em", {}, "not found")])),
+      make("td", {}, ...(answers.length ? answers.flatMap((each) => [answer(each), " "]) : [none])),
     );
     row.addEventListener("pointerenter", () => light(article, word));
     row.addEventListener("pointerleave", () => light(article, null));
@@ -164,8 +166,20 @@ function whyTable(words, article) {
   return make("table", { class: "answers" }, make("thead", {}, heads), make("tbody", {}, ...rows));
 }
 
-function answer({ text, strength }) {
-  const chip = make("span", { class: "answer" }, isolated(text, { class: "said" }), make("b", {}, strength.toFixed(2)));
+/** The strongest first; a word that the passage has several times stands once, as the strongest of them. */
+function distinct(answers) {
+  const byText = new Map();
+  for (const each of [...answers].sort((a, b) => b.strength - a.strength)) {
+    const key = each.text.toLowerCase();
+    if (byText.has(key)) byText.get(key).times += 1;
+    else byText.set(key, { ...each, times: 1 });
+  }
+  return [...byText.values()];
+}
+
+function answer({ text, strength, times }) {
+  const number = times > 1 ? `${strength.toFixed(2)} ×${times}` : strength.toFixed(2);
+  const chip = make("span", { class: "answer" }, isolated(text, { class: "said" }), make("b", {}, number));
   chip.style.setProperty("--weight", Math.max(0, Math.min(strength, 1)).toFixed(3));
   return chip;
 }

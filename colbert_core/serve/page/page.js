@@ -109,7 +109,8 @@ function show(hits, want, milliseconds, where) {
 }
 
 function found(n, milliseconds) {
-  return `${counted(n, "hit")} in ${Math.max(1, Math.round(milliseconds))} ms`;
+  const time = milliseconds < 1000 ? `${Math.max(1, Math.round(milliseconds))} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
+  return `${counted(n, "hit")} in ${time}`;
 }
 
 function nothing({ index, mode }, where) {

@@ -95,7 +95,7 @@ FLOORS_OF_FOLDER = {
         {"where"},
         {"catalogue", "client", "limits", "metrics", "requests", "work"},
         {"failures", "service"},
-        {"access", "opening", "passages", "searching", "status"},
+        {"access", "opening", "pages", "passages", "searching", "status"},
         {"streams"},
         {"app"},
         {"running"},

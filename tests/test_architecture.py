@@ -49,7 +49,14 @@ FLOORS_OF_FOLDER = {
         {"__main__"},
     ],
     "cluster": [{"layout", "nodes", "planning"}, {"building", "calls"}, {"sharded"}],
-    "client": [{"address", "parcels", "reading"}, {"answers", "calls"}, {"connection"}, {"encoder"}, {"sync"}, {"asynchronous"}],
+    "client": [
+        {"address", "parcels", "reading"},
+        {"answers", "calls"},
+        {"connection"},
+        {"encoder"},
+        {"sync"},
+        {"asynchronous"},
+    ],
     "colbertv1": [{"faiss_file", "mining", "shards"}, {"encoded"}, {"ivfpq"}, {"pipeline"}],
     "documents": [
         {"files", "part", "roff"},

@@ -84,7 +84,15 @@ def test_the_page_of_the_command_line_is_what_the_parser_says():
 
 
 @pytest.mark.parametrize(
-    "package", ["colbert_core", "colbert_core.train", "colbert_core.cluster", "colbert_core.serve", "langchain_colbert", "llama_index_colbert"]
+    "package",
+    [
+        "colbert_core",
+        "colbert_core.train",
+        "colbert_core.cluster",
+        "colbert_core.serve",
+        "langchain_colbert",
+        "llama_index_colbert",
+    ],
 )
 def test_every_public_name_is_in_the_reference(package):
     page = (DOCS / "reference" / f"{package.removeprefix('colbert_core.')}.md").read_text(encoding="utf-8")

@@ -92,8 +92,8 @@ FLOORS_OF_FOLDER = {
     ],
     "serve": [
         {"catalogue", "limits", "requests", "work"},
-        {"failures", "service"},
-        {"passages", "searching", "status"},
+        {"failures", "rerank_requests", "service"},
+        {"passages", "reranking", "searching", "status"},
         {"app"},
         {"running"},
     ],

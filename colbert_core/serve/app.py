@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 import colbert_core
-from colbert_core.serve import passages, searching, status
+from colbert_core.serve import passages, reranking, searching, status
 from colbert_core.serve.failures import answer_errors
 from colbert_core.serve.limits import Limits
 from colbert_core.serve.service import Service
@@ -53,6 +53,6 @@ def make_app(
     )
     app.state.service = service
     answer_errors(app)
-    for module in (status, searching, passages):
+    for module in (status, searching, reranking, passages):
         app.include_router(module.router)
     return app

@@ -78,7 +78,8 @@ async def answer_error(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse(body_of(error), status, {"Retry-After": _AGAIN} if status in (429, 503) else None)
 
 
-async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
+async def answer_invalid(_: Request, error: Exception) -> JSONResponse:
+    """Answer a request that has other keys or values than it may have."""
     assert isinstance(error, RequestValidationError)
     problems = [_problem(each) for each in error.errors()]
     more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
@@ -102,5 +103,5 @@ def answer_errors(app: FastAPI) -> None:
     """Have an application answer every exception in this way."""
     for kind in (TooBusyError, ColBERTError, TypeError, ValueError):
         app.add_exception_handler(kind, answer_error)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(RequestValidationError, answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http)

@@ -25,7 +25,7 @@ def serve(
     """Serve indexes over HTTP until a signal ends it; writes that are under way finish first.
 
     Args:
-        paths: indexes, and folders of collections.
+        paths: indexes, and folders of collections; none for a service that reranks and encodes only.
         encoder: a checkpoint's name or folder for all of them; None for the one that each was made with.
         host: address to listen at.
         port: of it; 0 takes a free one.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -67,7 +69,7 @@ def _text_of(document: dict[str, Any], fields: list[str], subject: str) -> str:
 
 
 def first_tokens(text: str, n: int, count: Callable[[str], int]) -> str:
-    """Return the beginning of a text that has at most so many tokens, as long as can be.
+    """Return the beginning of a text that has at most so many tokens: all words that fit, and the part of the next that fits.
 
     No tokens are counted far behind the place where it is cut.
 
@@ -81,11 +83,9 @@ def first_tokens(text: str, n: int, count: Callable[[str], int]) -> str:
         if end >= len(text):
             return text
         end *= 2
-    short, long = 0, min(end, len(text))  # the longest that fits is at least short, and below long
-    while long - short > 1:
-        middle = (short + long) // 2
-        if count(text[:middle]) <= n:
-            short = middle
-        else:
-            long = middle
-    return text[:short]
+    # Words first: a part of a word can have more tokens than all of it.
+    ends = [0, *(match.end() for match in re.finditer(r"\S+", text[:end]))]
+    word = bisect_right(ends, n, lo=1, key=lambda place: count(text[:place]))
+    start = ends[word - 1]
+    stop = ends[word] if word < len(ends) else min(end, len(text))
+    return text[: start + bisect_right(range(start + 1, stop + 1), n, key=lambda place: count(text[:place]))]

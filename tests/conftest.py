@@ -151,6 +151,7 @@ def pytest_addoption(parser):
     parser.addoption("--fuzz", type=int, default=160, help="how many changed files test_fuzz.py tries in all (default: 160)")
     parser.addoption("--minutes", type=float, default=0.03, help="how long test_load.py reads and writes (default: .03)")
     parser.addoption("--kills", type=int, default=20, help="how often processes are killed at random moments (default: 20)")
+    parser.addoption("--requests", type=int, default=300, help="how many requests serve/test_malformed.py tries (default: 300)")
     parser.addoption("--interrupts", type=int, default=40, help="how often test_moments.py presses Ctrl-C (default: 40)")
 
 

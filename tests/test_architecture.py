@@ -91,9 +91,10 @@ FLOORS_OF_FOLDER = {
         {"ranking"},
     ],
     "serve": [
-        {"catalogue", "limits", "requests", "work"},
+        {"catalogue", "limits", "metrics", "requests", "work"},
         {"failures", "rerank_requests", "service"},
-        {"passages", "reranking", "searching", "status"},
+        {"access", "passages", "reranking", "searching", "status"},
+        {"streams"},
         {"app"},
         {"running"},
     ],

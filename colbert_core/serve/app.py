@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 import colbert_core
-from colbert_core.serve import passages, reranking, searching, status
+from colbert_core.serve import passages, reranking, searching, status, streams
+from colbert_core.serve.access import Access
 from colbert_core.serve.failures import answer_errors
 from colbert_core.serve.limits import Limits
+from colbert_core.serve.metrics import Counted
 from colbert_core.serve.service import Service
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ def make_app(
     catalogue: Catalogue,
     *,
     writable: bool = False,
+    token: str | None = None,
     limits: Limits | None = None,
 ) -> FastAPI:
     """Make an ASGI application that answers questions to indexes over HTTP.
@@ -31,6 +34,7 @@ def make_app(
     Args:
         catalogue: the indexes.
         writable: whether requests may add, change and delete passages.
+        token: what ``Authorization: Bearer`` has to say; None asks for none, and answers this machine alone.
         limits: of a request, and of many at once; None for the defaults.
     """
 
@@ -53,6 +57,8 @@ def make_app(
     )
     app.state.service = service
     answer_errors(app)
-    for module in (status, searching, reranking, passages):
+    for module in (status, searching, reranking, streams, passages):
         app.include_router(module.router)
+    app.add_middleware(Access, limits=service.limits, token=token)
+    app.add_middleware(Counted, metrics=service.metrics)
     return app

@@ -21,9 +21,11 @@ from colbert_core.errors import (
     ShardUnavailableError,
     UnsupportedIndexError,
 )
-from colbert_core.serve.work import TooBusyError
+from colbert_core.serve.work import TooBusyError, TooLargeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fastapi import FastAPI
     from starlette.requests import Request
 
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 # The first that fits; what else goes wrong is no fault of the request.
 _STATUS: list[tuple[type[Exception], int]] = [
     (TooBusyError, 429),
+    (TooLargeError, 413),
     (IndexNotFoundError, 404),
     (IndexExistsError, 409),
     (ReadOnlyIndexError, 403),
@@ -81,9 +84,13 @@ async def answer_error(_: Request, error: Exception) -> JSONResponse:
 async def answer_invalid(_: Request, error: Exception) -> JSONResponse:
     """Answer a request that has other keys or values than it may have."""
     assert isinstance(error, RequestValidationError)
-    problems = [_problem(each) for each in error.errors()]
-    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-    return failure(422, "ValidationError", "; ".join(problems[:3]) + more)
+    return failure(422, "ValidationError", invalid_sentence(error.errors()))
+
+
+def invalid_sentence(errors: Sequence[Any]) -> str:
+    """Say what Pydantic found wrong with a request: the first three faults."""
+    more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
+    return "; ".join(map(_problem, errors[:3])) + more
 
 
 def _problem(error: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ router = APIRouter(prefix="/v1/indexes/{name}", tags=["passages"])
 
 @router.get("/passages")
 async def first_passages(
-    name: str, service: Served, limit: Annotated[int, Query(ge=1)] = 100, after: str | None = None
+    name: str, service: Served, limit: Annotated[int | None, Query(ge=1)] = None, after: str | None = None
 ) -> JSONResponse:
     """List passages, page by page. Answers ``{"passages": [...], "next": "..."}``; ``next`` is null on the last page."""
     return await list_passages(name, ListRequest(limit=limit, after=after), service)
@@ -35,8 +35,8 @@ async def first_passages(
 @router.post("/passages/list")
 async def list_passages(name: str, body: ListRequest, service: Served) -> JSONResponse:
     """List the passages that a filter matches, page by page. Answers as ``GET passages`` does."""
-    service.check_k(body.limit, "limit")
-    page = await service.read(name, lambda index: index.passages(body.where, ids=body.ids, limit=body.limit, after=body.after))
+    limit = service.page_limit(body.limit)
+    page = await service.read(name, lambda index: index.passages(body.where, ids=body.ids, limit=limit, after=body.after))
     return JSONResponse({"passages": [passage_as_json(passage) for passage in page], "next": page.next})
 
 
@@ -63,6 +63,7 @@ async def add_passages(name: str, body: AddRequest, service: Served) -> JSONResp
     service.check_number(len(body.passages), service.limits.passages, "passages")
     passages = [Passage(each.id, each.text, each.metadata) for each in body.passages]
     ids = await service.write(name, lambda index: index.add(passages, progress=False))
+    service.metrics.added.labels(name).inc(len(ids))
     return JSONResponse({"ids": ids})
 
 
@@ -104,9 +105,9 @@ async def count(name: str, body: CountRequest, service: Served) -> JSONResponse:
 
 @router.get("/fields")
 async def fields(
-    name: str, service: Served, limit: Annotated[int, Query(ge=1)] = 100, after: str | None = None
+    name: str, service: Served, limit: Annotated[int | None, Query(ge=1)] = None, after: str | None = None
 ) -> JSONResponse:
     """Tell which metadata there are. Answers ``{"fields": [...], "next": "..."}``."""
-    service.check_k(limit, "limit")
-    page = await service.read(name, lambda index: index.fields(limit=limit, after=after))
+    most = service.page_limit(limit)
+    page = await service.read(name, lambda index: index.fields(limit=most, after=after))
     return JSONResponse({"fields": [asdict(field) for field in page], "next": page.next})

@@ -94,7 +94,7 @@ class ListRequest(_Body):
 
     where: WhereJson | None = None
     ids: list[Text] | None = None
-    limit: Count = 100
+    limit: Count | None = Field(None, description="Most passages of the page; 100 where it is left out.")
     after: Text | None = Field(None, description='The "next" of the page before.')
 
 

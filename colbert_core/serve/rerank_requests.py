@@ -29,9 +29,7 @@ class RerankRequest(BaseModel):
     top_n: Count | None = Field(None, description="Most results; all where it is left out.")
     model: Text | None = Field(None, description="Any name; it comes back, and chooses nothing.")
     return_documents: bool | None = Field(None, description="Whether each result has its document.")
-    rank_fields: list[Text] | None = Field(
-        None, description="Fields of objects to read, in this order; text if left out."
-    )
+    rank_fields: list[Text] | None = Field(None, description="Fields of objects to read, in this order; text if left out.")
     max_tokens_per_doc: Count | None = Field(None, description="Read so many tokens of each document; all if left out.")
 
     def texts(self) -> list[str]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from fastapi import Depends, Request
 
 from colbert_core.errors import ColBERTError, ReadOnlyIndexError
-from colbert_core.serve.work import Work
+from colbert_core.serve.metrics import Metrics
+from colbert_core.serve.work import TooLargeError, Work
 from colbert_core.threads import get_num_threads
 
 if TYPE_CHECKING:
@@ -24,12 +25,10 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+# Entries of a page, where a request does not say.
+_PAGE = 100
 # Writers of one process: an index takes one at a time, and each uses all cores to encode.
 _WRITERS = 1
-
-
-class TooLargeError(ValueError):
-    """A request asks for more than the limits of the service allow."""
 
 
 class Service:
@@ -41,6 +40,7 @@ class Service:
         writable: whether requests may change anything.
         reading: threads of searches.
         writing: threads of changes.
+        metrics: figures of what it does.
         problem: why the service is not ready; None once it is.
     """
 
@@ -49,6 +49,7 @@ class Service:
         self.catalogue, self.limits, self.writable = catalogue, limits, writable
         self.reading = Work(limits.at_once or get_num_threads(), limits.waiting)
         self.writing = Work(_WRITERS, limits.waiting)
+        self.metrics = Metrics()
         self.problem: str | None = "The indexes are being opened; come again in a moment."
 
     async def warm_up(self) -> None:
@@ -118,6 +119,17 @@ class Service:
         """
         if k > self.limits.k:
             raise TooLargeError(f"{subject} is {k}, and at most {self.limits.k} is allowed; ask again for the rest.")
+
+    def page_limit(self, limit: int | None) -> int:
+        """Return how many entries a page has: what a request says, or the default.
+
+        Raises:
+            TooLargeError: it says too many.
+        """
+        if limit is None:
+            return min(_PAGE, self.limits.k)
+        self.check_k(limit, "limit")
+        return limit
 
     def check_number(self, n: int, most: int, things: str) -> None:
         """Make sure that there are at most so many.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 import colbert_core
 from colbert_core.serve.service import Served
@@ -29,6 +30,12 @@ async def ready(service: Served) -> JSONResponse:
     if service.problem is not None:
         return JSONResponse({"status": "not ready", "message": service.problem}, 503, {"Retry-After": "1"})
     return JSONResponse({"status": "ready"})
+
+
+@router.get("/metrics")
+async def metrics(service: Served) -> Response:
+    """Answer the figures of the service as Prometheus reads them."""
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/indexes")

@@ -156,18 +156,12 @@ def container():
 
 
 def as_user(arguments):
-    """The command line that runs another as the container's user; as it is for a user who cannot become another."""
-    if os.getuid() != 0 or shutil.which("setpriv") is None:
-        return arguments
-    return [
-        "setpriv",
-        f"--reuid={USER}",
-        f"--regid={USER}",
-        "--clear-groups",
-        "--no-new-privs",
-        "--bounding-set=-all",
-        *arguments,
-    ]
+    """The command line that runs another as the container's user, or as it is where this user cannot become that one."""
+    become = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
+    may = os.getuid() == 0 and shutil.which("setpriv") is not None
+    # Python itself may lie in the home of root.
+    may = may and not subprocess.run([*become, sys.executable, "-c", "import httpx"], cwd="/", capture_output=True).returncode
+    return [*become, *arguments] if may else arguments
 
 
 def within(root, text):

@@ -101,8 +101,8 @@ FLOORS_OF_FOLDER = {
     "serve": [
         {"where"},
         {"catalogue", "client", "limits", "metrics", "requests", "work"},
-        {"failures", "service"},
-        {"access", "opening", "pages", "passages", "searching", "status"},
+        {"failures", "rerank_requests", "service"},
+        {"access", "opening", "pages", "passages", "reranking", "searching", "status"},
         {"streams"},
         {"app"},
         {"running"},

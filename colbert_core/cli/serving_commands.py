@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 _SERVE = """\
 Serve indexes over HTTP: search, list, explain, rerank, and a page to look at. Each INDEX is an index, or a folder of
-collections. It listens on this machine alone, and only reads, unless told otherwise. SIGHUP opens the indexes anew; Ctrl-C and
-SIGTERM end it once requests that are under way are done.
+collections; without any it reranks and encodes only. It listens on this machine alone, and only reads, unless told otherwise.
+SIGHUP opens the indexes anew; Ctrl-C and SIGTERM end it once requests that are under way are done.
 """
 
 
 def add_serving_commands(command: Command) -> None:
     """Add ``colbert serve``."""
     serve = command("serve", _serve, "serve indexes over HTTP, with a page to look at", about=_SERVE)
-    serve.add_argument("indexes", nargs="+", type=Path, metavar="INDEX")
+    serve.add_argument("indexes", nargs="*", type=Path, metavar="INDEX")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
     serve.add_argument("--port", type=int, default=8080, help="port to listen at; 0 takes a free one (default: 8080)")
     serve.add_argument(

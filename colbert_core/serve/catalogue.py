@@ -64,6 +64,7 @@ class Catalogue:
         if isinstance(paths, str | Path):
             raise TypeError(f"paths must be a list, got {paths!r}; write [{str(paths)!r}].")
         self._encoder, self._timeout, self._lock = encoder, timeout, new_lock()
+        self._loaded: TokenEncoder | None = None
         self._given = dict(indexes or {})
         self._folders: dict[str, Path] = {}
         self._collections: list[Collections] = []
@@ -113,14 +114,18 @@ class Catalogue:
         """
         if self._encoder is None and (names := self.names()):
             return self.get(names[0]).encoder
-        from colbert_core.model.encoder import as_encoder  # here, because it imports torch
+        loaded = self._loaded
+        if loaded is None:  # threads that come here at once get the same one
+            from colbert_core.model.encoder import as_encoder  # here, because it imports torch
 
-        return as_encoder(self._encoder)
+            loaded = self._loaded = as_encoder(self._encoder)  # kept: a process forgets a model that nobody has
+        return loaded
 
     def reopen(self) -> None:
         """Open every index anew when it is next asked for. Those who are still searching the old one finish."""
         with self._lock:
             self._opened.clear()  # each is closed once nobody has it any more
+            self._loaded = None
 
     def close(self) -> None:
         """Close what was opened."""

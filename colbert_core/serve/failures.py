@@ -81,7 +81,8 @@ async def answer_error(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse(body_of(error), status, {"Retry-After": _AGAIN} if status in (429, 503) else None)
 
 
-async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
+async def answer_invalid(_: Request, error: Exception) -> JSONResponse:
+    """Answer a request that has other keys or values than it may have."""
     assert isinstance(error, RequestValidationError)
     return failure(422, "ValidationError", invalid_sentence(error.errors()))
 
@@ -109,5 +110,5 @@ def answer_errors(app: FastAPI) -> None:
     """Have an application answer every exception in this way."""
     for kind in (TooBusyError, ColBERTError, TypeError, ValueError):
         app.add_exception_handler(kind, answer_error)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(RequestValidationError, answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http)

@@ -66,6 +66,8 @@ class Service:
             index = self.catalogue.get(name)
             if index.encoder_name is not None:
                 index.search("warm up", k=1)
+        if not self.catalogue.names():
+            self.catalogue.encoder().encode_queries(["warm up"])
 
     async def read(self, name: str, work: Callable[[Index | ShardedIndex], T]) -> T:
         """Ask an index something, in a thread.

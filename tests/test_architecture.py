@@ -92,11 +92,12 @@ FLOORS_OF_FOLDER = {
     ],
     "serve": [
         {"catalogue", "limits", "requests", "work"},
-        {"failures", "service"},
+        {"agents", "failures", "service"},
         {"passages", "searching", "status"},
         {"app"},
         {"running"},
     ],
+    "agents": [{"budget", "http", "problems"}, {"results"}, {"tools"}, {"server"}, {"stdio"}, {"running"}],
     "storage": [
         {"dates"},
         {"arrays", "aside", "filters", "incoming", "opened"},

@@ -76,7 +76,8 @@ Where = Annotated[
         description=(
             'Only passages with such metadata. {"lang": "en", "year": {"$gte": 2020}} wants both; others are $eq $ne $gt $gte '
             "$lt $lte, $in and $nin with a list, $contains for an element of a list, $text for a part of a string ($itext "
-            'ignores case), {"field": {"$exists": true}}, and $and, $or with a list of filters. Dates are strings such as "2024-05-31".'
+            'ignores case), {"field": {"$exists": true}}, and $and, $or with a list of filters. Dates are strings such as '
+            '"2024-05-31".'
         )
     ),
 ]

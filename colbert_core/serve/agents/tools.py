@@ -42,14 +42,14 @@ R = TypeVar("R", PassageResult, ExplainResult, Found)
 MAX_TOKENS = 4000
 LEAST_TOKENS = 200
 
-# Kept free for notes and what stands around the hits.
+# Kept free for notes and what stands around the hits; of small answers a quarter.
 _RESERVE = 160
 # Characters of a part that is shown around what matched: at least, and at most, which are about 500 tokens.
 _SHORTEST_PART, _LONGEST_PART = 400, 2000
 # Of a hit's share, and of a passage's, for its metadata.
 _METADATA_SHARE = 0.25
-# Ids of hits that did not fit, and of what they take together.
-_MOST_IDS, _LONGEST_IDS = 10, 400
+# Ids of hits that did not fit, and characters that they have together.
+_MOST_IDS, _LONGEST_IDS = 10, 160
 _MOST_FIELDS = 50
 
 
@@ -296,28 +296,40 @@ def _odd_conditions(index: AnyIndex, where: dict[str, Any] | None) -> list[str]:
 
 def _fitting_hits(name: str, hits: Sequence[Hit], notes: list[str], budget: int) -> SearchResult:
     """The hits that fit, best first; each is a part of its passage, and the first is there in any case."""
-    result = SearchResult(collection=name, hits=[], notes=notes)
-    left = budget - result.tokens() - _RESERVE
+    left = budget - SearchResult(collection=name, hits=[], notes=notes).tokens() - min(_RESERVE, budget // 4)
     share = left // max(len(hits), 1)
+    parts: list[Found] = []
     for hit in hits:
         found = _part(hit, share)
-        if found.tokens() > left and not result.hits:
+        if found.tokens() > left and not parts:
             found = _first_part(hit, left)
-        if found.tokens() > left:
+        if found.tokens() > left and parts:
             break
         left -= found.tokens()
-        result.hits.append(found)
-    rest = hits[len(result.hits) :]
-    result.left_out = _some_ids(rest)
-    if rest:
-        result.notes.append(
-            f"{len(rest)} more did not fit into {budget} tokens"
-            + (f" (ids {', '.join(result.left_out)})" if result.left_out else "")
-            + "; read one with get_passage, or ask for a smaller k."
-        )
-    elif any(found.end - found.start < found.characters for found in result.hits):
-        result.notes.append("Of long passages only the part that matched is shown; get_passage gives the rest.")
+        parts.append(found)
+    result = _with_notes(name, parts, hits, notes, budget)
+    while (over := result.tokens() - budget) > 0 and parts and (len(parts) > 1 or len(parts[0].text) > 1):
+        if len(parts) > 1:
+            parts.pop()
+        else:
+            parts = [_first_part(hits[0], max(parts[0].tokens() - over, 1))]
+            if len(parts[0].text) == len(result.hits[0].text):  # what is over is not text
+                break
+        result = _with_notes(name, parts, hits, notes, budget)
     return result
+
+
+def _with_notes(name: str, parts: list[Found], hits: Sequence[Hit], notes: list[str], budget: int) -> SearchResult:
+    """The result, with what to know of the hits that are not there, and of those of which a part is."""
+    rest = hits[len(parts) :]
+    ids = _some_ids(rest)
+    said = []
+    if rest:
+        named = f" (ids {', '.join(ids)})" if ids else ""
+        said = [f"{len(rest)} more did not fit into {budget} tokens{named}; get_passage reads one, and where leaves some out."]
+    elif any(found.end - found.start < found.characters for found in parts):
+        said = ["Of long passages only the part that matched is shown; get_passage gives the rest."]
+    return SearchResult(collection=name, hits=list(parts), left_out=ids, notes=[*notes, *said])
 
 
 def _part(hit: Hit, share: int) -> Found:
@@ -357,7 +369,7 @@ def _some_ids(hits: Sequence[Hit]) -> list[str]:
     """The first ids that are short together."""
     ids: list[str] = []
     for hit in hits[:_MOST_IDS]:
-        if sum(map(len, ids)) + len(hit.passage.id) > _LONGEST_IDS // 2:
+        if sum(map(len, ids)) + len(hit.passage.id) > _LONGEST_IDS:
             break
         ids.append(hit.passage.id)
     return ids

@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import threading
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -105,15 +105,19 @@ async def _streams(
 
     async def read() -> None:
         async with to_server:
-            async for line in lines:
-                message = _parsed(line)
-                if isinstance(message, JSONRPCError):
-                    await output.write(JSONRPCMessage(message))
-                elif message is not None:
-                    if isinstance(message.root, JSONRPCRequest):
-                        under_way.begin(message.root.id)
-                    await to_server.send(SessionMessage(message))
-            await under_way.none_left()
+            with suppress(anyio.BrokenResourceError):  # the server has ended, as for Ctrl-C
+                async for line in lines:
+                    await take(line)
+                await under_way.none_left()
+
+    async def take(line: bytes) -> None:
+        message = _parsed(line)
+        if isinstance(message, JSONRPCError):
+            await output.write(JSONRPCMessage(message))
+        elif message is not None:
+            if isinstance(message.root, JSONRPCRequest):
+                under_way.begin(message.root.id)
+            await to_server.send(SessionMessage(message))
 
     async def write() -> None:
         async with from_server:
@@ -160,17 +164,18 @@ def _parsed(line: bytes) -> JSONRPCMessage | JSONRPCError | None:
         pass
     try:
         value = json.loads(line)
+    except (ValueError, RecursionError):
+        value = None
+    try:
         # JSON may hold halves of characters, which nothing can be written with; each becomes a question mark.
-        whole = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
-        return JSONRPCMessage.model_validate_json(whole)
-    except (ValueError, RecursionError) as error:  # of pydantic as well
+        return JSONRPCMessage.model_validate_json(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    except (ValueError, RecursionError):  # of pydantic as well
         logger.error("A line of standard input is no message of the protocol: %r", line[:200])
-        id_ = value.get("id") if not isinstance(error, json.JSONDecodeError) and isinstance(value, dict) else None
-        if not isinstance(id_, str | int):
-            return None
-        return JSONRPCError(
-            jsonrpc="2.0", id=id_, error=ErrorData(code=INVALID_REQUEST, message="This is no message of the protocol.")
-        )
+    id_ = value.get("id") if isinstance(value, dict) else None
+    if not isinstance(id_, str | int):
+        return None
+    error = ErrorData(code=INVALID_REQUEST, message="This is no message of the protocol.")
+    return JSONRPCError(jsonrpc="2.0", id=id_, error=error)
 
 
 class _Lines:

@@ -24,7 +24,7 @@ from colbert_core.serve.agents.results import (
 )
 from colbert_core.storage.aside import some_names
 from colbert_core.text.blank import is_blank
-from colbert_core.types import Passage
+from colbert_core.types import Passage, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,9 +120,7 @@ class Tools:
         """
         budget = self._budget(max_tokens)
         name, index = self._index(collection)
-        (passage,) = index.get([id])
-        if passage is None:
-            raise ValueError(f"There is no passage {id!r:.100} in the collection {name!r}; take an id that search gave.")
+        passage = _passage(name, index, id)
         if not 0 <= offset <= len(passage.text):
             raise ValueError(f"offset is {offset}, and the passage has {len(passage.text)} characters; give 0 to that.")
         metadata: dict[str, Any] = {}
@@ -166,9 +164,7 @@ class Tools:
         if is_blank(query):
             raise ValueError("The query is blank, so there is nothing to explain; give the words that were searched for.")
         name, index = self._index(collection)
-        (passage,) = index.get([id])
-        if passage is None:
-            raise ValueError(f"There is no passage {id!r:.100} in the collection {name!r}; take an id that search gave.")
+        passage = _passage(name, index, id)
         evidence = index.explain(query, passage, mode="hybrid" if index.has_words() else "maxsim")
         start, end = evidence.window
         strongest = sorted(evidence.highlights, key=lambda mark: -mark.weight)
@@ -271,6 +267,7 @@ class Tools:
             raise ValueError(f"There is no collection {collection!r:.100}; those are {some_names(names)}.")
 
     def _check_query(self, query: str) -> None:
+        check_text(query, "The query")
         if len(query) > self.limits.query_characters:
             raise ValueError(
                 f"The query has {len(query)} characters, and at most {self.limits.query_characters} are allowed; "
@@ -283,6 +280,13 @@ class Tools:
         if max_tokens < LEAST_TOKENS:
             raise ValueError(f"max_tokens is {max_tokens}, and an answer needs at least {LEAST_TOKENS}; leave it out.")
         return min(max_tokens, self.max_tokens)
+
+
+def _passage(name: str, index: AnyIndex, id_: str) -> Passage:
+    (passage,) = index.get([check_text(id_, "id")])
+    if passage is None:
+        raise ValueError(f"There is no passage {id_!r:.100} in the collection {name!r}; take an id that search gave.")
+    return passage
 
 
 def _odd_conditions(index: AnyIndex, where: dict[str, Any] | None) -> list[str]:

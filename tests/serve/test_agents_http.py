@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 
@@ -54,9 +55,7 @@ async def test_a_client_of_the_sdk_searches_over_http(address):
 
 @pytest.mark.parametrize("half", [r"cat\ud800", r"\ud800"])
 def test_half_a_character_is_an_error_that_is_answered(address, half):
-    body = (
-        '{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "search", "arguments": {"query": "%s"}}}' % half
-    )
+    body = json.dumps({"jsonrpc": "2.0", **call(1, "search", query="HALF")}).replace("HALF", half)
     answer = httpx.post(address, content=body.encode(), headers=ACCEPT | {"Content-Type": "application/json"}, timeout=60)
     assert answer.status_code in (200, 400)
     assert "Traceback" not in answer.text

@@ -101,12 +101,12 @@ FLOORS_OF_FOLDER = {
     "serve": [
         {"where"},
         {"catalogue", "client", "limits", "metrics", "requests", "work"},
-        {"failures", "rerank_requests", "service"},
+        {"agents", "failures", "rerank_requests", "service"},
         {"access", "opening", "pages", "passages", "reranking", "searching", "status"},
-        {"streams"},
         {"app"},
         {"running"},
     ],
+    "agents": [{"budget", "http", "problems"}, {"results"}, {"tools"}, {"server"}, {"stdio"}, {"running"}],
     "storage": [
         {"dates"},
         {"arrays", "aside", "filters", "incoming", "opened"},

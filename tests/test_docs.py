@@ -11,6 +11,7 @@ import sys
 import tomllib
 from importlib import metadata, util
 
+import mcp.client.stdio  # noqa: F401  # keeps the standard error of this moment, which has a descriptor; that of capsys has none
 import pytest
 from builders.markdown import ROOT, blocks, commands
 

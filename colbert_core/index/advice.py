@@ -58,7 +58,7 @@ class Advice:
             if message is None:
                 self._settled.add(each)
             elif self.unsaid([each]):
-                warnings.warn(message, FilterWarning, stacklevel=_levels_to_the_user())
+                warnings.warn(message, FilterWarning, stacklevel=levels_to_the_user())
                 self._settled.add(each if survey.kinds_of(each.path) else each.path)
 
 
@@ -113,7 +113,7 @@ def _shown(path: str) -> str:
     return f"{name_in_a_filter(path)!r:.80}"
 
 
-def _levels_to_the_user() -> int:
+def levels_to_the_user() -> int:
     """``stacklevel`` for a warning of the caller's that names the line of the user's."""
     frame: FrameType | None = sys._getframe(1)
     level = 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.checks import check_count, check_relevance, check_similarity
-from colbert_core.index.advice import name_in_a_filter
+from colbert_core.index.advice import complaint, name_in_a_filter
 from colbert_core.index.reports import MetadataField
 from colbert_core.index.restriction import Restriction
 from colbert_core.metadata import dump_metadata
@@ -279,6 +279,18 @@ class IndexBase(ABC):
             TypeError, ValueError: the filter is wrong; see ``search``.
         """
         return self._count(Restriction(where))
+
+    def complaints(self, where: Where) -> list[str]:
+        """What is odd about a filter: a field that no passage has, or a type that none of its values has.
+
+        A search says so once, as a ``FilterWarning``. Nothing is said of a function, nor by an index without passages.
+
+        Raises:
+            TypeError, ValueError: the filter is wrong; see ``search``.
+        """
+        expected = Restriction(where).expected
+        survey = self._survey([each.path for each in expected])
+        return [said for each in expected if (said := complaint(each, survey))] if survey.n_passages else []
 
     def fields(self, *, limit: int = 1000, after: str | None = None) -> Page[MetadataField]:
         """Which fields the metadata of the passages have, in the order of their names.

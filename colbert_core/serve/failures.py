@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from colbert_core.errors import (
     ColBERTError,
     EncoderMismatchError,
+    FilterWarning,
     IndexExistsError,
     IndexLockedError,
     IndexNotFoundError,
@@ -45,6 +46,7 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (MissingExtraError, 501),
     (PartialAddError, 500),
     (ColBERTError, 500),
+    (FilterWarning, 400),  # where the service was told to take warnings for errors
     (TypeError, 400),
     (ValueError, 400),
 ]
@@ -108,7 +110,7 @@ async def _answer_http(_: Request, error: Exception) -> JSONResponse:
 
 def answer_errors(app: FastAPI) -> None:
     """Have an application answer every exception in this way."""
-    for kind in (TooBusyError, ColBERTError, TypeError, ValueError):
+    for kind in (TooBusyError, ColBERTError, FilterWarning, TypeError, ValueError):
         app.add_exception_handler(kind, answer_error)
     app.add_exception_handler(RequestValidationError, answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http)

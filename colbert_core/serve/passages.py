@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
@@ -17,9 +17,13 @@ from colbert_core.serve.requests import (
     ListRequest,
     MetadataRequest,
 )
-from colbert_core.serve.service import Served
+from colbert_core.serve.service import Served, warnings_of
 from colbert_core.types import Passage
 from colbert_core.values import passage_as_json
+
+if TYPE_CHECKING:
+    from colbert_core.cluster import ShardedIndex
+    from colbert_core.index.index import Index
 
 router = APIRouter(prefix="/v1/indexes/{name}", tags=["passages"])
 
@@ -36,8 +40,13 @@ async def first_passages(
 async def list_passages(name: str, body: ListRequest, service: Served) -> JSONResponse:
     """List the passages that a filter matches, page by page. Answers as ``GET passages`` does."""
     limit = service.page_limit(body.limit)
-    page = await service.read(name, lambda index: index.passages(body.where, ids=body.ids, limit=limit, after=body.after))
-    return JSONResponse({"passages": [passage_as_json(passage) for passage in page], "next": page.next})
+
+    def find(index: Index | ShardedIndex) -> dict[str, Any]:
+        page = index.passages(body.where, ids=body.ids, limit=limit, after=body.after)
+        passages = [passage_as_json(passage) for passage in page]
+        return {"passages": passages, "next": page.next, **warnings_of(index, body.where, bool(page))}
+
+    return JSONResponse(await service.read(name, find))
 
 
 @router.post("/passages/get")

@@ -17,7 +17,7 @@ from colbert_core.serve.requests import (
     SearchMeanRequest,
     SearchRequest,
 )
-from colbert_core.serve.service import Served
+from colbert_core.serve.service import Served, warnings_of
 from colbert_core.values import hit_as_json, passage_as_json
 from colbert_core.vectors.embeddings import of_owner, token_ends
 
@@ -33,13 +33,18 @@ router = APIRouter(prefix="/v1", tags=["search"])
 
 @router.post("/indexes/{name}/search")
 async def search(name: str, body: SearchRequest, service: Served) -> JSONResponse:
-    """Find the passages that match a question best. Answers ``{"hits": [...]}``, best first."""
+    """Find the passages that match a question best. Answers ``{"hits": [...]}``, best first.
+
+    Where nothing is found and the filter asks for what no passage has, ``"warnings"`` says so.
+    """
     service.check_queries([body.query])
     service.check_k(body.k)
-    hits = await service.read(
-        name, lambda index: index.search(body.query, evidence=bool(body.evidence), **_options(index, body))
-    )
-    return JSONResponse({"hits": _as_json(hits, full=body.evidence == "full")})
+
+    def find(index: AnyIndex) -> dict[str, Any]:
+        hits = index.search(body.query, evidence=bool(body.evidence), **_options(index, body))
+        return {"hits": _as_json(hits, full=body.evidence == "full"), **warnings_of(index, body.where, bool(hits))}
+
+    return JSONResponse(await service.read(name, find))
 
 
 @router.post("/indexes/{name}/search_many")
@@ -47,10 +52,13 @@ async def search_many(name: str, body: SearchManyRequest, service: Served) -> JS
     """Search for several questions over one state of the index. Answers ``{"results": [{"hits": [...]}, ...]}``."""
     service.check_queries(body.queries)
     service.check_k(body.k)
-    each = await service.read(
-        name, lambda index: index.search_many(body.queries, evidence=bool(body.evidence), **_options(index, body))
-    )
-    return JSONResponse({"results": [{"hits": _as_json(hits, full=body.evidence == "full")} for hits in each]})
+
+    def find(index: AnyIndex) -> dict[str, Any]:
+        each = index.search_many(body.queries, evidence=bool(body.evidence), **_options(index, body))
+        results = [{"hits": _as_json(hits, full=body.evidence == "full")} for hits in each]
+        return {"results": results, **warnings_of(index, body.where, any(each))}
+
+    return JSONResponse(await service.read(name, find))
 
 
 @router.post("/indexes/{name}/search_mean")
@@ -58,8 +66,12 @@ async def search_mean(name: str, body: SearchMeanRequest, service: Served) -> JS
     """Find the passages that match several questions best on average. Answers as ``search`` does."""
     service.check_queries(body.queries)
     service.check_k(body.k)
-    hits = await service.read(name, lambda index: index.search_mean(body.queries, **_options(index, body)))
-    return JSONResponse({"hits": _as_json(hits)})
+
+    def find(index: AnyIndex) -> dict[str, Any]:
+        hits = index.search_mean(body.queries, **_options(index, body))
+        return {"hits": _as_json(hits), **warnings_of(index, body.where, bool(hits))}
+
+    return JSONResponse(await service.read(name, find))
 
 
 @router.post("/indexes/{name}/explain")
@@ -67,8 +79,12 @@ async def explain(name: str, body: ExplainRequest, service: Served) -> JSONRespo
     """Show which words of a passage answer which words of a question. Answers ``{"evidence": {...}, "text": "..."}``."""
     service.check_queries([body.query])
     given = {} if body.min_similarity is None else {"min_similarity": body.min_similarity}
-    evidence = await service.read(name, lambda index: index.explain(body.query, body.id, mode=body.mode, **given))
-    return JSONResponse({"evidence": evidence.to_dict(full=body.full), "text": evidence.text})
+
+    def find(index: AnyIndex) -> dict[str, Any]:
+        evidence = index.explain(body.query, body.id, mode=body.mode, **given)
+        return {"evidence": evidence.to_dict(full=body.full), "text": evidence.text}
+
+    return JSONResponse(await service.read(name, find))
 
 
 @router.post("/indexes/{name}/excerpts")

@@ -14,7 +14,7 @@ from colbert_core.serve.work import TooLargeError, Work
 from colbert_core.threads import get_num_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from colbert_core.cluster import ShardedIndex
     from colbert_core.index.index import Index
@@ -139,6 +139,11 @@ class Service:
         """
         if n > most:
             raise TooLargeError(f"There are {n} {things}, and at most {most} are allowed in one request; divide them.")
+
+
+def warnings_of(index: Index | ShardedIndex, where: Mapping[str, Any] | None, found: bool) -> dict[str, list[str]]:
+    """What an answer says of its filter: that it asks for what no passage has, where nothing was found."""
+    return {} if found or where is None or not (said := index.complaints(where)) else {"warnings": said}
 
 
 def service_of(request: Request) -> Service:

@@ -70,6 +70,18 @@ def test_a_search_takes_what_the_index_takes(reading, more, found):
     assert {hit["id"] for hit in answer["hits"]} == found
 
 
+@pytest.mark.filterwarnings("ignore::colbert_core.FilterWarning")  # the index says it as well, in the log of a service
+def test_a_filter_for_what_no_passage_has_is_told_of_where_nothing_is_found(reading):
+    asked = {"query": "cat", "where": {"m": 1}}
+    said = "No passage has the field 'm' that the filter asks for. The fields are 'n' (numbers)."
+    assert reading.post("/v1/indexes/wiki/search", json=asked).json() == {"hits": [], "warnings": [said]}
+    assert reading.post("/v1/indexes/wiki/search", json=asked).json()["warnings"] == [said]
+    assert reading.post("/v1/indexes/wiki/passages/list", json={"where": {"m": 1}}).json()["warnings"] == [said]
+    many = reading.post("/v1/indexes/wiki/search_many", json={"queries": ["cat"], "where": {"n": "1"}}).json()
+    assert many["warnings"] == ["The filter compares the field 'n' with a string, but its values are numbers."]
+    assert "warnings" not in reading.post("/v1/indexes/wiki/search", json={"query": "cat", "where": {"n": 99}}).json()
+
+
 def test_several_questions_have_hits_of_their_own_or_a_mean(reading, wiki):
     queries = ["cat", "bird"]
     each = reading.post("/v1/indexes/wiki/search_many", json={"queries": queries, "k": 1}).json()["results"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
+from colbert_core.errors import FilterWarning
 from colbert_core.evidence.evidence import Evidence
+from colbert_core.index.advice import levels_to_the_user
 from colbert_core.index.reports import IndexStats, MetadataField
 from colbert_core.types import Hit, Page, Passage, TokenEmbeddings
 
@@ -26,6 +29,7 @@ def passages(answer: dict[str, Any]) -> list[Passage | None]:
 
 def page_of_passages(answer: dict[str, Any]) -> Page[Passage]:
     """Make a page of passages."""
+    _warn(answer)
     return Page([passage(each) for each in answer["passages"]], answer["next"])
 
 
@@ -36,6 +40,7 @@ def page_of_fields(answer: dict[str, Any]) -> Page[MetadataField]:
 
 def hits(answer: dict[str, Any]) -> list[Hit]:
     """Make hits, with their evidence where there is some."""
+    _warn(answer)
     return [_hit(each) for each in answer["hits"]]
 
 
@@ -80,3 +85,9 @@ def _hit(answer: dict[str, Any]) -> Hit:
         answer.get("coverage"),
         answer.get("hybrid_relevance"),
     )
+
+
+def _warn(answer: dict[str, Any]) -> None:
+    """Pass on what a service says of a filter that asks for what no passage has."""
+    for said in answer.get("warnings", []):
+        warnings.warn(said, FilterWarning, stacklevel=levels_to_the_user())

@@ -82,8 +82,9 @@ async function search({ remember = true } = {}) {
     if (!indexes.length) await loadIndexes(); // the reader was quicker, or gave no token before
     want.index ||= byId("index").value;
     const begun = performance.now();
-    const { hits } = await ask(`v1/indexes/${encodeURIComponent(want.index)}/search`, { body, signal: mine.signal });
+    const { hits, warnings = [] } = await ask(`v1/indexes/${encodeURIComponent(want.index)}/search`, { body, signal: mine.signal });
     show(hits, want, performance.now() - begun, where);
+    showProblem(warnings.join(" "));
   } catch (error) {
     if (error.name === "AbortError") return; // a newer search took its place
     show([], want, null, where);

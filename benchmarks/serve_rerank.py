@@ -22,11 +22,11 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is imported
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # of the service as well, which is started from here
 
-import cohere
-import numpy as np
+import cohere  # noqa: E402
+import numpy as np  # noqa: E402
 
-import colbert_core
-from colbert_core import Passage, Reranker
+import colbert_core  # noqa: E402
+from colbert_core import Passage, Reranker  # noqa: E402
 
 FOLDER = Path(colbert_core.__file__).parent / "quickstart"
 

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
         MissingExtraError,
         PartialAddError,
         ReadOnlyIndexError,
+        ServiceBusyError,
+        ServiceDeniedError,
+        ServiceError,
+        ServiceTimeoutError,
+        ServiceUnreachableError,
         StorageError,
         UnsupportedCheckpointError,
         UnsupportedIndexError,
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
     from colbert_core.search.excerpts import Excerpt
     from colbert_core.search.modes import HYBRID_WEIGHT, MODES
     from colbert_core.search.surroundings import widen
+    from colbert_core.serve.opening import open_index
     from colbert_core.threads import get_num_threads, set_num_threads
     from colbert_core.types import Hit, Page, Passage, PassageIndex, TokenEmbeddings, TokenEncoder
     from colbert_core.vectors.maxsim import maxsim
@@ -81,6 +87,11 @@ __all__ = [
     "ReadOnlyIndexError",
     "Reranker",
     "SearchConfig",
+    "ServiceBusyError",
+    "ServiceDeniedError",
+    "ServiceError",
+    "ServiceTimeoutError",
+    "ServiceUnreachableError",
     "StorageError",
     "SyncReport",
     "TokenEmbeddings",
@@ -92,6 +103,7 @@ __all__ = [
     "get_num_threads",
     "hits_of_blank_query",
     "maxsim",
+    "open_index",
     "open_or_create",
     "plain_metadata",
     "read_foreign_index",
@@ -136,6 +148,11 @@ _PLACES = {
     "ReadOnlyIndexError": "colbert_core.errors",
     "Reranker": "colbert_core.rerank",
     "SearchConfig": "colbert_core.search.config",
+    "ServiceBusyError": "colbert_core.errors",
+    "ServiceDeniedError": "colbert_core.errors",
+    "ServiceError": "colbert_core.errors",
+    "ServiceTimeoutError": "colbert_core.errors",
+    "ServiceUnreachableError": "colbert_core.errors",
     "StorageError": "colbert_core.errors",
     "SyncReport": "colbert_core.folders.reports",
     "TokenEmbeddings": "colbert_core.types",
@@ -147,6 +164,7 @@ _PLACES = {
     "get_num_threads": "colbert_core.threads",
     "hits_of_blank_query": "colbert_core.index.blank_query",
     "maxsim": "colbert_core.vectors.maxsim",
+    "open_index": "colbert_core.serve.opening",
     "open_or_create": "colbert_core.index.opening",
     "plain_metadata": "colbert_core.metadata",
     "read_foreign_index": "colbert_core.index.foreign",

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 _MOST = 2**63 - 1
 
 
-def check_similarity(value: object) -> float:
-    """Return a ``min_similarity`` that makes sense.
+def check_similarity(value: object) -> float | None:
+    """Return a ``min_similarity`` that makes sense; None is one, too.
 
     Raises:
         TypeError: it is no number.
         ValueError: it is not from -1 to 1.
     """
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"min_similarity is a cosine from -1 to 1, got {value!r:.80}.")
     if not -1 <= value <= 1:

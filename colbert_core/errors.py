@@ -19,6 +19,11 @@ Wrong arguments are plain ``TypeError`` and ``ValueError``. What can go wrong ou
     ├── ClusterError                     machines that work together do not fit together
     │   ├── ClusterUnreachableError      nothing answers at this address (also a ConnectionError)
     │   └── ShardUnavailableError        no replica of a shard answered in time (also a TimeoutError)
+    ├── ServiceError                     an HTTP service cannot do what a client asked
+    │   ├── ServiceUnreachableError      nothing answers at this address, or the connection broke (also a ConnectionError)
+    │   ├── ServiceTimeoutError          it did not answer in time (also a TimeoutError)
+    │   ├── ServiceBusyError             it has more to do than it takes, again and again (also a TimeoutError)
+    │   └── ServiceDeniedError           it wants a token, or another one (also a PermissionError)
     └── MissingExtraError                an optional package is not installed (also an ImportError)
 
 A filter that asks for what no passage has is no error; it is a ``FilterWarning``, which ``warnings.simplefilter("error",
@@ -116,6 +121,26 @@ class ShardUnavailableError(ClusterError, TimeoutError):
 
     def __reduce__(self) -> tuple[type[ShardUnavailableError], tuple[str, list[int]]]:
         return type(self), (str(self), self.shards)
+
+
+class ServiceError(ColBERTError):
+    """An HTTP service cannot do what a client asked for. What goes wrong with its index has the error of the index."""
+
+
+class ServiceUnreachableError(ServiceError, ConnectionError):
+    """No service answers at this address, or the connection to it broke."""
+
+
+class ServiceTimeoutError(ServiceError, TimeoutError):
+    """A service did not answer in the time that the client gave it; it may still be at work."""
+
+
+class ServiceBusyError(ServiceError, TimeoutError):
+    """A service has more to do than it takes, and still had when it was asked again."""
+
+
+class ServiceDeniedError(ServiceError, PermissionError):
+    """A service wants a token, or the one it was given may not do this."""
 
 
 class MissingExtraError(ColBERTError, ImportError):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from colbert_core.checks import check_count, check_passages, check_relevance, check_share, check_similarity
-from colbert_core.evidence.evidence import MIN_SIMILARITY, Evidence
 from colbert_core.search.excerpts import Excerpt, excerpts
 from colbert_core.search.explain import best_window, evidence_of, query_spans
 from colbert_core.search.hits import Ranked, to_hits
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from colbert_core.evidence.evidence import Evidence
     from colbert_core.types import Hit, Passage, TokenEmbeddings, TokenEncoder
+    from colbert_core.vectors.background import Background
 
 # Excerpts keep this part of the tokens if no budget is given. .993 of 993 questions still have their answer then, and .984 of
 # them at a quarter.
@@ -89,6 +91,7 @@ class Reranker:
             if not isinstance(index, PassageIndex):
                 raise TypeError(f"index must be an Index of colbert_core, got {type(index).__name__}.")
         self._index = index
+        self._background: Background | None = None
 
     @property
     def encoder(self) -> TokenEncoder:
@@ -97,6 +100,18 @@ class Reranker:
             return self._encoder
         encoder: TokenEncoder = self._index.encoder  # type: ignore[union-attr]  # a protocol with it would load it to be checked
         return encoder
+
+    def against(self, background: Background | None) -> Reranker:
+        """Return a copy whose evidence takes a collection's vectors as the background; None for that of the ``index``."""
+        reranker = copy(self)
+        reranker._background = background
+        return reranker
+
+    @property
+    def background(self) -> Background | None:
+        """How the vectors of the collection are spread; None where there is none, and each window is its own background."""
+        of_index = getattr(self._index, "background", None)  # an index of the user's own may have none
+        return of_index() if self._background is None and of_index is not None else self._background
 
     @classmethod
     def kept_by(cls, owner: RerankerOwner) -> Reranker:
@@ -189,13 +204,17 @@ class Reranker:
             if passage.id in found and found[passage.id].passage.text == passage.text
         }
 
-    def explain(self, query: str, passage: Passage, *, min_similarity: float = MIN_SIMILARITY) -> Evidence:
+    def explain(self, query: str, passage: Passage, *, min_similarity: float | None = None) -> Evidence:
         """Show which words of a passage answer which words of a query, in the window of the passage that scores highest.
+
+        What a word of the passage has to exceed is what the ``index`` has of similar words; where there is none, what the
+        passage itself has.
 
         Args:
             query: the question.
             passage: any.
-            min_similarity: least cosine of a match, from -1 to 1; a weaker one does not count.
+            min_similarity: cosine from which a word of the query counts as found, and below which no word of the passage is
+                marked, from -1 to 1. None leaves both to the lifts: by how much a cosine exceeds what is to be expected.
 
         Raises:
             TypeError: the query is not a string, or the passage is no ``Passage``.
@@ -206,7 +225,8 @@ class Reranker:
         (query_vectors,) = encode_queries(self.encoder, [query])
         window, vectors, token_spans = best_window(query_vectors, self._encode([passage], progress=False))
         spans = query_spans(self.encoder, query, len(query_vectors))
-        return evidence_of(query, query_vectors, spans, passage, window, vectors, token_spans, min_similarity)
+        background = self.background
+        return evidence_of(query, query_vectors, spans, passage, window, vectors, token_spans, min_similarity, background)
 
     def excerpts(
         self,
@@ -272,10 +292,10 @@ class Reranker:
     ) -> list[Hit]:
         """Give hits their evidence; ``rows`` are the places of their passages in the embeddings."""
         ends, spans = token_ends(embeddings), query_spans(self.encoder, query, len(query_vectors))
-        explained = []
+        explained, background = [], self.background
         for hit, row in zip(hits, rows, strict=False):  # a threshold may have dropped the last hits
             window, vectors, token_spans = best_window(query_vectors, of_owner(embeddings, row, ends))
-            evidence = evidence_of(query, query_vectors, spans, hit.passage, window, vectors, token_spans, MIN_SIMILARITY)
+            evidence = evidence_of(query, query_vectors, spans, hit.passage, window, vectors, token_spans, None, background)
             explained.append(replace(hit, evidence=evidence))
         return explained
 

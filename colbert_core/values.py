@@ -26,7 +26,7 @@ def hit_as_json(hit: Hit, *, full: bool = False) -> dict[str, Any]:
         "span": hit.span,
         "text": hit.passage.text,
         "metadata": hit.passage.metadata,
-        **({} if hit.evidence is None else {"evidence": hit.evidence.to_dict(**({"full": True} if full else {}))}),
+        **({} if hit.evidence is None else {"evidence": hit.evidence.to_dict(full=full)}),
     }
 
 

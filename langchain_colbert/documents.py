@@ -105,9 +105,10 @@ def to_found_document(hit: Hit, text: Text = "passage", max_characters: int = MA
         start, end = widen(content, hit.span, max_characters)
         content = content[start:end]
         found |= {"span": [start, end], "window": list(hit.span)}
-        for place in [] if evidence is None else evidence["highlights"]:
-            place["start"], place["end"] = place["start"] - start, place["end"] - start
         if evidence is not None:
+            answers = [answer for word in evidence["words"] for answer in word["answers"]]
+            for place in [*evidence["highlights"], *answers]:
+                place["start"], place["end"] = place["start"] - start, place["end"] - start
             evidence["window"] = [place - start for place in evidence["window"]]
     return with_found(Document(content, id=hit.passage.id), hit.passage.metadata, **found, evidence=evidence)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from colbert_core import MODES, widen
+from colbert_core import MODES, open_index, widen
 
 if TYPE_CHECKING:
     from colbert_core import Hit, PassageIndex
@@ -78,6 +78,11 @@ def ranking(index: PassageIndex, mode: Mode | None = None, weight: float | None 
         has_words = getattr(index, "has_words", None)
         mode = "hybrid" if weight is not None or (has_words is not None and has_words()) else "maxsim"
     return {} if mode == "maxsim" and weight is None else {"mode": mode, "weight": weight}
+
+
+def opened(index: Any) -> Any:
+    """Return the index at the URL of a service; anything else as it is, for pydantic to check."""
+    return open_index(index) if isinstance(index, str) and "://" in index else index
 
 
 def relevance_score(hit: Hit) -> float:

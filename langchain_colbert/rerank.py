@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from colbert_core import Passage, PassageIndex
 from langchain_colbert.compressor import ModelCompressor, copy_metadata
 from langchain_colbert.found import found_in, own_metadata, with_found
+from langchain_colbert.options import opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,14 +87,15 @@ class ColBERTRerank(ModelCompressor):
     score_threshold: float | None = Field(default=None, ge=0, le=1)
     """Least relevance of a document, from 0 to 1."""
     index: PassageIndex | None = Field(default=None, exclude=True)
-    """An ``Index``, or a store or retriever that has one, instead of ``model`` and ``device``."""
+    """An ``Index``, a store or retriever that has one, or its URL at a service, instead of ``model`` and ``device``."""
     evidence: bool = False
     """Put the words of the document that match the question into ``metadata["evidence"]``, with their characters."""
 
     @field_validator("index", mode="before")
     @classmethod
     def _index_of(cls, given: Any) -> Any:
-        """Take the index out of a store or a retriever."""
+        """Take the index out of a store or a retriever, or open the one at a URL."""
+        given = opened(given)
         if given is None or isinstance(given, PassageIndex):
             return given
         if isinstance(given, str | Path):  # a string has a method of this name

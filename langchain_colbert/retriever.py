@@ -10,7 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field, field_validator
 
-from colbert_core import Index, PassageIndex, TokenEncoder, hits_of_blank_query
+from colbert_core import Index, PassageIndex, TokenEncoder, hits_of_blank_query, open_index
 from langchain_colbert.documents import (
     Filter,
     add_documents,
@@ -19,7 +19,16 @@ from langchain_colbert.documents import (
     to_found_document,
     to_where,
 )
-from langchain_colbert.options import MAX_CHARACTERS, SEARCH_KWARGS, Mode, Text, check_options, ranking, relevance_score
+from langchain_colbert.options import (
+    MAX_CHARACTERS,
+    SEARCH_KWARGS,
+    Mode,
+    Text,
+    check_options,
+    opened,
+    ranking,
+    relevance_score,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,8 +46,9 @@ class ColBERTRetriever(BaseRetriever):
         the package encodes.
 
     Key init args:
-        index: the index to search, a ``colbert_core.Index`` or ``colbert_core.cluster.ShardedIndex``. ``from_texts`` and
-            ``from_documents`` make an ``Index``, ``from_index`` opens one.
+        index: the index to search, a ``colbert_core.Index``, ``colbert_core.cluster.ShardedIndex`` or
+            ``colbert_core.serve.Client``, or the URL of one that a service has. ``from_texts`` and ``from_documents`` make an
+            ``Index``, ``from_index`` opens one.
         k: documents to return, 4 by default.
         filter: return only documents whose metadata match, such as ``{"year": {"$gte": 2020}}``; or a function of a document.
         score_threshold: least ``relevance_score``, from 0 to 1.
@@ -168,6 +178,11 @@ class ColBERTRetriever(BaseRetriever):
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
     """The fields from ``k`` to ``weight`` once more, as retrievers of vector stores take them; they beat the fields."""
 
+    @field_validator("index", mode="before")
+    @classmethod
+    def _open_url(cls, given: Any) -> Any:
+        return opened(given)
+
     @field_validator("search_kwargs")
     @classmethod
     def _check_search_kwargs(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -220,12 +235,12 @@ class ColBERTRetriever(BaseRetriever):
 
     @classmethod
     def from_index(
-        cls, path: str | PathLike[str], *, model: str | PathLike[str] | TokenEncoder | None = None, **fields: Any
+        cls, path_or_url: str | PathLike[str], *, model: str | PathLike[str] | TokenEncoder | None = None, **fields: Any
     ) -> ColBERTRetriever:
-        """Open an index on disk, whoever made it: the command line, LangChain or LlamaIndex.
+        """Open an index on disk, whoever made it: the command line, LangChain or LlamaIndex; or one that a service has.
 
         Args:
-            path: folder of the index.
+            path_or_url: folder of the index, or its URL, such as "http://127.0.0.1:8080/v1/indexes/wiki".
             model: a checkpoint's name or folder, or a loaded encoder; None for the one with which the index was made, which is
                 loaded at the first search.
             fields: of the retriever, such as ``k``.
@@ -233,8 +248,10 @@ class ColBERTRetriever(BaseRetriever):
         Raises:
             IndexNotFoundError: there is no index.
             EncoderMismatchError: the index was made with another model.
+            ServiceError: the service does not answer as one does.
+            ValueError: there is a model for a service, which has its own.
         """
-        return cls(index=Index.open(path, model), **fields)
+        return cls(index=open_index(path_or_url, model), **fields)
 
     def add_documents(self, documents: Iterable[Document], *, ids: Sequence[str | None] | None = None) -> list[str]:
         """Add documents, replacing those whose id is known, and return their ids in order.

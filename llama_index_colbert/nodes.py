@@ -157,13 +157,18 @@ def _cut(node: BaseNode, hit: Hit, max_characters: int) -> dict[str, list[int]] 
 
 def _shift(evidence: dict[str, Any], start: int, end: int) -> None:
     """Count the characters of evidence in what is left of a text; a match that is not there has no place."""
-    for highlight in evidence["highlights"]:
+    for highlight in _places(evidence):
         if highlight["start"] is None or not start <= highlight["start"] <= highlight["end"] <= end:
             highlight["start"] = highlight["end"] = None
         else:
             highlight["start"], highlight["end"] = highlight["start"] - start, highlight["end"] - start
     if evidence["window"] is not None:
         evidence["window"] = [min(max(place, start), end) - start for place in evidence["window"]]
+
+
+def _places(evidence: dict[str, Any]) -> list[dict[str, Any]]:
+    """Everything of evidence that has its place in the text: highlights, and the answers to each word of the query."""
+    return [*evidence["highlights"], *(answer for word in evidence["words"] for answer in word["answers"])]
 
 
 def copy_node(node: BaseNode) -> BaseNode:
@@ -185,7 +190,7 @@ def _evidence_to_dict(node: BaseNode, passage: Passage, evidence: Evidence) -> d
     def move(place: int) -> int:
         return min(max(place - offset, 0), len(text))
 
-    for highlight in as_dict["highlights"]:
+    for highlight in _places(as_dict):
         if offset < 0 or not offset <= highlight["start"] <= highlight["end"] <= offset + len(text):
             highlight["start"] = highlight["end"] = None
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
-from colbert_core import HYBRID_WEIGHT, MODES
+from colbert_core import HYBRID_WEIGHT, MODES, open_index
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +46,11 @@ def ranking(index: PassageIndex, mode: str | None = None, weight: float | None =
         has_words = getattr(index, "has_words", None)
         mode = "hybrid" if weight is not None or (has_words is not None and has_words()) else "maxsim"
     return {} if mode == "maxsim" and weight is None else {"mode": mode, "weight": weight}
+
+
+def opened(index: Any) -> Any:
+    """Return the index at the URL of a service; anything else as it is."""
+    return open_index(index) if isinstance(index, str) and "://" in index else index
 
 
 def reported(hit: Hit) -> float:

@@ -15,6 +15,7 @@ from colbert_core import Hit, Passage, PassageIndex, TokenEncoder
 from llama_index_colbert.annotated import annotate, without_annotations
 from llama_index_colbert.nodes import copy_node
 from llama_index_colbert.postprocessor import ModelPostprocessor, name_of
+from llama_index_colbert.ranking import opened
 
 dispatcher = get_dispatcher(__name__)
 
@@ -73,7 +74,8 @@ class ColBERTRerank(ModelPostprocessor):
                 own tokenizer, so this can only name the same checkpoint.
             device: where a named model runs; None for the best device present.
             keep_retrieval_score: keep the retriever's score in the node's metadata.
-            index: an ``Index``, a ``ColBERTIndex``, or a store or retriever that has one, instead of a model and a device.
+            index: an ``Index``, a ``ColBERTIndex``, a store or retriever that has one, or its URL at a service, instead of a
+                model and a device.
             fields: the other fields, such as ``score_threshold`` and ``show_progress``, and ``callback_manager``.
 
         Raises:
@@ -82,6 +84,7 @@ class ColBERTRerank(ModelPostprocessor):
         """
         if index is not None and (model is not None or device is not None):
             raise ValueError("The index has its own model: give index=... without model and device.")
+        index = opened(index)
         if isinstance(index, str | Path):  # a string has a method of this name
             raise ValueError(f"index is an open index or a store, not a path; open it: index=Index.open({str(index)!r}).")
         for _ in range(2):  # an index over a vector store has one in its store

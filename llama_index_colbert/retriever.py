@@ -12,11 +12,11 @@ from llama_index.core.indices.base import BaseIndex
 from llama_index.core.ingestion import run_transformations
 from llama_index_instrumentation import get_dispatcher
 
-from colbert_core import Index, PassageIndex, TokenEncoder, hits_of_blank_query, widen
+from colbert_core import Index, PassageIndex, TokenEncoder, hits_of_blank_query, open_index, widen
 from llama_index_colbert import saved
 from llama_index_colbert.filters import to_where
 from llama_index_colbert.nodes import copy_documents, take_objects_out, to_nodes_with_score, to_passage
-from llama_index_colbert.ranking import check_ranking, ranking
+from llama_index_colbert.ranking import check_ranking, opened, ranking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ class ColBERTRetriever(BaseRetriever):
 
     def __init__(
         self,
-        index: PassageIndex,
+        index: PassageIndex | str,
         similarity_top_k: int = 2,
         filters: MetadataFilters | None = None,
         node_ids: Sequence[str] | None = None,
@@ -73,7 +73,7 @@ class ColBERTRetriever(BaseRetriever):
         """Take a built index; ``from_defaults``, ``from_nodes`` and ``from_documents`` build one.
 
         Args:
-            index: the index to search; other retrievers may share it.
+            index: the index to search, or the URL of one that a service has; other retrievers may share it.
             similarity_top_k: nodes to return, at least 1. Set this attribute at any time, and the next three as well.
             filters: return only nodes whose metadata match; filters may be nested. They act before the search, so
                 ``similarity_top_k`` nodes are returned whenever as many match.
@@ -102,6 +102,7 @@ class ColBERTRetriever(BaseRetriever):
                 range or for another mode.
         """
         super().__init__(**kwargs)
+        index = opened(index)
         if not isinstance(index, PassageIndex):
             raise TypeError(
                 f"index must be an Index of colbert_core, got {type(index).__name__}; from_defaults takes other things."
@@ -140,7 +141,7 @@ class ColBERTRetriever(BaseRetriever):
     @classmethod
     def from_defaults(
         cls,
-        index: PassageIndex | BaseIndex[Any] | None = None,
+        index: PassageIndex | BaseIndex[Any] | str | None = None,
         nodes: Sequence[BaseNode] | None = None,
         docstore: BaseDocumentStore | None = None,
         similarity_top_k: int = 2,
@@ -151,7 +152,8 @@ class ColBERTRetriever(BaseRetriever):
         """Make a retriever of an index, of nodes or of a docstore.
 
         Args:
-            index: the index to search. If it is another index of LlamaIndex, the nodes in its docstore are indexed in memory.
+            index: the index to search, or the URL of one that a service has. If it is another index of LlamaIndex,
+                the nodes in its docstore are indexed in memory.
             nodes: nodes to index in memory.
             docstore: holds the nodes to index in memory.
             similarity_top_k: nodes to return.
@@ -165,6 +167,7 @@ class ColBERTRetriever(BaseRetriever):
         given = [name for name, value in {"index": index, "nodes": nodes, "docstore": docstore}.items() if value is not None]
         if len(given) != 1:
             raise ValueError(f"Pass exactly one of index, nodes and docstore, got {' and '.join(given) or 'none of them'}.")
+        index = opened(index)
         for holder in (index, getattr(index, "vector_store", None)):  # a ColBERTIndex, or an index over a ColBERTVectorStore
             index = held if isinstance(held := getattr(holder, "index", None), PassageIndex) else index
         if isinstance(index, PassageIndex):
@@ -250,6 +253,30 @@ class ColBERTRetriever(BaseRetriever):
         """
         folder, _ = saved.find(path)
         return cls(Index.open(folder, model), similarity_top_k, **kwargs)
+
+    @classmethod
+    def from_index(
+        cls,
+        path_or_url: str | Path,
+        similarity_top_k: int = 2,
+        *,
+        model: str | Path | TokenEncoder | None = None,
+        **kwargs: Any,
+    ) -> ColBERTRetriever:
+        """Open an index that holds any passages, whoever made it, or one that a service has.
+
+        Args:
+            path_or_url: folder of the index, or its URL, such as "http://127.0.0.1:8080/v1/indexes/wiki".
+            similarity_top_k: nodes to return.
+            model: an encoder that the index cannot load itself; None for the one with which it was made.
+            kwargs: as in the constructor.
+
+        Raises:
+            IndexNotFoundError: there is no index.
+            ServiceError: the service does not answer as one does.
+            ValueError: there is a model for a service, which has its own.
+        """
+        return cls(open_index(path_or_url, model), similarity_top_k, **kwargs)
 
     def persist(self, path: str | Path) -> None:
         """Write the index into a directory, next to what is there, without settings and the objects of index nodes.

@@ -49,6 +49,14 @@ FLOORS_OF_FOLDER = {
         {"__main__"},
     ],
     "cluster": [{"layout", "nodes", "planning"}, {"building", "calls"}, {"sharded"}],
+    "client": [
+        {"address", "parcels", "reading"},
+        {"answers", "calls"},
+        {"connection"},
+        {"encoder"},
+        {"sync"},
+        {"asynchronous"},
+    ],
     "colbertv1": [{"faiss_file", "mining", "shards"}, {"encoded"}, {"ivfpq"}, {"pipeline"}],
     "documents": [
         {"files", "part", "roff"},
@@ -60,7 +68,7 @@ FLOORS_OF_FOLDER = {
         {"pieces"},
     ],
     "evaluation": [{"bm25", "trec"}, {"datasets", "measures"}],
-    "evidence": [{"highlight"}, {"evidence"}],
+    "evidence": [{"highlight", "telling", "words"}, {"evidence"}],
     "folders": [{"reports"}, {"planning"}, {"syncing"}],
     "index": [
         {"advice", "batches", "blank_query", "foreign", "lexicon", "reports", "settings", "state"},
@@ -91,9 +99,10 @@ FLOORS_OF_FOLDER = {
         {"ranking"},
     ],
     "serve": [
-        {"catalogue", "limits", "metrics", "requests", "work"},
+        {"where"},
+        {"catalogue", "client", "limits", "metrics", "requests", "work"},
         {"failures", "rerank_requests", "service"},
-        {"access", "passages", "reranking", "searching", "status"},
+        {"access", "opening", "pages", "passages", "reranking", "searching", "status"},
         {"streams"},
         {"app"},
         {"running"},
@@ -114,7 +123,7 @@ FLOORS_OF_FOLDER = {
     ],
     "text": [{"blank", "lines", "metadata", "splitter", "words"}],
     "train": [{"examples", "gradients", "losses"}, {"presets"}, {"model"}, {"data", "folder"}, {"batches"}, {"loop"}],
-    "vectors": [{"codec", "inverted_lists", "maxsim", "pooling"}, {"embeddings", "segment"}, {"snapshot"}],
+    "vectors": [{"codec", "inverted_lists", "maxsim", "pooling"}, {"embeddings", "segment"}, {"snapshot"}, {"background"}],
 }
 
 
@@ -262,6 +271,11 @@ PUBLIC = {
         "ReadOnlyIndexError",
         "Reranker",
         "SearchConfig",
+        "ServiceBusyError",
+        "ServiceDeniedError",
+        "ServiceError",
+        "ServiceTimeoutError",
+        "ServiceUnreachableError",
         "StorageError",
         "SyncReport",
         "TokenEmbeddings",
@@ -273,6 +287,7 @@ PUBLIC = {
         "get_num_threads",
         "hits_of_blank_query",
         "maxsim",
+        "open_index",
         "open_or_create",
         "plain_metadata",
         "read_foreign_index",
@@ -313,7 +328,7 @@ def test_packages_are_typed(package):
     assert (ROOT / package / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("package", ["colbert_core", "colbert_core.cluster", "colbert_core.search"])
+@pytest.mark.parametrize("package", ["colbert_core", "colbert_core.cluster", "colbert_core.search", "colbert_core.serve"])
 def test_names_that_are_imported_late_are_those_that_type_checkers_see(package):
     """Each name is read from the same module by type checkers and by ``lazy_names``, and is public."""
     path = ROOT.joinpath(*package.split("."), "__init__.py")

@@ -45,6 +45,7 @@ def test_snippets_that_are_not_run_are_few_say_why_and_compile():
     not_run = [snippet for snippet in SNIPPETS if snippet.reason is not None]
     assert {snippet.page: snippet.reason for snippet in not_run} == {
         "docs/cluster.md": "needs a Ray cluster, and await needs a coroutine around it",
+        "docs/serving-client.md": "needs the service of the command above it",
     }
     for snippet in not_run:
         compile(snippet.text, snippet.page, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -83,7 +84,15 @@ def test_the_page_of_the_command_line_is_what_the_parser_says():
 
 
 @pytest.mark.parametrize(
-    "package", ["colbert_core", "colbert_core.train", "colbert_core.cluster", "langchain_colbert", "llama_index_colbert"]
+    "package",
+    [
+        "colbert_core",
+        "colbert_core.train",
+        "colbert_core.cluster",
+        "colbert_core.serve",
+        "langchain_colbert",
+        "llama_index_colbert",
+    ],
 )
 def test_every_public_name_is_in_the_reference(package):
     page = (DOCS / "reference" / f"{package.removeprefix('colbert_core.')}.md").read_text(encoding="utf-8")

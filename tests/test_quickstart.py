@@ -76,3 +76,16 @@ def test_quickstart_json_is_one_line_per_question(capsys, questions):
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [answer["question"] for answer in answers] == [question["question"] for question in questions]
     assert all(len(answer["hits"]) == 2 for answer in answers)
+
+
+def test_quickstart_keeps_its_index_where_it_is_told_to_and_replaces_none(run, tmp_path, questions):
+    folder = tmp_path / "demo.idx"
+    code, out, _ = run("quickstart", "--device", "cpu", "--ask", questions[0]["question"], "--out", str(folder))
+    assert code == 0
+    assert f"158 passages indexed in {folder} " in out
+    assert out.rstrip().endswith(f"colbert serve {folder}")
+    with Index.open(folder) as index:
+        assert index.search(questions[0]["question"], 1)[0].passage.id == questions[0]["answer_id"]
+    code, _, err = run("quickstart", "--device", "cpu", "--out", str(folder))
+    assert code != 0
+    assert str(folder) in err

@@ -1,7 +1,8 @@
-"""``colbert quickstart``: an index in memory, questions, and the prompt of a LangChain RAG chain."""
+"""``colbert quickstart``: an index in memory or kept, questions, and the prompt of a LangChain RAG chain."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from colbert_core.cli.options import Command
 
 _ABOUT = """\
-Index a collection in memory, ask it questions, and print the prompt that an LLM would get from a LangChain RAG chain.
-Without --files it does so over a small collection that comes with the package, a third of it about Studio Ghibli.
+Index a collection in memory, or in a folder with --out, ask it questions, and print the prompt that an LLM would get from a
+LangChain RAG chain. Without --files it does so over a small collection that comes with the package, a third of it about Studio
+Ghibli.
 """
 
 
@@ -30,6 +32,7 @@ def add_quickstart_command(command: Command) -> None:
     quickstart = command("quickstart", _quickstart, "see it work in a minute", model_options(), about=_ABOUT)
     quickstart.add_argument("--files", type=as_path, metavar="DIR", help="index the files below DIR")
     quickstart.add_argument("--ask", action="append", metavar="QUESTION", help="ask this instead (may be repeated)")
+    quickstart.add_argument("--out", type=as_path, metavar="INDEX", help="keep the index in this folder, which must be new")
     quickstart.add_argument("-k", type=int, default=3, help="passages per question (default: 3)")
 
 
@@ -42,7 +45,7 @@ def _quickstart(options: argparse.Namespace) -> int:
     say = keep_silent if options.json else print
     encoder = load_encoder(options)
     questions = options.ask or [record["question"] for record in demo_questions()]
-    index = colbert_core.Index.create(None, encoder)
+    index = colbert_core.Index.create(options.out, encoder)
     if options.files is None:
         index.add(demo_passages(), progress=wants_progress(options))
     else:
@@ -50,7 +53,8 @@ def _quickstart(options: argparse.Namespace) -> int:
         for problem in filter(lambda each: each.is_failure, report.problems):
             print(f"colbert: {problem.message}", file=sys.stderr)
         need_passages(index, report, [options.files])
-    say(f"{len(index)} passages indexed in memory with the model {encoder.name!r}")
+    place = "in memory" if options.out is None else f"in {options.out}"
+    say(f"{len(index)} passages indexed {place} with the model {encoder.name!r}")
     say()
 
     answers = index.search_many(questions, options.k)
@@ -63,6 +67,9 @@ def _quickstart(options: argparse.Namespace) -> int:
         say()
     if not options.json:
         _show_chain(index, questions[0], options.k)
+    if options.out is not None:
+        index.close()
+        say(f"Look at it in a browser: colbert serve {shlex.quote(str(options.out))}")
     return 0
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from colbert_core.search.lexical import ByWords
     from colbert_core.storage.fields import Outline, Survey
     from colbert_core.types import Passage, Query, TokenEmbeddings, TokenEncoder, Where
+    from colbert_core.vectors.background import Background
 
 
 class PartialHits(list[Hit]):
@@ -79,6 +80,7 @@ class ShardedIndex(IndexBase):
         fingerprint = self._agree()
         self._encoder = LazyEncoder(fingerprint, encoder)
         self._advice = Advice()
+        self._background: Background | None = None
         self._has_words = False
 
     @classmethod
@@ -193,7 +195,7 @@ class ShardedIndex(IndexBase):
         value: Callable[[Hit], float] = (lambda hit: hit.score) if words is None else (lambda hit: hit.value)
         all_hits = [self._merge([best[place] for best in answers], k, value, missing) for place in range(n_queries)]
         for text, hits in zip(texts or (), all_hits, strict=texts is not None):
-            ranked = Reranker(self.encoder).rank(text, [hit.passage for hit in hits], evidence=True, progress=False)
+            ranked = self._reranker().rank(text, [hit.passage for hit in hits], evidence=True, progress=False)
             evidence = {hit.passage.id: self._marked(hit.evidence, words is not None) for hit in ranked}
             hits[:] = [replace(hit, evidence=evidence[hit.passage.id]) for hit in hits]
         return all_hits
@@ -268,13 +270,21 @@ class ShardedIndex(IndexBase):
         words = self._replicas.layout.read().words
         return mark_shared(evidence, words) if by_words and evidence is not None and isinstance(words, str) else evidence
 
-    def _explain(self, query: str, passage: str | Passage, min_similarity: float, *, by_words: bool) -> Evidence:
+    def _reranker(self) -> Reranker:
+        """What makes evidence, against one shard's vectors: ids are hashed to shards, so each is a sample of the whole."""
+        if self._background is None:
+            calls: Calls = {shard: ("background", (), {}) for shard in range(len(self._replicas))}
+            answers, _ = self._replicas.ask_or_do_without(calls)
+            self._background = next(filter(None, answers.values()), None)
+        return Reranker(self.encoder).against(self._background)
+
+    def _explain(self, query: str, passage: str | Passage, min_similarity: float | None, *, by_words: bool) -> Evidence:
         if isinstance(passage, str):
             (known,) = self.get([passage])
             if known is None:
                 raise ValueError(f"There is no passage with the id {passage!r} in {self!r}.")
             passage = known
-        evidence = Reranker(self.encoder).explain(query, passage, min_similarity=min_similarity)
+        evidence = self._reranker().explain(query, passage, min_similarity=min_similarity)
         return self._marked(evidence, by_words) or evidence
 
     def add(

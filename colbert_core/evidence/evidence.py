@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.evidence import highlight
+import numpy as np
+
+from colbert_core.evidence import highlight, telling
+from colbert_core.evidence.words import word_of, words_of
 from colbert_core.extras import import_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
-# Cosine from which a match counts.
-MIN_SIMILARITY = 0.5
+    Span = tuple[int, int]
 
-# Thai and Lao, Burmese, Khmer: scripts that write no blanks between words.
-_DENSE = (("\u0e00", "\u0eff"), ("\u1000", "\u109f"), ("\u1780", "\u17ff"))
+# An answer of less than this part of the passage's strongest is noise, and its mark would hardly be seen; but the best answer
+# of each word stays. So goes every tenth mark, many of them on "it" and "the", and none of 60 pairs of words is lost.
+_FAINTEST = 0.065
+# Where nothing is known of the collection, a word of the query is found from this cosine on.
+MIN_SIMILARITY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,50 @@ class Highlight:
     terms: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A word of the passage that answers a word of the query.
+
+    Attributes:
+        start: first character, in the passage.
+        end: character behind the last.
+        strength: its lift by the greatest of the passage, above 0 to 1.
+        similarity: highest cosine of the two words.
+    """
+
+    start: int
+    end: int
+    strength: float
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueryWord:
+    """A word of the query, with all words of the passage that answer it.
+
+    Attributes:
+        start: first character, in the query.
+        end: character behind the last.
+        text: the word.
+        found: False if it is among the unmatched.
+        answers: the strongest first. A word such as "did" may be found without one: it is there, and says nothing.
+    """
+
+    start: int
+    end: int
+    text: str
+    found: bool
+    answers: tuple[Answer, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Compares the best window of a passage with a query, token by token.
 
-    A notebook shows the passage with its evidence marked.
+    What counts is the *lift* of a query vector and a word of the passage: by how much their cosine exceeds what was to be
+    expected of the two. "the" is similar to much in any passage, and in one on bread it is similar to "bread".
+
+    A notebook shows the passage with its evidence marked. Evidence is equal to other evidence of the same values.
 
     Attributes:
         query: text of the query.
@@ -71,8 +113,13 @@ class Evidence:
         matches: one for each query vector, in their order.
         token_spans: *Shape:* (n, 2), int32, the characters of each of the window's vectors; empty for the model's own tokens.
         similarities: *Shape:* (n_q, n), float32, the cosine of every query vector and every vector of the window.
-        min_similarity: cosine from which a match counts, from -1 to 1.
+        min_similarity: cosine from which a word counts as found, and below which none is marked, from -1 to 1; None leaves
+            both to the lifts.
         shared: characters of the query and of the passage of each word that both have, where words ranked as well.
+        background: *Shape:* (n_q,), float32, the cosine that few words of the collection reach with each query vector, from
+            which a word of the query counts as found; None where there is no ``expected`` either.
+        expected: *Shape:* (n_q, n), float32, the cosine that was to be expected of each pair. None, as in evidence that was
+            pickled before there were lifts, marks the best match of each query vector if it has at least the least cosine.
     """
 
     query: str
@@ -82,8 +129,10 @@ class Evidence:
     matches: tuple[Match, ...] = field(repr=False)
     token_spans: NDArray[np.int32] = field(repr=False)
     similarities: NDArray[np.float32] = field(repr=False)
-    min_similarity: float = MIN_SIMILARITY
+    min_similarity: float | None = None
     shared: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = field(default=(), repr=False)
+    background: NDArray[np.float32] | None = field(default=None, repr=False)
+    expected: NDArray[np.float32] | None = field(default=None, repr=False)
 
     @property
     def score(self) -> float:
@@ -95,61 +144,151 @@ class Evidence:
         """The score divided by the number of query vectors, clamped to [0, 1]."""
         return min(max(self.score / len(self.matches), 0.0), 1.0)
 
-    @cached_property
-    def highlights(self) -> tuple[Highlight, ...]:
-        """Words of the passage with a match of at least ``min_similarity``, in the order of the text; neighbours are joined.
+    @property
+    def lifts(self) -> NDArray[np.float32]:
+        """By how much each cosine exceeds what was to be expected. *Shape:* (n_q, n), float32.
 
-        The weight says how much more similar a match is than the window's vectors are on average: in a passage on the
-        subject everything is somewhat similar to every query word. A word that both have, where words ranked, stands out as
-        much as the strongest.
+        Where nothing was, that is the mean of the row.
         """
-        lifts = [match.similarity - float(row.mean()) for match, row in zip(self.matches, self.similarities, strict=True)]
-        lifts += [max(lifts, default=0.0) if max(lifts, default=0.0) > 0 else 1.0] * len(self.shared)
-        places_of: dict[tuple[int, int], list[int]] = {}  # of each word the places of its matches
-        for place, match in enumerate(self._all_matches):
-            has_letters = _has_letters(self.query, match.query_span) and _has_letters(self.text, match.span)
-            if has_letters and match.similarity >= self.min_similarity and lifts[place] > 0:
-                places_of.setdefault(_whole_word(self.text, match.span, self.window), []).append(place)
-        merged: list[tuple[int, int, list[int]]] = []
-        for (start, end), places in sorted(places_of.items()):
-            if merged and self.text[merged[-1][1] : start].strip() == "" and start - merged[-1][1] < 2:
-                before = merged.pop()
-                merged.append((before[0], max(end, before[1]), before[2] + places))
-            else:
-                merged.append((start, end, places))
-        greatest = max((lifts[place] for places in places_of.values() for place in places), default=1.0)
+        expected = self.similarities.mean(axis=1, keepdims=True) if self.expected is None else self.expected
+        return np.asarray(self.similarities - expected, np.float32)
+
+    @cached_property
+    def words(self) -> tuple[QueryWord, ...]:
+        """The words of the query in their order, each with all words of the passage that lift above what was to be expected.
+
+        Answers of less than a fifteenth of the strongest are left out, but for the best of each word.
+        """
+        greatest = max((lift for answers in self._answers.values() for lift, _ in answers.values()), default=1.0)
         return tuple(
-            Highlight(
-                start,
-                end,
-                weight=max(lifts[place] for place in places) / greatest,
-                similarity=max(self._all_matches[place].similarity for place in places),
-                terms=tuple(dict.fromkeys(self._term_of(place) for place in sorted(places))),
+            QueryWord(
+                *word,
+                self.query[slice(*word)],
+                found=word not in self._unmatched_spans,
+                answers=tuple(
+                    Answer(*span, lift / greatest, similarity) for span, (lift, similarity) in _clear(answers, greatest)
+                ),
             )
-            for start, end, places in merged
+            for word, answers in sorted(self._answers.items())
         )
 
     @cached_property
-    def _all_matches(self) -> tuple[Match, ...]:
-        return (*self.matches, *(Match(query_span, span, 1.0) for query_span, span in self.shared))
+    def highlights(self) -> tuple[Highlight, ...]:
+        """Words of the passage that answer a word of the query, in the order of the text.
+
+        Neighbours that answer the same words about as well are joined. A word that both have, where words ranked, stands out
+        as much as the strongest.
+        """
+        marked: dict[Span, list[tuple[QueryWord, Answer]]] = {}
+        for word in self.words:
+            for answer in word.answers:
+                marked.setdefault((answer.start, answer.end), []).append((word, answer))
+        highlights: list[Highlight] = []
+        for (start, end), pairs in sorted(marked.items()):
+            terms = tuple(dict.fromkeys(word.text for word, _ in pairs))
+            weight = max(answer.strength for _, answer in pairs)
+            similarity = max(answer.similarity for _, answer in pairs)
+            if highlights and self._are_one(highlights[-1], start, weight, terms):
+                before = highlights.pop()
+                start, end = before.start, max(end, before.end)
+                weight, similarity = max(weight, before.weight), max(similarity, before.similarity)
+                terms = tuple(word.text for word in self.words if word.text in {*terms, *before.terms})
+            highlights.append(Highlight(start, end, weight, similarity, tuple(dict.fromkeys(terms))))
+        return tuple(highlights)
+
+    def _are_one(self, before: Highlight, start: int, weight: float, terms: tuple[str, ...]) -> bool:
+        if self.text[before.end : start].strip() or start - before.end > 1:
+            return False
+        # Not what is strong with what is weak: "the United States" would have the weight of "States".
+        are_alike = before.terms == terms and min(weight, before.weight) >= max(weight, before.weight) / 2
+        return are_alike or self.expected is None or start < before.end
+
+    @cached_property
+    def _answers(self) -> dict[Span, dict[Span, tuple[float, float]]]:
+        """Of each word of the query the words of the passage that answer it, each with its lift and cosine."""
+        answers: dict[Span, dict[Span, tuple[float, float]]] = {word: {} for word in self._query_words if word is not None}
+        greatest = 0.0
+        for word, span, lift, similarity in self._lifted():
+            lift_before, similarity_before = answers[word].get(span, (0.0, -1.0))
+            answers[word][span] = (max(lift, lift_before), max(similarity, similarity_before))
+            greatest = max(greatest, lift)
+        for query_span, span in self.shared:
+            asked, found = word_of(self.query, query_span, (0, len(self.query))), word_of(self.text, span, self.window)
+            if asked is not None and found is not None:
+                answers.setdefault(asked, {})[found] = (greatest or 1.0, 1.0)
+        return answers
+
+    def _lifted(self) -> Iterator[tuple[Span, Span, float, float]]:
+        """A word of the query, one of the passage, lift and cosine, wherever a vector of the one lifts one of the other."""
+        least = self._least_cosine
+        lifts = self.lifts
+        if self.expected is None:  # only the matches are known to mean anything
+            for word, match, row in zip(self._query_words, self.matches, self.similarities, strict=True):
+                answer = word_of(self.text, match.span, self.window)
+                lift = match.similarity - float(row.mean())
+                if word is not None and answer is not None and match.similarity >= least and lift > 0:
+                    yield word, answer, lift, match.similarity
+            return
+        places = np.nonzero((lifts > 0) & (self.similarities >= least))
+        for row, column in zip(*(place.tolist() for place in places), strict=True):
+            word, answer = self._query_words[row], self._passage_words[column]
+            if word is not None and answer is not None:
+                yield word, answer, float(lifts[row, column]), float(self.similarities[row, column])
+
+    @property
+    def _least_cosine(self) -> float:
+        if self.min_similarity is not None:
+            return self.min_similarity
+        return MIN_SIMILARITY if self.expected is None else -1.0
+
+    @cached_property
+    def _query_words(self) -> list[Span | None]:
+        """The word of each query vector; None of the model's own tokens and punctuation."""
+        return words_of(self.query, [match.query_span for match in self.matches], (0, len(self.query)))
+
+    @cached_property
+    def _passage_words(self) -> list[Span | None]:
+        """The word of each of the window's vectors; None of the model's own tokens and punctuation."""
+        return words_of(self.text, [(start, end) for start, end in self.token_spans.tolist()], self.window)
 
     @property
     def unmatched(self) -> tuple[str, ...]:
-        """Words of the query without a match of at least ``min_similarity``, in the order of the query."""
+        """Words of the query that the passage says nothing of, in the order of the query.
+
+        No word of the passage lifts above what was to be expected, or is as similar as few words of the collection are. Given
+        a ``min_similarity``, they are the words without a match of at least that.
+        """
         return tuple(self.query[start:end] for start, end in self._unmatched_spans)
 
     @cached_property
     def _unmatched_spans(self) -> tuple[tuple[int, int], ...]:
-        best: dict[tuple[int, int], float] = {}
-        for match in self._all_matches:
-            if _has_letters(self.query, match.query_span):
-                word = _whole_word(self.query, match.query_span, (0, len(self.query)))
-                best[word] = max(best.get(word, -1.0), match.similarity)
-        return tuple(word for word, value in sorted(best.items()) if value < self.min_similarity)
+        found = {word for word, answers in self._answers.items() if answers} if self.min_similarity is None else set()
+        found |= {word for span, _ in self.shared if (word := word_of(self.query, span, (0, len(self.query)))) is not None}
+        for word, best, least in zip(self._query_words, self._best_cosines(), self._least_to_be_found(), strict=True):
+            if word is not None and best >= least:
+                found.add(word)
+        return tuple(sorted({word for word in self._query_words if word is not None} - found))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return score, relevance, window, highlights and unmatched words as JSON can hold them."""
-        return {
+    def _best_cosines(self) -> list[float]:
+        """The highest cosine of each query vector with a word of the window; with any vector where a cosine decides."""
+        columns = [column for column, word in enumerate(self._passage_words) if word is not None]
+        if self.min_similarity is not None or self.expected is None or not columns:
+            return [match.similarity for match in self.matches]
+        return [float(best) for best in self.similarities[:, columns].max(axis=1)]
+
+    def _least_to_be_found(self) -> list[float]:
+        if self.min_similarity is not None or self.background is None:
+            return [self._least_cosine] * len(self.matches)
+        least: list[float] = self.background.tolist()
+        return least
+
+    def to_dict(self, *, full: bool = False) -> dict[str, Any]:
+        """Return the evidence as JSON can hold it: score, relevance, window, highlights, unmatched words, answers of each word.
+
+        Args:
+            full: add all that ``from_dict`` needs to make the same evidence again: texts, vectors' cosines and their spans.
+        """
+        told: dict[str, Any] = {
             "score": self.score,
             "relevance": self.relevance,
             "window": list(self.window),
@@ -165,7 +304,68 @@ class Evidence:
                 for mark in self.highlights
             ],
             "unmatched": list(self.unmatched),
+            "words": [self._word_to_dict(word) for word in self.words],
         }
+        return told | self._all_values() if full else told
+
+    def _word_to_dict(self, word: QueryWord) -> dict[str, Any]:
+        answers = [
+            {
+                "start": answer.start,
+                "end": answer.end,
+                "text": self.text[answer.start : answer.end],
+                "strength": round(answer.strength, 4),
+                "similarity": round(answer.similarity, 4),
+            }
+            for answer in word.answers
+        ]
+        return {"word": word.text, "start": word.start, "end": word.end, "found": word.found, "answers": answers}
+
+    def _all_values(self) -> dict[str, Any]:
+        return {
+            "query": self.query,
+            "passage_id": self.passage_id,
+            "text": self.text,
+            "matches": [[list(match.query_span), list(match.span), match.similarity] for match in self.matches],
+            "token_spans": self.token_spans.tolist(),
+            "similarities": telling.as_numbers(self.similarities),
+            "min_similarity": self.min_similarity,
+            "shared": [[list(query_span), list(span)] for query_span, span in self.shared],
+            "background": telling.as_numbers(self.background),
+            "expected": telling.as_numbers(self.expected),
+        }
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> Evidence:
+        """Make the evidence again of which ``to_dict(full=True)`` told, perhaps by way of JSON.
+
+        Raises:
+            TypeError: it is no mapping.
+            ValueError: a value is missing, is of another kind, or does not fit to the others.
+        """
+        values = telling.values_of(told)
+        return cls(**values | {"matches": tuple(Match(*match) for match in values["matches"])})
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other one is evidence of the same values."""
+        if not isinstance(other, Evidence):
+            return NotImplemented
+        values = (self.query, self.passage_id, self.text, self.window, self.matches, self.min_similarity, self.shared)
+        if values != (
+            other.query,
+            other.passage_id,
+            other.text,
+            other.window,
+            other.matches,
+            other.min_similarity,
+            other.shared,
+        ):
+            return False
+        arrays = ("token_spans", "similarities", "background", "expected")
+        return all(_are_equal(getattr(self, name), getattr(other, name)) for name in arrays)
+
+    def __hash__(self) -> int:
+        return hash((self.query, self.passage_id, self.window, self.matches))
 
     def to_html(self) -> str:
         """Return one HTML element: the query with its unmatched words crossed out, and the window with its evidence marked.
@@ -209,10 +409,6 @@ class Evidence:
     def _repr_html_(self) -> str:
         return self.to_html()
 
-    def _term_of(self, place: int) -> str:
-        start, end = _whole_word(self.query, self._all_matches[place].query_span, (0, len(self.query)))
-        return self.query[start:end]
-
     def _marks(self) -> list[tuple[int, int, float, str]]:
         return [
             (mark.start, mark.end, mark.weight, f"{', '.join(mark.terms)}: {mark.similarity:.2f}") for mark in self.highlights
@@ -232,33 +428,14 @@ def as_page(evidence: Iterable[Evidence], title: str) -> str:
     return highlight.page((passage_evidence.to_html() for passage_evidence in evidence), title)
 
 
-def _has_letters(text: str, span: tuple[int, int]) -> bool:
-    """Tell whether there is something to mark: letters, digits, symbols or emoji, but not punctuation or an empty span."""
-    return any(character.isalnum() or unicodedata.category(character) in ("So", "Sc", "Sm") for character in text[slice(*span)])
+def _clear(answers: dict[Span, tuple[float, float]], greatest: float) -> list[tuple[Span, tuple[float, float]]]:
+    """Answers of one word that are more than noise, the strongest first."""
+    ordered = sorted(answers.items(), key=lambda item: (-item[1][0], item[0]))
+    return ordered[:1] + [answer for answer in ordered[1:] if answer[1][0] >= _FAINTEST * greatest]
 
 
-def _whole_word(text: str, span: tuple[int, int], within: tuple[int, int]) -> tuple[int, int]:
-    """Extend a piece of a word to the whole word. In scripts without blanks between words the piece stays as it is."""
-    start, end = span
-    while start > within[0] and _belong_together(text[start - 1], text[start]):
-        start -= 1
-    while end < within[1] and _belong_together(text[end - 1], text[end]):
-        end += 1
-    return start, end
-
-
-def _belong_together(before: str, behind: str) -> bool:
-    if unicodedata.combining(behind) or behind in "\u200d\ufe0f" or before == "\u200d":
-        return True  # an accent, or the parts of one emoji
-    return _is_of_word(before) and _is_of_word(behind)
-
-
-def _is_of_word(character: str) -> bool:
-    if unicodedata.combining(character):
-        return True
-    # Han, kana, Hangul and the like are wide; Thai, Lao, Burmese and Khmer write no blanks either.
-    is_dense = unicodedata.east_asian_width(character) in "WF" or any(a <= character <= b for a, b in _DENSE)
-    return character.isalnum() and not is_dense
+def _are_equal(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
 def _label(text: str, span: tuple[int, int]) -> str:

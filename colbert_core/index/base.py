@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.checks import check_count, check_relevance, check_similarity
-from colbert_core.evidence.evidence import MIN_SIMILARITY, Evidence
 from colbert_core.index.advice import name_in_a_filter
 from colbert_core.index.reports import MetadataField
 from colbert_core.index.restriction import Restriction
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from colbert_core.evidence.evidence import Evidence
     from colbert_core.model.fingerprint import EncoderFingerprint, LazyEncoder
     from colbert_core.search.config import SearchConfig
     from colbert_core.search.lexical import ByWords
@@ -204,7 +204,7 @@ class IndexBase(ABC):
         query: str,
         passage: str | Passage | Hit,
         *,
-        min_similarity: float = MIN_SIMILARITY,
+        min_similarity: float | None = None,
         mode: Mode = "maxsim",
     ) -> Evidence:
         """Show which words of a passage answer which words of a query, in the window of the passage that scores highest.
@@ -215,7 +215,8 @@ class IndexBase(ABC):
         Args:
             query: text.
             passage: a passage of the index: its id, itself, or a hit.
-            min_similarity: cosine from which a match counts as found, from -1 to 1.
+            min_similarity: cosine from which a word of the query counts as found, and below which no word of the passage is
+                marked, from -1 to 1. None leaves both to the lifts: by how much a cosine exceeds what is to be expected.
             mode: as in ``search``; where words rank, those that query and passage share are evidence as well.
 
         Raises:
@@ -389,7 +390,7 @@ class IndexBase(ABC):
         """The best passages by the mean over at least one matrix, unit rows."""
 
     @abstractmethod
-    def _explain(self, query: str, passage: str | Passage, min_similarity: float, *, by_words: bool) -> Evidence:
+    def _explain(self, query: str, passage: str | Passage, min_similarity: float | None, *, by_words: bool) -> Evidence:
         """The evidence of a passage, or of the one with this id."""
 
     @abstractmethod

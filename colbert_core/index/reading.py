@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from colbert_core.storage.fields import Outline, Survey
     from colbert_core.storage.sources import Source
     from colbert_core.types import Hit, Mode, Page, Passage, Query, Where
+    from colbert_core.vectors.background import Background
 
     Matrices = Sequence[NDArray[np.float32]]
 
@@ -98,6 +99,14 @@ class ReadableIndex(IndexBase):
         listed = list(texts)
         return self._versions.read(lambda view: view.lexicon.counts(view.reader, listed))
 
+    def background(self) -> Background | None:
+        """How the vectors of the collection are spread, for evidence of passages whose vectors lie elsewhere; None without any.
+
+        Raises:
+            DamagedIndexError: a file cannot be used.
+        """
+        return self._versions.read(lambda view: view.background)
+
     def _hits(self, matrices: Matrices, k: int, restriction: Restriction, **options: Any) -> list[list[Hit]]:
         return self._versions.read(lambda view: view.hits(matrices, k, **options), restriction)
 
@@ -151,7 +160,7 @@ class ReadableIndex(IndexBase):
         matrices = self._matrices([query], options["words"])
         return self._versions.read(lambda view: view.diverse(matrices, k, fetch_k, share, **options), restriction)
 
-    def _explain(self, query: str, passage: str | Passage, min_similarity: float, *, by_words: bool) -> Evidence:
+    def _explain(self, query: str, passage: str | Passage, min_similarity: float | None, *, by_words: bool) -> Evidence:
         passage_id, (matrix,) = passage if isinstance(passage, str) else passage.id, self._matrices([query])
         return self._versions.read(lambda view: view.explain(query, matrix, passage_id, min_similarity, by_words=by_words))
 

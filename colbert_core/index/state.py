@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from colbert_core.errors import DamagedIndexError
+from colbert_core.vectors.background import Background
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +37,15 @@ class State:
     snapshot: Snapshot
     files: tuple[File, ...]
     codec_file: File | None
+
+    @cached_property
+    def background(self) -> Background | None:
+        """How the vectors of the collection are spread, computed once for each generation; None if there is none.
+
+        Raises:
+            IndexError: a file is damaged.
+        """
+        return Background.of_snapshot(self.snapshot)
 
     def live_tokens(self) -> int:
         """Number of vectors of the passages that can be found."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from colbert_core.evidence.evidence import MIN_SIMILARITY, Evidence
 from colbert_core.index.reports import IndexStats
 from colbert_core.index.state import damage_named
 from colbert_core.search.config import default_config
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from colbert_core.evidence.evidence import Evidence
     from colbert_core.index.advice import Advice
     from colbert_core.index.lexicon import Lexicon
     from colbert_core.index.restriction import Restriction
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from colbert_core.search.lexical import ByWords
     from colbert_core.storage.transaction import Reader
     from colbert_core.types import Hit, Passage
+    from colbert_core.vectors.background import Background
 
 _SEED = 12345
 
@@ -288,7 +289,7 @@ class View:
     # Evidence
 
     def explain(
-        self, query: str, vectors: NDArray[np.float32], passage_id: str, min_similarity: float, *, by_words: bool
+        self, query: str, vectors: NDArray[np.float32], passage_id: str, min_similarity: float | None, *, by_words: bool
     ) -> Evidence:
         """Show which words of a passage answer which words of a query, in the window that scores highest.
 
@@ -296,7 +297,7 @@ class View:
             query: its words.
             vectors: of the query, *Shape:* (n_q, dim), float32, unit rows.
             passage_id: which passage.
-            min_similarity: cosine from which a match counts as found.
+            min_similarity: cosine from which a match counts as found; None leaves that to the lifts.
             by_words: words that both have are evidence as well.
 
         Raises:
@@ -319,7 +320,7 @@ class View:
         pid: int,
         passage: Passage,
         span: tuple[int, int],
-        min_similarity: float = MIN_SIMILARITY,
+        min_similarity: float | None = None,
         *,
         by_words: bool = False,
     ) -> Evidence:
@@ -334,7 +335,7 @@ class View:
             pid: of the passage.
             passage: its text and id.
             span: characters of the window, half-open.
-            min_similarity: cosine from which a match counts as found.
+            min_similarity: cosine from which a match counts as found; None leaves that to the lifts.
             by_words: words ranked as well, so those that both have are evidence.
         """
         if by_words:
@@ -346,14 +347,22 @@ class View:
         if token_spans is None:
             return self._evidence_anew(query, vectors, passage, min_similarity)
         words = query_spans(encoder, query, len(vectors))
-        return evidence_of(query, vectors, words, passage, span, window_vectors, token_spans, min_similarity)
+        return evidence_of(query, vectors, words, passage, span, window_vectors, token_spans, min_similarity, self.background)
 
-    def _evidence_anew(self, query: str, vectors: NDArray[np.float32], passage: Passage, min_similarity: float) -> Evidence:
+    def _evidence_anew(
+        self, query: str, vectors: NDArray[np.float32], passage: Passage, min_similarity: float | None
+    ) -> Evidence:
         """Match the words of a query with those of a passage that is encoded for it."""
         encoder = self.encoder.get()
         span, window_vectors, token_spans = best_window(vectors, encoder.encode_passages([passage.text], progress=False))
         words = query_spans(encoder, query, len(vectors))
-        return evidence_of(query, vectors, words, passage, span, window_vectors, token_spans, min_similarity)
+        return evidence_of(query, vectors, words, passage, span, window_vectors, token_spans, min_similarity, self.background)
+
+    @property
+    def background(self) -> Background | None:
+        """How the vectors of this moment are spread; None if there is none."""
+        with damage_named(self.name):
+            return self.state.background
 
     # Passages
 

@@ -11,12 +11,16 @@ from colbert_core.lazy import lazy_names
 if TYPE_CHECKING:
     from colbert_core.serve.app import make_app
     from colbert_core.serve.catalogue import Catalogue
+    from colbert_core.serve.client.asynchronous import AsyncClient
+    from colbert_core.serve.client.sync import Client
     from colbert_core.serve.limits import Limits
 
-__all__ = ["Catalogue", "Limits", "make_app"]
+__all__ = ["AsyncClient", "Catalogue", "Client", "Limits", "make_app"]
 
 _PLACES = {
+    "AsyncClient": "colbert_core.serve.client.asynchronous",
     "Catalogue": "colbert_core.serve.catalogue",
+    "Client": "colbert_core.serve.client.sync",
     "Limits": "colbert_core.serve.limits",
     "make_app": "colbert_core.serve.app",
 }

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from colbert_core.serve.limits import Limits
 
 # What a browser needs to show the page that asks for the token, and a supervisor to see that the service runs; no data.
-OPEN_PATHS = ("/", "/health", "/ready", "/page/")
+OPEN_PATHS = ("/", "/docs", "/health", "/ready", "/page/")
 _SHORTEST_TOKEN = 16
 # Sent with every answer: nothing of ours is to run in, or be shown by, somebody else's page.
 _HEADERS = [

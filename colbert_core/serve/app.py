@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 import colbert_core
-from colbert_core.serve import passages, reranking, searching, status, streams
+from colbert_core.serve import pages, passages, reranking, searching, status, streams
 from colbert_core.serve.access import Access
 from colbert_core.serve.failures import answer_errors
 from colbert_core.serve.limits import Limits
@@ -57,7 +57,7 @@ def make_app(
     )
     app.state.service = service
     answer_errors(app)
-    for module in (status, searching, reranking, streams, passages):
+    for module in (status, searching, reranking, streams, passages, pages):
         app.include_router(module.router)
     app.add_middleware(Access, limits=service.limits, token=token)
     app.add_middleware(Counted, metrics=service.metrics)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from colbert_core.serve.where import where_from_json
 
 Text = Annotated[str, StringConstraints(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-WhereJson = dict[str, Any]
+WhereJson = Annotated[dict[str, Any], AfterValidator(where_from_json)]
+Matrix = list[list[Annotated[float, Field(strict=True)]]]
 
 
 class _Body(BaseModel):
@@ -28,23 +31,23 @@ class _Ranking(_Body):
 
 
 class SearchRequest(_Ranking):
-    """A question to an index."""
+    """A question to an index: a text, or the vectors of one."""
 
-    query: Text
+    query: Text | Matrix
     evidence: bool | Literal["full"] = Field(False, description='Which words matched; "full" has all similarities as well.')
 
 
 class SearchManyRequest(_Ranking):
     """Several questions, each with hits of its own."""
 
-    queries: list[Text]
+    queries: list[Text | Matrix]
     evidence: bool | Literal["full"] = False
 
 
 class SearchMeanRequest(_Ranking):
     """Several questions, and the passages that match them best on average."""
 
-    queries: list[Text]
+    queries: list[Text | Matrix]
 
 
 class ExplainRequest(_Body):
@@ -125,4 +128,5 @@ class EncodeRequest(_Body):
 
     texts: list[Text]
     kind: Literal["query", "passage"] = "query"
+    windows: bool = Field(False, description="Which characters each vector and each window stands for, as well.")
     index: Text | None = Field(None, description="By the encoder of this index; left out, by the first one's.")

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from colbert_core.rerank import Reranker
+from colbert_core.search.explain import query_spans
 from colbert_core.serve.requests import (
     EncodeRequest,
     ExcerptsRequest,
@@ -18,11 +19,12 @@ from colbert_core.serve.requests import (
 )
 from colbert_core.serve.service import Served
 from colbert_core.values import hit_as_json, passage_as_json
+from colbert_core.vectors.embeddings import of_owner, token_ends
 
 if TYPE_CHECKING:
     from colbert_core.cluster import ShardedIndex
     from colbert_core.index.index import Index
-    from colbert_core.types import Hit, Mode, Passage
+    from colbert_core.types import Hit, Mode, Passage, TokenEmbeddings, TokenEncoder
 
     AnyIndex = Index | ShardedIndex
 
@@ -66,7 +68,7 @@ async def explain(name: str, body: ExplainRequest, service: Served) -> JSONRespo
     service.check_queries([body.query])
     given = {} if body.min_similarity is None else {"min_similarity": body.min_similarity}
     evidence = await service.read(name, lambda index: index.explain(body.query, body.id, mode=body.mode, **given))
-    return JSONResponse({"evidence": evidence.to_dict(), "text": evidence.text})
+    return JSONResponse({"evidence": evidence.to_dict(full=body.full), "text": evidence.text})
 
 
 @router.post("/indexes/{name}/excerpts")
@@ -98,24 +100,50 @@ async def excerpts(name: str, body: ExcerptsRequest, service: Served) -> JSONRes
 
 @router.post("/encode")
 async def encode(body: EncodeRequest, service: Served) -> JSONResponse:
-    """Encode texts. Answers ``{"vectors": [[[...], ...], ...]}``: for each text a list of unit vectors."""
+    """Encode texts. Answers ``{"vectors": [[[...], ...], ...]}``: for each text a list of unit vectors.
+
+    With ``windows`` it says of queries ``"spans"``, the characters of each vector; and of passages ``"windows"``, a list of
+    ``{"span": [start, end], "tokens": [[start, end], ...]}`` for each text.
+    """
     if body.kind == "query":
         service.check_queries(body.texts)
     service.check_number(len(body.texts), service.limits.queries, "texts")
 
-    def work() -> list[Any]:
+    def work() -> dict[str, Any]:
         catalogue = service.catalogue
         encoder = catalogue.encoder() if body.index is None else catalogue.get(body.index).encoder
-        if body.kind == "query":
-            return [matrix.tolist() for matrix in encoder.encode_queries(body.texts)]
-        embeddings = encoder.encode_passages(body.texts, progress=False)
-        ends = embeddings.doclens.cumsum()
-        rows: list[list[Any]] = [[] for _ in body.texts]
-        for owner, end, length in zip(embeddings.owners, ends, embeddings.doclens, strict=True):
-            rows[owner] += embeddings.vectors[end - length : end].tolist()
-        return rows
+        return _encoded_queries(encoder, body) if body.kind == "query" else _encoded_passages(encoder, body)
 
-    return JSONResponse({"vectors": await service.reading.run(work)})
+    return JSONResponse(await service.reading.run(work))
+
+
+def _encoded_queries(encoder: TokenEncoder, body: EncodeRequest) -> dict[str, Any]:
+    matrices = encoder.encode_queries(body.texts)
+    answer: dict[str, Any] = {"vectors": [matrix.tolist() for matrix in matrices]}
+    if body.windows:
+        pairs = zip(body.texts, matrices, strict=True)
+        answer["spans"] = [query_spans(encoder, text, len(matrix)).tolist() for text, matrix in pairs]
+    return answer
+
+
+def _encoded_passages(encoder: TokenEncoder, body: EncodeRequest) -> dict[str, Any]:
+    embeddings = encoder.encode_passages(body.texts, progress=False)
+    ends = token_ends(embeddings)
+    parts = [of_owner(embeddings, owner, ends) for owner in range(len(body.texts))]
+    answer: dict[str, Any] = {"vectors": [part.vectors.tolist() for part in parts]}
+    if body.windows:
+        answer["windows"] = [_windows(part) for part in parts]
+    return answer
+
+
+def _windows(embeddings: TokenEmbeddings) -> list[dict[str, Any]]:
+    """The windows of one text, as JSON holds them."""
+    ends = token_ends(embeddings).tolist()
+    spans = embeddings.window_spans.tolist()
+    return [
+        {"span": span, "tokens": embeddings.token_spans[start:end].tolist()}
+        for span, start, end in zip(spans, ends[:-1], ends[1:], strict=True)
+    ]
 
 
 def _options(index: AnyIndex, body: SearchRequest | SearchManyRequest | SearchMeanRequest) -> dict[str, Any]:
@@ -124,9 +152,14 @@ def _options(index: AnyIndex, body: SearchRequest | SearchManyRequest | SearchMe
         "where": body.where,
         "ids": body.ids,
         "min_relevance": body.min_relevance,
-        "mode": mode_of(index, body.mode, body.weight),
+        "mode": mode_of(index, body.mode, body.weight) if _have_words(body) else body.mode or "maxsim",
         "weight": body.weight,
     }
+
+
+def _have_words(body: SearchRequest | SearchManyRequest | SearchMeanRequest) -> bool:
+    """Whether the questions are texts; vectors have no words to rank by."""
+    return all(isinstance(query, str) for query in ([body.query] if isinstance(body, SearchRequest) else body.queries))
 
 
 def mode_of(index: AnyIndex, mode: Mode | None, weight: float | None = None) -> Mode:

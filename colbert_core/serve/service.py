@@ -98,15 +98,15 @@ class Service:
         if not self.writable:
             raise ReadOnlyIndexError("This service only reads; start it with --writable to change indexes over HTTP.")
 
-    def check_queries(self, queries: Sequence[str]) -> None:
-        """Make sure that there are not too many queries, and none is too long.
+    def check_queries(self, queries: Sequence[str | list[list[float]]]) -> None:
+        """Make sure that there are not too many queries, texts or vectors, and no text is too long.
 
         Raises:
             TooLargeError: there are, or one is.
         """
         self.check_number(len(queries), self.limits.queries, "queries")
         for place, query in enumerate(queries):
-            if len(query) > self.limits.query_characters:
+            if isinstance(query, str) and len(query) > self.limits.query_characters:
                 raise TooLargeError(
                     f"Query {place} has {len(query)} characters, and at most {self.limits.query_characters} are allowed."
                 )

@@ -19,7 +19,9 @@ def serving(indexes=None, *, app=None, **options):
     ``app`` is any other ASGI application to run instead.
     """
     app = make_app(Catalogue(indexes=indexes or {}), **options) if app is None else app
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:  # as running.py has it
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(128)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

@@ -129,7 +129,7 @@ def test_what_is_no_http_ends_its_connection_alone(sent):
                 connection.shutdown(socket.SHUT_WR)
                 while piece := connection.recv(4096):
                     answer += piece
-            except (ConnectionResetError, BrokenPipeError):
+            except OSError:  # it was closed before all was sent
                 pass
         assert not answer or answer.split()[1].startswith((b"4", b"2")), answer
         connection = http.client.HTTPConnection(f"{host}:{port}", timeout=20)

@@ -190,3 +190,12 @@ def test_a_folder_of_collections_is_served_with_a_token(tmp_path):
         assert names == ["acme", "globex"]
         hits = httpx.post(f"{url}/v1/indexes/acme/search", json={"query": "cats"}, headers=headers).json()["hits"]
         assert [hit["id"] for hit in hits] == ["acme"]
+
+
+def test_without_an_index_it_reranks_and_encodes_only():
+    with command() as (_, url):
+        body = {"query": "happy pets", "documents": ["Rust is a language.", "Cats purr when they are content."]}
+        ranked = httpx.post(f"{url}/v2/rerank", json=body, timeout=60).json()["results"]
+        assert [each["index"] for each in ranked] == [1, 0]
+        assert len(httpx.post(f"{url}/v1/encode", json={"texts": ["happy pets"]}, timeout=60).json()["vectors"]) == 1
+        assert httpx.post(f"{url}{SEARCH}", json={"query": "happy pets"}, timeout=60).status_code == 404

@@ -12,11 +12,11 @@ from colbert_core.index.collections import Collections
 from colbert_core.index.index import Index
 from colbert_core.paths import as_path
 from colbert_core.storage.aside import some_names
-from colbert_core.storage.folder import DATABASE
+from colbert_core.storage.folder import DATABASE, is_vacant
 from colbert_core.threads import new_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from os import PathLike
 
     from colbert_core.cluster import ShardedIndex
@@ -51,13 +51,13 @@ class Catalogue:
 
         Args:
             paths: each an index, in one piece or in shards, whose name is that of its folder without a suffix; or a folder of
-                collections, which have their own names.
+                collections, which have their own names, and of other indexes. It may be empty, and fill later.
             encoder: a checkpoint's name or folder, or a loaded encoder; None for the one that each index was made with.
             indexes: further ones by name, such as indexes in memory. They are not closed with the catalogue.
             timeout: seconds that a writer waits for another one.
 
         Raises:
-            IndexNotFoundError: a folder is neither an index nor has any collection in it.
+            IndexNotFoundError: a folder is not there, or holds other things than indexes.
             IndexExistsError: two indexes have the same name.
             TypeError: ``paths`` is a single one.
         """
@@ -70,7 +70,7 @@ class Catalogue:
         self._collections: list[Collections] = []
         self._opened: dict[str, tuple[Identity, Index | ShardedIndex]] = {}
         for path in map(as_path, paths):
-            if (path / DATABASE).exists() or is_cluster(path):
+            if _is_index(path):
                 self._add_folder(path.absolute())
             else:
                 self._add_collections(path)
@@ -82,7 +82,7 @@ class Catalogue:
         Raises:
             IndexExistsError: two indexes have the same name.
         """
-        names = [*self._given, *self._folders, *(name for collections in self._collections for name in collections)]
+        names = [*self._given, *self._folders, *(name for collections in self._collections for name, _ in _within(collections))]
         if len(set(names)) < len(names):
             name = next(name for name in names if names.count(name) > 1)
             raise IndexExistsError(f"Two indexes are named {name!r}; rename the folder of one, or serve it elsewhere.")
@@ -149,8 +149,8 @@ class Catalogue:
 
     def _add_collections(self, path: Path) -> None:
         collections = Collections(path, self._encoder)
-        if not len(collections):
-            raise IndexNotFoundError(f"{path} is no index, and no folder of collections; `colbert index` makes an index.")
+        if not any(_within(collections)) and not (path.is_dir() and is_vacant(path)):
+            raise IndexNotFoundError(f"{path} is no index, and no folder of indexes; `colbert index` makes an index.")
         self._collections.append(collections)
 
     def _folder_of(self, name: str) -> Path:
@@ -160,6 +160,10 @@ class Catalogue:
             with contextlib.suppress(ValueError):  # too long for a folder, or empty: nobody's name
                 if name in collections:
                     return collections.folder_of(name)
+        for collections in self._collections:  # this one takes a look at every folder
+            for other, folder in _within(collections):
+                if other == name:
+                    return folder
         raise IndexNotFoundError(f"There is no index {name!r:.100} here; those are {some_names(self.names())}.")
 
     def _open(self, folder: Path) -> Index | ShardedIndex:
@@ -168,6 +172,20 @@ class Catalogue:
 
             return ShardedIndex.open(folder, self._encoder)
         return Index.open(folder, self._encoder, timeout=self._timeout)
+
+
+def _is_index(folder: Path) -> bool:
+    return (folder / DATABASE).exists() or is_cluster(folder)
+
+
+def _within(collections: Collections) -> Iterator[tuple[str, Path]]:
+    """Names and folders of all indexes in a folder: collections have their names, others those of their folders."""
+    if not collections.path.is_dir():
+        return
+    named = {collections.folder_of(name): name for name in collections}
+    for folder in sorted(collections.path.iterdir()):
+        if folder in named or (not folder.name.startswith(".") and _is_index(folder)):
+            yield named.get(folder, folder.stem), folder
 
 
 def _identity(folder: Path) -> Identity:

@@ -62,6 +62,21 @@ def test_a_name_never_becomes_a_path(tmp_path, name):
         catalogue.get(name)
 
 
+def test_a_folder_of_indexes_has_whatever_indexes_are_in_it(tmp_path):
+    home = tmp_path / "indexes"
+    home.mkdir()
+    catalogue = Catalogue([home], WordEncoder())
+    assert catalogue.names() == []
+    an_index(home / "wiki.idx")
+    Collections(home, WordEncoder()).create("Acme & Co").close()
+    (home / "notes.txt").write_text("no index")
+    (home / "folder").mkdir()
+    assert catalogue.names() == ["Acme & Co", "wiki"]
+    assert (len(catalogue.get("wiki")), len(catalogue.get("Acme & Co"))) == (3, 0)
+    with pytest.raises(IndexNotFoundError, match="There is no index 'wiki.idx' here; those are 'Acme & Co', 'wiki'"):
+        catalogue.get("wiki.idx")
+
+
 def test_two_of_one_name_are_an_error(tmp_path):
     (tmp_path / "x").mkdir()
     first, second = an_index(tmp_path / "wiki"), an_index(tmp_path / "x" / "wiki.idx")
@@ -73,8 +88,11 @@ def test_two_of_one_name_are_an_error(tmp_path):
 
 
 def test_a_folder_that_is_no_index_is_named(tmp_path):
-    with pytest.raises(IndexNotFoundError, match=r"nowhere is no index, and no folder of collections; `colbert index`"):
+    with pytest.raises(IndexNotFoundError, match=r"nowhere is no index, and no folder of indexes; `colbert index`"):
         Catalogue([tmp_path / "nowhere"])
+    (tmp_path / "notes.txt").write_text("no index")
+    with pytest.raises(IndexNotFoundError, match="no folder of indexes"):
+        Catalogue([tmp_path])
     with pytest.raises(TypeError, match="paths must be a list"):
         Catalogue(tmp_path)
 

@@ -169,7 +169,7 @@ def test_wrong_settings_are_one_line(tmp_path, folder):
 
     assert "could ask without a token; give --token-file FILE" in refused(folder, "--host", "0.0.0.0", "--port", "0")
     assert "at least 16 printable ASCII characters, got 5" in refused(folder, "--token-file", token)
-    assert "nowhere is no index, and no folder of collections" in refused(tmp_path / "nowhere")
+    assert "nowhere is no index, and no folder of indexes" in refused(tmp_path / "nowhere")
     assert "workers must be at least 1" in refused(folder, "--workers", "0")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

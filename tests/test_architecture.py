@@ -99,10 +99,10 @@ FLOORS_OF_FOLDER = {
         {"ranking"},
     ],
     "serve": [
-        {"where"},
-        {"catalogue", "client", "limits", "metrics", "requests", "work"},
+        {"limits", "listening", "metrics", "where", "work"},
+        {"access", "catalogue", "client", "requests"},
         {"agents", "failures", "rerank_requests", "service"},
-        {"access", "opening", "pages", "passages", "reranking", "searching", "status"},
+        {"opening", "pages", "passages", "reranking", "searching", "status", "streams"},
         {"app"},
         {"running"},
     ],

@@ -40,7 +40,7 @@ def test_what_makes_sense_comes_back():
         (lambda: check_share("x", "s"), TypeError, "s is a number from 0 to 1, got 'x'"),
         (lambda: check_share(float("nan"), "s"), ValueError, "s is a number from 0 to 1, got nan"),
         (lambda: check_similarity(1.1), ValueError, "min_similarity is a cosine from -1 to 1, got 1.1"),
-        (lambda: check_similarity(None), TypeError, "min_similarity is a cosine from -1 to 1, got None"),
+        (lambda: check_similarity("1"), TypeError, "min_similarity is a cosine from -1 to 1, got '1'"),
         (lambda: check_passages(Passage("a", "x")), TypeError, r"got one Passage; write \[passage\] \('a'\)"),
         (lambda: check_passages(["x"]), TypeError, "Item 0 is a str, not a Passage"),
         (lambda: id_list("a"), TypeError, r"got one str; write \['a'\]"),

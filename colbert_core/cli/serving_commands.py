@@ -96,7 +96,7 @@ def _mcp(options: argparse.Namespace) -> int:
         encoder=options.model,
         max_tokens=options.max_tokens,
         writable=options.writable,
-        listening=Listening(**given, say=_say_address) if options.http else None,
+        place=Listening(**given, say=_say_address) if options.http else None,
     )
     return 0
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _FAINTEST = 0.065
 # Where nothing is known of the collection, a word of the query is found from this cosine on.
 MIN_SIMILARITY = 0.5
+# A word that no word of the passage answers is crossed out below this cosine, however low the background of a small collection.
+_LEAST_FOUND = 0.32
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +281,7 @@ class Evidence:
     def _least_to_be_found(self) -> list[float]:
         if self.min_similarity is not None or self.background is None:
             return [self._least_cosine] * len(self.matches)
-        least: list[float] = self.background.tolist()
+        least: list[float] = np.maximum(self.background, _LEAST_FOUND).tolist()
         return least
 
     def to_dict(self, *, full: bool = False) -> dict[str, Any]:

@@ -25,7 +25,7 @@ _LONGEST = 60
 # The user's line is the first one outside of these; a cached property of ours is computed by functools.
 _OURS = {"colbert_core", "langchain_colbert", "llama_index_colbert", "functools"}
 
-_ONE = {"b": "true or false", "n": "a number", "s": "a string"}
+_ONE = {"b": "true or false", "n": "a number", "s": "a string", "a": "an array", "o": "an object", "z": "null"}
 _SEVERAL = {"z": "null", "b": "true or false", "n": "numbers", "s": "strings", "a": "arrays", "o": "objects"}
 
 

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-
-from colbert_core.serve.failures import failure
+from starlette.responses import JSONResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from starlette.responses import JSONResponse
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from colbert_core.serve.limits import Limits
@@ -78,7 +76,7 @@ def check_bind(host: str, token: str | None) -> None:
 class Access:
     """Refuses requests without the token, from other sites' pages, too large or too slow ones, before they are looked at."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, token: str | None, names: Sequence[str] = ()) -> None:
         """Stand before an application.
 
         Args:
@@ -86,8 +84,9 @@ class Access:
             limits: of a body.
             token: what ``Authorization: Bearer`` has to say; None asks for none, and answers only requests that name this
                 machine as their host, so that no page elsewhere can pretend to (DNS rebinding).
+            names: further hosts that requests may name, such as that of a proxy before it.
         """
-        self._app, self._limits = app, limits
+        self._app, self._limits, self._names = app, limits, frozenset(names)
         self._digest = None if token is None else _digest(token.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,7 +104,7 @@ class Access:
 
     def _refusal(self, path: str, headers: Headers) -> JSONResponse | None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._digest is None and not is_loopback(_without_port(host)):
+        if self._digest is None and not is_loopback(name := _without_port(host)) and name not in self._names:
             return failure(
                 403, "ForbiddenError", f"This service answers to its own machine only, not as {host!r:.80}; ask 127.0.0.1."
             )
@@ -161,6 +160,11 @@ class _Body:
             if self._n_bytes > self._limits.body_bytes and not self._streams:
                 raise HTTPException(413, _too_large(self._limits), _CLOSE)
         return message
+
+
+def failure(status: int, kind: str, message: str, **headers: str) -> JSONResponse:
+    """Make the answer for what is no exception."""
+    return JSONResponse({"type": kind, "message": message}, status, headers)
 
 
 def _streams(headers: Headers) -> bool:

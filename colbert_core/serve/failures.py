@@ -22,6 +22,7 @@ from colbert_core.errors import (
     ShardUnavailableError,
     UnsupportedIndexError,
 )
+from colbert_core.serve.access import failure
 from colbert_core.serve.work import TooBusyError, TooLargeError
 
 if TYPE_CHECKING:
@@ -68,11 +69,6 @@ def body_of(error: Exception) -> dict[str, Any]:
         return {"type": type(error).__name__, "message": "The index could not answer; the log of the service says why."}
     added = {"added": error.added} if isinstance(error, PartialAddError) else {}
     return {"type": type(error).__name__, "message": str(error), **added}
-
-
-def failure(status: int, kind: str, message: str, **headers: str) -> JSONResponse:
-    """Make the answer for what is no exception."""
-    return JSONResponse({"type": kind, "message": message}, status, headers)
 
 
 async def answer_error(_: Request, error: Exception) -> JSONResponse:

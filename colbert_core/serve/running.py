@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from colbert_core.checks import check_count
 from colbert_core.extras import import_extra
 from colbert_core.serve.limits import Limits
+from colbert_core.serve.listening import listening
 from colbert_core.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
@@ -92,9 +93,8 @@ def serve(settings: Settings, announce: Callable[[str], object] = str) -> None:
         "timeout_graceful_shutdown": _GRACE,
         "timeout_worker_healthcheck": _START,
     }
-    with _listening(settings.host, settings.port) as listener:
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        announce(f"http://{host}:{listener.getsockname()[1]}")
+    with listening(settings.host, settings.port) as (listener, address):
+        announce(address)
         if settings.workers == 1:
             uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
             return
@@ -146,29 +146,6 @@ def worker_app() -> FastAPI:
     settings = Settings(**{**given, "paths": tuple(given["paths"]), "limits": Limits(**given["limits"])})
     set_num_threads(max(1, get_num_threads() // settings.workers))
     return app_of(settings)
-
-
-@contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that listens.
-
-    Raises:
-        OSError: the address cannot be had.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sends small packets at once (TCP_NODELAY) only where the protocol is said; answers took 48 ms without, 4 with it.
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        if os.name != "nt":  # there it would let two services share a port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            raise OSError(
-                f"{host}:{port} cannot be listened at ({error.strerror or error}); choose another --port, 0 for a free one."
-            ) from None
-        listener.listen(1024)
-        listener.set_inheritable(True)
-        yield listener
 
 
 @contextlib.contextmanager

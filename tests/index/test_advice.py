@@ -279,3 +279,11 @@ def test_alternatives_of_one_field_expect_any_of_their_types(index):
     assert neither == "The filter compares the field 'draft' with a string, but its values are true or false."
     assert said(lambda: index.search("text", where={"$or": [{"no": 1}, {"no": {"$exists": False}}]})) == []
     assert len(said(lambda: index.search("text", where={"$or": [{"year": 2024}, {"yaer": 2024}]}))) == 1
+
+
+@pytest.mark.filterwarnings("error::colbert_core.FilterWarning")
+def test_an_array_may_be_one_of_several_types_that_a_filter_wants():
+    index = Index.create(encoder=WordEncoder())
+    index.add([Passage("a", "cat", {"a": None})])
+    with pytest.raises(FilterWarning, match="compares the field 'a' with an array or true or false, but its values are null"):
+        index.search("cat", where={"$or": [{"a": False}, {"a": {"$all": []}}]})

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
 
 import httpx
 import pytest
 from builders.agents import HELLO, call, listening, process, write_pets
 from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
-
-from colbert_core.serve.agents.http import check_reach, is_loopback, read_token
 
 TOKEN = "a-token-of-more-than-sixteen-letters"
 ACCEPT = {"Accept": "application/json, text/event-stream"}
@@ -67,9 +63,10 @@ def test_half_a_character_is_an_error_that_is_answered(address, half):
     [
         ({}, 200),
         ({"Host": "localhost:1"}, 200),
-        ({"Host": "evil.example:8081"}, 421),
-        ({"Host": "127.0.0.1.evil.example"}, 421),
-        ({"Origin": "http://localhost:3000"}, 200),
+        ({"Host": "evil.example:8081"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Origin": "http://localhost:3000"}, 403),
+        ({"Origin": "http://localhost:1", "Host": "localhost:1"}, 200),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
     ],
@@ -98,9 +95,9 @@ def test_with_a_token_file_every_request_needs_the_token(guarded, header, status
     assert ("www-authenticate" in answer.headers) == (status == 401)
 
 
-def test_a_request_that_is_too_large_or_does_not_say_how_large_it_is_is_refused(address):
+def test_a_request_that_is_too_large_is_refused_whether_it_says_so_or_not(address):
     assert post(address, call(1, "search", query="x" * 17_000_000)).status_code == 413
-    streamed = httpx.post(address, content=iter([b"{}"]), headers=ACCEPT | {"Content-Type": "application/json"})
+    streamed = httpx.post(address, content=iter([b"x" * 1_000_000] * 17), headers=ACCEPT | {"Content-Type": "application/json"})
     assert streamed.status_code == 413
     assert httpx.get(address.replace("/mcp", "/etc/passwd")).status_code == 404
 
@@ -109,30 +106,4 @@ def test_other_machines_are_let_in_only_with_a_token(folder):
     with process(folder, "--http", "--host", "0.0.0.0", "--port", "0") as started:
         out, err = started.communicate(timeout=60)
     assert (started.returncode, out) == (1, b"")
-    assert b"needs a token: give --token-file" in err
-    check_reach("0.0.0.0", TOKEN)
-    check_reach("::1", None)
-
-
-def test_the_loopback_interface_has_many_addresses():
-    assert [host for host in ("127.0.0.1", "127.8.9.1", "::1", "localhost") if not is_loopback(host)] == []
-    assert [host for host in ("0.0.0.0", "::", "10.0.0.1", "localhost.evil.example", "") if is_loopback(host)] == []
-
-
-def test_a_file_without_a_token_is_refused(tmp_path):
-    for text in ("", "short", "two words that are long enough", "ümläut-ümläut-ümläut"):
-        (tmp_path / "token").write_text(text, encoding="utf-8")
-        with pytest.raises(ValueError, match="holds no token"):
-            read_token(tmp_path / "token")
-    with pytest.raises(FileNotFoundError):
-        read_token(tmp_path / "none")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_ends_it(folder, name):
-    with listening(folder) as (started, address):
-        assert post(address).status_code == 200
-        started.send_signal(getattr(signal, name))
-        started.wait(timeout=20)
-        assert b"Traceback" not in started.stderr.read()
+    assert b"could ask without a token; give --token-file" in err

@@ -254,7 +254,7 @@ def test_sqlite_compares_with_a_string_as_instants_or_as_strings(text, operand, 
 @pytest.mark.filterwarnings("ignore::colbert_core.FilterWarning")
 @settings(max_examples=60)
 @given(
-    st.lists(st.one_of(strings, st.integers(), st.none(), st.lists(strings, max_size=2)), max_size=6),
+    st.lists(st.one_of(strings, st.integers(-(2**63), 2**63 - 1), st.none(), st.lists(strings, max_size=2)), max_size=6),
     st.lists(operands, min_size=1, max_size=4),
 )
 def test_an_index_finds_what_python_finds(values, some):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.extras import import_extra
 from colbert_core.serve.catalogue import Catalogue
 from colbert_core.serve.limits import Limits
+from colbert_core.serve.listening import listening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ def serve_agents(
     max_tokens: int | None = None,
     writable: bool = False,
     limits: Limits | None = None,
-    listening: Listening | None = None,
+    place: Listening | None = None,
 ) -> None:
     """Serve indexes to agents.
 
@@ -58,7 +58,7 @@ def serve_agents(
         max_tokens: most tokens of an answer; None for 4,000.
         writable: whether there is a tool that adds passages.
         limits: of a call, and of many at once.
-        listening: where to listen by HTTP; None for standard input and output, which end the server when the input ends.
+        place: where to listen by HTTP; None for standard input and output, which end the server when the input ends.
 
     Raises:
         IndexNotFoundError: a folder is neither an index nor has any collection in it.
@@ -67,6 +67,7 @@ def serve_agents(
         ValueError: other machines would reach the server without a token, or max_tokens is too small.
     """
     import_extra("mcp.server.fastmcp", "colbert mcp", "mcp", _SDK)
+    from colbert_core.serve import access
     from colbert_core.serve.agents import http, server, stdio
 
     limits = limits or Limits()
@@ -75,27 +76,25 @@ def serve_agents(
         settings["max_tokens"] = max_tokens
     catalogue = Catalogue(paths, encoder)
     try:
-        if listening is None:
+        if place is None:
             import anyio
 
             agents = server.make_agent_server(catalogue, **settings)
             with stdio.descriptors() as (reading, writing):
                 anyio.run(stdio.run_stdio, agents, reading, writing, limits.body_bytes)
             return
-        token = None if listening.token_file is None else http.read_token(listening.token_file)
-        http.check_reach(listening.host, token)
-        agents = server.make_agent_server(catalogue, **settings, security=http.security_of(listening.host, listening.names))
-        _listen(http.http_app(agents, token, limits.body_bytes), listening)
+        token = None if place.token_file is None else access.read_token(place.token_file)
+        access.check_bind(place.host, token)
+        agents = server.make_agent_server(catalogue, **settings, security=http.security_of(place.host, place.names))
+        _listen(access.Access(agents.streamable_http_app(), limits, token, place.names), place)
     finally:
         catalogue.close()
 
 
-def _listen(app: Any, listening: Listening) -> None:
+def _listen(app: Any, place: Listening) -> None:
     uvicorn: Any = import_extra("uvicorn", "colbert mcp --http", "uvicorn", "uvicorn")
-    family = socket.AF_INET6 if ":" in listening.host else socket.AF_INET
-    with socket.create_server((listening.host, listening.port), family=family) as listener:
-        host = f"[{listening.host}]" if ":" in listening.host else listening.host
-        listening.say(f"http://{host}:{listener.getsockname()[1]}/mcp")
+    with listening(place.host, place.port) as (listener, address):
+        place.say(f"{address}/mcp")
         config = uvicorn.Config(
             app,
             log_level="warning",

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from colbert_core.errors import ColBERTError
-from colbert_core.index.advice import complaint
 from colbert_core.index.blank_query import hits_of_blank_query
-from colbert_core.index.restriction import Restriction
 from colbert_core.search.surroundings import widen
 from colbert_core.serve.agents.budget import end_of_piece, fitting_metadata
 from colbert_core.serve.agents.problems import sentence_of
@@ -293,9 +291,7 @@ def _odd_conditions(index: AnyIndex, where: dict[str, Any] | None) -> list[str]:
     """What a filter that found nothing asks for and no passage has, such as a field that is spelt wrong."""
     if not where:
         return []
-    expected = Restriction(where).expected
-    survey = index._survey([each.path for each in expected])
-    return list(dict.fromkeys(said for each in expected if (said := complaint(each, survey)) is not None))[:3]
+    return list(dict.fromkeys(index.complaints(where)))[:3]
 
 
 def _fitting_hits(name: str, hits: Sequence[Hit], notes: list[str], budget: int) -> SearchResult:

@@ -21,7 +21,7 @@ import httpx
 import numpy as np
 
 from colbert_core import Index, set_num_threads
-from colbert_core.evaluation import Dataset
+from colbert_core.evaluation.datasets import open_dataset
 
 
 @contextlib.contextmanager
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
-    dataset = Dataset.load(options.data)
+    dataset = open_dataset(options.data)
     folder = options.index or Path("serve-benchmark.idx")
     if not folder.exists():
         with Index.create(folder) as index:

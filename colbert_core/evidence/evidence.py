@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.evidence import highlight, telling
-from colbert_core.evidence.words import word_of, words_of
+from colbert_core.evidence.words import word_of, words_in, words_of
 from colbert_core.extras import import_extra
 
 if TYPE_CHECKING:
@@ -214,11 +214,17 @@ class Evidence:
             lift_before, similarity_before = answers[word].get(span, (0.0, -1.0))
             answers[word][span] = (max(lift, lift_before), max(similarity, similarity_before))
             greatest = max(greatest, lift)
-        for query_span, span in self.shared:
-            asked, found = word_of(self.query, query_span, (0, len(self.query))), word_of(self.text, span, self.window)
-            if asked is not None and found is not None:
-                answers.setdefault(asked, {})[found] = (greatest or 1.0, 1.0)
+        for query_span, span in self.shared:  # "Miyazaki's" is one word of those that rank, and two of these
+            asked, found = self._asked_in(query_span), words_in(self._passage_words, span)
+            answer = found[0] if found else word_of(self.text, span, self.window)
+            if asked and answer is not None:
+                answers.setdefault(asked[0], {})[answer] = (greatest or 1.0, 1.0)
         return answers
+
+    def _asked_in(self, query_span: Span) -> list[Span]:
+        """The words of the query in some of its characters."""
+        word = word_of(self.query, query_span, (0, len(self.query)))
+        return words_in(self._query_words, query_span) or ([] if word is None else [word])
 
     def _lifted(self) -> Iterator[tuple[Span, Span, float, float]]:
         """A word of the query, one of the passage, lift and cosine, wherever a vector of the one lifts one of the other."""
@@ -265,7 +271,7 @@ class Evidence:
     @cached_property
     def _unmatched_spans(self) -> tuple[tuple[int, int], ...]:
         found = {word for word, answers in self._answers.items() if answers} if self.min_similarity is None else set()
-        found |= {word for span, _ in self.shared if (word := word_of(self.query, span, (0, len(self.query)))) is not None}
+        found |= {word for span, _ in self.shared for word in self._asked_in(span)}
         for word, best, least in zip(self._query_words, self._best_cosines(), self._least_to_be_found(), strict=True):
             if word is not None and best >= least:
                 found.add(word)

@@ -54,6 +54,11 @@ def words_of(text: str, spans: Sequence[Span], within: Span) -> list[Span | None
     return words
 
 
+def words_in(words: Sequence[Span | None], span: Span) -> list[Span]:
+    """Return those of some words that have characters of a span, in their order, each once."""
+    return [word for word in dict.fromkeys(words) if word is not None and word[0] < span[1] and span[0] < word[1]]
+
+
 def _belong_together(before: str, behind: str) -> bool:
     if before.isascii() and behind.isascii():  # most are, and looking up what they are takes ten times as long
         return before.isalnum() and behind.isalnum()

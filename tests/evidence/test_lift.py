@@ -316,3 +316,14 @@ def test_happy_pets_are_more_than_dogs(default_encoder):
     assert index.explain("happy pets", "rust").unmatched == ("happy", "pets")
     alone = Reranker(default_encoder).explain("happy pets", Passage("pets", found.text))
     assert {"Dogs", "happy"} <= {alone.text[mark.start : mark.end] for mark in alone.highlights}
+
+
+def test_a_word_with_an_apostrophe_is_the_words_that_it_is_made_of(default_encoder):
+    index = Index.create(None, default_encoder)
+    index.add([Passage("a", "Spirited Away is Miyazaki's best film."), Passage("b", "Rust is a systems language.")])
+    (hit, _) = index.search("Which is Miyazaki's best film?", 2, mode="hybrid", evidence=True)
+    words = [word.text for word in hit.evidence.words]
+    assert words == ["Which", "is", "Miyazaki", "s", "best", "film"]
+    (answers,) = (word.answers for word in hit.evidence.words if word.text == "Miyazaki")
+    assert hit.evidence.text[slice(answers[0].start, answers[0].end)] == "Miyazaki"
+    assert "Miyazaki" not in hit.evidence.unmatched

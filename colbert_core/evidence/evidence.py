@@ -215,8 +215,7 @@ class Evidence:
             answers[word][span] = (max(lift, lift_before), max(similarity, similarity_before))
             greatest = max(greatest, lift)
         for query_span, span in self.shared:  # "Miyazaki's" is one word of those that rank, and two of these
-            asked, found = self._asked_in(query_span), words_in(self._passage_words, span)
-            answer = found[0] if found else word_of(self.text, span, self.window)
+            asked, answer = self._asked_in(query_span), word_of(self.text, span, self.window)
             if asked and answer is not None:
                 answers.setdefault(asked[0], {})[answer] = (greatest or 1.0, 1.0)
         return answers

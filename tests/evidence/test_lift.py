@@ -325,5 +325,5 @@ def test_a_word_with_an_apostrophe_is_the_words_that_it_is_made_of(default_encod
     words = [word.text for word in hit.evidence.words]
     assert words == ["Which", "is", "Miyazaki", "s", "best", "film"]
     (answers,) = (word.answers for word in hit.evidence.words if word.text == "Miyazaki")
-    assert hit.evidence.text[slice(answers[0].start, answers[0].end)] == "Miyazaki"
+    assert "Miyazaki" in hit.evidence.text[slice(answers[0].start, answers[0].end)]
     assert "Miyazaki" not in hit.evidence.unmatched

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import socket
 import threading
 import time
-import warnings
 
 import uvicorn
 
@@ -36,6 +34,3 @@ def serving(indexes=None, *, app=None, **options):
             server.should_exit = True
             thread.join(timeout=30)
             assert not thread.is_alive(), "The service did not stop."
-            with warnings.catch_warnings():  # connections that clients have left half open go with the loop
-                warnings.simplefilter("ignore", ResourceWarning)
-                gc.collect()

@@ -259,7 +259,7 @@ def test_an_index_of_the_command_line_opens_here_and_the_other_way_round(stanfor
     colbert("index", "notes", "--out", "wiki.idx", "--model", str(stanford_folder), "--quiet")
     index = ColBERTIndex.load(tmp_path / "wiki.idx")
     (cats, dogs) = sorted(index.query("the cat"), key=lambda scored: scored.node.node_id)
-    assert cats.node.get_content() == "the cat sat on a mat"
+    assert cats.node.get_content() == "cats.md\n\nthe cat sat on a mat"
     assert cats.node.metadata["source"] == "notes/cats.md"
     assert ColBERTRetriever.from_persist_dir(tmp_path / "wiki.idx").retrieve("the cat")[0].score == pytest.approx(
         max(cats.score, dogs.score)

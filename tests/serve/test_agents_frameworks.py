@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
+
 import pytest
 from builders.agents import command, listening, write_pets
 from builders.processes import environment
@@ -10,6 +13,15 @@ from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_mcp_adapters.client import MultiServerMCPClient
 from llama_index.tools.mcp import BasicMCPClient, McpToolSpec
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_the_frameworks_leave_open():
+    """LlamaIndex's client leaves its connection to Python, which would warn of it in a test to come."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -178,8 +178,8 @@ class Evidence:
     def highlights(self) -> tuple[Highlight, ...]:
         """Words of the passage that answer a word of the query, in the order of the text.
 
-        Neighbours that answer the same words about as well are joined. A word that both have, where words ranked, stands out
-        as much as the strongest.
+        Neighbours that answer the same words about as well are joined. A word that both have, where words ranked, is marked
+        whole, as strongly as its vectors lift and at least faintly: all words that both have counted, "who" as well.
         """
         marked: dict[Span, list[tuple[QueryWord, Answer]]] = {}
         for word in self.words:
@@ -217,7 +217,9 @@ class Evidence:
         for query_span, span in self.shared:  # "Miyazaki's" is one word of those that rank, and two of these
             asked, answer = self._asked_in(query_span), word_of(self.text, span, self.window)
             if asked and answer is not None:
-                answers.setdefault(asked[0], {})[answer] = (greatest or 1.0, 1.0)
+                pieces = words_in(self._passage_words, span)
+                lifts = [answers.get(word, {}).get(piece, (0.0, 0.0))[0] for word in asked for piece in pieces]
+                answers.setdefault(asked[0], {})[answer] = (max([*lifts, _FAINTEST * greatest]) or 1.0, 1.0)
         return answers
 
     def _asked_in(self, query_span: Span) -> list[Span]:

@@ -327,3 +327,16 @@ def test_a_word_with_an_apostrophe_is_the_words_that_it_is_made_of(default_encod
     (answers,) = (word.answers for word in hit.evidence.words if word.text == "Miyazaki")
     assert "Miyazaki" in hit.evidence.text[slice(answers[0].start, answers[0].end)]
     assert "Miyazaki" not in hit.evidence.unmatched
+
+
+def test_a_shared_word_is_marked_as_strongly_as_it_stands_out(quickstart):
+    hit = quickstart.search("Who writes the music of Miyazaki movies?", 1, mode="hybrid", evidence=True)[0]
+    weights = {hit.evidence.text[mark.start : mark.end]: mark.weight for mark in hit.evidence.highlights}
+    assert weights["who"] < 0.1 < 0.9 < weights["Miyazaki"]
+
+
+def test_a_shared_identifier_of_several_pieces_is_marked_whole_and_strongly(default_encoder):
+    index = Index.create(None, default_encoder)
+    index.add([Passage("a", "Ticket ZX-4711 is about the heating."), Passage("b", "Rust is a systems language.")])
+    hit = index.search("who wrote ZX-4711", 1, mode="hybrid", evidence=True)[0]
+    assert [(hit.evidence.text[mark.start : mark.end], mark.weight) for mark in hit.evidence.highlights] == [("ZX-4711", 1.0)]

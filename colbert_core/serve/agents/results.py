@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -9,7 +10,7 @@ from pydantic import BaseModel, Field
 from colbert_core.serve.agents.budget import as_json, count_json_tokens, count_tokens
 
 
-class Result(BaseModel):
+class Result(BaseModel, ABC):
     """What a tool gives."""
 
     notes: list[str] = Field(default_factory=list, description="What to know about this answer, and how to get the rest.")
@@ -22,8 +23,9 @@ class Result(BaseModel):
         """About how many tokens the answer takes, as text or as values, whichever takes more."""
         return max(count_tokens(self.as_text()), count_json_tokens(self.model_dump(mode="json")))
 
+    @abstractmethod
     def _paragraphs(self) -> list[str]:
-        raise NotImplementedError
+        """The answer in paragraphs, without its notes."""
 
 
 class Found(BaseModel):

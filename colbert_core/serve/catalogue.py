@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from colbert_core.cluster import ShardedIndex
-    from colbert_core.types import TokenEncoder
+    from colbert_core.types import Mode, TokenEncoder
 
     Identity = tuple[int, int]
 
@@ -172,6 +172,11 @@ class Catalogue:
 
             return ShardedIndex.open(folder, self._encoder)
         return Index.open(folder, self._encoder, timeout=self._timeout)
+
+
+def mode_of(index: Index | ShardedIndex, mode: Mode | None, weight: float | None = None) -> Mode:
+    """What ranks where a request does not say: words as well, if the index has some or a weight is given."""
+    return mode or ("hybrid" if weight is not None or index.has_words() else "maxsim")
 
 
 def _is_index(folder: Path) -> bool:

@@ -23,7 +23,8 @@ from colbert_core.errors import (
     UnsupportedIndexError,
 )
 from colbert_core.serve.access import failure
-from colbert_core.serve.work import TooBusyError, TooLargeError
+from colbert_core.serve.limits import TooLargeError
+from colbert_core.serve.work import TooBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -39,7 +39,7 @@ async def first_passages(
 @router.post("/passages/list")
 async def list_passages(name: str, body: ListRequest, service: Served) -> JSONResponse:
     """List the passages that a filter matches, page by page. Answers as ``GET passages`` does."""
-    limit = service.page_limit(body.limit)
+    limit = service.limits.page_limit(body.limit)
 
     def find(index: Index | ShardedIndex) -> dict[str, Any]:
         page = index.passages(body.where, ids=body.ids, limit=limit, after=body.after)
@@ -52,7 +52,7 @@ async def list_passages(name: str, body: ListRequest, service: Served) -> JSONRe
 @router.post("/passages/get")
 async def get_passages(name: str, body: GetRequest, service: Served) -> JSONResponse:
     """Get passages by their ids. Answers ``{"passages": [...]}`` in this order, with null where there is none."""
-    service.check_k(len(body.ids), "The number of ids")
+    service.limits.check_k(len(body.ids), "The number of ids")
     found = await service.read(name, lambda index: index.get(body.ids))
     return JSONResponse({"passages": [None if passage is None else passage_as_json(passage) for passage in found]})
 
@@ -69,7 +69,7 @@ async def get_passage(name: str, passage_id: str, service: Served) -> JSONRespon
 @router.post("/passages")
 async def add_passages(name: str, body: AddRequest, service: Served) -> JSONResponse:
     """Add passages, or replace those whose ids are known. Answers ``{"ids": [...]}`` once they are durable."""
-    service.check_number(len(body.passages), service.limits.passages, "passages")
+    service.limits.check_number(len(body.passages), service.limits.passages, "passages")
     passages = [Passage(each.id, each.text, each.metadata) for each in body.passages]
     ids = await service.write(name, lambda index: index.add(passages, progress=False))
     service.metrics.added.labels(name).inc(len(ids))
@@ -117,6 +117,6 @@ async def fields(
     name: str, service: Served, limit: Annotated[int | None, Query(ge=1)] = None, after: str | None = None
 ) -> JSONResponse:
     """Tell which metadata there are. Answers ``{"fields": [...], "next": "..."}``."""
-    most = service.page_limit(limit)
+    most = service.limits.page_limit(limit)
     page = await service.read(name, lambda index: index.fields(limit=most, after=after))
     return JSONResponse({"fields": [asdict(field) for field in page], "next": page.next})

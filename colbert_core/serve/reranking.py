@@ -78,8 +78,8 @@ async def rerank_v2(body: RerankRequest, service: Served) -> JSONResponse:
 
 async def _rank(body: RerankRequest, service: Service) -> tuple[list[dict[str, Any]], int | None]:
     """The results of a request, and how many tokens were read; None for an encoder that does not count."""
-    service.check_queries([body.query])
-    service.check_number(len(body.documents), service.limits.passages, "documents")
+    service.limits.check_queries([body.query])
+    service.limits.check_number(len(body.documents), service.limits.passages, "documents")
     texts = body.texts()
 
     def work() -> tuple[list[dict[str, Any]], int | None]:

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from colbert_core.rerank import Reranker
 from colbert_core.search.explain import query_spans
+from colbert_core.serve.catalogue import mode_of
 from colbert_core.serve.requests import (
     EncodeRequest,
     ExcerptsRequest,
@@ -24,7 +25,7 @@ from colbert_core.vectors.embeddings import of_owner, token_ends
 if TYPE_CHECKING:
     from colbert_core.cluster import ShardedIndex
     from colbert_core.index.index import Index
-    from colbert_core.types import Hit, Mode, Passage, TokenEmbeddings, TokenEncoder
+    from colbert_core.types import Hit, Passage, TokenEmbeddings, TokenEncoder
 
     AnyIndex = Index | ShardedIndex
 
@@ -37,8 +38,8 @@ async def search(name: str, body: SearchRequest, service: Served) -> JSONRespons
 
     Where nothing is found and the filter asks for what no passage has, ``"warnings"`` says so.
     """
-    service.check_queries([body.query])
-    service.check_k(body.k)
+    service.limits.check_queries([body.query])
+    service.limits.check_k(body.k)
 
     def find(index: AnyIndex) -> dict[str, Any]:
         hits = index.search(body.query, evidence=bool(body.evidence), **_options(index, body))
@@ -50,8 +51,8 @@ async def search(name: str, body: SearchRequest, service: Served) -> JSONRespons
 @router.post("/indexes/{name}/search_many")
 async def search_many(name: str, body: SearchManyRequest, service: Served) -> JSONResponse:
     """Search for several questions over one state of the index. Answers ``{"results": [{"hits": [...]}, ...]}``."""
-    service.check_queries(body.queries)
-    service.check_k(body.k)
+    service.limits.check_queries(body.queries)
+    service.limits.check_k(body.k)
 
     def find(index: AnyIndex) -> dict[str, Any]:
         each = index.search_many(body.queries, evidence=bool(body.evidence), **_options(index, body))
@@ -64,8 +65,8 @@ async def search_many(name: str, body: SearchManyRequest, service: Served) -> JS
 @router.post("/indexes/{name}/search_mean")
 async def search_mean(name: str, body: SearchMeanRequest, service: Served) -> JSONResponse:
     """Find the passages that match several questions best on average. Answers as ``search`` does."""
-    service.check_queries(body.queries)
-    service.check_k(body.k)
+    service.limits.check_queries(body.queries)
+    service.limits.check_k(body.k)
 
     def find(index: AnyIndex) -> dict[str, Any]:
         hits = index.search_mean(body.queries, **_options(index, body))
@@ -77,7 +78,7 @@ async def search_mean(name: str, body: SearchMeanRequest, service: Served) -> JS
 @router.post("/indexes/{name}/explain")
 async def explain(name: str, body: ExplainRequest, service: Served) -> JSONResponse:
     """Show which words of a passage answer which words of a question. Answers ``{"evidence": {...}, "text": "..."}``."""
-    service.check_queries([body.query])
+    service.limits.check_queries([body.query])
     given = {} if body.min_similarity is None else {"min_similarity": body.min_similarity}
 
     def find(index: AnyIndex) -> dict[str, Any]:
@@ -90,8 +91,8 @@ async def explain(name: str, body: ExplainRequest, service: Served) -> JSONRespo
 @router.post("/indexes/{name}/excerpts")
 async def excerpts(name: str, body: ExcerptsRequest, service: Served) -> JSONResponse:
     """Cut passages down to the sentences that answer a question, for an LLM. Answers ``{"excerpts": [...]}``."""
-    service.check_queries([body.query])
-    service.check_k(body.k)
+    service.limits.check_queries([body.query])
+    service.limits.check_k(body.k)
 
     def cut(index: AnyIndex) -> list[dict[str, Any]]:
         found = Reranker(index.encoder).excerpts(
@@ -122,8 +123,8 @@ async def encode(body: EncodeRequest, service: Served) -> JSONResponse:
     ``{"span": [start, end], "tokens": [[start, end], ...]}`` for each text.
     """
     if body.kind == "query":
-        service.check_queries(body.texts)
-    service.check_number(len(body.texts), service.limits.queries, "texts")
+        service.limits.check_queries(body.texts)
+    service.limits.check_number(len(body.texts), service.limits.queries, "texts")
 
     def work() -> dict[str, Any]:
         catalogue = service.catalogue
@@ -176,11 +177,6 @@ def _options(index: AnyIndex, body: SearchRequest | SearchManyRequest | SearchMe
 def _have_words(body: SearchRequest | SearchManyRequest | SearchMeanRequest) -> bool:
     """Whether the questions are texts; vectors have no words to rank by."""
     return all(isinstance(query, str) for query in ([body.query] if isinstance(body, SearchRequest) else body.queries))
-
-
-def mode_of(index: AnyIndex, mode: Mode | None, weight: float | None = None) -> Mode:
-    """What ranks where a request does not say: words as well, if the index has some or a weight is given."""
-    return mode or ("hybrid" if weight is not None or index.has_words() else "maxsim")
 
 
 def _as_json(hits: list[Hit], *, full: bool = False) -> list[dict[str, Any]]:

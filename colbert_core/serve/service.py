@@ -10,11 +10,11 @@ from fastapi import Depends, Request
 
 from colbert_core.errors import ColBERTError, ReadOnlyIndexError
 from colbert_core.serve.metrics import Metrics
-from colbert_core.serve.work import TooLargeError, Work
+from colbert_core.serve.work import Work
 from colbert_core.threads import get_num_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from colbert_core.cluster import ShardedIndex
     from colbert_core.index.index import Index
@@ -25,8 +25,6 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-# Entries of a page, where a request does not say.
-_PAGE = 100
 # Writers of one process: an index takes one at a time, and each uses all cores to encode.
 _WRITERS = 1
 
@@ -97,48 +95,6 @@ class Service:
         """
         if not self.writable:
             raise ReadOnlyIndexError("This service only reads; start it with --writable to change indexes over HTTP.")
-
-    def check_queries(self, queries: Sequence[str | list[list[float]]]) -> None:
-        """Make sure that there are not too many queries, texts or vectors, and no text is too long.
-
-        Raises:
-            TooLargeError: there are, or one is.
-        """
-        self.check_number(len(queries), self.limits.queries, "queries")
-        for place, query in enumerate(queries):
-            if isinstance(query, str) and len(query) > self.limits.query_characters:
-                raise TooLargeError(
-                    f"Query {place} has {len(query)} characters, and at most {self.limits.query_characters} are allowed."
-                )
-
-    def check_k(self, k: int, subject: str = "k") -> None:
-        """Make sure that nobody asks for too many hits, or passages of a page.
-
-        Raises:
-            TooLargeError: somebody does.
-        """
-        if k > self.limits.k:
-            raise TooLargeError(f"{subject} is {k}, and at most {self.limits.k} is allowed; ask again for the rest.")
-
-    def page_limit(self, limit: int | None) -> int:
-        """Return how many entries a page has: what a request says, or the default.
-
-        Raises:
-            TooLargeError: it says too many.
-        """
-        if limit is None:
-            return min(_PAGE, self.limits.k)
-        self.check_k(limit, "limit")
-        return limit
-
-    def check_number(self, n: int, most: int, things: str) -> None:
-        """Make sure that there are at most so many.
-
-        Raises:
-            TooLargeError: there are more.
-        """
-        if n > most:
-            raise TooLargeError(f"There are {n} {things}, and at most {most} are allowed in one request; divide them.")
 
 
 def warnings_of(index: Index | ShardedIndex, where: Mapping[str, Any] | None, found: bool) -> dict[str, list[str]]:

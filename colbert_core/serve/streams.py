@@ -16,9 +16,10 @@ from starlette.requests import ClientDisconnect
 from colbert_core.errors import ColBERTError
 from colbert_core.serve.access import NDJSON
 from colbert_core.serve.failures import body_of, invalid_sentence
+from colbert_core.serve.limits import TooLargeError
 from colbert_core.serve.requests import PassageIn
 from colbert_core.serve.service import Served, Service
-from colbert_core.serve.work import TooBusyError, TooLargeError
+from colbert_core.serve.work import TooBusyError
 from colbert_core.types import Passage
 
 if TYPE_CHECKING:

@@ -17,10 +17,6 @@ class TooBusyError(Exception):
     """More requests wait than may wait; the client should come again in a second."""
 
 
-class TooLargeError(ValueError):
-    """A request asks for more than the limits of the service allow."""
-
-
 class Work:
     """Threads that do what requests ask for, in the order in which they came.
 

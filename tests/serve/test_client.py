@@ -25,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbert_core import (
+    FilterWarning,
     Index,
     IndexNotFoundError,
     PartialAddError,
@@ -114,6 +115,17 @@ class TestWhatItFinds:
     def test_hits_are_those_of_the_index_to_the_last_bit(self, client, index, mode):
         for query in ("the cat sat", "dog", "eleven dog ü"):
             assert client.search(query, 5, mode=mode) == index.search(query, 5, mode=mode)
+
+    def test_what_a_service_says_of_a_filter_is_a_warning_at_the_users_line(self):
+        said = "No passage has the field 'm' that the filter asks for."
+        several = JSONResponse({"results": [{"hits": []}], "warnings": [said]})
+        app, _ = answering(JSONResponse({"hits": [], "warnings": [said]}), several)
+        with serving(app=app) as url, Client(url, index="wiki") as client:
+            with pytest.warns(FilterWarning, match="No passage has the field 'm'") as warned:
+                assert client.search("cat", where={"m": 1}) == []
+            assert warned[0].filename == __file__
+            with pytest.warns(FilterWarning, match="No passage has the field 'm'"):
+                assert client.search_many(["cat"], where={"m": 1}) == [[]]
 
     def test_scores_of_a_thousand_digits_survive_json(self, client, index):
         (score,) = {hit.score for hit in client.search("cat twelve bird", 1)}

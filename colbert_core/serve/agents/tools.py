@@ -20,6 +20,7 @@ from colbert_core.serve.agents.results import (
     PassageResult,
     SearchResult,
 )
+from colbert_core.serve.catalogue import mode_of
 from colbert_core.storage.aside import some_names
 from colbert_core.text.blank import is_blank
 from colbert_core.types import Passage, check_text
@@ -87,14 +88,12 @@ class Tools:
         """
         budget = self._budget(max_tokens)
         self._check_query(query)
-        if k > self.limits.k:
-            raise ValueError(f"k is {k}, and at most {self.limits.k} is allowed; ask for fewer.")
+        self.limits.check_k(k)
         name, index = self._index(collection)
         notes = []
         hits = hits_of_blank_query(index, [query], k, where=where, min_relevance=min_relevance)
         if hits is None:
-            mode = mode or ("hybrid" if index.has_words() else "maxsim")
-            hits = index.search(query, k, where=where, min_relevance=min_relevance, mode=mode)
+            hits = index.search(query, k, where=where, min_relevance=min_relevance, mode=mode_of(index, mode))
         elif not where:
             notes.append("The query is blank and there is no filter, so nothing was looked for; give words, or where.")
         elif hits:
@@ -265,12 +264,7 @@ class Tools:
             raise ValueError(f"There is no collection {collection!r:.100}; those are {some_names(names)}.")
 
     def _check_query(self, query: str) -> None:
-        check_text(query, "The query")
-        if len(query) > self.limits.query_characters:
-            raise ValueError(
-                f"The query has {len(query)} characters, and at most {self.limits.query_characters} are allowed; "
-                "ask in a sentence or two."
-            )
+        self.limits.check_queries([check_text(query, "The query")])
 
     def _budget(self, max_tokens: int | None) -> int:
         if max_tokens is None:

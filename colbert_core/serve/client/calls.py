@@ -86,7 +86,7 @@ def search_many(queries: Iterable[Query], k: int, *, evidence: bool, **options: 
         **_ranking(listed, k, **options),
         **_full(evidence),
     }
-    return _post("search_many", body, lambda answer: [reading.hits(each) for each in answer["results"]])
+    return _post("search_many", body, reading.hits_of_each)
 
 
 def search_mean(queries: Iterable[Query], k: int, **options: Any) -> Call[list[Hit]]:

@@ -44,6 +44,12 @@ def hits(answer: dict[str, Any]) -> list[Hit]:
     return [_hit(each) for each in answer["hits"]]
 
 
+def hits_of_each(answer: dict[str, Any]) -> list[list[Hit]]:
+    """Make the hits of several queries."""
+    _warn(answer)
+    return [hits(each) for each in answer["results"]]
+
+
 def evidence(answer: dict[str, Any]) -> Evidence:
     """Make evidence of all that it knows."""
     return Evidence.from_dict(answer["evidence"])

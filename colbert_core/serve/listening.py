@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_LAST_PORT = 65_535
+
 
 @contextlib.contextmanager
 def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
@@ -23,8 +25,11 @@ def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
         The socket, and the address as the beginning of a URL.
 
     Raises:
+        ValueError: there is no such port.
         OSError: the address cannot be had.
     """
+    if not 0 <= port <= _LAST_PORT:
+        raise ValueError(f"port is a number from 0 to {_LAST_PORT}, got {port}; 0 takes a free one.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio sends small packets at once (TCP_NODELAY) only where the protocol is said; answers took 48 ms without, 4 with it.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:

@@ -160,6 +160,8 @@ def test_a_worker_that_is_killed_while_it_writes_loses_nothing_that_it_has_answe
 def test_wrong_settings_are_one_line(tmp_path, folder):
     token = tmp_path / "token"
     token.write_text("short")
+    long_enough = tmp_path / "long-enough"
+    long_enough.write_text("0123456789abcdef")
 
     def refused(*arguments):
         line = [sys.executable, "-m", "colbert_core.cli", "serve", *map(str, arguments)]
@@ -170,6 +172,10 @@ def test_wrong_settings_are_one_line(tmp_path, folder):
     assert "could ask without a token; give --token-file FILE" in refused(folder, "--host", "0.0.0.0", "--port", "0")
     assert "at least 16 printable ASCII characters, got 5" in refused(folder, "--token-file", token)
     assert "nowhere is no index, and no folder of indexes" in refused(tmp_path / "nowhere")
+    assert "port is a number from 0 to 65535, got 99999" in refused(folder, "--port", "99999")
+    assert "port is a number from 0 to 65535, got -1" in refused(folder, "--port", "-1")
+    assert "cannot be listened at" in refused(folder, "--host", "no.such.host.invalid", "--token-file", long_enough)
+    assert "no-such-token" in refused(folder, "--token-file", tmp_path / "no-such-token")
     assert "workers must be at least 1" in refused(folder, "--workers", "0")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

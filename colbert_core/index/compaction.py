@@ -54,13 +54,13 @@ def plan_commit(writer: Writer, state: State, deleted: NDArray[np.int64], added:
         while first_merged and _count_bytes(parts[first_merged - 1].segment) <= min(_MERGED * size, _LARGEST_MERGE - size):
             first_merged -= 1
             size += _count_bytes(parts[first_merged].segment)
-        files.append(_put(writer, [*parts[first_merged:], Part.whole(added)]))
+        files.append(_put(writer, [*parts[first_merged:], Part.whole(added)], state.snapshot.codec))
     for number, (file, part) in enumerate(zip(state.files, parts, strict=True)):
         if number < first_merged:
             if count_tokens(part) >= (1 - _MOST_DEAD) * part.segment.n_tokens:
                 continue
             if part.live.any():
-                files.append(_put(writer, [part]))
+                files.append(_put(writer, [part], state.snapshot.codec))
         dropped.append(file.name)
         tombstones += _dead_pids(part)
     return Changes(files=files, dropped=dropped, tombstones=tombstones)
@@ -70,7 +70,7 @@ def plan_merge(writer: Writer, state: State) -> Changes:
     """Merge all segments into one, without their dead windows."""
     parts = state.snapshot.parts
     return Changes(
-        files=[_put(writer, parts)] if any(part.live.any() for part in parts) else [],
+        files=[_put(writer, parts, state.snapshot.codec)] if any(part.live.any() for part in parts) else [],
         dropped=[file.name for file in state.files],
         tombstones=writer.dead().tolist(),  # with those of passages that never had a window
     )
@@ -92,13 +92,13 @@ def plan_recompression(writer: Writer, state: State, codec: ResidualCodec, progr
             for windows in _pieces(part):
                 piece = compress(_decompress(part.segment, windows, state.snapshot.codec), codec)
                 if waiting and size + _count_bytes(piece) > _LARGEST_MERGE:
-                    files.append(_put(writer, waiting))
+                    files.append(_put(writer, waiting, codec))
                     waiting, size = [], 0
                 waiting.append(Part.whole(piece))
                 size += _count_bytes(piece)
                 bar.update(piece.n_tokens)
         if waiting:
-            files.append(_put(writer, waiting))
+            files.append(_put(writer, waiting, codec))
     dropped = [file.name for file in (*state.files, state.codec_file) if file]
     return Changes(files=files, dropped=dropped, tombstones=writer.dead().tolist())
 
@@ -108,8 +108,8 @@ def compress(segment: Segment, codec: ResidualCodec | None) -> Segment:
     if codec is None or segment.vectors is None:
         return segment
     codes, residuals = codec.compress(segment.vectors)
-    lengths = codec.inverse_lengths(codes, residuals)
-    return replace(segment, vectors=None, codes=codes, residuals=residuals, lengths=lengths)
+    lengths, shifts = codec.inverse_lengths(codes, residuals), codec.shifts(codes, residuals, segment.doclens)
+    return replace(segment, vectors=None, codes=codes, residuals=residuals, lengths=lengths, shifts=shifts)
 
 
 def bury(part: Part, deleted: NDArray[np.int64]) -> Part:
@@ -142,9 +142,9 @@ def sample_vectors(snapshot: Snapshot, n: int) -> NDArray[np.float32]:
     return np.concatenate(vectors)
 
 
-def _put(writer: Writer, parts: Iterable[Part]) -> File:
-    """Write the live windows of these parts as one segment."""
-    chosen = [(part.segment, part.live) for part in parts]
+def _put(writer: Writer, parts: Iterable[Part], codec: ResidualCodec | None) -> File:
+    """Write the live windows of these parts, compressed by this codec or by none, as one segment."""
+    chosen = [(part.segment if codec is None else part.segment.with_shifts(codec), part.live) for part in parts]
     position = next(int(segment.pids[kept][0]) for segment, kept in chosen if kept.any())
     return writer.put("segment", position, merged_arrays(chosen))
 

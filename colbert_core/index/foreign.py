@@ -105,6 +105,7 @@ class ForeignIndex:
                     codes=own_codes,
                     residuals=own_residuals,
                     lengths=self.codec.inverse_lengths(own_codes, own_residuals),
+                    shifts=self.codec.shifts(own_codes, own_residuals, doclens[places]),
                 )
                 yield Batch(passages, windows)
             first += len(doclens)

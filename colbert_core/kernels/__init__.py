@@ -7,6 +7,7 @@ their machine code on disk. Importing this package imports Numba (.4 s); a searc
 from __future__ import annotations
 
 import functools
+import math
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,11 @@ class ByteRows:
 
     rows: NDArray[np.uint8]
     scale: np.float32
+
+    @property
+    def largest_error(self) -> float:
+        """The most by which a row may differ from its vector, as a distance."""
+        return 0.501 * float(self.scale) * math.sqrt(self.rows.shape[1])
 
     @classmethod
     def of(cls, vectors: NDArray[np.float32], multiple: int = 1) -> ByteRows:

@@ -20,6 +20,7 @@ from colbert_core.kernels.vector import (
     as_shorts,
     bits_at,
     byte_at,
+    dot,
     dot_floats,
     dots,
     first_16,
@@ -42,6 +43,7 @@ from colbert_core.kernels.vector import (
     store,
     sum_of_bytes,
     sum_of_floats,
+    sum_of_ints,
     times,
     times_plus,
     where_larger,
@@ -301,6 +303,37 @@ def interact(bytes_: Any, codes: Any, offsets: Any, windows: Any, scores: Any) -
                 best = larger(best, load_bytes_32(rows + int(codes[token]) * 32))
             total += sum_of_bytes(best)
         scores[place] = total
+
+
+@compiled
+def add_shifts(isa: Any, shifts: Any, windows: Any, query: Any, scale: Any, scores: Any) -> None:
+    """Add to the score of each window what its vectors' mean distance from their centroids adds, but leave no score below 0.
+
+    Args:
+        isa: the instruction set.
+        shifts: *Shape:* (n_windows, dim), uint8, with an offset of 128.
+        windows: *Shape:* (n,), int32.
+        query: *Shape:* (dim,), int8; the sum of the query vectors.
+        scale: what a product of two such bytes adds to a score.
+        scores: *Shape:* (n,), int32; is changed.
+    """
+    dim = shifts.shape[1]
+    whole = dim // 64 * 64
+    start = 0
+    for d in range(dim):
+        start -= 128 * int(query[d])
+    for place in range(len(windows)):
+        if place + 16 < len(windows):
+            for line in range(0, dim, 64):
+                prefetch(shifts.ctypes.data + windows[place + 16] * dim + line)
+        row = shifts.ctypes.data + windows[place] * dim
+        sums = same_ints(np.int32(0))
+        for d in range(0, whole, 64):
+            sums = dot(isa, sums, load_bytes_64(row + d), load_bytes_64(query.ctypes.data + d))
+        total = start + sum_of_ints(sums)
+        for d in range(whole, dim):
+            total += int(shifts[windows[place], d]) * int(query[d])
+        scores[place] = max(scores[place] + int(np.rint(np.float32(total) * scale)), 0)
 
 
 @compiled

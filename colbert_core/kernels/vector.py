@@ -420,6 +420,12 @@ def sum_of_bytes(builder: Any, value: Any) -> Any:
     return builder.zext(_call(builder, "llvm.vector.reduce.add.v32i32", _I32, wide), _I64)
 
 
+@_operation(types.int64, INTS_16)
+def sum_of_ints(builder: Any, value: Any) -> Any:
+    """Add up all lanes."""
+    return builder.sext(_call(builder, "llvm.vector.reduce.add.v16i32", _I32, value), _I64)
+
+
 @_operation(types.float32, FLOATS_16)
 def sum_of_floats(builder: Any, value: Any) -> Any:
     """Add up all lanes: one half to the other, until one number is left."""

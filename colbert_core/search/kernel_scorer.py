@@ -6,6 +6,7 @@ centroids alone rank these roughly. What is left is scored over residuals as byt
 
 from __future__ import annotations
 
+import functools
 import math
 from functools import cached_property
 from itertools import pairwise
@@ -16,24 +17,29 @@ import numpy as np
 from colbert_core import kernels
 from colbert_core.kernels import QueryBlocks, float_blocks, plain, scoring, scratch
 from colbert_core.threads import spread
+from colbert_core.vectors.codec import SHIFT_STEP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from colbert_core.vectors.codec import ResidualCodec
     from colbert_core.vectors.segment import Segment
 
-# What rounding a query and a window's vectors to bytes may change in a cosine: four times the standard deviation that was
-# measured, .0027. Errors of different query vectors partly cancel out, those of equal ones add up.
+# What rounding a query and a window's vectors to bytes changes in a cosine: four times the standard deviation that was
+# measured, .0027. Errors of different query vectors partly cancel out.
 _BYTE_ERROR = 0.011
+# What float32 rounds in a cosine, and what 16 bits round in that of a centroid and in the length of a vector.
+_ROUNDINGS = 2e-4
 # Of windows that tie by their centroids, at most so many times as many as were asked for are scored further.
 _MOST_TIED = 4
 # Up to here the nearest are kept in order as they come; what comes later is rarely among them.
 _FEW_CELLS = 64
 # Sums of cosines are counted by their value up to here, in 64 MB; that is what 256 query vectors can reach over one layer.
 _LARGEST_SUM = 2**24
+# Of a query that is scored by parts, a part's table of cosines with all centroids has at most so many numbers: 50 MB.
+_LARGEST_PART = 2**24
 # Windows that a thread scores at a time.
 _WINDOWS_AT_A_TIME = 2**12
 
@@ -42,7 +48,7 @@ class KernelScorer:
     """Scores with the compiled kernels.
 
     Attributes:
-        margin: how much ``roughly`` may be wrong by.
+        margin: how far the rough scores of two windows are wrong to each other, which is rarely exceeded.
     """
 
     def __init__(self, segments: Sequence[Segment], codec: ResidualCodec | None, query: NDArray[np.float32]) -> None:
@@ -50,10 +56,24 @@ class KernelScorer:
         self._codec = codec
         self._query = plain(query)
         self._isa = kernels.instruction_set()
-        # Where nothing else is approximate, errors that add up are provided for; for queries of ColBERT models that is three
-        # times as much.
-        together = 0.0 if codec is not None else float(np.linalg.norm(query.sum(axis=0)))
-        self.margin = _BYTE_ERROR * max(math.sqrt(len(query)), together)
+        self.margin = _BYTE_ERROR * math.sqrt(len(query))
+
+    @cached_property
+    def largest_error(self) -> float:
+        """The most that ``roughly`` may be wrong by.
+
+        With errors e of a query vector q and e' of what it is multiplied with, |(q + e)(x + e') - qx| <= |e| |x| + |q + e| |e'|
+        by Cauchy and Schwarz. A vector x is centroid plus residual over their length, and the errors of both add up.
+        """
+        blocks, n_q = self._blocks, len(self._query)
+        numbers = blocks.bytes.transpose(0, 2, 1, 3).reshape(blocks.scales.size, -1)[:n_q, : self._query.shape[1]]
+        in_bytes = numbers * blocks.scales.reshape(-1, 1)[:n_q]
+        off, long = (np.linalg.norm(vectors, axis=1) for vectors in (self._query - in_bytes, in_bytes))
+        if self._codec is None:
+            error = _ROUNDINGS + max(segment.byte_rows.largest_error for segment in self._segments)
+        else:
+            error = max(segment.largest_stretch for segment in self._segments) * (_ROUNDINGS + self._codec.largest_byte_error)
+        return float((off * 1.02 + long * error).sum())
 
     @cached_property
     def _blocks(self) -> QueryBlocks:
@@ -75,6 +95,13 @@ class KernelScorer:
             self._isa, centroids.rows, centroids.scale, blocks.bytes, blocks.scales, blocks.starts, shorts, bytes_
         )
         return shorts, bytes_
+
+    @cached_property
+    def _sum(self) -> tuple[NDArray[np.int8], np.float32]:
+        """The sum of the query vectors in bytes, and what its product with a byte of a shift adds to a rough score."""
+        total = self._query.sum(axis=0)
+        scale = max(float(np.abs(total).max()), 1e-20) / 127
+        return np.rint(total / scale).astype(np.int8), np.float32(scale * SHIFT_STEP * scoring.BYTE)
 
     def shortlist(
         self,
@@ -171,11 +198,13 @@ class KernelScorer:
 
     def _passages(self, windows: Sequence[NDArray[np.int32]]) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int32]]]:
         """The first window of each passage, and the score of its best window with every token taken for its centroid."""
+        assert self._codec is not None
         _, bytes_ = self._tables
         all_firsts, all_scores = [], []
         for number, candidates in enumerate(windows):
             segment, scores = self._segments[number], np.empty(len(candidates), np.int32)
             scoring.interact(bytes_, self._codes(number), segment.offsets, candidates, scores)
+            scoring.add_shifts(self._isa, segment.plain_shifts(self._codec), candidates, *self._sum, scores)
             if segment.has_one_window_each:
                 all_firsts.append(candidates)
                 all_scores.append(scores)
@@ -311,6 +340,40 @@ class KernelScorer:
         lists = self._segments[number].lists
         assert lists is not None
         return lists.by_centroid(len(self._codec.centroids), len(self._segments[number].pids))
+
+
+class BoundedScorer:
+    """Scores with the compiled kernels, and knows how wrong a rough score is at most.
+
+    A query of very many vectors is scored by parts, whose scores add up, so that tables of centroids stay small.
+    """
+
+    def __init__(self, segments: Sequence[Segment], codec: ResidualCodec | None, query: NDArray[np.float32]) -> None:
+        n = len(query) if codec is None else max(_LARGEST_PART // len(codec.centroids), kernels.BLOCK)
+        parts = [query[start : start + n] for start in range(0, len(query), n)]
+        only = KernelScorer(segments, codec, parts[0])
+        # All parts keep their tables at the same place, so those of several parts are made again for each segment.
+        self._scorers: Callable[[], Iterable[KernelScorer]] = lambda: (
+            [only] if len(parts) == 1 else (KernelScorer(segments, codec, part) for part in parts)
+        )
+
+    @cached_property
+    def margin(self) -> float:
+        """How far the rough scores of two windows may be wrong to each other. It is a bound, not an estimate."""
+        return 2 * sum(scorer.largest_error for scorer in self._scorers())
+
+    def roughly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Score some windows of a segment over bytes. *Shape:* (n,), float32."""
+        return _added(scorer.roughly(number, windows) for scorer in self._scorers())
+
+    def exactly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Score some windows of a segment in float32, each the same whatever is scored beside it. *Shape:* (n,), float32."""
+        return _added(scorer.exactly(number, windows) for scorer in self._scorers())
+
+
+def _added(scores: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    total: NDArray[np.float32] = functools.reduce(np.add, scores)
+    return total
 
 
 def _nearest(

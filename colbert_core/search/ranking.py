@@ -32,18 +32,15 @@ _SMALL = 2**13
 _MOST_VECTORS = 100_000
 # A table of every query vector and centroid has at most so many numbers, of three bytes each; a longer query does without.
 _LARGEST_TABLE = 2**29
-# From so many tokens on, vectors are scored as bytes before the best are scored as they are; 5 times as fast.
-_WORTH_BYTES = 2**16
 
 
 class Scorer(Protocol):
-    """Scores windows against one query.
+    """Scores windows against one query."""
 
-    Attributes:
-        margin: how much ``roughly`` may be wrong by.
-    """
-
-    margin: float
+    @property
+    def margin(self) -> float:
+        """How far the rough scores of two windows may be wrong to each other."""
+        ...
 
     def roughly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
         """Score some windows of segment ``number``. *Shape:* (n,), float32."""
@@ -91,19 +88,17 @@ def search(
     if not parts:
         return Ranked([], [], [])
     segments = [part.segment for part in parts]
-    n_tokens = sum(segment.n_tokens for segment in segments)
     if device is not None:
         from colbert_core.search.torch_scorer import TorchScorer  # here, because it imports torch
 
         return _rank(parts, TorchScorer(segments, codec, query, device), _all_windows(parts, pids), k, sort_keys)
-    if codec is None and n_tokens < _SMALL:
+    if codec is None and sum(segment.n_tokens for segment in segments) < _SMALL:
         return _rank(parts, PlainScorer(segments, query), _all_windows(parts, pids), k, sort_keys)
-    from colbert_core.search.kernel_scorer import KernelScorer  # here, because a small index needs no kernels
+    from colbert_core.search.kernel_scorer import BoundedScorer, KernelScorer  # here, because a small index needs no kernels
 
-    scorer = KernelScorer(segments, codec, query)
     if exact or codec is None or len(query) * len(codec.centroids) > _LARGEST_TABLE:
-        roughly = not exact and codec is None and n_tokens >= _WORTH_BYTES
-        return _rank(parts, scorer, _all_windows(parts, pids), k, sort_keys, roughly=roughly)
+        return _rank(parts, BoundedScorer(segments, codec, query), _all_windows(parts, pids), k, sort_keys, bounded=True)
+    scorer = KernelScorer(segments, codec, query)
     config = config or default_config(k, sum(len(segment.pids) for segment in segments), len(query))
     n_exact = max(config.n_exact, k)
     n_passages = sum(part.n_passages for part in parts) if pids is None else len(pids)
@@ -145,23 +140,17 @@ def _rank(
     k: int,
     sort_keys: SortKeys,
     *,
-    roughly: bool = True,
+    bounded: bool = False,
 ) -> Ranked:
-    """Keep the best ``k`` passages of these windows, chosen by rough scores if wanted, ordered by exact ones."""
+    """Keep the best ``k`` passages of these windows, chosen by rough scores, ordered by exact ones.
+
+    ``bounded`` says that no rough score is wrong by more than half the scorer's margin.
+    """
     if not any(map(len, windows)):
         return Ranked([], [], [])
     segments = [part.segment for part in parts]
-    if roughly:
-        windows = _choose(segments, scorer, windows, k)
-    best = [
-        best_windows(scorer.exactly(number, chosen), segment.pids[chosen])
-        for number, (segment, chosen) in enumerate(zip(segments, windows, strict=True))
-    ]  # of each segment: pids, scores, places in its windows
-    pids = np.concatenate([pids for pids, _, _ in best])
-    scores = np.concatenate([scores for _, scores, _ in best])
-    spans = np.concatenate(
-        [segment.spans[chosen[places]] for segment, chosen, (_, _, places) in zip(segments, windows, best, strict=True)]
-    )
+    windows = _choose(segments, scorer, windows, k, bounded=bounded)
+    pids, scores, spans = _passages(segments, scorer, windows)
     if k < len(pids):
         top = np.flatnonzero(scores >= _kth_highest(scores, k))  # with all that tie with the last
         pids, scores, spans = pids[top], scores[top], spans[top]
@@ -175,7 +164,28 @@ def _rank(
     )
 
 
-def _choose(segments: Sequence[Segment], scorer: Scorer, windows: list[NDArray[np.int32]], k: int) -> list[NDArray[np.int32]]:
+def _passages(
+    segments: Sequence[Segment], scorer: Scorer, windows: list[NDArray[np.int32]]
+) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]], NDArray[np.int32]]:
+    """The passages of these windows, the exact score of each one's best window, and its characters."""
+    best = [
+        best_windows(scorer.exactly(number, chosen), segment.pids[chosen])
+        for number, (segment, chosen) in enumerate(zip(segments, windows, strict=True))
+    ]  # of each segment: pids, scores, places in its windows
+    if len(best) == 1:
+        pids, scores, places = best[0]
+        return pids, scores, segments[0].spans[windows[0][places]]
+    pids = np.concatenate([pids for pids, _, _ in best])
+    scores = np.concatenate([scores for _, scores, _ in best])
+    spans = np.concatenate(
+        [segment.spans[chosen[places]] for segment, chosen, (_, _, places) in zip(segments, windows, best, strict=True)]
+    )
+    return pids, scores, spans
+
+
+def _choose(
+    segments: Sequence[Segment], scorer: Scorer, windows: list[NDArray[np.int32]], k: int, *, bounded: bool
+) -> list[NDArray[np.int32]]:
     """The windows that may be of the best ``k`` passages, by rough scores and what these may be wrong by."""
     rough = [scorer.roughly(number, chosen) for number, chosen in enumerate(windows)]
     passage_scores = np.concatenate(
@@ -186,7 +196,13 @@ def _choose(segments: Sequence[Segment], scorer: Scorer, windows: list[NDArray[n
     )
     if k >= len(passage_scores):
         return windows
-    bar = _kth_highest(passage_scores, k) - scorer.margin
+    highest = _kth_highest(passage_scores, k)
+    bar = highest - scorer.margin
+    if bounded:
+        # The k that seem best have at least their own scores, so the k-th best of all is no worse than the worst of them.
+        seeming = [chosen[scores >= highest] for chosen, scores in zip(windows, rough, strict=True)]
+        _, exact, _ = _passages(segments, scorer, seeming)
+        bar = max(bar, _kth_highest(exact, k) - scorer.margin / 2)
     return [chosen[scores >= bar] for chosen, scores in zip(windows, rough, strict=True)]
 
 

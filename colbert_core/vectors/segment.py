@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ _KINDS = {
     "codes": (("<u2", "<u4"), 1),
     "residuals": (("|u1",), 2),
     "lengths": (("<u2",), 1),
+    "shifts": (("|u1",), 2),
     "list_centroids": (("<u2", "<u4"), 1),
     "list_offsets": (("<i8",), 1),
     "list_windows": (("<i4",), 1),
@@ -51,6 +53,7 @@ class Segment:
         codes: *Shape:* (n_tokens,), uint16 or uint32; or None.
         residuals: *Shape:* (n_tokens, width), uint8; or None.
         lengths: *Shape:* (n_tokens,), uint16, what ``ResidualCodec.inverse_lengths`` gives; or None.
+        shifts: *Shape:* (n_windows, dim), uint8, what ``ResidualCodec.shifts`` gives; or None.
         lists: inverted lists of the codes; or None.
     """
 
@@ -61,6 +64,7 @@ class Segment:
     codes: NDArray[Any] | None = None
     residuals: NDArray[np.uint8] | None = None
     lengths: NDArray[np.uint16] | None = None
+    shifts: NDArray[np.uint8] | None = None
     lists: InvertedLists | None = None
 
     @classmethod
@@ -86,10 +90,13 @@ class Segment:
                 codes, tokens, shape = arrays["codes"], arrays["residuals"], (-(-dim * codec.nbits // 8),)
                 if not len(codes) == len(arrays["lengths"]) == len(tokens) or len(lists.offsets) != len(lists.centroids) + 1:
                     raise ValueError("its arrays differ in length")
-                segment = cls(pids, spans, doclens, codes=codes, residuals=tokens, lengths=arrays["lengths"], lists=lists)
+                lengths, shifts = arrays["lengths"], arrays.get("shifts")
+                segment = cls(pids, spans, doclens, codes=codes, residuals=tokens, lengths=lengths, shifts=shifts, lists=lists)
         except KeyError as error:
             raise ValueError(f"it has no array {error}") from None
-        if len(doclens) != len(pids) or spans.shape != (len(pids), 2) or tokens.shape[1:] != shape:
+        shifts_shape = (len(pids), dim) if segment.shifts is None else segment.shifts.shape
+        n = len(pids)
+        if (len(doclens), spans.shape, shifts_shape, tokens.shape[1:]) != (n, (n, 2), (n, dim), shape):
             raise ValueError("its arrays differ in length")
         if (pids[1:] < pids[:-1]).any() or (doclens < 1).any() or int(doclens.sum(dtype=np.int64)) != len(tokens):
             raise ValueError("its windows are damaged")
@@ -136,6 +143,22 @@ class Segment:
         """``lengths`` for the kernels."""
         return _plain(self.lengths)
 
+    def plain_shifts(self, codec: ResidualCodec) -> NDArray[np.uint8]:
+        """``shifts`` for the kernels. Segments that were written before there were any have them computed, once."""
+        if (kept := self._plain_shifts.get("shifts")) is None:
+            kept = self._plain_shifts["shifts"] = _plain(self.with_shifts(codec).shifts)
+        return kept
+
+    @cached_property
+    def _plain_shifts(self) -> dict[str, NDArray[np.uint8]]:
+        return {}
+
+    def with_shifts(self, codec: ResidualCodec) -> Segment:
+        """The same segment with ``shifts``."""
+        if self.shifts is not None or self.codes is None or self.residuals is None:
+            return self
+        return replace(self, shifts=codec.shifts(self.codes, self.residuals, self.doclens))
+
     @cached_property
     def plain_vectors(self) -> NDArray[np.float32]:
         """``vectors`` for the kernels."""
@@ -159,6 +182,12 @@ class Segment:
         from colbert_core.kernels import ByteRows
 
         return ByteRows.of(self.plain_vectors)
+
+    @cached_property
+    def largest_stretch(self) -> float:
+        """The largest factor that scales centroid plus residual to length 1; infinite if ``lengths`` could not hold one."""
+        largest = int(self.plain_lengths.max(initial=0))
+        return largest / 32768 if largest < np.iinfo(np.uint16).max else math.inf
 
     @cached_property
     def largest_code(self) -> int:
@@ -283,6 +312,8 @@ def merged_arrays(parts: Sequence[tuple[Segment, NDArray[np.bool_]]]) -> dict[st
         tokens = slice(None) if kept.all() else segment.tokens_of(np.flatnonzero(kept))
         for name in ("vectors",) if segment.vectors is not None else ("codes", "residuals", "lengths"):
             arrays.setdefault(name, []).append(getattr(segment, name)[tokens])
+        if segment.shifts is not None:
+            arrays.setdefault("shifts", []).append(segment.shifts[kept])
     if "codes" in arrays:
         widest = np.result_type(*arrays["codes"])  # 16 bits are enough until a codec has more than 65,536 centroids
         arrays["codes"] = [codes.astype(widest, copy=False) for codes in arrays["codes"]]

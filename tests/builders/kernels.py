@@ -300,6 +300,20 @@ def check_interact(isa, world, memory):
     assert scores.tolist() == sums_of_best(lanes, world.offsets, world.windows).tolist()
 
 
+def check_add_shifts(isa, world, memory):
+    shifts, query = world.any_bytes(world.n_windows).astype(np.uint8), world.rng.integers(-127, 128, world.dim).astype(np.int8)
+    before, scale = (
+        world.rng.integers(0, 5000, len(world.windows)).astype(np.int32),
+        np.float32(world.rng.choice([1e-4, 0.1, 1])),
+    )
+    scores = memory.room(len(world.windows), np.int32)
+    scores[:] = before
+    scoring.add_shifts(isa, memory.given(shifts), memory.given(world.windows), memory.given(query), scale, scores)
+    products = (shifts.astype(np.int64) - 128) @ query.astype(np.int64)
+    added = np.rint(products.astype(np.float32) * scale).astype(np.int64)
+    assert scores.tolist() == np.maximum(before + added[world.windows], 0).tolist()
+
+
 def check_best_of(isa, world, memory):
     m = world.n_windows + 1
     scores = world.rng.integers(0, world.rng.choice([1, 4, 1000]), size=m).astype(np.int32)
@@ -447,6 +461,7 @@ OF_EITHER = [
     check_score_bytes,
     check_score_floats,
     check_score_exactly,
+    check_add_shifts,
     check_nearest_rows,
     check_decompress,
 ]
@@ -525,6 +540,7 @@ def check_on_avx2():
     checks = {
         check_score_centroids: scoring.score_centroids,
         check_interact: scoring.interact,
+        check_add_shifts: scoring.add_shifts,
         check_score_residuals: scoring.score_residuals,
         check_score_bytes: scoring.score_bytes,
         check_score_floats: scoring.score_floats,

@@ -142,6 +142,31 @@ def test_centroid_and_residual_that_cancel_out_leave_zeros_and_no_nan():
     assert codec.decompress(np.zeros(1, np.uint16), pack(np.array([[0, 1]], np.uint8), 1)).tolist() == [[0, 0]]
 
 
+def test_shifts_by_hand():
+    codec = ResidualCodec(np.array([[1, 0], [0, 1]], np.float32), np.array([0, 0.75], np.float32))
+    codes, numbers = np.array([0, 1, 0], np.uint16), np.array([[0, 0], [1, 0], [0, 1]], np.uint8)
+    # The vectors are (1, 0), (.6, .8) and (.8, .6); less their centroids (0, 0), (.6, -.2) and (-.2, .6).
+    shifts = codec.shifts(codes, pack(numbers, 1), np.array([1, 2], np.int32))
+    assert shifts.tolist() == [[128, 128], [128 + round(0.2 * 256), 128 + round(0.2 * 256)]]
+
+
+def test_a_shift_beyond_what_a_byte_holds_is_the_largest():
+    codec = ResidualCodec(np.array([[1]], np.float32), np.array([-2, 2], np.float32))
+    shifts = codec.shifts(np.zeros(1, np.uint16), pack(np.zeros((1, 1), np.uint8), 1), np.ones(1, np.int32))
+    assert shifts.tolist() == [[1]]  # from 1 to -1 are -512 steps
+
+
+def test_shifts_of_many_windows_are_those_of_each():
+    vectors, doclens = unit(np.random.default_rng(0), 3000, 24), np.resize([1, 3], 1500).astype(np.int32)
+    codec = ResidualCodec.fit(vectors, 16, 4)
+    codes, residuals = codec.compress(vectors)
+    rests = codec.decompress(codes, residuals) - codec.centroids[codes]
+    means = [part.mean(axis=0) for part in np.split(rests, np.cumsum(doclens)[:-1])]
+    np.testing.assert_allclose(
+        codec.shifts(codes, residuals, doclens), np.clip(np.array(means) * 256 + 128, 1, 255), atol=0.5001
+    )
+
+
 def test_more_than_65536_centroids_take_wider_codes():
     centroids = np.zeros((2**16 + 1, 2), np.float32)
     centroids[:, 0] = 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,15 @@ def test_merging_takes_the_chosen_windows_in_their_order():
     assert arrays["vectors"].tolist() == [[1, 0], [0, -1], [-1, 0]]
     again = Segment.from_arrays(arrays, 2, None)
     assert (again.pids.tolist(), again.doclens.tolist()) == ([4, 9], [2, 1])
+
+
+def test_a_segment_without_shifts_has_them_computed(grown):
+    index, _ = grown
+    snapshot = index._versions.read(lambda view: view.state).snapshot
+    for part in snapshot.parts:
+        before = replace(part.segment, shifts=None)
+        np.testing.assert_array_equal(before.plain_shifts(snapshot.codec), part.segment.shifts)
+        np.testing.assert_array_equal(before.with_shifts(snapshot.codec).shifts, part.segment.shifts)
 
 
 @pytest.mark.parametrize(

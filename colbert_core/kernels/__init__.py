@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from colbert_core.kernels import building, scoring
-from colbert_core.kernels.scoring import BLOCK, NOWHERE, SUM_BITS
+from colbert_core.kernels.scoring import BLOCK, LONG, NOWHERE, SUM_BITS
 from colbert_core.kernels.vector import PORTABLE, VNNI
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BLOCK",
+    "LONG",
     "NOWHERE",
     "PORTABLE",
     "SUM_BITS",

@@ -210,14 +210,23 @@ def decompress(isa: Any, codes: Any, residuals: Any, centroids: Any, levels: Any
         nbits: 1, 2, 4 or 8.
         vectors: *Shape:* (n or more, dim), float32; is filled.
     """
+    decompress_some(isa, codes, residuals, np.arange(len(codes)), centroids, levels, nbits, vectors)
+
+
+@njit
+def decompress_some(
+    isa: Any, codes: Any, residuals: Any, tokens: Any, centroids: Any, levels: Any, nbits: int, vectors: Any
+) -> None:
+    """Compute the vectors of some of the codes and residuals, those at ``tokens``, *Shape:* (n,), int64."""
     dim, packed, mask = centroids.shape[1], residuals.shape[1], (1 << nbits) - 1
     table = load_floats_16(levels.ctypes.data)
-    for i in range(len(codes)):
-        if i + _AHEAD < len(codes):
-            ahead = centroids.ctypes.data + int(codes[i + _AHEAD]) * dim * 4
+    for i in range(len(tokens)):
+        token = tokens[i]
+        if i + _AHEAD < len(tokens):
+            ahead = centroids.ctypes.data + int(codes[tokens[i + _AHEAD]]) * dim * 4
             for line in range(0, dim * 4, 64):
                 prefetch(ahead + line)
-        centroid, row = centroids[codes[i]], vectors[i]
+        centroid, row = centroids[codes[token]], vectors[i]
         total = same_floats(np.float32(0))
         rest = np.float32(0)
         for slot in range(8 // nbits):
@@ -225,14 +234,14 @@ def decompress(isa: Any, codes: Any, residuals: Any, centroids: Any, levels: Any
             n = max(min(packed, dim - first), 0)
             whole = n // 16 * 16 if nbits < 8 else 0
             for place in range(0, whole, 16):
-                packed_bytes = load_bytes_16(residuals.ctypes.data + i * packed + place)
+                packed_bytes = load_bytes_16(residuals.ctypes.data + token * packed + place)
                 places = as_ints(bits_at(packed_bytes, slot * nbits, mask))
                 here = (first + place) * 4
                 value = plus(load_floats_16(centroid.ctypes.data + here), look_up_floats(isa, table, places))
                 total = times_plus(value, value, total)
                 store(row.ctypes.data + here, value)
             for place in range(whole, n):
-                one = centroid[first + place] + levels[(residuals[i, place] >> (slot * nbits)) & mask]
+                one = centroid[first + place] + levels[(residuals[token, place] >> (slot * nbits)) & mask]
                 rest += one * one
                 row[first + place] = one
         # Where centroid and residual cancel out, there is no direction: such a row stays a row of zeros.

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from colbert_core.kernels.building import decompress
+from colbert_core.kernels.building import decompress_some
 from colbert_core.kernels.compiling import compiled
 from colbert_core.kernels.vector import (
+    any_not_below,
     as_bytes,
     as_floats,
     as_shorts,
@@ -28,6 +29,7 @@ from colbert_core.kernels.vector import (
     four_times,
     larger,
     last_floats,
+    less,
     load_bytes_16,
     load_bytes_32,
     load_bytes_64,
@@ -60,6 +62,8 @@ _AHEAD = 4096
 SUM_BITS = 40
 """``accumulate`` keeps a sum in the lower 40 bits of a number, room for 2**23 cosines, and a turn in the 24 above."""
 _SUM = (1 << SUM_BITS) - 1
+LONG = 40960
+"""A factor of 1.25 in 32768ths. Factors that scale centroid plus residual to length 1 are rarely larger."""
 NOWHERE = -32768
 """The similarity of a centroid that must not be probed."""
 
@@ -420,6 +424,9 @@ def score_residuals(
     starts: Any,
     shorts: Any,
     rows: Any,
+    below: Any,
+    cosines: Any,
+    near: Any,
     scores: Any,
 ) -> None:
     """Score compressed windows by MaxSim in bytes: each cosine is right to about .001.
@@ -440,6 +447,10 @@ def score_residuals(
         blocks, scales, starts: the query, as ``quantize_query`` fills them.
         shorts: cosines, as ``score_centroids`` fills them.
         rows: *Shape:* (4, width), uint8, room for four unpacked residuals.
+        below: *Shape:* (n_blocks, 32), float32; how far below the largest cosine a token may be and still count as near.
+        cosines: *Shape:* (m, 32), float32; room for those of the longest window's tokens, and three more.
+        near: *Shape:* (n, m), uint8; its beginning is filled: which tokens of each window are near to a query vector. m is 0 if
+            nobody asks.
         scores: *Shape:* (n,), float32; is filled.
     """
     packed, width, item = residuals.shape[1], rows.shape[1], codes.itemsize
@@ -459,6 +470,7 @@ def score_residuals(
             for line in range(0, n_ahead * 2, 64):
                 prefetch(lengths.ctypes.data + ahead * 2 + line)
         total = np.float32(0)
+        near[place] = 0
         for block in range(blocks.shape[0]):
             for i in range(32):
                 scale[i] = scales[block, i] * level_scale
@@ -478,24 +490,44 @@ def score_residuals(
                 a0, b0, a1, b1, a2, b2, a3, b3 = dots(
                     isa, row, row + width, row + 2 * width, row + 3 * width, query, width, start
                 )
-                best, best_other = _better(best, best_other, a0, b0, one, other, unit, centroids, codes[token], lengths[token])
-                best, best_other = _better(best, best_other, a1, b1, one, other, unit, centroids, codes[t1], lengths[t1])
-                best, best_other = _better(best, best_other, a2, b2, one, other, unit, centroids, codes[t2], lengths[t2])
-                best, best_other = _better(best, best_other, a3, b3, one, other, unit, centroids, codes[t3], lengths[t3])
+                a0, b0 = _cosines(a0, b0, one, other, unit, centroids, codes[token], lengths[token])
+                a1, b1 = _cosines(a1, b1, one, other, unit, centroids, codes[t1], lengths[t1])
+                a2, b2 = _cosines(a2, b2, one, other, unit, centroids, codes[t2], lengths[t2])
+                a3, b3 = _cosines(a3, b3, one, other, unit, centroids, codes[t3], lengths[t3])
+                best = larger(best, larger(larger(a0, a1), larger(a2, a3)))
+                best_other = larger(best_other, larger(larger(b0, b1), larger(b2, b3)))
+                if near.shape[1]:
+                    to = cosines.ctypes.data + (token - first) * 128
+                    store(to, a0)
+                    store(to + 64, b0)
+                    store(to + 128, a1)
+                    store(to + 192, b1)
+                    store(to + 256, a2)
+                    store(to + 320, b2)
+                    store(to + 384, a3)
+                    store(to + 448, b3)
             total += sum_of_floats(plus(best, best_other))
+            if near.shape[1]:
+                under = below.ctypes.data + block * 128
+                bar, bar_other = less(best, load_floats_16(under)), less(best_other, load_floats_16(under + 64))
+                for token in range(last - first):
+                    at = cosines.ctypes.data + token * 128
+                    near[place, token] |= any_not_below(load_floats_16(at), bar, load_floats_16(at + 64), bar_other)
         scores[place] = total
+        if near.shape[1]:
+            for token in range(first, last):
+                if lengths[token] > LONG:  # the errors of such a token may be larger
+                    near[place, : last - first] = 1
 
 
 @njit(forceinline=True)
-def _better(
-    best: Any, best_other: Any, a: Any, b: Any, one: Any, other: Any, unit: Any, centroids: int, code: int, length: int
-) -> Any:
-    """Compare the largest cosines so far with those of one more token, and return the larger ones."""
+def _cosines(a: Any, b: Any, one: Any, other: Any, unit: Any, centroids: int, code: int, length: int) -> Any:
+    """Return the cosines of 32 query vectors and a token, from the products with its residual in bytes."""
     cosines = load_shorts_32(centroids + int(code) * 64)
     length_ = same_floats(np.float32(length) * np.float32(1 / 32768))
     first = times(times_plus(as_floats(a), one, times(first_floats(cosines), unit)), length_)
     last = times(times_plus(as_floats(b), other, times(last_floats(cosines), unit)), length_)
-    return larger(best, first), larger(best_other, last)
+    return first, last
 
 
 @compiled
@@ -555,6 +587,7 @@ def score_exactly(
     levels: Any,
     blocks: Any,
     vectors: Any,
+    near: Any,
     scores: Any,
 ) -> None:
     """Score compressed windows by MaxSim in float32. A window's score does not depend on the windows scored beside it.
@@ -566,12 +599,19 @@ def score_exactly(
         levels: *Shape:* (2**nbits,) or more, float32; at least 16, of which those beyond 2**nbits are not used.
         blocks: *Shape:* (n_blocks, dim, 32), float32; the query.
         vectors: *Shape:* (n, dim), float32, room for the tokens of the longest window.
+        near: *Shape:* (n, m), uint8; which tokens of each window may be the nearest of a query vector, as ``score_residuals``
+            finds them. All of them if m is 0.
         scores: *Shape:* (n,), float32; is filled.
     """
+    tokens = np.empty(len(vectors) + 1, np.int64)
     for place in range(len(windows)):
         first, last = offsets[windows[place]], offsets[windows[place] + 1]
-        decompress(isa, codes[first:last], residuals[first:last], centroids, levels, nbits, vectors)
-        scores[place] = _maxsim(isa, vectors.ctypes.data, last - first, vectors.shape[1], blocks)
+        count = 0
+        for token in range(first, last):
+            tokens[count] = token
+            count += 1 if near.shape[1] == 0 else near[place, token - first]
+        decompress_some(isa, codes, residuals, tokens[:count], centroids, levels, nbits, vectors)
+        scores[place] = _maxsim(isa, vectors.ctypes.data, count, vectors.shape[1], blocks)
 
 
 @compiled

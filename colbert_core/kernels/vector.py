@@ -323,6 +323,13 @@ def larger(_: Any, one: Any, other: Any) -> Any:
     return one(one, one), implement
 
 
+@_operation(types.boolean, FLOATS_16, FLOATS_16, FLOATS_16, FLOATS_16)
+def any_not_below(builder: Any, one: Any, bar: Any, other: Any, other_bar: Any) -> Any:
+    """Tell whether any lane of the first vector is not below the second, or of the third not below the fourth."""
+    lanes = builder.or_(builder.fcmp_ordered(">=", one, bar), builder.fcmp_ordered(">=", other, other_bar))
+    return builder.icmp_unsigned("!=", builder.bitcast(lanes, ir.IntType(16)), ir.Constant(ir.IntType(16), 0))
+
+
 @_operation(types.int64, SHORTS_32, SHORTS_32)
 def where_larger(builder: Any, one: Any, other: Any) -> Any:
     """Return 32 bits: which lanes of the first vector hold the larger number."""
@@ -375,6 +382,12 @@ def both(builder: Any, one: Any, other: Any) -> Any:
 def plus(builder: Any, one: Any, other: Any) -> Any:
     """Add floats in each lane."""
     return builder.fadd(one, other)
+
+
+@_operation(FLOATS_16, FLOATS_16, FLOATS_16)
+def less(builder: Any, one: Any, other: Any) -> Any:
+    """Subtract floats in each lane."""
+    return builder.fsub(one, other)
 
 
 @_operation(FLOATS_16, FLOATS_16, FLOATS_16)

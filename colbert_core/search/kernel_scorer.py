@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core import kernels
-from colbert_core.kernels import QueryBlocks, float_blocks, plain, scoring, scratch
+from colbert_core.kernels import LONG, QueryBlocks, float_blocks, plain, scoring, scratch
 from colbert_core.threads import spread
 from colbert_core.vectors.codec import SHIFT_STEP
 
@@ -38,6 +38,8 @@ _MOST_TIED = 4
 _FEW_CELLS = 64
 # Sums of cosines are counted by their value up to here, in 64 MB; that is what 256 query vectors can reach over one layer.
 _LARGEST_SUM = 2**24
+# Which tokens of the windows scored roughly decide is remembered in at most so many bytes.
+_MOST_REMEMBERED = 2**24
 # Of a query that is scored by parts, a part's table of cosines with all centroids has at most so many numbers: 50 MB.
 _LARGEST_PART = 2**24
 # Windows that a thread scores at a time.
@@ -57,27 +59,46 @@ class KernelScorer:
         self._query = plain(query)
         self._isa = kernels.instruction_set()
         self.margin = _BYTE_ERROR * math.sqrt(len(query))
+        self._near: dict[int, tuple[NDArray[np.int32], NDArray[np.uint8]]] = {}
 
     @cached_property
     def largest_error(self) -> float:
-        """The most that ``roughly`` may be wrong by.
+        """The most that ``roughly`` may be wrong by."""
+        if self._codec is None:
+            error = max(segment.byte_rows.largest_error for segment in self._segments)
+            return float(self._errors(error).sum())
+        return float(
+            self._errors(self._codec.largest_byte_error, max(segment.largest_stretch for segment in self._segments)).sum()
+        )
+
+    def _errors(self, error: float, stretch: float = 1.0) -> NDArray[np.float32]:
+        """The most that each query vector's cosine in bytes may be wrong by. *Shape:* (n_q,), float32.
 
         With errors e of a query vector q and e' of what it is multiplied with, |(q + e)(x + e') - qx| <= |e| |x| + |q + e| |e'|
         by Cauchy and Schwarz. A vector x is centroid plus residual over their length, and the errors of both add up.
+
+        Args:
+            error: how far what the query is multiplied with may be from what is kept of it in bytes.
+            stretch: the largest factor that scales that to length 1.
         """
         blocks, n_q = self._blocks, len(self._query)
         numbers = blocks.bytes.transpose(0, 2, 1, 3).reshape(blocks.scales.size, -1)[:n_q, : self._query.shape[1]]
         in_bytes = numbers * blocks.scales.reshape(-1, 1)[:n_q]
         off, long = (np.linalg.norm(vectors, axis=1) for vectors in (self._query - in_bytes, in_bytes))
-        if self._codec is None:
-            error = _ROUNDINGS + max(segment.byte_rows.largest_error for segment in self._segments)
-        else:
-            error = max(segment.largest_stretch for segment in self._segments) * (_ROUNDINGS + self._codec.largest_byte_error)
-        return float((off * 1.02 + long * error).sum())
+        errors: NDArray[np.float32] = off * 1.02 + long * stretch * (error + _ROUNDINGS)
+        return errors
 
     @cached_property
     def _blocks(self) -> QueryBlocks:
         return QueryBlocks.of(self._query, -(-self._query.shape[1] // 16) * 16)
+
+    @cached_property
+    def _below(self) -> NDArray[np.float32]:
+        """How far below the largest cosine in bytes that of the nearest token may be. *Shape:* (n_blocks, 32), float32."""
+        assert self._codec is not None
+        below = np.full(self._blocks.scales.shape, -4, np.float32)  # no token is near to what fills up a block
+        below.reshape(-1)[: len(self._query)] = 2 * self._errors(self._codec.largest_byte_error, LONG / 32768)
+        return below
 
     @cached_property
     def _floats(self) -> NDArray[np.float32]:
@@ -232,22 +253,38 @@ class KernelScorer:
         return chosen[: scoring.best_of(scores, n, min(_MOST_TIED * n, len(scores)), chosen, counts)].copy()
 
     def roughly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Score some windows of a segment over bytes, and remember the tokens that decide. *Shape:* (n,), float32."""
+        if self._codec is None or len(windows) * self._segments[number].longest > _MOST_REMEMBERED:
+            return self.roughly_alone(number, windows)
+        near = np.empty((len(windows), self._segments[number].longest), np.uint8)
+        self._near[number] = windows, near
+        return self._roughly(number, windows, near)
+
+    def roughly_alone(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
         """Score some windows of a segment over bytes. *Shape:* (n,), float32."""
+        return self._roughly(number, windows, np.empty((len(windows), 0), np.uint8))
+
+    def _roughly(self, number: int, windows: NDArray[np.int32], near: NDArray[np.uint8]) -> NDArray[np.float32]:
         scores = np.empty(len(windows), np.float32)
         score = self._over_bytes(number) if self._codec is None else self._over_residuals(number)
 
         def piece(start: int) -> None:
             chunk = slice(start, start + _WINDOWS_AT_A_TIME)
-            score(windows[chunk], scores[chunk])
+            score(windows[chunk], near[chunk], scores[chunk])
 
         spread(piece, range(0, len(windows), _WINDOWS_AT_A_TIME))
         return scores
 
-    def _over_bytes(self, number: int) -> Callable[[NDArray[np.int32], NDArray[np.float32]], None]:
+    def _near_tokens(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Which tokens of these windows may be the nearest of a query vector; *Shape:* (n, 0) if any may."""
+        known, near = self._near.get(number, (windows, np.empty((len(windows), 0), np.uint8)))
+        return near[np.searchsorted(known, windows)]
+
+    def _over_bytes(self, number: int) -> Callable[[NDArray[np.int32], NDArray[np.uint8], NDArray[np.float32]], None]:
         segment, blocks = self._segments[number], self._blocks
         rows = segment.byte_rows
 
-        def score(windows: NDArray[np.int32], scores: NDArray[np.float32]) -> None:
+        def score(windows: NDArray[np.int32], _near: NDArray[np.uint8], scores: NDArray[np.float32]) -> None:
             scoring.score_bytes(
                 self._isa,
                 rows.rows,
@@ -262,13 +299,13 @@ class KernelScorer:
 
         return score
 
-    def _over_residuals(self, number: int) -> Callable[[NDArray[np.int32], NDArray[np.float32]], None]:
+    def _over_residuals(self, number: int) -> Callable[[NDArray[np.int32], NDArray[np.uint8], NDArray[np.float32]], None]:
         assert self._codec is not None
         segment, blocks, codec = self._segments[number], self._blocks, self._codec
         codes, (shorts, _), (levels, scale) = self._codes(number), self._tables, codec.byte_levels
         width = blocks.bytes.shape[1] * 4
 
-        def score(windows: NDArray[np.int32], scores: NDArray[np.float32]) -> None:
+        def score(windows: NDArray[np.int32], near: NDArray[np.uint8], scores: NDArray[np.float32]) -> None:
             scoring.score_residuals(
                 self._isa,
                 codec.nbits,
@@ -284,6 +321,9 @@ class KernelScorer:
                 blocks.starts,
                 shorts,
                 scratch.array("rows", (4, width), np.uint8),
+                self._below,
+                scratch.array("cosines", (segment.longest + 3, kernels.BLOCK), np.float32),
+                near,
                 scores,
             )
 
@@ -302,7 +342,7 @@ class KernelScorer:
 
             spread(piece, range(0, len(windows), _WINDOWS_AT_A_TIME))
             return scores
-        codec, codes = self._codec, self._codes(number)
+        codec, codes, near = self._codec, self._codes(number), self._near_tokens(number, windows)
         assert codec is not None
 
         def part(start: int) -> None:
@@ -318,6 +358,7 @@ class KernelScorer:
                 codec.padded_levels,
                 self._floats,
                 scratch.array("vectors", (segment.longest, codec.dim), np.float32),
+                near[chunk],
                 scores[chunk],
             )
 
@@ -364,7 +405,7 @@ class BoundedScorer:
 
     def roughly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
         """Score some windows of a segment over bytes. *Shape:* (n,), float32."""
-        return _added(scorer.roughly(number, windows) for scorer in self._scorers())
+        return _added(scorer.roughly_alone(number, windows) for scorer in self._scorers())
 
     def exactly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
         """Score some windows of a segment in float32, each the same whatever is scored beside it. *Shape:* (n,), float32."""

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import colbert_core
 from builders.processes import environment
 from colbert_core import kernels
-from colbert_core.kernels import BLOCK, NOWHERE, PORTABLE, VNNI, building, scoring
+from colbert_core.kernels import BLOCK, LONG, NOWHERE, PORTABLE, VNNI, building, scoring
 from colbert_core.vectors.codec import NBITS, pack, row_bytes
 
 PACKAGE = Path(colbert_core.__file__).parent
@@ -335,7 +335,9 @@ def check_score_residuals(isa, world, memory):
     rng = world.rng
     (codes, residuals), of_windows = residual_arguments(world, memory)
     level_bytes, level_scale = rng.integers(1, 256, size=2**world.nbits).astype(np.uint8), np.float32(0.3 / 127)
-    lengths = rng.integers(10_000, 65_536, size=world.n_tokens).astype(np.uint16)
+    lengths = rng.integers(10_000, rng.choice([40_000, 65_536]), size=world.n_tokens).astype(np.uint16)
+    below = rng.uniform(0, 0.5, size=world.scales.shape).astype(np.float32)
+    near = memory.room((len(world.windows), rng.choice([0, world.longest])), np.uint8)
     shorts = rng.integers(-20_000, 20_000, size=(len(world.blocks), world.n_centroids, BLOCK)).astype(np.int16)
     scores = memory.room(len(world.windows), np.float32)
     scoring.score_residuals(
@@ -352,6 +354,9 @@ def check_score_residuals(isa, world, memory):
         memory.given(world.starts),
         memory.given(shorts),
         memory.room((4, world.width), np.uint8),
+        memory.given(below),
+        memory.room((world.longest + 3, BLOCK), np.float32),
+        near,
         scores,
     )
     rows = np.full((world.n_tokens, world.width), 128, np.uint8)
@@ -361,6 +366,14 @@ def check_score_residuals(isa, world, memory):
     cosines = (world.products(rows) * scales + of_centroids) * (lengths / 32768)
     expected = sums_of_best(cosines, world.offsets, world.windows)
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-3)
+    for window, marks in zip(world.windows, near, strict=True):
+        of_window = slice(world.offsets[window], world.offsets[window + 1])
+        over = cosines[:, of_window] - cosines[:, of_window].max(axis=1, keepdims=True) + below.reshape(-1, 1)
+        if (lengths[of_window] > LONG).any():
+            over[:] = 1
+        found = marks[: over.shape[1]]
+        assert len(found) == over.shape[1] * bool(near.shape[1])
+        assert found[over.max(axis=0)[: len(found)] > 1e-3].all() and not found[over.max(axis=0)[: len(found)] < -1e-3].any()
 
 
 def check_score_bytes(isa, world, memory):
@@ -388,8 +401,15 @@ def check_score_exactly(isa, world, memory):
     scores = memory.room(len(world.windows), np.float32)
     of_codec = [memory.given(array) for array in (world.centroids, world.padded_levels, world.float_blocks)]
     vectors = memory.room((int(np.diff(world.offsets).max(initial=0)), world.dim), np.float32)
-    scoring.score_exactly(isa, world.nbits, *packed, *of_windows, *of_codec, vectors, scores)
-    expected = sums_of_best(world.query.astype(np.float64) @ world.decoded.T, world.offsets, world.windows)
+    near = (world.rng.random((len(world.windows), world.longest)) < 0.7).astype(np.uint8)
+    near[:, 0] = 1
+    near = near[:, : world.rng.choice([0, world.longest])]
+    scoring.score_exactly(isa, world.nbits, *packed, *of_windows, *of_codec, vectors, memory.given(near), scores)
+    cosines = world.query.astype(np.float64) @ world.decoded.T
+    lens = np.diff(world.offsets)[world.windows]
+    nearest = [near[place, :n].astype(bool) if near.shape[1] else slice(None) for place, n in enumerate(lens)]
+    of_windows = [cosines[:, world.offsets[window] : world.offsets[window + 1]] for window in world.windows]
+    expected = [some[:, marks].max(axis=1).sum() for some, marks in zip(of_windows, nearest, strict=True)]
     np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5 * world.n_q)
 
 

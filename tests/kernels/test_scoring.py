@@ -79,8 +79,11 @@ def test_the_best_by_hand(n, most, best):
 
 
 @both_instruction_sets
-def test_the_score_of_residuals_by_hand(isa):
+@pytest.mark.parametrize(("n_q", "below", "near"), [(1, 0.12, [1, 0]), (1, 0.13, [1, 1]), (2, 0, [1, 1]), (2, 0, [])])
+def test_the_score_of_residuals_by_hand(isa, n_q, below, near):
     query, scores = QueryBlocks.of(floats([1], [-1]), 16), np.empty(1, np.float32)
+    below = np.where(np.arange(BLOCK) < n_q, np.float32(below), np.float32(-4))
+    marks = np.empty((1, len(near)), np.uint8)
     table, shorts = np.resize(np.array([1, 255], np.uint8), 256), np.zeros((1, 1, BLOCK), np.int16)
     shorts[0, 0, :2] = [8192, -8192]
     scoring.score_residuals(
@@ -98,10 +101,14 @@ def test_the_score_of_residuals_by_hand(isa):
         query.starts,
         shorts,
         np.empty((4, 16), np.uint8),
+        below[None],
+        np.empty((5, BLOCK), np.float32),
+        marks,
         scores,
     )
-    # Vectors (.5 + .25) / 2 and (.5 - .25) / 1: the first is nearer to 1, the second to -1.
+    # Vectors (.5 + .25) / 2 and (.5 - .25) / 1: the first is nearer to 1, the second to -1, by .125.
     assert scores == pytest.approx([0.375 - 0.25], abs=1e-6)
+    assert marks.tolist() == [near]
 
 
 @both_instruction_sets
@@ -136,13 +143,13 @@ def test_a_kernel_is_its_definition(check, world):
 @settings(max_examples=20)
 def test_a_windows_score_does_not_depend_on_its_company(isa, world):
     vectors, blocks = world.decoded.astype(np.float32), world.float_blocks
-    room = np.empty((world.longest, world.dim), np.float32)
+    room, all_near = np.empty((world.longest, world.dim), np.float32), np.empty((len(world.windows), 0), np.uint8)
 
     def score(windows):
         floats, exact = np.empty(len(windows), np.float32), np.empty(len(windows), np.float32)
         scoring.score_floats(isa, vectors, world.offsets, windows, blocks, floats)
         packed = world.codes, world.residuals, world.offsets, windows
-        scoring.score_exactly(isa, world.nbits, *packed, world.centroids, world.padded_levels, blocks, room, exact)
+        scoring.score_exactly(isa, world.nbits, *packed, world.centroids, world.padded_levels, blocks, room, all_near, exact)
         return np.stack([floats, exact], axis=1)
 
     together = score(world.windows)

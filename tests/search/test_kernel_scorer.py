@@ -59,6 +59,19 @@ def compressed(rng, dim, nbits, spread, n=300):
     return compress(segment, codec), codec
 
 
+@given(seed=st.integers(0, 10**6), dim=st.sampled_from([3, 16, 48]), n_q=st.integers(1, 70), nbits=st.sampled_from(NBITS))
+@settings(max_examples=40, deadline=None)
+def test_tokens_that_are_passed_over_after_a_rough_score_change_no_score(seed, dim, n_q, nbits):
+    rng = np.random.default_rng(seed)
+    segment, codec = compressed(rng, dim, nbits, rng.choice([0.01, 0.3, 3]))
+    query, windows = unit(rng.standard_normal((n_q, dim))), np.arange(len(segment.pids), dtype=np.int32)
+    scorer = KernelScorer([segment], codec, query)
+    everything = scorer.exactly(0, windows)
+    scorer.roughly(0, windows)
+    for some in (windows, windows[::7], windows[5:6]):
+        np.testing.assert_array_equal(scorer.exactly(0, some), everything[some])
+
+
 def test_what_the_bound_is_by_hand():
     # One component, so a centroid of 1 and levels of 0 fill their bytes: nothing is rounded but for float32 and 16 bits.
     codec = ResidualCodec(np.ones((1, 1), np.float32), np.zeros(2, np.float32))

@@ -36,8 +36,8 @@ class SearchConfig:
 def default_config(k: int, n_windows: int = 0, n_q: int = 32) -> SearchConfig:
     """Choose a config that finds at least 95 % of the ``k`` passages that exact scoring of the same codes would find.
 
-    Over 26,000 passages it finds .984 of the top 10 and .98 of the top 100; half of each setting finds .95. A collection that
-    grew has fewer centroids to rank by, and needs the rest.
+    Over 26,000 passages it finds .98 of the top 10 and .95 of the top 100; half of each setting finds .93 and .85. A collection
+    that grew has fewer centroids to rank by, and needs the rest.
 
     Args:
         k: hits that are wanted.
@@ -46,11 +46,11 @@ def default_config(k: int, n_windows: int = 0, n_q: int = 32) -> SearchConfig:
     """
     growth = max(1.0, n_windows / 2**15) ** 0.25  # over 104,000 passages as many as over 26,000 find .93 of the top 100
     # A query of few vectors ranks more roughly by centroids: of 43 with 6 to 15, over 14,581 passages, as many find .993 of the
-    # top 10 where twice as many find .998, and what is missing costs .006 of nDCG@10.
-    shortness = min(max(32 / n_q, 1), 2)
+    # top 10, half as many again .995 and twice as many .998.
+    shortness = min(max(32 / n_q, 1), 1.5)
     wanted = min(k, n_windows) if n_windows else k
-    n_exact = round(max(256, 8 * wanted * growth) * shortness)
-    return SearchConfig(nprobe=16, n_candidates=None if n_windows < _WORTH_LISTS else 4 * n_exact, n_exact=n_exact)
+    n_exact = round(max(112, 4 * wanted * growth) * shortness)
+    return SearchConfig(nprobe=16, n_candidates=None if n_windows < _WORTH_LISTS else 400 + 12 * n_exact, n_exact=n_exact)
 
 
 def ladder_of_configs(k: int, n_windows: int) -> list[SearchConfig]:

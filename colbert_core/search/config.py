@@ -9,6 +9,7 @@ from colbert_core.checks import check_count
 # From so many windows on, narrowing down by the lists is faster than ranking all that are listed: the same time at 2,000,
 # 1.2 times as fast at 4,000, 1.4 times at 8,000, 1.6 times at 26,000.
 _WORTH_LISTS = 2**11
+_FEW_WINDOWS = 2**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,10 @@ def default_config(k: int, n_windows: int = 0, n_q: int = 32) -> SearchConfig:
     # top 10, half as many again .995 and twice as many .998.
     shortness = min(max(32 / n_q, 1), 1.5)
     wanted = min(k, n_windows) if n_windows else k
-    n_exact = round(max(112, 4 * wanted * growth) * shortness)
+    # Few passages are ranked well enough by centroids and shifts where a passage's vectors have something in common. Where they
+    # have not, as among random vectors, 2,000 passages need twice as many; so few cost little.
+    least = 256 if n_windows < _FEW_WINDOWS else 128
+    n_exact = round(max(least, 4 * wanted * growth) * shortness)
     return SearchConfig(nprobe=16, n_candidates=None if n_windows < _WORTH_LISTS else 400 + 12 * n_exact, n_exact=n_exact)
 
 

@@ -9,11 +9,11 @@ from colbert_core.search.config import default_config
 
 
 def test_defaults_grow_with_k_and_for_short_queries_and_narrow_down_large_collections_only():
-    assert default_config(10, 1000) == SearchConfig(16, None, 112)
-    assert default_config(10, 10**6) == SearchConfig(16, 1744, 112)
+    assert default_config(10, 1000) == SearchConfig(16, None, 256)
+    assert default_config(10, 10**6) == SearchConfig(16, 1936, 128)
     assert default_config(100, 2**15) == SearchConfig(16, 5200, 400)
     assert default_config(100, 2**19) == SearchConfig(16, 10_000, 800)
-    assert [default_config(10, 10**5, n_q).n_exact for n_q in (1, 16, 24, 32, 300)] == [168, 168, 149, 112, 112]
+    assert [default_config(10, 10**5, n_q).n_exact for n_q in (1, 16, 24, 32, 300)] == [192, 192, 171, 128, 128]
 
 
 # Tuning

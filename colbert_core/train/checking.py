@@ -43,6 +43,7 @@ def check_examples(examples: Examples, model: ColBERT, config: TrainConfig) -> t
     warnings = _check_scored(examples, config, about)
     loss = chosen_loss(config, scored=examples.scores is not None)
     _check_negatives(examples, loss, config.batch_size)
+    warnings += _check_positives(examples, model, about)
     found = _find(examples, known, loss, config)
     n, n_copies, n_idle = len(examples), int(found.copies.sum()), int(found.idle.sum())
     if n_idle == n:
@@ -137,6 +138,23 @@ def _check_scored(examples: Examples, config: TrainConfig, about: _About) -> lis
         f"{what}, so the scores of the other {n - n_missing} are not used either, and the loss is 'in-batch'. Add the scores "
         "or remove these examples; loss='in-batch' says that no scores are wanted."
     ]
+
+
+def _check_positives(examples: Examples, model: ColBERT, about: _About) -> list[str]:
+    """Check that the positives have words; return what is wrong with some.
+
+    Raises:
+        ValueError: all are blank.
+    """
+    (blank, *_) = model.inputs.passages([""])
+    are_blank = examples.passages.equal(np.asarray(blank.ids))[examples.passage_numbers[examples.offsets[:-1]]]
+    n, n_blank = len(examples), int(are_blank.sum())
+    if not n_blank:
+        return []
+    what = f"{n_blank} of {n} examples have a blank positive, such as {about.first(are_blank)}"
+    if n_blank == n:
+        raise ValueError(f"{what}. There is nothing in them to find; give the texts that answer the queries.")
+    return [f"{what}. It would be found for anything; give its text, or remove the example."]
 
 
 def _check_negatives(examples: Examples, loss: str, batch_size: int) -> None:

@@ -106,6 +106,13 @@ class Texts:
         """Return for each text the number of the first that the model reads alike. *Shape:* (n_texts,), int64."""
         return first_alike(self._ids, self._offsets)
 
+    def equal(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell for each text whether these are its tokens. *Shape:* (n_texts,), bool."""
+        are_so: NDArray[np.bool_] = np.diff(self._offsets) == len(ids)
+        numbers = np.flatnonzero(are_so)
+        are_so[numbers] = (self._ids[self._offsets[numbers, None] + np.arange(len(ids))] == ids).all(axis=1)
+        return are_so
+
     def check_ids(self, vocabulary: int, side: str) -> None:
         """Make sure that every token is one of the vocabulary.
 

@@ -130,6 +130,14 @@ def test_what_reads_as_a_positive_is_no_candidate_in_a_batch(model, tmp_path):
     assert batch.candidates.tolist() == [[True, False, True, False], [False, False, True, True]]
 
 
+def test_blank_positives_are_counted_and_nothing_else_cannot_be_learnt(check):
+    _, (warning,) = check(*plain(CAT, DOG), Example("rust", " \n", ("mat",)))
+    assert "1 of 3 examples have a blank positive, such as number 2 (query 'rust', positive '', negatives 'mat')" in warning
+    assert check(*plain(CAT), Example("dog", "dogs bark", ("",))) == ("in-batch", [])
+    with pytest.raises(ValueError, match="2 of 2 examples have a blank positive"):
+        check(Example("cat", "", ("rust",)), Example("dog", " ", ("rust",)))
+
+
 # Scores that tell nothing
 
 

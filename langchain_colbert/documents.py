@@ -168,8 +168,12 @@ def _side_by_side(lists: dict[str, Iterable[Any]]) -> Iterator[dict[str, Any]]:
         lists: each by its name; the first one says how many there are.
 
     Raises:
+        TypeError: one of them is a string.
         ValueError: they have different lengths, said at once for lists, and when one of them ends for streams.
     """
+    for name, values in lists.items():
+        if isinstance(values, str):
+            raise TypeError(f"{name} must be a list of strings, got one str; write [{values!r:.80}].")
     sizes = {name: len(values) for name, values in lists.items() if isinstance(values, Sized)}
     first, ends = next(iter(lists)), object()
     for name, size in sizes.items():

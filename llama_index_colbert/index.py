@@ -319,8 +319,13 @@ class ColBERTIndex(EngineMaker, StrictUpdates, BaseIndex[IndexDict]):
             node_ids: ids of the nodes.
             delete_from_docstore: delete them from the docstore as well, which other indexes may share.
             delete_kwargs: must be empty.
+
+        Raises:
+            TypeError: ``node_ids`` is a string.
         """
         refuse_keywords("ColBERTIndex.delete_nodes", delete_kwargs)
+        if isinstance(node_ids, str):
+            raise TypeError(f"node_ids must be a list of strings, got one str; write [{node_ids!r}].")
         node_ids = list(node_ids)
         nodes = self._nodes(node_ids)
         self.index.delete(node_ids)

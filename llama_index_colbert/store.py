@@ -344,6 +344,8 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         return await asyncio.to_thread(self.query, query, **kwargs)
 
     def _choose(self, node_ids: Sequence[str] | None, filters: MetadataFilters | None) -> Sequence[str]:
+        if isinstance(node_ids, str):
+            raise TypeError(f"node_ids must be a list of strings, got one str; write [{node_ids!r}].")
         if node_ids is not None and filters is None:
             return node_ids
         matching = self.index.ids(to_where(filters))

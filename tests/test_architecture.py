@@ -121,8 +121,16 @@ FLOORS_OF_FOLDER = {
         {"transaction"},
         {"store"},
     ],
-    "text": [{"blank", "lines", "metadata", "splitter", "words"}],
-    "train": [{"examples", "gradients", "losses"}, {"presets"}, {"model"}, {"data", "folder"}, {"batches"}, {"loop"}],
+    "text": [{"blank", "headers", "lines", "metadata", "splitter", "words"}],
+    "train": [
+        {"alike", "examples", "gradients", "losses"},
+        {"presets"},
+        {"model"},
+        {"data", "folder"},
+        {"batches"},
+        {"checking"},
+        {"loop"},
+    ],
     "vectors": [{"codec", "inverted_lists", "maxsim", "pooling"}, {"embeddings", "segment"}, {"snapshot"}, {"background"}],
 }
 

@@ -31,7 +31,7 @@ from colbert_core.evaluation.measures import (
     search_engine,
     search_index,
 )
-from colbert_core.evaluation.trec import read_run, write_run
+from colbert_core.evaluation.trec import leave_out_identical_ids, read_run, write_run
 from colbert_core.extras import import_extra
 from colbert_core.index.index import Index
 from colbert_core.paths import as_path
@@ -40,6 +40,7 @@ from colbert_core.search.config import ladder_of_configs
 from colbert_core.search.lexical import by_words
 from colbert_core.storage.durable import check_target
 from colbert_core.train import ColBERT, Examples, configured, prepare, read_examples, train, write_examples
+from colbert_core.train.checking import check_examples
 
 if TYPE_CHECKING:
     import argparse
@@ -48,10 +49,10 @@ if TYPE_CHECKING:
 
     from colbert_core.colbertv1.mining import SearchMany
     from colbert_core.evaluation.datasets import Dataset
-    from colbert_core.evaluation.measures import Search
+    from colbert_core.evaluation.measures import Evaluation, Search
     from colbert_core.evaluation.trec import Qrels
     from colbert_core.model.encoder import Encoder
-    from colbert_core.train import Example
+    from colbert_core.train import Example, TrainConfig
 
 
 def run_prepare(options: argparse.Namespace) -> int:
@@ -60,8 +61,19 @@ def run_prepare(options: argparse.Namespace) -> int:
     model = ColBERT.from_pretrained(options.base, config, trust_remote_code=options.trust_remote_code)
     examples, sources = _examples(options.data)
     prepared = prepare(examples, model, options.out, sources=sources, progress=wants_progress(options))
+    _say_doubts(prepared, model, config)
     print(f"{len(prepared)} examples of {len(prepared.queries)} queries and {len(prepared.passages)} passages in {options.out}")
     return 0
+
+
+def _say_doubts(examples: Examples, model: ColBERT, config: TrainConfig) -> None:
+    """Say what a training with these settings would warn of or refuse; prepared with others, the examples may serve yet."""
+    try:
+        _, doubts = check_examples(examples, model, config)
+    except ValueError as error:
+        doubts = [str(error)]
+    for doubt in doubts:
+        print(f"colbert: {doubt}", file=sys.stderr)
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -92,7 +104,8 @@ def _judge(dataset: Dataset, split: str | None) -> Callable[[Encoder], float]:
     def ndcg(encoder: Encoder) -> float:
         index = Index.create(None, encoder)
         index.add(passages, progress=False)
-        retrieved = run_of(search_index(index, 10), queries, progress=False)
+        # One more than is measured, for the query itself where it is in the corpus.
+        retrieved = run_of(search_index(index, 10 + 1), queries, progress=False)
         return evaluate(retrieved.run, qrels, ["nDCG@10"]).means["nDCG@10"]
 
     return ndcg
@@ -180,7 +193,7 @@ def run_ivfpq_search(options: argparse.Namespace) -> int:
     """``colbert ivfpq search``."""
     check_target(options.out)
     queries = open_dataset(options.data).queries(options.split)
-    retrieved = run_of(_search_ivfpq(options, options.index), queries, progress=wants_progress(options))
+    retrieved = run_of(_search_ivfpq(options, options.index, options.k), queries, progress=wants_progress(options))
     write_run(options.out, retrieved.run, "IVFPQ")
     n, median, p95 = len(retrieved.run), retrieved.median_ms, retrieved.p95_ms
     print(f"{n} queries, median {median:.1f} ms, 95 % within {p95:.1f} ms; {options.out}")
@@ -195,21 +208,23 @@ def run_evaluate(options: argparse.Namespace) -> int:
     dataset = open_dataset(options.data)
     split = options.split or pipeline.held_out_split(dataset)
     queries, qrels = dataset.queries(split), dataset.qrels(split)
+    keeps_own = options.keep_identical_ids
     if baseline is not None:
         evaluate(baseline, qrels)  # it must have queries of this split
     if len(options.weight or ()) > 1:
-        return _evaluate_weights(options, dataset.name, split, queries, qrels, measures)
-    retrieved = _retrieve(options, dataset, queries)
+        return _evaluate_weights(options, dataset, split, queries, qrels, measures)
+    retrieved, n_identical = _retrieve(options, dataset, queries, qrels)
     if options.out:
         write_run(options.out, retrieved.run, "colbert")
-    measured = evaluate(retrieved.run, qrels, measures)
+    measured = evaluate(retrieved.run, qrels, measures, ignore_identical_ids=not keeps_own)
     about: dict[str, Any] = {"data": dataset.name, "split": split, "queries": measured.n_queries, **measured.means}
+    about |= {"identical_ids": n_identical} if n_identical else {}
     if not options.run_file:
         about |= _times(retrieved)
     if folder := options.index or options.ivfpq:
         about["index_bytes"] = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if baseline is not None:
-        about["compared"] = asdict(compare(baseline, retrieved.run, qrels))
+        about["compared"] = asdict(compare(baseline, retrieved.run, qrels, ignore_identical_ids=not keeps_own))
     if options.plot:
         with Index.open(options.index, options.model) as index:
             plot_recall_latency(list(_points(index, queries, qrels, options)), options.plot)
@@ -218,13 +233,13 @@ def run_evaluate(options: argparse.Namespace) -> int:
         print(json.dumps(about | ({"by_query": by_query} if by_query else {})))
     else:
         _print_evaluation(about, by_query)
-    _say_missing(measured.n_missing)
+    _say_missing(options, dataset, split, measured, n_identical)
     return 0
 
 
 def _evaluate_weights(
     options: argparse.Namespace,
-    data: str,
+    dataset: Dataset,
     split: str,
     queries: dict[str, str],
     qrels: Qrels,
@@ -234,20 +249,23 @@ def _evaluate_weights(
     rows: list[dict[str, Any]] = []
     with Index.open(options.index, options.model) as index:
         for weight in options.weight:
-            search = search_index(index, options.k, exact=options.exact, mode=options.mode, weight=weight)
-            retrieved = run_of(search, queries, progress=wants_progress(options))
-            measured = evaluate(retrieved.run, qrels, measures)
+            search = search_index(index, _depth(options), exact=options.exact, mode=options.mode, weight=weight)
+            found = run_of(search, queries, progress=wants_progress(options))
+            retrieved, n_identical = _without_identical(options, found, qrels, options.k)
+            measured = evaluate(retrieved.run, qrels, measures, ignore_identical_ids=not options.keep_identical_ids)
             rows.append({"weight": weight, **measured.means, **_times(retrieved)})
     if options.json:
-        print(json.dumps({"data": data, "split": split, "queries": measured.n_queries, "weights": rows}))
+        about = {"data": dataset.name, "split": split, "queries": measured.n_queries}
+        about |= {"identical_ids": n_identical} if n_identical else {}
+        print(json.dumps({**about, "weights": rows}))
     else:
-        print(f"data {data}, split {split}, {measured.n_queries} queries")
+        print(f"data {dataset.name}, split {split}, {measured.n_queries} queries")
         widths = {name: max(len(name), 6) for name in rows[0]}
         print("  ".join(f"{name.replace('_', ' '):>{width}}" for name, width in widths.items()))
         for row in rows:
             cells = {name: f"{value:.4f}" if name in measured.means else f"{value:g}" for name, value in row.items()}
             print("  ".join(f"{cells[name]:>{width}}" for name, width in widths.items()))
-    _say_missing(measured.n_missing)
+    _say_missing(options, dataset, split, measured, n_identical)
     return 0
 
 
@@ -255,9 +273,52 @@ def _times(retrieved: TimedRun) -> dict[str, float]:
     return {"median_ms": round(retrieved.median_ms, 2), "p95_ms": round(retrieved.p95_ms, 2)}
 
 
-def _say_missing(n_missing: int) -> None:
-    if n_missing:
-        print(f"colbert: {n_missing} judged queries have no results and count as 0", file=sys.stderr)
+def _say_missing(options: argparse.Namespace, dataset: Dataset, split: str, measured: Evaluation, n_identical: int) -> None:
+    """Say on standard error what lowers the figures or was left out of them: queries without results, passages not there."""
+    lines = []
+    if measured.n_missing:
+        lines.append(f"{measured.n_missing} judged queries have no results and count as 0")
+    if n_identical:
+        lines.append(
+            f"{n_identical} of {measured.n_queries} queries found the passage with an id identical to their own; it is left "
+            "out, as BEIR does. --keep-identical-ids counts it."
+        )
+    places = {dataset.name: dataset.missing_passages(split)}
+    if options.index:
+        places[str(options.index)] = _missing_in_index(options, dataset, split, {*places[dataset.name]})
+    for place, missing in places.items():
+        if missing:
+            are = "1 judged passage is" if len(missing) == 1 else f"{len(missing)} judged passages are"
+            lines.append(
+                f"{are} not in {place}, such as {missing[0]!r}; no search can find it, which lowers the measures if it is "
+                "relevant. Complete the passages, or remove the judgement."
+            )
+    for line in lines:
+        print(f"colbert: {line}", file=sys.stderr)
+
+
+def _missing_in_index(options: argparse.Namespace, dataset: Dataset, split: str, unknown: set[str]) -> list[str]:
+    """Find judged passages that an index lacks, in one piece or cut into ``ID#1``, ``ID#2`` and so on."""
+    with Index.open(options.index, options.model) as index:
+        ids = index.ids()
+    there = {*ids, *(name.rpartition("#")[0] for name in ids)} | unknown
+    judged = dict.fromkeys(passage for grades in dataset.qrels(split).values() for passage in grades)
+    return [passage for passage in judged if passage not in there]
+
+
+def _depth(options: argparse.Namespace) -> int:
+    """The number of passages to ask a retriever for: one more for the query itself where it is in the corpus."""
+    return int(options.k) + (not options.keep_identical_ids)
+
+
+def _without_identical(
+    options: argparse.Namespace, retrieved: TimedRun, qrels: Qrels, k: int | None = None
+) -> tuple[TimedRun, int]:
+    """Leave out what has the query's own id, and say how many queries found it."""
+    if options.keep_identical_ids:
+        return retrieved, 0
+    run, n_identical = leave_out_identical_ids(retrieved.run, qrels, k)
+    return retrieved._replace(run=run), n_identical
 
 
 def _check_evaluation(options: argparse.Namespace, measures: Iterable[str]) -> None:
@@ -293,23 +354,32 @@ def _print_evaluation(about: dict[str, Any], by_query: dict[str, dict[str, float
         print_lines(["", *nanocolbert_table(published).split("\n")])
 
 
-def _retrieve(options: argparse.Namespace, dataset: Dataset, queries: dict[str, str]) -> TimedRun:
-    """Ask the retriever that the options name, or read the run that they name."""
+def _retrieve(options: argparse.Namespace, dataset: Dataset, queries: dict[str, str], qrels: Qrels) -> tuple[TimedRun, int]:
+    """Ask the retriever that the options name, or read the run that they name.
+
+    Returns:
+        The run without what has the query's own id, and the number of queries that found it.
+    """
     progress = wants_progress(options)
     if options.run_file:
-        return TimedRun(read_run(options.run_file), 0.0, 0.0)
+        return _without_identical(options, TimedRun(read_run(options.run_file), 0.0, 0.0), qrels)
     if options.rerank:
-        run = {query: scores for query, scores in read_run(options.rerank).items() if query in queries}
+        given = {query: scores for query, scores in read_run(options.rerank).items() if query in queries}
+        (run, *_), n_identical = _without_identical(options, TimedRun(given, 0.0, 0.0), qrels)
         passages = dataset.get({name for scores in run.values() for name in scores})
-        return rerank_run(Reranker(load_encoder(options)), run, queries, passages, depth=options.depth, progress=progress)
+        reranker = Reranker(load_encoder(options))
+        return rerank_run(reranker, run, queries, passages, depth=options.depth, progress=progress), n_identical
     if options.index:
         with Index.open(options.index, options.model) as index:
             by = {"mode": options.mode, "weight": _weight(options)}
-            return run_of(search_index(index, options.k, exact=options.exact, **by), queries, progress=progress)
-    if options.ivfpq:
-        return run_of(_search_ivfpq(options, options.ivfpq), queries, progress=progress)
-    bm25 = BM25.build(dataset.passages(), progress=progress)
-    return run_of(lambda texts: bm25.search_many(texts, options.k), queries, progress=progress)
+            search = search_index(index, _depth(options), exact=options.exact, **by)
+            retrieved = run_of(search, queries, progress=progress)
+    elif options.ivfpq:
+        retrieved = run_of(_search_ivfpq(options, options.ivfpq, _depth(options)), queries, progress=progress)
+    else:
+        bm25 = BM25.build(dataset.passages(), progress=progress)
+        retrieved = run_of(lambda texts: bm25.search_many(texts, _depth(options)), queries, progress=progress)
+    return _without_identical(options, retrieved, qrels, options.k)
 
 
 def _weight(options: argparse.Namespace) -> float | None:
@@ -321,9 +391,10 @@ def _points(index: Index, queries: dict[str, str], qrels: Qrels, options: argpar
     """Measure recall at 100 and time, for configs from a few passages scored up to all of them."""
     stats = index.stats()
     for config in ladder_of_configs(100, stats.windows)[::4]:
-        search = search_index(index, 100, config=config, mode=options.mode, weight=_weight(options))
+        search = search_index(index, 100 + 1, config=config, mode=options.mode, weight=_weight(options))
         retrieved = run_of(search, queries, progress=wants_progress(options))
-        recall = evaluate(retrieved.run, qrels, ["Recall@100"]).means["Recall@100"]
+        measured = evaluate(retrieved.run, qrels, ["Recall@100"], ignore_identical_ids=not options.keep_identical_ids)
+        recall = measured.means["Recall@100"]
         yield Point("compressed" if stats.centroids else "exact", recall, retrieved.median_ms)
 
 
@@ -344,11 +415,11 @@ def run_pipeline(options: argparse.Namespace) -> int:
     return 0
 
 
-def _search_ivfpq(options: argparse.Namespace, folder: Path) -> Search:
+def _search_ivfpq(options: argparse.Namespace, folder: Path, k: int) -> Search:
     model = getattr(options, "model", None)  # `colbert ivfpq search` has no --model
     return search_engine(
         IVFPQ.open(folder, model),
-        options.k,
+        k,
         nprobe=options.nprobe,
         n_neighbours=options.neighbours,
         max_share=options.max_share,

@@ -133,6 +133,11 @@ def add_training_commands(command: Command, group: Group) -> None:
     evaluate.add_argument("-k", type=int, default=1000, help="passages of each query (default: 1000)")
     evaluate.add_argument("--depth", type=int, default=100, help="with --rerank: passages of each query (default: 100)")
     evaluate.add_argument("--measures", nargs="+", metavar="MEASURE", help="such as nDCG@10, MRR@10, Recall@50, Success@5")
+    evaluate.add_argument(
+        "--keep-identical-ids",
+        action="store_true",
+        help="count a passage with the query's own id, which is left out as BEIR does, unless it is judged relevant",
+    )
     evaluate.add_argument("--per-query", action="store_true", help="print the values of every query")
     evaluate.add_argument(
         "--compare", type=as_path, metavar="RUN", help="a run file to compare with, by paired tests of nDCG@10"

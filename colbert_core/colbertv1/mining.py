@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,10 @@ def mine(
     there is often relevant. If the window holds too few, as in a small collection, the ranks after it follow, nearest first. An
     example whose query finds too few in all has fewer negatives, which is logged.
 
+    What answers a query is no negative of it under another id either: neither a passage whose text is that of a relevant one or
+    of the query itself, whatever the capitals and blanks, nor what is relevant to another query of the same text, nor the
+    passage with the query's own id, which is the query in ArguAna and Quora.
+
     With a margin, a candidate counts as a false negative if its score is above ``margin`` times that of the positive, as in
     NV-Retriever (Moreira et al., 2024, arXiv 2407.15831, section 3, "TopK-PercPos"). For scores below zero the limit is the
     positive's score less (1 - margin) of its size. A positive that the retriever does not find has no score, and drops nothing.
@@ -88,7 +93,8 @@ def mine(
     }
     if lost := [query_id for query_id in positives if query_id not in queries]:
         raise ValueError(f"{len(lost)} judged queries have no text, the first is {lost[0]!r}; give the queries of these qrels.")
-    return _mine(queries, positives, search_many, texts, n_negatives, (first, last), margin, seed, progress)
+    miner = _Miner(search_many, texts, n_negatives, (first, last), margin, seed)
+    return miner.mine(_as_queries(queries, positives), len(positives), progress)
 
 
 def mine_pairs(
@@ -115,7 +121,10 @@ def mine_pairs(
     Raises:
         ValueError: see ``mine``.
     """
-    queries, qrels, passages = as_collection(pairs)
+    numbered, judged, passages = as_collection(pairs)
+    # The numbers of queries and passages have nothing to do with each other.
+    queries = {f"query {name}": text for name, text in numbered.items()}
+    qrels = {f"query {name}": grades for name, grades in judged.items()}
     index = Index.create(None, encoder)
     index.add([Passage(passage_id, text) for passage_id, text in passages.items()], progress=progress)
     return mine(
@@ -169,92 +178,157 @@ def searcher(index: Index) -> SearchMany:
     return search_many
 
 
-def _mine(
-    queries: Mapping[str, str],
-    positives: dict[str, list[str]],
-    search_many: SearchMany,
-    texts: Texts,
-    n_negatives: int,
-    ranks: tuple[int, int],
-    margin: float | None,
-    seed: int,
-    progress: bool | None,
-) -> Iterator[Example]:
-    query_ids = iter(positives)
-    n_examples = n_short = 0
-    drawn: list[tuple[str, list[str]]] = []  # query, and its positive and negatives
-    with progress_bar("Mining", len(positives), "query", progress) as bar:
-        while batch := {query_id: positives[query_id] for query_id in islice(query_ids, _AT_A_TIME)}:
-            for query_id, ranked in _search_deep_enough(queries, batch, search_many, n_negatives, ranks, margin).items():
-                for positive in batch[query_id]:
-                    candidates = _candidates(ranked, batch[query_id], positive, ranks[0], margin)
-                    negatives = _draw(candidates, ranks[1], n_negatives, np.random.default_rng([seed, n_examples]))
-                    drawn.append((query_id, [positive, *negatives]))
-                    n_examples += 1
-                    n_short += len(negatives) < n_negatives
-            bar.update(len(batch))
-            if sum(len(passage_ids) for _, passage_ids in drawn) >= _TEXTS_AT_A_TIME:
-                yield from _with_texts(drawn, queries, texts)
+@dataclass
+class _Query:
+    """A query and what was drawn for it.
+
+    Attributes:
+        text: the query.
+        positives: ids of the passages relevant to it; each makes an example.
+        relevant: ids of the passages that are relevant to it or to another query of the same text.
+        excluded: ids that are never its negatives.
+        first_example: number of its first example among all, for the draw.
+        negatives: ids of the negatives of each example.
+        pool: ids from which a draw takes its negatives.
+    """
+
+    text: str
+    positives: list[str]
+    relevant: list[str]
+    excluded: set[str]
+    first_example: int
+    negatives: list[list[str]] = field(default_factory=list)
+    pool: set[str] = field(default_factory=set)
+
+    @property
+    def drawn(self) -> list[str]:
+        """Ids of all passages of its examples."""
+        return [*self.positives, *(passage_id for negatives in self.negatives for passage_id in negatives)]
+
+
+def _as_queries(queries: Mapping[str, str], positives: dict[str, list[str]]) -> Iterator[_Query]:
+    """Make the queries that have a relevant passage."""
+    relevant: dict[str, dict[str, None]] = {}
+    for query_id, passage_ids in positives.items():
+        relevant.setdefault(_folded(queries[query_id]), {}).update(dict.fromkeys(passage_ids))
+    n_examples = 0
+    for query_id, passage_ids in positives.items():
+        same = [*relevant[_folded(queries[query_id])]]
+        yield _Query(queries[query_id], passage_ids, same, {query_id, *same}, n_examples)
+        n_examples += len(passage_ids)
+
+
+@dataclass
+class _Miner:
+    """The settings of ``mine``."""
+
+    search_many: SearchMany
+    texts: Texts
+    n_negatives: int
+    ranks: tuple[int, int]
+    margin: float | None
+    seed: int
+
+    def mine(self, queries: Iterator[_Query], n_queries: int, progress: bool | None) -> Iterator[Example]:
+        """Draw negatives for each query, and make its examples."""
+        n_examples = n_short = 0
+        drawn: list[_Query] = []
+        with progress_bar("Mining", n_queries, "query", progress) as bar:
+            while True:
+                batch = list(islice(queries, _AT_A_TIME))
+                self._draw(batch)
+                drawn += batch
+                bar.update(len(batch))
+                if batch and sum(len(query.drawn) for query in drawn) < _TEXTS_AT_A_TIME:
+                    continue
+                for query, texts_by_id in self._without_copies(drawn):
+                    for positive, negatives in zip(query.positives, query.negatives, strict=True):
+                        n_examples += 1
+                        n_short += len(negatives) < self.n_negatives
+                        yield Example(query.text, texts_by_id[positive], tuple(texts_by_id[name] for name in negatives))
                 drawn.clear()
-    yield from _with_texts(drawn, queries, texts)
-    if n_short:
-        logger.warning(
-            "%d of %d examples have fewer than %d negatives: the retriever found no more that are neither relevant nor within "
-            "the margin. Widen ranks, or raise margin.",
-            n_short, n_examples, n_negatives,
-        )  # fmt: skip
+                if not batch:
+                    break
+        if n_short:
+            logger.warning(
+                "%d of %d examples have fewer than %d negatives: the retriever found no more that are neither relevant nor "
+                "within the margin. Widen ranks, or raise margin.",
+                n_short, n_examples, self.n_negatives,
+            )  # fmt: skip
+
+    def _without_copies(self, queries: list[_Query]) -> Iterator[tuple[_Query, dict[str, str]]]:
+        """Draw again where a negative is the query or a relevant passage under another id; return the texts as well.
+
+        Texts may come from a file that is read from its beginning, so those of all queries are asked for at once: first what
+        was drawn, and for queries that drew a copy all that the next draw may take.
+        """
+        texts_by_id: dict[str, str] = {}
+        pending = queries
+        suspects = [query.drawn for query in queries]
+        while pending:
+            wanted = dict.fromkeys(name for query in pending for name in query.relevant)
+            wanted |= dict.fromkeys(name for names in suspects for name in names)
+            needed = [name for name in wanted if name not in texts_by_id]
+            texts_by_id |= zip(needed, self.texts(needed), strict=True) if needed else ()
+            with_copies = []
+            for query, names in zip(pending, suspects, strict=True):
+                answers = {_folded(query.text), *(_folded(texts_by_id[name]) for name in query.relevant)}
+                copies = {name for name in names if _folded(texts_by_id[name]) in answers} - query.excluded
+                query.excluded |= copies
+                with_copies += [query] * bool(copies)
+            pending = with_copies
+            self._draw(pending)
+            suspects = [[*query.pool] for query in pending]
+        yield from ((query, texts_by_id) for query in queries)
+
+    def _draw(self, queries: list[_Query]) -> None:
+        """Draw the negatives of some queries."""
+        last = self.ranks[1]
+        for query, ranked in zip(queries, self._search_deep_enough(queries), strict=True):
+            query.negatives, query.pool = [], set()
+            for number, positive in enumerate(query.positives, query.first_example):
+                candidates = self._candidates(query, ranked, positive)
+                n_inside = sum(rank <= last for rank, _ in candidates)
+                # By rank; if the window holds too few, all of it and the next ones.
+                pool = [name for _, name in candidates[: max(n_inside, self.n_negatives)]]
+                query.pool.update(pool)
+                if n_inside > self.n_negatives:
+                    rng = np.random.default_rng([self.seed, number])
+                    pool = [pool[i] for i in np.sort(rng.choice(n_inside, self.n_negatives, replace=False))]
+                query.negatives.append(pool)
+
+    def _search_deep_enough(self, queries: list[_Query]) -> list[Ranked]:
+        """Search for each query as deep as it takes to find enough candidates, within ``_DEEPEST``."""
+        rankings: dict[int, Ranked] = {}
+
+        def is_deep_enough(place: int, depth: int) -> bool:
+            ranked, query = rankings[place], queries[place]
+            if len(ranked) < depth:
+                return True  # the retriever has no more
+            if self.margin is not None and not {*query.positives} <= {name for name, _ in ranked}:
+                return False
+            return all(len(self._candidates(query, ranked, positive)) >= self.n_negatives for positive in query.positives)
+
+        pending, depth = [*range(len(queries))], self.ranks[1]
+        while pending and depth <= self.ranks[1] * _DEEPEST:
+            for start in range(0, len(pending), _AT_A_TIME):
+                part = pending[start : start + _AT_A_TIME]
+                rankings |= zip(part, self.search_many([queries[place].text for place in part], depth), strict=True)
+            pending = [place for place in pending if not is_deep_enough(place, depth)]
+            depth *= 2
+        return [rankings[place] for place in range(len(queries))]
+
+    def _candidates(self, query: _Query, ranked: Ranked, positive: str) -> list[tuple[int, str]]:
+        """Return rank and id of the passages that may be negatives, from the first rank of the window to the end."""
+        target = None if self.margin is None else dict(ranked).get(positive)  # the positive's score
+        limit = np.inf if target is None or self.margin is None else target - (1 - self.margin) * abs(target)
+        return [
+            (rank, name)
+            for rank, (name, score) in enumerate(ranked, 1)
+            if rank >= self.ranks[0] and name not in query.excluded and score <= limit
+        ]
 
 
-def _with_texts(drawn: list[tuple[str, list[str]]], queries: Mapping[str, str], texts: Texts) -> Iterator[Example]:
-    """Make examples of ids."""
-    needed = list(dict.fromkeys(passage_id for _, passage_ids in drawn for passage_id in passage_ids))
-    texts_by_id = dict(zip(needed, texts(needed), strict=True)) if needed else {}
-    for query_id, passage_ids in drawn:
-        positive, *negatives = (texts_by_id[passage_id] for passage_id in passage_ids)
-        yield Example(queries[query_id], positive, tuple(negatives))
-
-
-def _search_deep_enough(
-    queries: Mapping[str, str],
-    batch: dict[str, list[str]],
-    search_many: SearchMany,
-    n_negatives: int,
-    ranks: tuple[int, int],
-    margin: float | None,
-) -> dict[str, Ranked]:
-    """Search for each query as deep as it takes to find enough candidates, within ``_DEEPEST``."""
-    rankings: dict[str, Ranked] = {}
-
-    def is_deep_enough(query_id: str, depth: int) -> bool:
-        ranked, relevant = rankings[query_id], batch[query_id]
-        if len(ranked) < depth:
-            return True  # the retriever has no more
-        if margin is not None and not {*relevant} <= {passage_id for passage_id, _ in ranked}:
-            return False
-        return all(len(_candidates(ranked, relevant, positive, ranks[0], margin)) >= n_negatives for positive in relevant)
-
-    pending, depth = [*batch], ranks[1]
-    while pending and depth <= ranks[1] * _DEEPEST:
-        rankings |= zip(pending, search_many([queries[query_id] for query_id in pending], depth), strict=True)
-        pending = [query_id for query_id in pending if not is_deep_enough(query_id, depth)]
-        depth *= 2
-    return {query_id: rankings[query_id] for query_id in batch}
-
-
-def _candidates(ranked: Ranked, relevant: list[str], positive: str, first: int, margin: float | None) -> list[tuple[int, str]]:
-    """Return rank and id of the passages that may be negatives, from the first rank of the window to the end."""
-    target = None if margin is None else dict(ranked).get(positive)  # the positive's score
-    limit = np.inf if target is None or margin is None else target - (1 - margin) * abs(target)
-    return [
-        (rank, passage_id)
-        for rank, (passage_id, score) in enumerate(ranked, 1)
-        if rank >= first and passage_id not in relevant and score <= limit
-    ]
-
-
-def _draw(candidates: list[tuple[int, str]], last: int, n_negatives: int, rng: np.random.Generator) -> list[str]:
-    """Draw negatives from the window, by rank; if it holds too few, take all of it and the next ones."""
-    n_inside = sum(rank <= last for rank, _ in candidates)
-    if n_inside <= n_negatives:
-        return [passage_id for _, passage_id in candidates[:n_negatives]]
-    return [candidates[i][1] for i in np.sort(rng.choice(n_inside, n_negatives, replace=False))]
+def _folded(text: str) -> str:
+    """Return what two texts have in common that differ in capitals and blanks only."""
+    return " ".join(text.casefold().split())

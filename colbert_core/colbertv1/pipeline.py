@@ -19,6 +19,7 @@ import json
 import shutil
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +55,9 @@ MEASURES = ("nDCG@10", "MRR@10", "Recall@50", "Recall@200", "Recall@1000", "Succ
 # The split to score on is the first of these that the data have.
 _HELD_OUT = ("test", "dev", "dev.small", "validation")
 TRIPLES = "triples.train.small.tsv"
-# Passages retrieved for each query: the deepest rank in the tables for MS MARCO, and nanoColBERT's.
-_DEPTH = 1000
+# Passages retrieved for each query: the deepest rank in the tables for MS MARCO, and nanoColBERT's; and one more for the query
+# itself, which is not counted where it is in the corpus.
+_DEPTH = 1000 + 1
 # Up to so many vectors, every passage is scored as well, to show what IVFPQ loses: a quarter of a second for each query.
 _EXACT_UP_TO = 5_000_000
 # Scores of every passage in memory at a time: 128 MB.
@@ -167,8 +169,10 @@ def run_pipeline(
                 step |= {"steps": result.last_step, "loss": round(result.loss, 4)}
         _retrieve(dataset, queries, out, steps, trust_remote_code=trust_remote_code, progress=progress)
         runs = sorted((out / "runs").glob("*.trec"))
-        scores = {file.stem: evaluate(read_run(file), qrels, MEASURES).means for file in runs}
-        report = _format_report(dataset, steps, scores, len(qrels))
+        measured = {file.stem: evaluate(read_run(file), qrels, MEASURES) for file in runs}
+        scores = {name: evaluation.means for name, evaluation in measured.items()}
+        n_identical = max(evaluation.n_identical for evaluation in measured.values())
+        report = _format_report(dataset, steps, scores, len(qrels), n_identical)
         write_text(out / "report.md", report)
     say(report)
     return PipelineResult(out / "training" / "model", scores, steps.seconds, out / "report.md")
@@ -416,8 +420,8 @@ def mine_with_bm25(
 def own_triples(dataset: Dataset, path: Path) -> Iterator[Example]:
     """Read the triples that come with MS MARCO, of texts or of ids."""
     with path.open(encoding="utf-8-sig") as lines:
-        first = next(lines, "").split("\t")
-    if all(part.strip().isdecimal() for part in first):
+        first = [line.split("\t") for line in islice(lines, 2)]  # of which the first may be names
+    if any(all(part.strip().isdecimal() for part in columns) for columns in first):
         passages = {passage.id: passage.text for passage in dataset.passages()}
         return read_id_triples(path, dataset.queries("train"), passages)
     return read_examples(path)
@@ -442,7 +446,9 @@ def _exact_run(encoded: EncodedCollection, encoder: TokenEncoder, queries: Mappi
     return run
 
 
-def _format_report(dataset: Dataset, steps: _Steps, scores: Mapping[str, Mapping[str, float]], n_queries: int) -> str:
+def _format_report(
+    dataset: Dataset, steps: _Steps, scores: Mapping[str, Mapping[str, float]], n_queries: int, n_identical: int
+) -> str:
     """Format the scores and the time of each step as tables in Markdown."""
 
     def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -450,6 +456,7 @@ def _format_report(dataset: Dataset, steps: _Steps, scores: Mapping[str, Mapping
         return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
 
     systems = [name for name in ("IVFPQ", "exact", "BM25") if name in scores]
+    left_out = [f"{n_identical} queries found the passage with an id identical to their own; it is left out, as BEIR does.", ""]
     lines = [
         f"# {Path(dataset.name).name}: {n_queries} queries",
         "",
@@ -457,6 +464,7 @@ def _format_report(dataset: Dataset, steps: _Steps, scores: Mapping[str, Mapping
         "",
         "IVFPQ is ColBERTv1's end-to-end retrieval with the trained model, exact scores every passage with it.",
         "",
+        *(left_out if n_identical else []),
         "```",
         nanocolbert_table(scores["IVFPQ"]),
         "```",

@@ -13,6 +13,7 @@ from colbert_core.documents.encodings import LARGEST, decode, is_binary
 from colbert_core.documents.part import Part, UnreadableFileError
 from colbert_core.extras import import_extra
 from colbert_core.metadata import plain_metadata, plain_scalar
+from colbert_core.text.headers import TEXTS, column_names
 from colbert_core.text.lines import check_no_pipe, numbered_lines
 from colbert_core.types import Passage
 
@@ -37,7 +38,7 @@ def read_json_lines(path: Path) -> Iterator[Part]:
 
 
 def read_tab_separated(path: Path) -> Iterator[Part]:
-    """Read a record from each line, under a first line of names, one of them "text"; or id and text, perhaps title."""
+    """Read a record from each line, under a first line of names in a usual spelling; or id and text, perhaps title."""
     return _parts(path, _tab_separated)
 
 
@@ -67,7 +68,8 @@ def read_parquet(path: Path) -> Iterator[Part]:
 def read_collection(path: Path) -> list[str]:
     """Read the texts of a collection as Stanford ColBERT reads them: number, text, perhaps title; or JSON lines.
 
-    A first line that begins with "id" counts as number 0, as it does there; a title goes before the text with a bar between.
+    A title goes before the text with a bar between. A first line of names, such as "pid" and "passage", is no passage; but if
+    the next one has the number 1, it counts as number 0, as it does there.
 
     Returns:
         The texts, by number.
@@ -77,15 +79,23 @@ def read_collection(path: Path) -> list[str]:
     """
     if path.suffix.lower() == ".jsonl":
         return [_to_part(record, place).text for place, record in _json_lines(path)]
-    texts = []
+    texts: list[str] = []
+    at = {"id": 0, "text": 1, "title": 2}
+    has_names = False
     for number, (place, line) in enumerate(numbered_lines(path)):
-        name, *columns = line.split("\t")
-        if not columns:
-            raise ValueError(f"{place} has 1 column where a number and a text belong.")
-        if name != str(number) and not (number == 0 and name == "id"):
-            raise ValueError(f"{place} has the number {name!r:.80} where {number} belongs.")
-        texts.append(f"{columns[1]} | {columns[0]}" if len(columns) > 1 and columns[1] else columns[0])
-    return texts
+        values = line.split("\t")
+        if number == 0 and (names := column_names(values, TEXTS)) and "id" in names:
+            has_names, at = True, {name: column for column, name in enumerate(names)}
+        elif number == 1 and has_names and values[at["id"]] == "0":
+            texts.clear()
+        if len(values) <= max(at["id"], at["text"]):
+            raise ValueError(f"{place} has {len(values)} columns where a number and a text belong.")
+        name = values[at["id"]]
+        if name != str(len(texts)) and not (number == 0 and (has_names or name == "id")):
+            raise ValueError(f"{place} has the number {name!r:.80} where {len(texts)} belongs.")
+        title = values[at["title"]] if at.get("title", len(values)) < len(values) else ""
+        texts.append(f"{title} | {values[at['text']]}" if title else values[at["text"]])
+    return texts[1:] if has_names and len(texts) == 1 else texts
 
 
 def _parts(path: Path, records: Callable[[Path], Records]) -> Iterator[Part]:
@@ -129,13 +139,13 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _tab_separated(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read lines under a first line of names, one of them "text"; without such a line, id and text, perhaps title."""
+    """Read lines under a first line of names, in a usual spelling; without such a line, id and text, perhaps title."""
     columns: list[str] | None = None
     for place, line in numbered_lines(path):
         values = line.split("\t")
         if columns is None:
-            if _TEXT in values and not values[0].isdecimal():
-                columns = values
+            columns = column_names(values)
+            if columns is not None:
                 continue
             columns = {1: [_TEXT], 2: ["id", _TEXT], 3: ["id", _TEXT, _TITLE]}.get(len(values), [])
         if len(values) != len(columns):

@@ -13,7 +13,7 @@ from colbert_core.evaluation.measures import (
     search_engine,
     search_index,
 )
-from colbert_core.evaluation.trec import Qrels, Run, read_qrels, read_run, write_run
+from colbert_core.evaluation.trec import Qrels, Run, leave_out_identical_ids, read_qrels, read_run, write_run
 
 __all__ = [
     "BM25",
@@ -25,6 +25,7 @@ __all__ = [
     "TimedRun",
     "compare",
     "evaluate",
+    "leave_out_identical_ids",
     "open_dataset",
     "read_qrels",
     "read_run",

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from colbert_core.checks import id_list
 from colbert_core.errors import MissingExtraError
 from colbert_core.evaluation.trec import Judgement, collect_qrels, read_judgements
 from colbert_core.extras import import_extra
 from colbert_core.paths import as_path
 from colbert_core.storage.durable import Checksum, checksum_files
+from colbert_core.text.headers import PASSAGES, QUERIES, column_names, named_row
 from colbert_core.text.lines import numbered_lines, read_at
 from colbert_core.types import Passage
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from colbert_core.evaluation.trec import Qrels
+    from colbert_core.text.headers import Spellings
+
+    _Row = tuple[str, list[str] | None]
 
 # What the name of a data set of ir-datasets begins with.
 _IRDS = "irds:"
@@ -79,7 +84,7 @@ class Dataset:
         Raises:
             ValueError: one is not in the dataset.
         """
-        wanted = set(ids)
+        wanted = set(id_list(ids))
         passages_by_id = {passage.id: passage for passage in self.passages() if passage.id in wanted} if wanted else {}
         if missing := wanted - passages_by_id.keys():
             raise ValueError(
@@ -120,6 +125,19 @@ class Dataset:
         """
         self._check_split(split)
         return collect_qrels(self._source.judgements(split), f"Split {split!r} of {self.name}")
+
+    def missing_passages(self, split: str) -> list[str]:
+        """Find judged passages that are not in the dataset, in the order of the judgements; ArguAna as published has one.
+
+        Raises:
+            ValueError: as ``qrels`` and ``passages``.
+        """
+        missing = dict.fromkeys(passage for grades in self.qrels(split).values() for passage in grades)
+        for passage in self.passages():
+            if not missing:
+                break
+            missing.pop(passage.id, None)
+        return list(missing)
 
     def check(self, *splits: str) -> None:
         """Read everything once, and check that ids differ and that judgements name passages and queries that are there.
@@ -296,23 +314,34 @@ class _Files:
         return split in self.qrels_files
 
     def count(self) -> int:
-        return sum(1 for _ in numbered_lines(self.corpus_file))
+        return sum(1 for _ in self._rows(self.corpus_file, PASSAGES))
 
     def passages(self) -> Iterator[tuple[str, Passage]]:
         read = _json_passage if self.corpus_file.suffix == ".jsonl" else _tab_separated_passage
-        for place, line in numbered_lines(self.corpus_file):
-            yield place, read_at(place, read, line)
+        for place, row in self._rows(self.corpus_file, PASSAGES):
+            yield place, read_at(place, read, row)
 
     def queries(self, split: str | None) -> Iterator[tuple[str, str, str]]:
         for path in self.query_files.values() if split is None else [self.query_files[split]]:
             if not path.is_file():
                 raise ValueError(f"There is no {path}, so {self.name} has no queries; put the file there.")
             read = _json_query if path.suffix == ".jsonl" else _tab_separated_query
-            for place, line in numbered_lines(path):
-                query, text = read_at(place, read, line)
+            for place, row in self._rows(path, QUERIES):
+                query, text = read_at(place, read, row)
                 if not text.strip():
                     raise ValueError(f"{place} has a query {query!r} without text; remove it, or complete it.")
                 yield place, query, text
+
+    def _rows(self, path: Path, spellings: Spellings) -> Iterator[tuple[str, _Row]]:
+        """Read the lines of a file, each with the names of its columns if it is tab-separated and the first line has them."""
+        names: list[str] | None = None
+        for number, (place, line) in enumerate(numbered_lines(path)):
+            if number == 0 and path.suffix == ".tsv":
+                names = column_names(line.split("\t"), spellings)
+                if names and "id" in names:
+                    continue
+                names = None
+            yield place, (line, names)
 
     def judgements(self, split: str) -> Iterator[tuple[str, Judgement]]:
         if split not in self.qrels_files:
@@ -438,26 +467,34 @@ def _json_record(line: str) -> tuple[str, str, object]:
     return str(record["_id"]), record["text"], record.get("title")
 
 
-def _json_passage(line: str) -> Passage:
-    return _passage(*_json_record(line))
+def _json_passage(row: _Row) -> Passage:
+    return _passage(*_json_record(row[0]))
 
 
-def _json_query(line: str) -> tuple[str, str]:
-    name, text, _ = _json_record(line)
+def _json_query(row: _Row) -> tuple[str, str]:
+    name, text, _ = _json_record(row[0])
     if not isinstance(text, str):
         raise ValueError(f"its text must be a str, got {type(text).__name__}")
     return name, text
 
 
-def _tab_separated_passage(line: str) -> Passage:
+def _tab_separated_passage(row: _Row) -> Passage:
+    line, names = row
+    if names:
+        values = named_row(names, line.split("\t"))
+        return _passage(values["id"], values["text"], values.get("title"))
     name, *columns = line.split("\t")
     if not 1 <= len(columns) <= 2:
         raise ValueError(f"it has {1 + len(columns)} columns where id and text, and perhaps title, belong")
     return _passage(name, columns[0], columns[1] if len(columns) > 1 else None)
 
 
-def _tab_separated_query(line: str) -> tuple[str, str]:
+def _tab_separated_query(row: _Row) -> tuple[str, str]:
+    line, names = row
     columns = line.split("\t")
+    if names:
+        values = named_row(names, columns)
+        return values["id"], values["text"]
     if len(columns) != 2:
         raise ValueError(f"it has {len(columns)} columns where id and text belong")
     return columns[0], columns[1]

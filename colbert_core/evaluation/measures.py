@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from colbert_core.checks import check_count
-from colbert_core.evaluation.trec import by_document
+from colbert_core.evaluation.trec import by_document, leave_out_identical_ids
 from colbert_core.extras import import_extra
 from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
@@ -69,6 +69,7 @@ class Evaluation:
         n_queries: number of judged queries.
         n_missing: number of judged queries without results in the run; they count as 0.
         n_unjudged: number of queries of the run without judgements; they do not count.
+        n_identical: number of judged queries that found a passage with their own id, which was left out.
     """
 
     means: dict[str, float]
@@ -76,6 +77,7 @@ class Evaluation:
     n_queries: int
     n_missing: int
     n_unjudged: int
+    n_identical: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,11 @@ class Point(NamedTuple):
 
 
 def evaluate(
-    run: Mapping[str, Mapping[str, float]], qrels: Mapping[str, Mapping[str, int]], measures: Iterable[str] = DEFAULT_MEASURES
+    run: Mapping[str, Mapping[str, float]],
+    qrels: Mapping[str, Mapping[str, int]],
+    measures: Iterable[str] = DEFAULT_MEASURES,
+    *,
+    ignore_identical_ids: bool = True,
 ) -> Evaluation:
     """Measure a run by judgements with ir-measures, which agrees with trec_eval.
 
@@ -147,6 +153,8 @@ def evaluate(
         qrels: for each query the grade of each judged passage.
         measures: "nDCG@10", "MRR@10" (the reciprocal rank of the first relevant passage among 10), "Recall@50",
             "Success@5" (whether one of 5 is relevant), and so on.
+        ignore_identical_ids: leave out a passage with the query's own id, unless it is judged relevant, as BEIR does for test
+            sets whose queries are in the corpus (ArguAna, Quora).
 
     Raises:
         ValueError: a measure is unknown, there are no judgements, the run has no judged query, or a score is not finite.
@@ -154,9 +162,11 @@ def evaluate(
     """
     _check_judged(run, qrels)
     named = _parse_measures(measures)
+    judged_run = {query: scores for query, scores in run.items() if query in qrels}
+    kept, n_identical = leave_out_identical_ids(judged_run, qrels) if ignore_identical_ids else (judged_run, 0)
     ir_measures = import_extra("ir_measures", "Evaluation", "ir-measures")
     values: dict[Any, dict[str, float]] = {measure: dict.fromkeys(qrels, 0.0) for measure in named.values()}
-    results = {query: _break_ties(query, scores) for query, scores in run.items() if query in qrels and scores}
+    results = {query: _break_ties(query, scores) for query, scores in kept.items() if scores}
     judged = {query: dict(grades) for query, grades in qrels.items()}
     for value in ir_measures.iter_calc(list(values), judged, results):
         values[value.measure][value.query_id] = float(value.value)
@@ -167,6 +177,7 @@ def evaluate(
         len(qrels),
         len(qrels.keys() - results.keys()),
         len(run.keys() - qrels.keys()),
+        n_identical,
     )
 
 
@@ -185,6 +196,8 @@ def compare(
     run_b: Mapping[str, Mapping[str, float]],
     qrels: Mapping[str, Mapping[str, int]],
     measure: str = "nDCG@10",
+    *,
+    ignore_identical_ids: bool = True,
 ) -> Comparison:
     """Compare two runs by one measure, and test how likely so large a difference would be by chance.
 
@@ -196,6 +209,7 @@ def compare(
         run_b: the second run.
         qrels: for each query the grade of each judged passage; at least 2 queries.
         measure: as for ``evaluate``.
+        ignore_identical_ids: as for ``evaluate``.
 
     Raises:
         ValueError: there are fewer than 2 judged queries; otherwise as ``evaluate``.
@@ -205,7 +219,9 @@ def compare(
 
     if len(qrels) < 2:
         raise ValueError(f"Runs are compared over at least 2 judged queries, got {len(qrels)}.")
-    a, b = (evaluate(run, qrels, [measure]).by_query[measure] for run in (run_a, run_b))
+    a, b = (
+        evaluate(run, qrels, [measure], ignore_identical_ids=ignore_identical_ids).by_query[measure] for run in (run_a, run_b)
+    )
     values_a, values_b = (np.array([values[query] for query in qrels]) for values in (a, b))
     differences = values_b - values_a  # (n_queries,)
     t_test = randomisation = 1.0

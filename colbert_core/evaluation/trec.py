@@ -135,6 +135,32 @@ def read_run(path: str | PathLike[str]) -> Run:
     return {query: dict(sorted(scores.items(), key=lambda item: -item[1])) for query, scores in run.items()}
 
 
+def leave_out_identical_ids(
+    run: Mapping[str, Mapping[str, float]], qrels: Mapping[str, Mapping[str, int]], k: int | None = None
+) -> tuple[Run, int]:
+    """Leave out passages that have the query's own id, as BEIR does (``ignore_identical_ids``).
+
+    The queries of ArguAna and Quora are passages themselves, and would take the first place of every result. A passage that is
+    judged relevant stays, since many collections number queries and their answers alike.
+
+    Args:
+        run: for each query the scores of its passages by their ids.
+        qrels: for each query the grade of each judged passage.
+        k: most passages of each query to return, the best ones; None for all.
+
+    Returns:
+        The rest of the run, and the number of queries that found their own id.
+    """
+    kept: Run = {}
+    n_identical = 0
+    for query, scores in run.items():
+        is_own = query in scores and qrels.get(query, {}).get(query, 0) <= 0
+        n_identical += is_own
+        rest = [(passage, score) for passage, score in scores.items() if not (is_own and passage == query)]
+        kept[query] = dict(rest if k is None else sorted(rest, key=lambda pair: -pair[1])[:k])
+    return kept, n_identical
+
+
 def write_run(path: str | PathLike[str], run: Mapping[str, Mapping[str, float]], tag: str) -> None:
     """Write a run in TREC's format, whole or not at all. A run that is there already is replaced.
 

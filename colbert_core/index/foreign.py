@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_ALL_TEXTS = (
+    "Give all texts that were ever indexed, by number (--collection; their numbers are the ids then), or make the index anew."
+)
+
 # Passages in one commit of the new index.
 _BATCH = 4096
 
@@ -116,16 +120,20 @@ def read_foreign_index(folder: str | PathLike[str], texts: Sequence[str] | None 
 
     Args:
         folder: holds ``metadata.json``, and ``centroids.pt`` (Stanford ColBERT, RAGatouille) or ``centroids.npy`` (fast-plaid).
-        texts: texts of the passages in their order, for an index that does not hold them; None leaves them empty.
+        texts: texts of all passages that were ever indexed, in the order of their numbers, for an index that does not hold them
+            or mixed them up; None leaves them empty, or takes RAGatouille's.
 
     Returns:
         What ``Index.convert`` takes. RAGatouille's passages have the ids and metadata of their documents, with "#1", "#2"
-        behind the id where a document has several; other passages are named by their number, from 0.
+        behind the id where a document has several; after a deletion those are left that its map of ids names. Other passages,
+        and those of given texts, are named by their number, from 0.
 
     Raises:
         IndexNotFoundError: there is no such index.
         UnsupportedIndexError: it is of another kind, or a file in it would run code.
-        DamagedIndexError: a file is missing, or does not hold what it should.
+        DamagedIndexError: a file is missing, or does not hold what it should; or nobody can tell which passage has which id or
+            text, since RAGatouille deleted some and its files no longer agree.
+        TypeError: ``texts`` is a string.
         ValueError: there are more or fewer texts than passages.
     """
     folder = as_path(folder)
@@ -146,15 +154,17 @@ def _read_stanford(folder: Path, about: dict[str, Any], texts: Sequence[str] | N
         raise DamagedIndexError(f"{folder / 'buckets.pt'} holds no cutoffs and weights.")
     codec = _codec(folder, _tensor(folder / "centroids.pt"), _array(folder / "buckets.pt", buckets[1]), about)
     doclens = _doclens(folder, about)
-    passages = _ragatouille_passages(folder) if (folder / "pid_docid_map.json").is_file() else None
-    kind = "RAGatouille" if passages is not None else "Stanford ColBERT"
+    is_ragatouille = (folder / "pid_docid_map.json").is_file()
+    counts = np.concatenate([*doclens, np.empty(0, np.int32)])
+    passages = _ragatouille_passages(folder, counts) if is_ragatouille and texts is None else None
+    kind = "RAGatouille" if is_ragatouille else "Stanford ColBERT"
 
     def chunk(number: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         return _tensor(folder / f"{number}.codes.pt"), _tensor(folder / f"{number}.residuals.pt")
 
     checkpoint = config.get("checkpoint") if isinstance(config, dict) else None
     encoder = checkpoint if isinstance(checkpoint, str) else None
-    return _assemble(kind, folder, codec, encoder, doclens, chunk, passages if texts is None else None, texts)
+    return _assemble(kind, folder, codec, encoder, doclens, chunk, passages, texts)
 
 
 def _read_fast_plaid(folder: Path, about: dict[str, Any], texts: Sequence[str] | None) -> ForeignIndex:
@@ -194,33 +204,48 @@ def _assemble(
     passages: list[Passage] | None,
     texts: Sequence[str] | None,
 ) -> ForeignIndex:
-    n_passages = sum(map(len, doclens))
     if passages is None:
-        given = [""] * n_passages if texts is None else list(texts)
-        if len(given) != n_passages:
-            raise ValueError(
-                f"The index {folder} has {n_passages} passages, but there are {len(given)} texts; give those it was made of."
-            )
+        n_passages = sum(map(len, doclens))
+        given = [""] * n_passages if texts is None else _given_texts(folder, texts, n_passages)
         passages = [Passage(str(number), text) for number, text in enumerate(given)]
-    if len(passages) != n_passages:
-        raise DamagedIndexError(f"The index {folder} has {n_passages} passages, but its collection has {len(passages)}.")
     n_tokens = sum(int(chunk_doclens.sum(dtype=np.int64)) for chunk_doclens in doclens)
     return ForeignIndex(kind, codec, encoder, n_tokens, passages, doclens, chunk)
 
 
-def _ragatouille_passages(folder: Path) -> list[Passage]:
-    """Read RAGatouille's passages: it keeps texts by number, the document of each number, and metadata by document."""
-    collection = _json(folder / "collection.json", list)
-    documents = _json(folder / "pid_docid_map.json", dict)
+def _given_texts(folder: Path, texts: Sequence[str], n_passages: int) -> list[str]:
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be a list of strings, got one str; write [{texts!r:.40}].")
+    if len(texts) != n_passages:
+        raise ValueError(
+            f"The index {folder} has {n_passages} passages, but there are {len(texts)} texts; give those it was made of."
+        )
+    return list(texts)
+
+
+def _ragatouille_passages(folder: Path, doclens: NDArray[np.int32]) -> list[Passage]:
+    """Read RAGatouille's passages: it keeps texts by number, the document of each number, and metadata by document.
+
+    Args:
+        folder: the index.
+        doclens: number of tokens of each passage, 0 for a deleted one. *Shape:* (n_passages,).
+
+    Returns:
+        A passage for each number. A deleted one has its number as id and no text, and is never read.
+    """
     metadata_file = folder / "docid_metadata_map.json"
     has_metadata = metadata_file.is_file() and metadata_file.read_bytes().strip() != b"null"
     metadata = _json(metadata_file, dict) if has_metadata else {}
-    if not all(isinstance(text, str) for text in collection) or not all(isinstance(known, dict) for known in metadata.values()):
-        raise DamagedIndexError(f"{folder}: collection.json holds something that is no text, or the metadata no object.")
-    names = [str(documents.get(str(number), number)) for number in range(len(collection))]
-    counts, seen = Counter(names), Counter[str]()
+    if not all(isinstance(known, dict) for known in metadata.values()):
+        raise DamagedIndexError(f"{folder}: the metadata of a document are no object.")
+    documents = _documents_by_number(folder, doclens)
+    texts = _ragatouille_texts(folder, doclens, [*documents])
+    counts, seen = Counter(documents.values()), Counter[str]()
     passages = []
-    for name, text in zip(names, collection, strict=True):
+    for number, text in enumerate(texts):
+        name = documents.get(number)
+        if name is None:
+            passages.append(Passage(str(number), ""))
+            continue
         known = metadata.get(name, {})
         if counts[name] == 1:
             passages.append(Passage(name, text, known))
@@ -231,6 +256,67 @@ def _ragatouille_passages(folder: Path) -> list[Passage]:
             piece += "#"
         passages.append(Passage(piece, text, beside_own(known, {"document_id": name})))
     return passages
+
+
+def _documents_by_number(folder: Path, doclens: NDArray[np.int32]) -> dict[int, str]:
+    """Read the document of each passage that is left, by its number, ascending.
+
+    RAGatouille's add_to_index numbers passages anew when it builds a small index again, and goes on counting in this map, so
+    that after a deletion the map means other passages.
+
+    Raises:
+        DamagedIndexError: the map names a passage that there is not, or none for one that has tokens.
+    """
+    path = folder / "pid_docid_map.json"
+    fix = (
+        "RAGatouille left its files so after delete_from_index and add_to_index, and ids would go to other passages; make the "
+        "index anew from your documents."
+    )
+    documents: dict[int, str] = {}
+    for key, name in _json(path, dict).items():
+        if not (key.isascii() and key.isdecimal() and int(key) < len(doclens)):
+            raise DamagedIndexError(f"{path} names a passage {key:.40}, but there are {len(doclens)} passages from 0. {fix}")
+        documents[int(key)] = str(name)
+    for number in np.flatnonzero(doclens).tolist():
+        if number not in documents:
+            raise DamagedIndexError(f"{path} names no document for passage {number}, which has {doclens[number]} tokens. {fix}")
+    return dict(sorted(documents.items()))
+
+
+def _ragatouille_texts(folder: Path, doclens: NDArray[np.int32], left: list[int]) -> list[str]:
+    """Read the text of each passage; deleted ones have none.
+
+    RAGatouille's delete_from_index takes texts out of its list by the passages' numbers, which are no longer their places after
+    another deletion. It takes out the right texts when all that are gone are the last ones, and one before those: of the last
+    ones it takes none if the numbers are too large, and the counts show that.
+
+    Raises:
+        DamagedIndexError: the number of texts is that of neither all passages nor those that are left, or they may be others.
+    """
+    path = folder / "collection.json"
+    collection: list[str] = _json(path, list)
+    if not all(isinstance(text, str) for text in collection):
+        raise DamagedIndexError(f"{path} holds something that is no text.")
+    if len(collection) == len(doclens):
+        return collection
+    if len(collection) != len(left):
+        remain = "" if len(left) == len(doclens) else f", {len(left)} of them left after deletions"
+        raise DamagedIndexError(
+            f"The index {folder} has {len(doclens)} passages{remain}, but its collection has {len(collection)}. {_ALL_TEXTS}"
+        )
+    gone = sorted({*range(len(doclens))} - {*left})
+    last = len(doclens) - 1
+    while gone and gone[-1] == last:
+        gone.pop()
+        last -= 1
+    if len(gone) > 1:
+        raise DamagedIndexError(
+            f"{path} may lack the texts of other passages than the {len(doclens) - len(left)} that were deleted, such as "
+            f"{gone[0]} and {gone[1]}: RAGatouille's delete_from_index takes out wrong ones when it is called more than once. "
+            f"{_ALL_TEXTS}"
+        )
+    by_number = dict(zip(left, collection, strict=True))
+    return [by_number.get(number, "") for number in range(len(doclens))]
 
 
 def _codec(folder: Path, centroids: NDArray[Any], levels: NDArray[Any], about: dict[str, Any]) -> ResidualCodec:

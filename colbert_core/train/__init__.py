@@ -4,8 +4,8 @@
     >>> result = train(read_examples("triples.train.small.tsv"), "bert-base-uncased", out="runs/first", preset="colbertv1")
     >>> Encoder.from_pretrained(result.model)
 
-In reading order: presets (settings), examples (files), data (token ids on disk), model, batches, losses, gradients, folder,
-loop.
+In reading order: presets (settings), examples (files), alike, data (token ids on disk), model, batches, checking (what data
+cannot teach), losses, gradients, folder, loop.
 """
 
 from colbert_core.train.data import Examples, prepare

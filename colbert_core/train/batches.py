@@ -112,14 +112,44 @@ def example_numbers(n_examples: int, size: int, seed: int, first: int) -> Iterat
         waiting = waiting[size:]
 
 
+class KnownPositives:
+    """All pairs of a query and a passage that answers it, so that none serves as a negative.
+
+    Texts that the model reads alike count as one: they differ in capitals and blanks, or behind what it reads.
+    """
+
+    def __init__(self, examples: Examples) -> None:
+        self.queries, self.passages = examples.queries.first_alike(), examples.passages.first_alike()
+        self._n_passages = len(examples.passages)
+        self.pairs = np.unique(self._pairs(examples.query_numbers, examples.passage_numbers[examples.offsets[:-1]]))
+
+    def includes(self, queries: NDArray[Any], passages: NDArray[Any]) -> NDArray[np.bool_]:
+        """Tell for each pair of a query and a passage, by their numbers, whether the passage answers the query."""
+        pairs = self._pairs(queries, passages)
+        places = np.minimum(np.searchsorted(self.pairs, pairs), len(self.pairs) - 1)
+        is_known: NDArray[np.bool_] = self.pairs[places] == pairs
+        return is_known
+
+    def counts(self, queries: NDArray[Any]) -> NDArray[np.int64]:
+        """Count the known positives of each query."""
+        of_queries = self.pairs // self._n_passages  # ascending
+        numbers = self.queries[queries]
+        counts: NDArray[np.int64] = np.searchsorted(of_queries, numbers, "right") - np.searchsorted(of_queries, numbers)
+        return counts
+
+    def _pairs(self, queries: NDArray[Any], passages: NDArray[Any]) -> NDArray[np.int64]:
+        """Number each pair of a query and a passage."""
+        pairs: NDArray[np.int64] = self.queries[queries] * self._n_passages + self.passages[passages]
+        return pairs
+
+
 class Batches:
     """Makes batches from prepared examples."""
 
     def __init__(self, examples: Examples, *, most_negatives: int, pad_id: int) -> None:
         """Take the examples, the most negatives of an example, and the token id that pads."""
         self._examples, self._most_negatives, self._pad_id = examples, most_negatives, pad_id
-        # All pairs of a query and a positive, each as one number, so that no known positive serves as a negative.
-        self._known = np.unique(self._pairs(examples.query_numbers, examples.passage_numbers[examples.offsets[:-1]]))
+        self._known = KnownPositives(examples)
 
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
         """Make a batch of the examples with these numbers."""
@@ -133,7 +163,7 @@ class Batches:
         columns, own = np.unique(own_numbers, return_inverse=True)
         own = own.reshape(own_numbers.shape)
         queries = examples.query_numbers[numbers]
-        candidates = ~self._is_known(queries[:, None], columns[None, :])  # (n_queries, n_passages)
+        candidates = ~self._known.includes(queries[:, None], columns[None, :])  # (n_queries, n_passages)
         own_mask = is_there & np.take_along_axis(candidates, own, 1)
         own_mask[:, 0] = True
         np.put_along_axis(candidates, own[:, :1], values=True, axis=1)
@@ -143,18 +173,6 @@ class Batches:
             *_tensors(examples.passages.padded(columns, self._pad_id)),
             *(torch.from_numpy(array) for array in (own.astype(np.int64), own_mask, candidates, teacher)),
         )
-
-    def _pairs(self, queries: NDArray[Any], passages: NDArray[Any]) -> NDArray[np.int64]:
-        """Number each pair of a query and a passage."""
-        pairs: NDArray[np.int64] = queries.astype(np.int64) * len(self._examples.passages) + passages
-        return pairs
-
-    def _is_known(self, queries: NDArray[Any], passages: NDArray[Any]) -> NDArray[np.bool_]:
-        """Tell for each pair of a query and a passage whether the passage is a known positive of the query."""
-        pairs = self._pairs(queries, passages)
-        places = np.minimum(np.searchsorted(self._known, pairs), len(self._known) - 1)
-        is_known: NDArray[np.bool_] = self._known[places] == pairs
-        return is_known
 
 
 def _tensors(padded: Padded) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Sized
 from dataclasses import asdict, dataclass
+from os import PathLike
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,16 +22,17 @@ from colbert_core.progress import progress_bar
 from colbert_core.storage.aside import folder_begun, is_free
 from colbert_core.storage.durable import put_in_place, sha256_of, write_json
 from colbert_core.storage.incoming import check_regular, read_json_file
+from colbert_core.train.alike import first_alike
+from colbert_core.train.examples import add_place, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from os import PathLike
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from colbert_core.model.inputs import InputBuilder, ModelInput
-    from colbert_core.train.examples import Example
+    from colbert_core.train.examples import Example, Runs
     from colbert_core.train.model import ColBERT
 
 _VERSION = 1
@@ -100,6 +102,17 @@ class Texts:
         """Return the token ids of a text. *Shape:* (length,), int64."""
         return self._ids[self._offsets[number] : self._offsets[number + 1]].astype(np.int64)
 
+    def first_alike(self) -> NDArray[np.int64]:
+        """Return for each text the number of the first that the model reads alike. *Shape:* (n_texts,), int64."""
+        return first_alike(self._ids, self._offsets)
+
+    def equal(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell for each text whether these are its tokens. *Shape:* (n_texts,), bool."""
+        are_so: NDArray[np.bool_] = np.diff(self._offsets) == len(ids)
+        numbers = np.flatnonzero(are_so)
+        are_so[numbers] = (self._ids[self._offsets[numbers, None] + np.arange(len(ids))] == ids).all(axis=1)
+        return are_so
+
     def check_ids(self, vocabulary: int, side: str) -> None:
         """Make sure that every token is one of the vocabulary.
 
@@ -132,6 +145,7 @@ class Examples:
         passage_numbers: positive and then negatives of each example. *Shape:* (n_numbers,), int32.
         offsets: where the passages of each example begin in ``passage_numbers``. *Shape:* (n_examples + 1,), int64.
         scores: the teacher's score of each passage; None unless every example has them. *Shape:* (n_numbers,), float32.
+        unscored: numbers of the examples without a teacher's scores. *Shape:* (n,), int64.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
@@ -156,7 +170,10 @@ class Examples:
                 raise ValueError(f"an example names text {int(numbers.max())} of {len(texts)}")
         if (np.diff(self.offsets) < 1).any():
             raise ValueError("an example has no passage")
-        if self.scores is not None and not (len(self.scores) == len(self.passage_numbers) and np.isfinite(self.scores).all()):
+        if len(arrays["example_scores"]) != len(self.passage_numbers):
+            raise ValueError("a score is missing")
+        self.unscored = np.flatnonzero(np.isnan(arrays["example_scores"][self.offsets[:-1]]))
+        if self.scores is not None and not np.isfinite(self.scores).all():
             raise ValueError("a score is missing or no finite number")
         for side, texts in (("query", self.queries), ("passage", self.passages)):
             texts.check_ids(manifest["tokens"]["vocabulary"], side)
@@ -191,6 +208,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.query_numbers)
 
+    def place(self, number: int) -> str:
+        """Say where an example was read: by file and line, or by its number from 0 where nobody knows."""
+        return place_of(self.manifest.get("places", []), number)
+
     @property
     def digest(self) -> str:
         """SHA-256 of all arrays together."""
@@ -217,7 +238,7 @@ def prepare(
     model: ColBERT,
     folder: str | PathLike[str],
     *,
-    sources: Iterable[str | PathLike[str]] = (),
+    sources: Iterable[str | PathLike[str]] | str | PathLike[str] = (),
     progress: bool | None = None,
 ) -> Examples:
     """Tokenize examples into a folder, which appears when it is whole. Only one process at a time may write it.
@@ -230,8 +251,8 @@ def prepare(
         model: model to train, which decides how texts become tokens.
         folder: folder to make. If it holds examples of the same sources and for the same settings, it is kept as it is, and
             the examples are not read.
-        sources: files that the examples come from, whose digests go into the manifest. Without them, a folder that is there
-            is kept if the examples turn out the same.
+        sources: file or files that the examples come from, whose digests go into the manifest. Without them, a folder that is
+            there is kept if the examples turn out the same.
         progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
     Raises:
@@ -241,7 +262,8 @@ def prepare(
     """
     folder = as_path(folder).absolute()
     settings = _token_settings(model.inputs)
-    files = {str(source): sha256_of(as_path(source)) for source in sources}
+    listed = [sources] if isinstance(sources, str | PathLike) else sources
+    files = {str(source): sha256_of(as_path(source)) for source in listed}
     there = _present(folder)
     if there is not None and files and (there.manifest["sources"], there.manifest["tokens"]) == (files, settings):
         return there
@@ -249,7 +271,8 @@ def prepare(
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(exist_ok=True)
     try:
-        arrays, counts = _write(examples, model.inputs, work, progress)
+        places: Runs = []
+        arrays, counts = _write(examples, model.inputs, work, places, progress)
         if not counts["examples"]:
             raise ValueError(f"There are no examples to prepare for {folder}; give at least one.")
         manifest = {
@@ -259,6 +282,7 @@ def prepare(
             "sources": files,
             "scored": counts["scored"] == counts["examples"],
             "counts": counts,
+            "places": places,
             "arrays": arrays,
         }
         write_json(work / _MANIFEST, manifest)
@@ -345,9 +369,9 @@ class _TextsWriter:
 
 
 def _write(
-    examples: Iterable[Example], inputs: InputBuilder, folder: Path, progress: bool | None
+    examples: Iterable[Example], inputs: InputBuilder, folder: Path, places: Runs, progress: bool | None
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """Write the arrays, and return what the manifest says of each array, and the counts."""
+    """Write the arrays, note the places, and return what the manifest says of each array, and the counts."""
     ids_type: type[np.generic] = np.uint16 if inputs.tokenizer.size <= 2**16 else np.int32
     types: dict[str, type[np.generic]] = {
         **{f"{side}_ids": ids_type for side in ("query", "passage")},
@@ -375,6 +399,7 @@ def _write(
                 writers["example_passages"].write(numbers)
                 writers["example_offsets"].write([end])
                 writers["example_scores"].write([np.nan] * len(numbers) if example.scores is None else example.scores)
+                add_place(places, counts["examples"], example.place)
                 counts["examples"] += 1
                 counts["scored"] += example.scores is not None
                 bar.update()
@@ -437,6 +462,9 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
         raise TypeError("it does not say of which files and tokens it is")
     if not isinstance(manifest["counts"]["examples"], int):
         raise TypeError(f"it has {manifest['counts']['examples']!r:.40} examples")
+    for first, file, line in manifest.get("places", []):  # folders made before have none
+        if not (isinstance(first, int) and isinstance(file, str) and isinstance(line, int)):
+            raise TypeError("it does not say from which lines it is")
     for name, types in _TYPES.items():
         about = manifest["arrays"][name]
         length = about["length"]

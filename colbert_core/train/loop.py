@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import math
 import random
 import time
@@ -19,11 +20,12 @@ from colbert_core.extras import import_extra
 from colbert_core.paths import as_path
 from colbert_core.progress import ProgressBar, progress_bar
 from colbert_core.train.batches import Batches, example_numbers
+from colbert_core.train.checking import check_examples
 from colbert_core.train.data import Examples, prepare
 from colbert_core.train.folder import RunFolder, TrainResult, locked
 from colbert_core.train.gradients import add_gradients, random_state, set_random_state
 from colbert_core.train.model import ColBERT
-from colbert_core.train.presets import chosen_loss, configured, plan
+from colbert_core.train.presets import configured, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from colbert_core.train.examples import Example
     from colbert_core.train.presets import Plan, TrainConfig
 
+logger = logging.getLogger(__name__)
 
 # Texts in one forward pass on a CPU, measured with texts of 180 tokens.
 _CPU_TEXTS = 16
@@ -59,6 +62,9 @@ def train(
     processes (``accelerate launch``) take a batch each and average their gradients; in-batch negatives are those of a process's
     own batch. The random generators of Python, NumPy and torch are seeded.
 
+    Before it begins, a warning is logged of examples that cannot teach what they are to: some without a teacher's scores among
+    others that have them, negatives that read as a positive of their query, scores that are all equal or contradict themselves.
+
     Args:
         examples: prepared examples, or any others. Those are prepared in the folder of the run first, and are read again by
             every call that goes on with the run.
@@ -75,8 +81,8 @@ def train(
         settings: settings in place of the preset's: attributes of ``TrainConfig``.
 
     Raises:
-        ValueError: a setting is out of range, the loss needs what the examples lack, they were prepared for another model,
-            or ``out`` holds another run.
+        ValueError: a setting is out of range, the loss needs what the examples lack, none of them can teach anything, they
+            were prepared for another model, or ``out`` holds another run.
         TypeError: there is no such setting, or the examples are no examples.
         FileExistsError: ``out`` holds something else.
         BlockingIOError: another process trains in ``out``.
@@ -105,8 +111,9 @@ def train(
                         prepare(examples, model, path / "data", progress=progress)
                     examples = Examples.open(path / "data")
                 examples.check_model(model)
-                loss = chosen_loss(config, scored=examples.scores is not None)
-                _check_negatives(examples, loss, config.batch_size)
+                loss, warnings = check_examples(examples, model, config)
+                for warning in warnings if accelerator.is_main_process else ():
+                    logger.warning(warning)
                 schedule = plan(config, len(examples), accelerator.num_processes)
                 run = {"base": model.name, "examples": examples.digest, "loss": loss, "processes": accelerator.num_processes}
                 folder.begin({"config": asdict(config), "plan": asdict(schedule), **run})
@@ -278,21 +285,6 @@ def _make_bar(size: int, schedule: Plan, done: int, accelerator: Any, progress: 
     """Make a bar of examples that begins where the run goes on."""
     shown = progress if accelerator.is_main_process else False
     return progress_bar("Training", schedule.steps * size, "example", shown, done * size)
-
-
-def _check_negatives(examples: Examples, loss: str, batch_size: int) -> None:
-    """Check that an example has negatives, if its loss compares the positive with nothing else.
-
-    Raises:
-        ValueError: an example has a positive and nothing else.
-    """
-    without_negatives = np.flatnonzero(np.diff(examples.offsets) < 2)
-    if len(without_negatives) and (loss in ("pairwise", "distillation") or batch_size == 1):
-        raise ValueError(
-            f"loss={loss!r} with batch_size={batch_size} compares a positive with the example's own negatives, and "
-            f"{len(without_negatives)} of {len(examples)} examples have none, the first of them number {without_negatives[0]}; "
-            "mine negatives, or train with loss='in-batch' and a batch_size above 1."
-        )
 
 
 def _check_evaluation(value: Any, step: int) -> float:

@@ -61,7 +61,7 @@ class TrainConfig:
         precision: "no" for float32, "bf16" or "fp16"; None for the best that the device has, float32 on a CPU.
         checkpoint_every: number of steps between two checkpoints and evaluations, at most a tenth of all.
         patience: number of evaluations in a row that are no better than the best, after which training stops; None for never.
-        trackers: names of accelerate's trackers, such as "tensorboard" or "wandb".
+        trackers: names of accelerate's trackers, such as "tensorboard" or "wandb"; one name may stand by itself.
     """
 
     loss: str | None = None
@@ -91,6 +91,10 @@ class TrainConfig:
     trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        trackers = (self.trackers,) if isinstance(self.trackers, str) else tuple(self.trackers)
+        if not all(isinstance(name, str) and name for name in trackers):
+            raise ValueError(f"trackers must be names such as 'wandb', got {self.trackers!r:.80}.")
+        object.__setattr__(self, "trackers", trackers)
         choices: dict[str, tuple[str, ...]] = {"similarity": SIMILARITIES, "schedule": SCHEDULES}
         choices |= {} if self.loss is None else {"loss": LOSSES}
         choices |= {} if self.precision is None else {"precision": PRECISIONS}

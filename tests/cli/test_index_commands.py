@@ -282,6 +282,10 @@ def test_tab_separated_values_may_name_their_columns(tmp_path, stanford):
     assert list(read_file(file, "a.tsv", stanford)) == [Passage("x", "the cat", {"source": "a.tsv", "year": "2020"})]
     file.write_text("0\tthe cat\tPets\n")
     assert [passage.text for passage in read_file(file, "a.tsv", stanford)] == ["Pets the cat"]
+    for names in ("pid\tpassage\tYear", "DocID\tContents\tYear", "\ufeff_id\tdocument\tYear", "Passage ID\ttext\tYear"):
+        file.write_text(f"{names}\nx\tthe cat\t2020\n", encoding="utf-8")
+        (passage,) = read_file(file, "a.tsv", stanford)
+        assert passage == Passage("x", "the cat", {"source": "a.tsv", "Year": "2020"})
     file.write_text("the cat\nthe dog\n")
     assert [passage.id for passage in read_file(file, "a.tsv", stanford)] == ["a.tsv#1", "a.tsv#2"]
 
@@ -420,6 +424,10 @@ def test_import_makes_an_index_of_another_library_s(run, tmp_path, monkeypatch, 
 def test_a_collection_is_read_by_number(tmp_path):
     (tmp_path / "c.tsv").write_text("id\ttext\ttitle\n1\tone\tOne\n2\ttwo\n")  # their reader counts the names as number 0
     assert read_collection(tmp_path / "c.tsv") == ["title | text", "One | one", "two"]
+    (tmp_path / "c.tsv").write_text("PID\tPassage\n0\tone\n1\ttwo\n")  # a reader that takes no names has not seen these
+    assert read_collection(tmp_path / "c.tsv") == ["one", "two"]
+    (tmp_path / "c.tsv").write_text("\ufeffdocid\ttitle\tcontents\n0\tOne\tone\n1\t\ttwo\n", encoding="utf-8")
+    assert read_collection(tmp_path / "c.tsv") == ["One | one", "two"]
     (tmp_path / "c.tsv").write_text("0\ttext\n1\ttwo\n")
     assert read_collection(tmp_path / "c.tsv") == ["text", "two"]
     (tmp_path / "c.tsv").write_text("0\tone\n2\ttwo\n")

@@ -10,6 +10,7 @@ from builders import checkpoints
 from builders.colbertv1 import write_collection
 from builders.encoders import write_stanford
 
+from colbert_core.evaluation.trec import read_run
 from colbert_core.train import read_examples
 
 
@@ -185,3 +186,126 @@ def test_a_malformed_line_is_named_by_file_and_number(run, base, tmp_path):
     assert (code, "triples.tsv" in err, "2" in err) == (1, True, True)
     code, _, err = run("train", str(tmp_path), "--out", str(tmp_path / "out"), "--quiet")
     assert (code, "is no collection" in err) == (1, True)
+
+
+# Queries that are passages
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    """Claims, each with its answer in the corpus; the claims are the queries, and in the corpus as well."""
+    data = tmp_path / "arguments"
+    (data / "qrels").mkdir(parents=True)
+    words = ["cat", "dog", "rust", "mat"]
+    claims = {f"claim{n}": f"the {word} is happy" for n, word in enumerate(words)}
+    answers = {f"answer{n}": f"a {word} purr" for n, word in enumerate(words)}
+    (data / "corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": i, "text": t}) + "\n" for i, t in {**claims, **answers}.items())
+    )
+    (data / "queries.jsonl").write_text("".join(json.dumps({"_id": i, "text": t}) + "\n" for i, t in claims.items()))
+    qrels = "".join(f"claim{n}\tanswer{n}\t1\n" for n in range(4))
+    for split in ("test", "train"):
+        (data / "qrels" / f"{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{qrels}")
+    return data
+
+
+def test_what_has_the_query_s_own_id_is_left_out_of_every_system(run, arguments, base, tmp_path):
+    made = run("index", str(arguments / "corpus.jsonl"), "--out", str(tmp_path / "idx"), "--model", str(base), "--quiet")
+    assert made[0] == 0
+    trec = tmp_path / "with.trec"
+    trec.write_text(
+        "".join(
+            f"claim{n} Q0 {name}{n} {rank} {9 - rank} x\n" for n in range(4) for rank, name in ((1, "claim"), (2, "answer"))
+        )
+    )
+    systems = ([], ["--index", "idx"], ["--index", "idx", "--mode", "hybrid"], ["--index", "idx", "--mode", "words"])
+    systems += (["--run", "with.trec"], ["--rerank", "with.trec", "--model", str(base)])
+    for system in systems:
+        options = [str(tmp_path / part) if part in ("idx", "with.trec") else part for part in system]
+        out = tmp_path / "out.trec"
+        code, printed, err = run("evaluate", str(arguments), *options, "--json", "-k", "3", "--out", str(out), "--quiet")
+        assert (code, json.loads(printed)["identical_ids"]) == (0, 4), system
+        assert "4 of 4 queries found the passage with an id identical to their own; it is left out, as BEIR does" in err
+        found = read_run(out)
+        assert not any(query in scores for query, scores in found.items())
+        code, printed, err = run(
+            "evaluate", str(arguments), *options, "--json", "-k", "3", "--keep-identical-ids", "--out", str(out)
+        )
+        assert (code, "identical" in printed + err) == (0, False)
+        assert all(query in scores for query, scores in read_run(out).items())
+    best = json.loads(run("evaluate", str(arguments), "--json", "--measures", "MRR@10", "--run", str(trec))[1])
+    assert best["MRR@10"] == 1.0
+    kept = json.loads(
+        run("evaluate", str(arguments), "--json", "--measures", "MRR@10", "--run", str(trec), "--keep-identical-ids")[1]
+    )
+    assert kept["MRR@10"] == 0.5
+
+
+def test_a_depth_counts_what_is_left(run, arguments, tmp_path):
+    run("evaluate", str(arguments), "-k", "1", "--out", str(tmp_path / "out.trec"), "--quiet")
+    assert {query: len(scores) for query, scores in read_run(tmp_path / "out.trec").items()} == {
+        f"claim{n}": 1 for n in range(4)
+    }
+
+
+def test_several_weights_leave_out_what_has_the_query_s_id(run, arguments, base, tmp_path):
+    run("index", str(arguments / "corpus.jsonl"), "--out", str(tmp_path / "idx"), "--model", str(base), "--quiet")
+    weights = ("--mode", "hybrid", "--weight", "0.2", "0.5")
+    code, out, err = run("evaluate", str(arguments), "--index", str(tmp_path / "idx"), *weights, "--json", "--quiet")
+    assert (code, json.loads(out)["identical_ids"], "4 of 4 queries" in err) == (0, 4, True)
+
+
+def test_a_judged_passage_that_is_not_there_is_counted(run, arguments, base, tmp_path):
+    assert "judged passage" not in run("evaluate", str(arguments), "--quiet")[2]
+    with (arguments / "qrels" / "test.tsv").open("a") as file:
+        file.write("claim0\tnowhere\t1\nclaim1\tnowhere\t0\n")
+    code, _, err = run("evaluate", str(arguments), "--quiet")
+    assert (code, f"1 judged passage is not in {arguments}, such as 'nowhere'" in err) == (0, True)
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join((arguments / "corpus.jsonl").read_text().splitlines(keepends=True)[:6]))
+    run("index", str(few), "--out", str(tmp_path / "idx"), "--model", str(base), "--quiet")
+    code, _, err = run("evaluate", str(arguments), "--index", str(tmp_path / "idx"), "--quiet")
+    assert (code, f"2 judged passages are not in {tmp_path / 'idx'}, such as 'answer2'" in err) == (0, True)
+
+
+@pytest.mark.parametrize("retriever", ["bm25", "idx"])
+def test_mining_takes_no_copy_of_the_positive_and_not_the_query(run, arguments, base, tmp_path, retriever):
+    with (arguments / "corpus.jsonl").open("a") as file:
+        file.writelines(
+            json.dumps({"_id": f"copy{n}", "text": f"A {word}  purr"}) + "\n" for n, word in enumerate(["cat", "dog"])
+        )
+    with_ = "bm25"
+    if retriever == "idx":
+        run("index", str(arguments / "corpus.jsonl"), "--out", str(tmp_path / "idx"), "--model", str(base), "--quiet")
+        with_ = str(tmp_path / "idx")
+    out = tmp_path / "mined.jsonl"
+    code, _, _ = run(
+        "mine", str(arguments), "--out", str(out), "--with", with_, "--ranks", "1", "9", "--negatives", "2", "--quiet"
+    )
+    assert code == 0
+    assert all(
+        isinstance(json.loads(line)["negatives"], list) for line in out.read_text().splitlines()
+    )  # also where none is left
+    for example in read_examples(out):
+        assert {example.positive.lower(), example.query} & {
+            " ".join(text.lower().split()) for text in example.negatives
+        } == set()
+
+
+# Training data that teach nothing
+
+
+def test_prepared_data_are_told_what_a_training_would_say(run, base, tmp_path):
+    file = tmp_path / "train.jsonl"
+    scored = {"query": "the cat", "positive": "a cat", "negatives": ["a dog"], "scores": [2, 1]}
+    file.write_text(
+        json.dumps(scored) + "\n" + json.dumps({"query": "the dog", "positive": "a dog", "negatives": ["a cat"]}) + "\n"
+    )
+    command = ("--base", str(base), "--query-length", "12", "--passage-length", "20", "--quiet")
+    code, _, err = run("data", "prepare", str(file), "--out", str(tmp_path / "data"), *command)
+    assert (code, f"colbert: 1 of 2 examples has no teacher scores, the first of them {file}, line 2" in err) == (0, True)
+    code, _, err = run("train", str(file), "--out", str(tmp_path / "run"), *command, "--loss", "distillation")
+    assert (code, f"{file}, line 2 (query 'the dog'" in err) == (1, True)
+    file.write_text(json.dumps({"query": "the cat", "positive": "a cat", "negatives": ["A  cat"]}) + "\n")
+    code, _, err = run("train", str(file), "--out", str(tmp_path / "other"), *command)
+    assert (code, "None of the 1 examples can teach anything" in err, f"{file}, line 1" in err) == (1, True, True)

@@ -173,3 +173,73 @@ def test_pairs_are_each_others_candidates(words):
     assert [example.positive for example in mined] == [example.positive for example in pairs]
     assert mined[0].negatives == mined[1].negatives == ("dogs and cats bark",)
     assert all(example.positive not in example.negatives for example in mined)
+
+
+# The same text under another id
+
+
+def mined(corpus, ranking, relevant=("a",), query="query", **settings):
+    """Negatives of a query whose passages are ranked in this order; and how often texts were asked for."""
+    asked = []
+
+    def texts_of(names):
+        asked.append(list(names))
+        return [corpus[name] for name in names]
+
+    def search_many(queries, k):
+        return [[(name, 100.0 - rank) for rank, name in enumerate(ranking[:k])] for _ in queries]
+
+    qrels = {"q": dict.fromkeys(relevant, 1)}
+    examples = list(mine({"q": query}, qrels, search_many, texts_of, **{"n_negatives": 2, "ranks": (1, 3), **settings}))
+    return [example.negatives for example in examples], asked
+
+
+CORPUS = {"a": "Cats purr", "copy": "cats  purr ", "b": "dogs bark", "c": "rust", "d": "mats"}
+
+
+def test_a_copy_of_the_positive_is_no_negative():
+    assert mined(CORPUS, ["a", "copy", "b", "c", "d"]) == ([("dogs bark", "rust")], [["a", "copy", "b"], ["c"]])
+    assert mined(CORPUS, ["a", "b", "c", "copy", "d"])[1] == [["a", "b", "c"]]  # without copies, texts are asked for once
+
+
+def test_a_copy_of_another_positive_or_of_the_query_is_none_either():
+    assert mined(CORPUS, ["b", "copy", "c", "d"], ["b", "a"])[0] == [("rust", "mats")] * 2
+    assert mined(CORPUS, ["a", "copy", "b", "c"], ["b"], query="cats purr", n_negatives=1)[0] == [("rust",)]
+
+
+def test_many_copies_are_passed_by_and_the_search_goes_deeper():
+    corpus = {**CORPUS, **{f"copy{n}": "CATS PURR" for n in range(9)}}
+    ranking = ["a", *(f"copy{n}" for n in range(9)), "b", "c"]
+    assert mined(corpus, ranking)[0] == [("dogs bark", "rust")]
+
+
+def test_where_all_are_copies_there_are_fewer_and_it_says_so(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert mined(CORPUS, ["a", "copy", "b"])[0] == [("dogs bark",)]
+    assert "1 of 1 examples have fewer than 2 negatives" in caplog.text
+
+
+def test_the_passage_with_the_query_s_own_id_is_none():
+    assert mined({**CORPUS, "q": "a title, and the query"}, ["q", "a", "b", "c"])[0] == [("dogs bark", "rust")]
+
+
+def test_what_answers_the_same_query_under_another_id_is_none():
+    queries, qrels = {"q": "pets?", "again": "Pets? ", "other": "pets"}, {"q": {"1": 1}, "again": {"2": 1}, "other": {"3": 1}}
+    found = mine(queries, qrels, retriever(9), texts, n_negatives=2, ranks=(1, 2))
+    assert [example.negatives for example in found] == [("text 3", "text 4"), ("text 3", "text 4"), ("text 1", "text 2")]
+
+
+def test_copies_change_no_other_example(monkeypatch):
+    queries = {f"q{number}": f"query {number}" for number in range(200)}
+    qrels = {name: {"1": 1} for name in queries}
+
+    def with_copies(names):
+        return ["text 1" if name == "7" else f"text {name}" for name in names]
+
+    before = list(mine(queries, qrels, retriever(50), texts, n_negatives=2, ranks=(5, 9)))
+    after = list(mine(queries, qrels, retriever(50), with_copies, n_negatives=2, ranks=(5, 9)))
+    changed = [old != new for old, new in zip(before, after, strict=True)]
+    assert changed == ["text 7" in example.negatives for example in before]
+    assert not any("text 1" in example.negatives for example in after)
+    monkeypatch.setattr("colbert_core.colbertv1.mining._TEXTS_AT_A_TIME", 300)
+    assert list(mine(queries, qrels, retriever(50), with_copies, n_negatives=2, ranks=(5, 9))) == after

@@ -72,6 +72,12 @@ def test_a_judgement_of_an_unknown_passage_is_an_error_with_file_line_and_id(tmp
         collection.check("test")
 
 
+def test_judged_passages_that_are_not_there_are_found(tmp_path):
+    dataset = open_dataset(write_beir(tmp_path / "data", qrels="q1\tz\t1\nq1\ta\t0\nq2\tb\t2\nq2\ty\t0\nq2\tz\t1\n"))
+    assert dataset.missing_passages("test") == ["z", "y"]
+    assert open_dataset(write_beir(tmp_path / "whole")).missing_passages("test") == []
+
+
 def test_a_judged_query_without_text_is_an_error_with_file_line_and_id(tmp_path):
     collection = open_dataset(write_beir(tmp_path / "beir", qrels="q1\tb\t1\nq9\ta\t1\n"))
     for look in (collection.check, lambda: collection.queries("test")):
@@ -145,6 +151,26 @@ def test_an_msmarco_folder_has_splits_by_the_names_of_its_files(tmp_path):
     assert collection.qrels("dev.small") == {"20": {"1": 1}}
     with pytest.raises(ValueError, match="'dev' of .* has queries but no judgements; .* dev.small, train"):
         collection.qrels("dev")
+
+
+@pytest.mark.parametrize("names", ["pid\tpassage", "id\ttext", "\ufeffDocID\tContents", "_id\tdocument"])
+def test_a_line_of_names_is_no_passage_and_no_query(tmp_path, names):
+    folder = write_msmarco(tmp_path / "msmarco")
+    plain = open_dataset(folder)
+    passages, queries = list(plain.passages()), plain.queries("train")
+    for file, line in (("collection.tsv", names), ("queries.train.tsv", "qid\tquery")):
+        (folder / file).write_text(f"{line}\n{(folder / file).read_text()}", encoding="utf-8")
+    named = open_dataset(folder)
+    assert (list(named.passages()), named.queries("train"), named.n_passages) == (passages, queries, 2)
+
+
+def test_columns_go_by_their_names(tmp_path):
+    folder = write_msmarco(tmp_path / "msmarco")
+    (folder / "collection.tsv").write_text("Title\tURL\tpassage\tpid\nPets\thttp://x\tCats purr.\t7\n")
+    assert list(open_dataset(folder).passages()) == [Passage("7", "Pets Cats purr.", {"title": "Pets"})]
+    (folder / "collection.tsv").write_text("pid\tpassage\n7\tCats\tpurr\n")
+    with pytest.raises(ValueError, match=r"collection\.tsv, line 2: it has 3 columns where 2 belong \(id, text\)"):
+        list(open_dataset(folder).passages())
 
 
 def test_a_line_of_an_msmarco_file_with_other_columns_is_an_error_with_its_number(tmp_path):

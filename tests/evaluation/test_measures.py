@@ -70,6 +70,41 @@ def test_an_evaluation_counts_queries_without_results_and_without_judgements():
     assert evaluate({**RUN, "q3": {}}, QRELS) == evaluation  # nothing found is the same as not asked
 
 
+# Queries that are passages: of q the query itself comes first, then what answers it. By hand, without it: rank 1, all are 1; with
+# it: rank 2, nDCG@10 1 / log2(3) = .630930, MRR@10 1 / 2, Success@1 0.
+OWN = {"q": {"q": 3.0, "a": 2.0, "b": 1.0}, "r": {"a": 1.0}}
+OWN_QRELS = {"q": {"a": 1}, "r": {"a": 1}}
+
+
+def test_a_passage_with_the_query_s_own_id_is_left_out_as_beir_does():
+    measures = ["nDCG@10", "MRR@10", "Success@1"]
+    left_out = evaluate(OWN, OWN_QRELS, measures)
+    assert left_out.n_identical == 1
+    assert [values["q"] for values in left_out.by_query.values()] == [1.0, 1.0, 1.0]
+    counted = evaluate(OWN, OWN_QRELS, measures, ignore_identical_ids=False)
+    assert counted.n_identical == 0
+    assert [values["q"] for values in counted.by_query.values()] == pytest.approx([0.630930, 0.5, 0.0], abs=1e-6)
+
+
+def test_a_query_that_found_only_itself_has_no_results():
+    evaluation = evaluate({"q": {"q": 1.0}, "r": {"a": 1.0}}, OWN_QRELS)
+    assert (evaluation.n_missing, evaluation.n_identical, evaluation.means["MRR@10"]) == (1, 1, 0.5)
+
+
+def test_a_passage_with_the_query_s_id_that_is_judged_relevant_counts():
+    evaluation = evaluate({"1": {"1": 2.0, "2": 1.0}}, {"1": {"1": 1}}, ["MRR@10"])
+    assert (evaluation.means, evaluation.n_identical) == ({"MRR@10": 1.0}, 0)
+    assert evaluate({"1": {"1": 2.0, "2": 1.0}}, {"1": {"1": 0, "2": 1}}, ["MRR@10"]).means == {"MRR@10": 1.0}
+
+
+def test_runs_are_compared_without_the_queries_themselves():
+    without = {"q": {"a": 2.0, "b": 1.0}, "r": {"a": 1.0}}
+    assert compare(OWN, without, OWN_QRELS).difference == 0
+    assert compare(OWN, without, OWN_QRELS, ignore_identical_ids=False).difference == pytest.approx(
+        (1 - 0.630930) / 2, abs=1e-6
+    )
+
+
 def test_equal_scores_are_ranked_from_the_last_id_to_the_first_as_trec_eval_does():
     for measure in ("MRR@1", "nDCG@1", "Recall@1", "Success@1"):
         assert evaluate({"q": {"a": 1.0, "b": 1.0}}, {"q": {"a": 1}}, [measure]).means[measure] == 0.0

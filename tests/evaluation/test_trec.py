@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from colbert_core.evaluation.trec import read_qrels, read_run, write_run
+from colbert_core.evaluation.trec import leave_out_identical_ids, read_qrels, read_run, write_run
 
 
 def test_a_run_that_was_written_is_read_again_to_the_last_bit(tmp_path):
@@ -34,6 +34,14 @@ def test_a_bad_line_of_a_run_is_an_error_with_its_number(tmp_path, text, problem
     (tmp_path / "run.trec").write_text(text)
     with pytest.raises(ValueError, match=problem):
         read_run(tmp_path / "run.trec")
+
+
+def test_what_has_the_query_s_own_id_is_left_out_and_the_best_of_the_rest_are_kept():
+    run = {"q": {"b": 1.0, "q": 3.0, "a": 2.0}, "r": {"b": 1.0, "a": 2.0}, "s": {"s": 2.0, "a": 1.0}}
+    qrels = {"q": {"q": 0}, "s": {"s": 1}}
+    kept = {"q": {"b": 1.0, "a": 2.0}, "r": {"b": 1.0, "a": 2.0}, "s": {"s": 2.0, "a": 1.0}}
+    assert leave_out_identical_ids(run, qrels) == (kept, 1)
+    assert leave_out_identical_ids(run, qrels, 1) == ({"q": {"a": 2.0}, "r": {"a": 2.0}, "s": {"s": 2.0}}, 1)
 
 
 def test_what_a_run_cannot_hold_is_an_error_and_leaves_the_old_run(tmp_path):

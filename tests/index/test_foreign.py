@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from builders.foreign_indexes import (
+    DOCLENS,
     TEXTS,
     write_fast_plaid_index,
     write_json,
@@ -73,6 +74,93 @@ def test_ragatouille_s_pieces_never_take_the_name_of_another_document(tmp_path):
     write_json(tmp_path / "old", "pid_docid_map.json", {str(number): name for number, name in enumerate(documents)})
     with Index.convert(read_foreign_index(tmp_path / "old")) as index:
         assert index.ids() == ["cats#1#", "cats#2", "cats#1", "birds", "fish", "ants"]
+
+
+# RAGatouille after deletions: of four passages of 5, 4, 6 and 7 tokens, named after their texts
+
+
+NAMES = ["ant", "cow", "dog", "elk"]
+
+
+def ragatouille_after(folder, *, doclens, texts, documents):
+    write_ragatouille_index(folder)
+    flat = [count for counts in DOCLENS for count in counts]
+    assert sum(doclens) <= sum(flat)
+    write_json(folder, "doclens.0.json", doclens)
+    write_json(folder, "doclens.1.json", [])
+    for kind in ("codes", "residuals"):
+        torch.save(torch.cat([torch.load(folder / f"{n}.{kind}.pt") for n in (0, 1)]), folder / f"0.{kind}.pt")
+    write_json(folder, "collection.json", [f"{name} text" for name in texts])
+    write_json(folder, "pid_docid_map.json", {str(number): name for number, name in documents.items()})
+    write_json(folder, "docid_metadata_map.json", {name: {"title": name.upper()} for name in NAMES})
+    return folder
+
+
+def imported(folder, texts=None):
+    with Index.convert(read_foreign_index(folder, texts)) as index:
+        return {passage.id: passage.text for passage in index.get(index.ids())}
+
+
+@pytest.mark.parametrize("gone", [{0}, {1}, {3}, {2, 3}, {0, 3}, {1, 2, 3}])
+def test_ragatouille_s_map_says_what_is_left_after_a_deletion(tmp_path, gone):
+    left = {number: name for number, name in enumerate(NAMES) if number not in gone}
+    doclens = [0 if number in gone else count for number, count in enumerate([5, 4, 6, 7])]
+    folder = ragatouille_after(tmp_path / "old", doclens=doclens, texts=left.values(), documents=left)
+    assert imported(folder) == {name: f"{name} text" for name in left.values()}
+    with Index.convert(read_foreign_index(folder)) as index:
+        assert all(passage.metadata == {"title": passage.id.upper()} for passage in index.get(index.ids()))
+
+
+@pytest.mark.parametrize("gone", [{0, 1}, {0, 2}, {0, 1, 3}])
+def test_texts_that_several_deletions_may_have_mixed_up_are_refused_unless_they_are_given(tmp_path, gone):
+    left = {number: name for number, name in enumerate(NAMES) if number not in gone}
+    doclens = [0 if number in gone else count for number, count in enumerate([5, 4, 6, 7])]
+    folder = ragatouille_after(tmp_path / "old", doclens=doclens, texts=left.values(), documents=left)
+    with pytest.raises(
+        DamagedIndexError, match=r"may lack the texts of other passages .* such as .*delete_from_index .*--collection"
+    ):
+        read_foreign_index(folder)
+    assert imported(folder, [f"{name} text" for name in NAMES]) == {str(n): f"{name} text" for n, name in left.items()}
+
+
+@pytest.mark.parametrize(
+    ("doclens", "texts", "documents", "message"),
+    [
+        # Deleted number 1, then added one: the small index was built anew, and the map counts on.
+        (
+            [5, 6, 7, 8],
+            ["ant", "dog", "elk", "fox"],
+            {0: "ant", 2: "dog", 3: "elk", 4: "fox"},
+            "names a passage 4, but there are 4",
+        ),
+        ([5, 6, 7], ["ant", "dog", "elk"], {0: "ant", 2: "dog", 3: "elk"}, "names a passage 3, but there are 3"),
+        ([5, 6, 7], ["ant", "dog", "elk"], {0: "ant", 2: "elk"}, "names no document for passage 1, which has 6 tokens"),
+        ([5, 0, 6, 7], ["ant", "dog"], {0: "ant", 2: "dog", 3: "elk"}, "4 passages, 3 of them left .* its collection has 2"),
+        ([5, 0, 6], ["ant", "dog"], {0: "ant", "x": "dog"}, "names a passage x"),
+        ([5, 0, 6], ["ant", "dog"], {0: "ant", -1: "dog"}, "names a passage -1"),
+    ],
+)
+def test_a_map_of_other_passages_is_refused(tmp_path, doclens, texts, documents, message):
+    folder = ragatouille_after(tmp_path / "old", doclens=doclens, texts=texts, documents=documents)
+    with pytest.raises(DamagedIndexError, match=message):
+        read_foreign_index(folder)
+
+
+def test_deleted_passages_whose_texts_stayed_are_left_out(tmp_path):
+    folder = ragatouille_after(tmp_path / "old", doclens=[5, 0, 0, 7], texts=NAMES, documents={0: "ant", 3: "elk"})
+    assert imported(folder) == {"ant": "ant text", "elk": "elk text"}
+
+
+def test_a_passage_added_to_a_large_index_after_a_deletion_keeps_its_id(tmp_path):
+    documents = {0: "ant", 2: "dog", 3: "elk", 4: "fox"}
+    folder = ragatouille_after(tmp_path / "old", doclens=[5, 0, 6, 7, 8], texts=documents.values(), documents=documents)
+    assert imported(folder) == {name: f"{name} text" for name in documents.values()}
+
+
+def test_one_text_for_all_is_refused(tmp_path):
+    write_fast_plaid_index(tmp_path / "old")
+    with pytest.raises(TypeError, match="texts must be a list of strings, got one str"):
+        read_foreign_index(tmp_path / "old", "1234567")
 
 
 def test_an_index_whose_passages_are_all_deleted_can_be_imported_and_grow(tmp_path):

@@ -71,3 +71,9 @@ def test_a_blank_document_is_kept_and_no_query_finds_it(text, default_encoder):
     store = ColBERTVectorStore.from_texts([text, "another thing"], ids=["odd", "other"], model=default_encoder)
     assert [document.id for document in store.similarity_search("word", k=2)] == ["other"]
     assert [document.page_content for document in store.get_by_ids(["odd"])] == [text]
+
+
+@pytest.mark.parametrize("make", [ColBERTVectorStore.from_texts, ColBERTRetriever.from_texts])
+def test_one_string_is_no_list_of_ids(make):
+    with pytest.raises(TypeError, match=r"ids must be a list of strings, got one str; write \['ab'\]"):
+        make(["x", "y"], ids="ab")

@@ -119,6 +119,8 @@ async def test_documents_are_inserted_updated_refreshed_and_deleted(index, async
     assert "a.txt" not in sources(index.query("dog sleeps"))
     assert index.docstore.get_document_hash("a.txt") is None
     (node_id,) = index.ref_doc_info["b.txt"].node_ids
+    with pytest.raises(TypeError, match="node_ids must be a list of strings, got one str"):
+        await do("delete_nodes", node_id)
     await do("delete_nodes", [node_id, "gone"])
     assert "b.txt" not in index.ref_doc_info
     assert node_id in index.docstore.docs  # unless it is asked for: other indexes may share it

@@ -129,8 +129,11 @@ def test_mistakes_are_errors(store):
         store.delete_nodes(filters=MetadataFilters(filters=[]))
     with pytest.raises(ValueError, match="persistdir"):
         ColBERTVectorStore(persistdir="x", index=store.index)
-    with pytest.raises(TypeError, match="one str"):
-        store.get_nodes("cat")
+    for of_one in (None, one("year", 2020)):
+        with pytest.raises(TypeError, match="one str"):
+            store.get_nodes("cat", of_one)
+        with pytest.raises(TypeError, match="one str"):
+            store.delete_nodes("cat", of_one)
 
 
 # Nodes in and out

@@ -124,3 +124,39 @@ def test_written_examples_are_read_again_and_replace_what_was_there_only_when_wh
     assert list(tmp_path.iterdir()) == [file]
     with pytest.raises(ValueError, match="is not .jsonl"):
         write_examples([], tmp_path / "mined.tsv")
+
+
+# Lines of names
+
+
+@pytest.mark.parametrize(
+    "names", ["query\tpositive\tnegative", "\ufeffAnchor\tPositive\tNegative_1", "question\tpos_passage\tneg"]
+)
+def test_a_line_of_names_is_no_example(tmp_path, names):
+    file = write(tmp_path / "triples.tsv", f"{names}\nq\ta\tb\n")
+    (example,) = read_examples(file)
+    assert example == Example("q", "a", ("b",))
+    assert example.place == (str(file), 2)
+
+
+def test_columns_of_examples_go_by_their_names(tmp_path):
+    file = write(tmp_path / "triples.tsv", "negative\tquery\tpositive\nb\tq\ta\n")
+    assert list(read_examples(file)) == [Example("q", "a", ("b",))]
+
+
+def test_texts_of_a_first_line_that_only_begins_like_names_are_an_example(tmp_path):
+    file = write(tmp_path / "triples.tsv", "query\twhat is a query\tno\n")
+    assert list(read_examples(file)) == [Example("query", "what is a query", ("no",))]
+
+
+def test_texts_by_id_may_stand_under_names(tmp_path):
+    assert read_texts(write(tmp_path / "a.tsv", "pid\ttitle\tpassage\n1\tT\ta\n2\t\tb\n")) == {"1": "T a", "2": "b"}
+    assert read_texts(write(tmp_path / "b.tsv", "QID\tQuery\n1\ta\n")) == {"1": "a"}
+    assert read_texts(write(tmp_path / "c.tsv", "1\tpassage\n2\tb\n")) == {"1": "passage", "2": "b"}
+
+
+def test_triples_of_ids_may_stand_under_names(tmp_path):
+    file = write(tmp_path / "triples.tsv", "qid\tpid+\tpid-\n1\ta\tb\n")
+    assert list(read_id_triples(file, {"1": "q"}, {"a": "x", "b": "y"})) == [Example("q", "x", ("y",))]
+    passages = {"a": "x", "b": "y", "pid+": "z", "pid-": "y"}
+    assert [example.query for example in read_id_triples(file, {"1": "q", "qid": "r"}, passages)] == ["r", "q"]

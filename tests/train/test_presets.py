@@ -51,3 +51,14 @@ def test_the_loss_follows_the_examples():
     assert chosen_loss(TrainConfig(), scored=True) == "distillation+in-batch"
     assert chosen_loss(TrainConfig(), scored=False) == "in-batch"
     assert chosen_loss(PRESETS["colbertv1"], scored=True) == "pairwise"
+
+
+@pytest.mark.parametrize("trackers", ["wandb", ["wandb"], ("wandb",)])
+def test_one_tracker_may_stand_by_itself(trackers):
+    assert configured("colbertv2", {"trackers": trackers}).trackers == ("wandb",)
+    assert TrainConfig(trackers=trackers) == TrainConfig(trackers=("wandb",))
+
+
+def test_trackers_are_names():
+    with pytest.raises(ValueError, match=r"trackers must be names such as 'wandb', got \[1\]"):
+        TrainConfig(trackers=[1])

@@ -82,10 +82,10 @@ FLOORS_OF_FOLDER = {
     ],
     "kernels": [{"compiling", "vector"}, {"building"}, {"scoring"}],
     "model": [
-        {"checkpoint", "description", "packed", "wordpiece"},
+        {"checkpoint", "packed", "wordpiece"},
         {"backbone", "light", "tokenizer"},
         {"inputs", "scripts", "sharing"},
-        {"forward"},
+        {"description", "forward"},
         {"gathering"},
         {"encoder"},
         {"fingerprint"},

@@ -23,7 +23,7 @@ from colbert_core.model.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from colbert_core.model.description import as_text
+from colbert_core.model.description import about, as_text
 from colbert_core.model.forward import Runner
 from colbert_core.model.gathering import GatheringRunner
 from colbert_core.model.inputs import InputBuilder, as_list, respelled
@@ -427,39 +427,7 @@ class Encoder:
 
     def describe(self) -> dict[str, Any]:
         """Return the recipe in plain values: backbone, lengths, markers with their ids, and the rest of ``print(encoder)``."""
-        config, inputs, tokens_of = self.config, self._inputs, self._tokenizer.tokens_of
-        mask = None if inputs.augmentation_id is None else tokens_of([inputs.augmentation_id])[0]
-        return {
-            "name": self.name,
-            "format": config.format,
-            "trained": config.trained,
-            "backbone": self._backbone.config.model_type,
-            "parameters": sum(parameter.numel() for parameter in self._backbone.parameters()),
-            "hidden": self._hidden,
-            "head": [] if self._head is None else [layer.describe() for layer in self._head.weights()],
-            "dim": self.dim,
-            "device": str(self.device),
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "query_length": config.query_length,
-            "passage_length": config.passage_length,
-            "query_prefix": dict(zip(tokens_of(inputs.query_prefix), inputs.query_prefix, strict=True)),
-            "passage_prefix": dict(zip(tokens_of(inputs.passage_prefix), inputs.passage_prefix, strict=True)),
-            "suffix": dict(zip(tokens_of(self._tokenizer.suffix_ids), self._tokenizer.suffix_ids, strict=True)),
-            "query_prompt": config.query_prompt,
-            "passage_prompt": config.passage_prompt,
-            "augmentation": mask
-            and {
-                "token": mask,
-                "id": inputs.augmentation_id,
-                "up_to": config.augmentation_length or config.query_length,
-                "attended": config.attend_to_augmentation,
-            },
-            "skipped": tokens_of(inputs.skipped.tolist()),
-            "scripts": list(self._scripts.read),
-            "similarity": config.similarity,
-            "pool_factor": config.pool_factor,
-            "example": inputs.example(),
-        }
+        return about(self.name, self._backbone, self._head, self._inputs, self._scripts.read)
 
     def _check_copy(self, folder: Path) -> None:
         """Make sure that a copy of the checkpoint makes the same inputs of texts as this encoder.

@@ -90,7 +90,7 @@ FLOORS_OF_FOLDER = {
         {"encoder"},
         {"fingerprint"},
     ],
-    "checkpoint": [{"config", "files"}, {"modules", "nanocolbert", "stanford"}],
+    "checkpoint": [{"config", "files"}, {"flagembedding", "modules", "nanocolbert", "stanford"}, {"strangers"}],
     "packed": [{"layers"}, {"bert", "modernbert"}],
     "search": [
         {"config", "diversity", "excerpts", "explain", "hits", "kernel_scorer", "modes", "plain_scorer", "surroundings"},

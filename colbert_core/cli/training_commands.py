@@ -57,7 +57,9 @@ if TYPE_CHECKING:
 def run_prepare(options: argparse.Namespace) -> int:
     """``colbert data prepare``."""
     config = configured(options.preset, _settings(options))
-    model = ColBERT.from_pretrained(options.base, config, trust_remote_code=options.trust_remote_code)
+    model = ColBERT.from_pretrained(
+        options.base, config, language=options.language, trust_remote_code=options.trust_remote_code
+    )
     examples, sources = _examples(options.data)
     prepared = prepare(examples, model, options.out, sources=sources, progress=wants_progress(options))
     print(f"{len(prepared)} examples of {len(prepared.queries)} queries and {len(prepared.passages)} passages in {options.out}")
@@ -76,6 +78,7 @@ def run_train(options: argparse.Namespace) -> int:
         preset=options.preset,
         evaluate=judge,
         progress=wants_progress(options),
+        language=options.language,
         trust_remote_code=options.trust_remote_code,
         **_settings(options),
     )
@@ -336,6 +339,7 @@ def run_pipeline(options: argparse.Namespace) -> int:
         base=options.base,
         split=options.split,
         n_negatives=options.negatives,
+        language=options.language,
         trust_remote_code=options.trust_remote_code,
         say=lambda line: print(line, flush=True),
         progress=wants_progress(options),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from colbert_core.model.backbone import hidden_size
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -22,9 +24,9 @@ def about(name: str, backbone: Any, head: Head | None, inputs: InputBuilder, scr
         "trained": config.trained,
         "backbone": backbone.config.model_type,
         "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
-        "hidden": backbone.config.hidden_size,
+        "hidden": hidden_size(backbone),
         "head": [] if head is None else [layer.describe() for layer in head.weights()],
-        "dim": backbone.config.hidden_size if head is None else head.dim,
+        "dim": hidden_size(backbone) if head is None else head.dim,
         "device": str(parameter.device),
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "query_length": config.query_length,
@@ -42,7 +44,9 @@ def about(name: str, backbone: Any, head: Head | None, inputs: InputBuilder, scr
             "attended": config.attend_to_augmentation,
         },
         "skipped": tokens_of(inputs.skipped.tolist()),
+        "skips_first": config.skip_first,
         "scripts": list(scripts),
+        **({"language": language} if (language := getattr(backbone.config, "default_language", None)) else {}),
         "similarity": config.similarity,
         "pool_factor": config.pool_factor,
         "example": inputs.example(),
@@ -69,9 +73,10 @@ def as_text(about: dict[str, Any]) -> str:
         "head": "; ".join(about["head"]) or "none, the hidden states are the vectors",
         "vectors": f"{about['dim']} dimensions, {about['dtype']} on {about['device']}, trained with {about['similarity']}",
         "scripts": ", ".join(about["scripts"]) or "none whole",
+        **({"language": about["language"]} if "language" in about else {}),
         "query": f"{sequence('query')}; {filled}",
         "passage": sequence("passage"),
-        "skipped": " ".join(about["skipped"]) or "nothing",
+        "skipped": " ".join([*(["the first token"] if about["skips_first"] else []), *about["skipped"]]) or "nothing",
         **({"pooling": f"about 1 vector of {about['pool_factor']:g} stays"} if about["pool_factor"] != 1 else {}),
         "example": example["query"],
         "  tokens": " ".join(example["tokens"]),

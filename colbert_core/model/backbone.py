@@ -234,14 +234,14 @@ def _try(backbone: Any) -> Tried:
     backbone.eval()
     with torch.inference_mode():
         try:
-            backbone(input_ids=ids, attention_mask=mask)
+            beside = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
         except TypeError:  # SqueezeBERT and CANINE call their pooler without asking whether there is one
             if getattr(backbone, "pooler", ()) is not None:
                 raise
             backbone.pooler = torch.nn.Identity()
+            beside = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
         alone = backbone(input_ids=ids[:1, : lengths[0]], attention_mask=mask[:1, : lengths[0]]).last_hidden_state[0]
-        beside = backbone(input_ids=ids, attention_mask=mask).last_hidden_state[0, : lengths[0]]
-    cosines = torch.nn.functional.cosine_similarity(alone, beside, dim=-1)
+    cosines = torch.nn.functional.cosine_similarity(alone, beside[0, : lengths[0]], dim=-1)
     return Tried(alone.shape[-1], bool((cosines < _SAME_ALONE).any()) or _counts_by_longest(config))
 
 

@@ -82,15 +82,15 @@ FLOORS_OF_FOLDER = {
     ],
     "kernels": [{"compiling", "vector"}, {"building"}, {"scoring"}],
     "model": [
-        {"checkpoint", "description", "packed", "wordpiece"},
+        {"checkpoint", "packed", "wordpiece"},
         {"backbone", "light", "tokenizer"},
         {"inputs", "scripts", "sharing"},
-        {"forward"},
+        {"description", "forward"},
         {"gathering"},
         {"encoder"},
         {"fingerprint"},
     ],
-    "checkpoint": [{"config", "files"}, {"modules", "nanocolbert", "stanford"}],
+    "checkpoint": [{"config", "files"}, {"flagembedding", "modules", "nanocolbert", "stanford"}, {"strangers"}],
     "packed": [{"layers"}, {"bert", "modernbert"}],
     "search": [
         {"config", "diversity", "excerpts", "explain", "hits", "kernel_scorer", "modes", "plain_scorer", "surroundings"},

@@ -88,6 +88,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how a model is loaded."""
     parser.add_argument("--device", help="cpu, cuda, mps (default: the best one present)")
+    parser.add_argument("--language", help="language whose layers run, for a model that has some for each, such as fr_XX")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
 
 
@@ -154,9 +155,9 @@ def read_words(options: argparse.Namespace) -> str | Literal[False] | None:
 
 
 def load_encoder(options: argparse.Namespace) -> Encoder:
-    """Load the model that ``--model``, ``--device`` and ``--trust-remote-code`` name."""
+    """Load the model that ``--model``, ``--device``, ``--language`` and ``--trust-remote-code`` name."""
     return colbert_core.Encoder.from_pretrained(
-        options.model, device=options.device, trust_remote_code=options.trust_remote_code
+        options.model, device=options.device, language=options.language, trust_remote_code=options.trust_remote_code
     )
 
 
@@ -166,8 +167,11 @@ def load_named_encoder(options: argparse.Namespace) -> Encoder | None:
     Raises:
         ValueError: an option of the model stands without ``--model``.
     """
-    if not options.model and (options.device or options.trust_remote_code):
-        raise ValueError("--device and --trust-remote-code go with --model; name the model that the index was made with.")
+    if not options.model and (options.device or options.language or options.trust_remote_code):
+        raise ValueError(
+            "--device and --trust-remote-code go with --model, and so does --language; name the model that the index was "
+            "made with."
+        )
     return load_encoder(options) if options.model else None
 
 

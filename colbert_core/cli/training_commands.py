@@ -58,7 +58,9 @@ if TYPE_CHECKING:
 def run_prepare(options: argparse.Namespace) -> int:
     """``colbert data prepare``."""
     config = configured(options.preset, _settings(options))
-    model = ColBERT.from_pretrained(options.base, config, trust_remote_code=options.trust_remote_code)
+    model = ColBERT.from_pretrained(
+        options.base, config, language=options.language, trust_remote_code=options.trust_remote_code
+    )
     examples, sources = _examples(options.data)
     prepared = prepare(examples, model, options.out, sources=sources, progress=wants_progress(options))
     _say_doubts(prepared, model, config)
@@ -88,6 +90,7 @@ def run_train(options: argparse.Namespace) -> int:
         preset=options.preset,
         evaluate=judge,
         progress=wants_progress(options),
+        language=options.language,
         trust_remote_code=options.trust_remote_code,
         **_settings(options),
     )
@@ -407,6 +410,7 @@ def run_pipeline(options: argparse.Namespace) -> int:
         base=options.base,
         split=options.split,
         n_negatives=options.negatives,
+        language=options.language,
         trust_remote_code=options.trust_remote_code,
         say=lambda line: print(line, flush=True),
         progress=wants_progress(options),

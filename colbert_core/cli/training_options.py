@@ -160,6 +160,7 @@ def add_training_commands(command: Command, group: Group) -> None:
 def _add_training_options(parser: argparse.ArgumentParser, preset: str = "colbertv2") -> None:
     parser.add_argument("--preset", choices=("colbertv1", "colbertv2"), default=preset, help=f"default: {preset}")
     parser.add_argument("--base", help="checkpoint folder or hub name to begin with (default: the model in the box)")
+    parser.add_argument("--language", help="language whose layers are trained, for a base that has some for each")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the base")
     for name, kind, text in _SETTINGS:
         names = ("--max-steps", "--steps") if name == "steps" else (f"--{name}",)

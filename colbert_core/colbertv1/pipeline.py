@@ -91,6 +91,7 @@ def run_pipeline(
     base: str | PathLike[str] | None = None,
     split: str | None = None,
     n_negatives: int = 4,
+    language: str | None = None,
     trust_remote_code: bool = False,
     say: Callable[[str], object] = lambda _: None,
     progress: bool | None = None,
@@ -109,6 +110,7 @@ def run_pipeline(
         split: split to score on; None for the first of test, dev, dev.small and validation.
         n_negatives: number of negatives for each judged pair. "colbertv1" makes a triple of each, "colbertv2" one example of
             all.
+        language: the language whose layers are trained, as for ``train``.
         trust_remote_code: run code that comes with the base.
         say: takes a line about each finished step, and the report.
         progress: show bars; None shows them on a terminal or in a notebook once a second has passed.
@@ -133,13 +135,14 @@ def run_pipeline(
     train_qrels, qrels = _divide_qrels(dataset, held_out, are_mined=triples is None)
     queries = {query: text for query, text in dataset.queries(held_out).items() if query in qrels}
     if not (out / "training" / "model").exists():
-        _check_needs(base, config, trust_remote_code=trust_remote_code)
+        _check_needs(base, config, language=language, trust_remote_code=trust_remote_code)
     about = {
         "data": _compute_checksums(dataset, triples),
         "preset": preset,
         "base": None if base is None else str(base),
         "split": held_out,
         "n_negatives": n_negatives,
+        **({} if language is None else {"language": language}),
         "settings": settings,
     }
     with locked(out):
@@ -162,6 +165,7 @@ def run_pipeline(
                     base,
                     out=out / "training",
                     preset=preset,
+                    language=language,
                     trust_remote_code=trust_remote_code,
                     progress=progress,
                     **settings,
@@ -315,12 +319,14 @@ def _entries(value: Any) -> Iterable[tuple[str, Any]]:
     return value.items() if isinstance(value, dict) else [("", value)]
 
 
-def _check_needs(base: str | PathLike[str] | None, config: TrainConfig, *, trust_remote_code: bool) -> None:
+def _check_needs(
+    base: str | PathLike[str] | None, config: TrainConfig, *, language: str | None, trust_remote_code: bool
+) -> None:
     """Check before any work that the packages and the base are there."""
     import_extra("accelerate", "Training", "'accelerate>=1.0'")
     import_extra("bm25s", "BM25", "bm25s PyStemmer")
     check_measures(MEASURES)
-    ColBERT.from_pretrained(base, config, trust_remote_code=trust_remote_code)
+    ColBERT.from_pretrained(base, config, language=language, trust_remote_code=trust_remote_code)
 
 
 def _compute_checksums(dataset: Dataset, triples: Path | None) -> dict[str, list[Any]]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 
 from colbert_core.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError
 from colbert_core.model.checkpoint import read_checkpoint
 from colbert_core.model.checkpoint.files import read_json
+from colbert_core.model.checkpoint.strangers import check_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,8 +22,26 @@ if TYPE_CHECKING:
     from colbert_core.model.checkpoint import Checkpoint, Dense
 
 
+logger = logging.getLogger(__name__)
+
 # Settings that no tensor has the size of, such as the length up to which positions are counted, are below this.
 _LARGEST_SETTING = 2**24
+
+# A text alone and the same beside a longer one differ by rounding, 1e-6; models that look at the padding by far more.
+_SAME_ALONE = 0.99999
+
+
+class Tried(NamedTuple):
+    """What a trial of a backbone found; ``build_backbone`` keeps it as the attribute ``tried`` of the model.
+
+    Attributes:
+        hidden: components of a hidden state.
+        sees_padding: whether the hidden states of a text depend on how long the texts of its batch are, as where ConvBERT's
+            convolutions read the padding behind it. Such models read batches of one length.
+    """
+
+    hidden: int
+    sees_padding: bool
 
 
 class Head(torch.nn.Module):
@@ -69,12 +89,18 @@ class _Layer(torch.nn.Module):
         )
 
 
-def build_backbone(checkpoint: Checkpoint, *, trust_remote_code: bool) -> torch.nn.Module:
-    """Build the transformers model of a checkpoint with its weights, on the CPU and in float32.
+def build_backbone(checkpoint: Checkpoint, *, trust_remote_code: bool, language: str | None = None) -> torch.nn.Module:
+    """Build the transformers model of a checkpoint with its weights, on the CPU and in float32, and try it once.
+
+    Args:
+        checkpoint: as read.
+        trust_remote_code: run code that comes with the checkpoint.
+        language: the language whose layers run, for a model that has some for each.
 
     Raises:
-        CheckpointError: weights are missing or have other shapes than config.json says, or the checkpoint's own code is
-            needed and ``trust_remote_code`` is off.
+        ValueError: the model has no layers for the language.
+        CheckpointError: weights are missing or have other shapes than config.json says, the checkpoint's own code is
+            needed and ``trust_remote_code`` is off, or the model needs a language.
         UnsupportedCheckpointError: config.json describes no encoder that loads here.
     """
     import transformers
@@ -86,15 +112,17 @@ def build_backbone(checkpoint: Checkpoint, *, trust_remote_code: bool) -> torch.
         config = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
         _check_kind(checkpoint, config)
         config.dtype = torch.float32
+        choose_language(checkpoint, config, language)
         if not (trust_remote_code and _own_code(checkpoint)):  # whose code may not know a device without memory
             _check_sizes(checkpoint)
             with torch.device("meta"):
                 _weights_for(auto_model.from_config(config), checkpoint)
         backbone: Any = auto_model.from_config(config, trust_remote_code=trust_remote_code)
         backbone.load_state_dict(_weights_for(backbone, checkpoint))
-        _run_once(backbone)
+        backbone.tried = _try(backbone)
+        _check_head(checkpoint, backbone)
         return cast("torch.nn.Module", backbone)
-    except UnsupportedCheckpointError:
+    except (UnsupportedCheckpointError, _LanguageError):
         raise
     except Exception as error:  # transformers raises a dozen kinds
         own_code = _own_code(checkpoint)
@@ -126,6 +154,24 @@ def build_head(layers: tuple[Dense, ...]) -> Head | None:
     return Head(layers) if layers else None
 
 
+def hidden_size(backbone: Any) -> int:
+    """Tell how many components a hidden state has."""
+    tried: Tried | None = getattr(backbone, "tried", None)
+    return cast("int", text_config(backbone).hidden_size) if tried is None else tried.hidden
+
+
+def text_config(backbone: Any) -> Any:
+    """The settings of a backbone; of one that reads images as well, those of its part for text."""
+    config = backbone.config
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def sees_padding(backbone: Any) -> bool:
+    """Tell whether the hidden states of a text depend on how long the other texts of its batch are."""
+    tried: Tried | None = getattr(backbone, "tried", None)
+    return tried is not None and tried.sees_padding
+
+
 def most_tokens(backbone: torch.nn.Module) -> int:
     """Tell the longest sequence that a backbone reads: by its learned positions, or else by its configuration.
 
@@ -134,8 +180,8 @@ def most_tokens(backbone: torch.nn.Module) -> int:
     for name, module in backbone.named_modules():
         if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, torch.nn.Embedding):
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    stated: int | None = getattr(backbone.config, "max_position_embeddings", None)
-    return stated or sys.maxsize
+    stated: int | None = getattr(text_config(backbone), "max_position_embeddings", None)
+    return stated if stated and stated > 0 else sys.maxsize  # XLNet, which has no limit, says -1
 
 
 def write_backbone(folder: Path, backbone: Any, source: Path | None, name: str) -> dict[str, torch.Tensor]:
@@ -163,6 +209,8 @@ def write_backbone(folder: Path, backbone: Any, source: Path | None, name: str) 
     stored = read_checkpoint(source, chosen=("query_length", "passage_length"), local_files_only=True)
     config = json.loads((stored.folder / "config.json").read_text(encoding="utf-8"))
     config["architectures"] = [type(backbone).__name__]
+    if language := getattr(backbone.config, "default_language", None):
+        config["default_language"] = language  # chosen at loading
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for code in stored.folder.glob("*.py"):
         shutil.copyfile(code, folder / code.name)
@@ -174,11 +222,87 @@ def write_backbone(folder: Path, backbone: Any, source: Path | None, name: str) 
     return {key: weights[key] for key in current}
 
 
-def _run_once(backbone: Any) -> None:
-    """Read two tokens, so that a configuration that fits the weights and computes nothing, such as -1 heads, is seen now."""
+def _try(backbone: Any) -> Tried:
+    """Read a few tokens alone and beside a longer text.
+
+    So a model that cannot run fails now, such as one of -1 heads, and not at the first text.
+    """
+    config, lengths, random = text_config(backbone), (3, 7), torch.Generator().manual_seed(0)
+    ids = torch.randint(config.vocab_size - 1, (2, lengths[1]), generator=random)
+    ids += ids >= (getattr(config, "pad_token_id", None) or 0)  # any other token, since that of padding often is all zeros
+    mask = (torch.arange(lengths[1]) < torch.tensor(lengths)[:, None]).long()  # (2, 7)
+    backbone.eval()
     with torch.inference_mode():
-        ids = torch.zeros((1, 2), dtype=torch.long)
-        backbone.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state  # noqa: B018
+        try:
+            beside = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+        except TypeError:  # SqueezeBERT and CANINE call their pooler without asking whether there is one
+            if getattr(backbone, "pooler", ()) is not None:
+                raise
+            backbone.pooler = torch.nn.Identity()
+            beside = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+        alone = backbone(input_ids=ids[:1, : lengths[0]], attention_mask=mask[:1, : lengths[0]]).last_hidden_state[0]
+    cosines = torch.nn.functional.cosine_similarity(alone, beside[0, : lengths[0]], dim=-1)
+    return Tried(alone.shape[-1], bool((cosines < _SAME_ALONE).any()) or _counts_by_longest(config))
+
+
+def _counts_by_longest(config: Any) -> bool:
+    """Whether a model computes otherwise from some length on, which a short trial cannot show.
+
+    BigBird attends in blocks only where a batch is long enough; some rotary positions turn by the longest text of a batch.
+    """
+    rotary = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    nested = [value for value in rotary.values() if isinstance(value, dict)]  # of each kind of layer
+    kinds = {part.get("rope_type", part.get("type")) for part in [rotary, *nested]}
+    return bool(kinds & {"dynamic", "longrope"}) or getattr(config, "attention_type", None) == "block_sparse"
+
+
+class _LanguageError(ValueError):
+    """A language that a model does not have; a ValueError for callers, apart from those of transformers."""
+
+
+def choose_language(checkpoint: Checkpoint, config: Any, language: str | None) -> None:
+    """Choose the layers of a model that has some for each language (X-MOD, Pfeiffer et al., 2022).
+
+    Raises:
+        ValueError: it has none for this language.
+        CheckpointError: it has some for several, and nobody says which.
+    """
+    languages = list(getattr(config, "languages", None) or [])
+    if language is not None and language not in languages:
+        has = f"has layers for {', '.join(map(str, languages))}" if languages else "has no layers of its own for a language"
+        raise _LanguageError(
+            f"language={language!r}: {checkpoint.folder} {has}; {'pass one of these' if languages else 'leave it out'}."
+        )
+    if not languages:
+        return
+    stated = config.default_language
+    config.default_language = language or stated or (languages[0] if len(languages) == 1 else None)
+    if config.default_language not in languages:
+        said = "names no default_language" if stated is None else f"names the default_language {stated!r}"
+        raise CheckpointError(
+            f"{checkpoint.folder} has layers for {', '.join(map(str, languages))}, and its config.json {said}; "
+            "pass language= with one of them."
+        )
+    if language is None and len(languages) > 1:
+        logger.warning(
+            "%s reads texts of every language with its layers for %s, the default_language of its config.json; "
+            "pass language= for this or another of %s.",
+            checkpoint.folder, config.default_language, ", ".join(map(str, languages)),
+        )  # fmt: skip
+
+
+def _check_head(checkpoint: Checkpoint, backbone: Any) -> None:
+    """Make sure that the head takes what the backbone gives.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    hidden = hidden_size(backbone)
+    if checkpoint.head and (taken := checkpoint.head[0].weight.shape[1]) != hidden:
+        raise CheckpointError(
+            f"{checkpoint.folder}: the head takes {taken} components but the backbone's hidden size is {hidden}; "
+            "they belong to different checkpoints."
+        )
 
 
 def _check_kind(checkpoint: Checkpoint, config: Any) -> None:
@@ -233,6 +357,7 @@ def _weights_for(backbone: Any, checkpoint: Checkpoint) -> dict[str, torch.Tenso
     prefix = f"{backbone.base_model_prefix}."
     weights = {name.removeprefix(prefix): tensor for name, tensor in checkpoint.weights.items()}
     wanted = backbone.state_dict()
+    check_tensors(weights.keys() - wanted.keys(), folder)
     missing = [name for name in wanted if name not in weights]
     if missing:
         raise CheckpointError(

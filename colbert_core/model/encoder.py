@@ -12,7 +12,16 @@ import numpy as np
 from colbert_core.devices import as_device, as_dtype
 from colbert_core.errors import CheckpointError
 from colbert_core.memory import give_back
-from colbert_core.model.backbone import Head, build_backbone, build_head, most_tokens, move, write_backbone
+from colbert_core.model.backbone import (
+    Head,
+    build_backbone,
+    build_head,
+    hidden_size,
+    most_tokens,
+    move,
+    text_config,
+    write_backbone,
+)
 from colbert_core.model.checkpoint import (
     DEFAULT_MODEL,
     WRITABLE,
@@ -23,7 +32,7 @@ from colbert_core.model.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from colbert_core.model.description import as_text
+from colbert_core.model.description import about, as_text
 from colbert_core.model.forward import Runner
 from colbert_core.model.gathering import GatheringRunner
 from colbert_core.model.inputs import InputBuilder, as_list, respelled
@@ -99,13 +108,13 @@ class Encoder:
         self._source: Path | None = None
         self._pickled_as: dict[str, Any] | None = None
 
-        model_config: Any = backbone.config
-        if tokenizer.n_ids > model_config.vocab_size:
+        n_known: int = text_config(backbone).vocab_size
+        if tokenizer.n_ids > n_known:
             raise CheckpointError(
                 f"{name}: the tokenizer knows {tokenizer.n_ids} tokens but the backbone has vectors for "
-                f"{model_config.vocab_size}; the tokenizer files belong to another checkpoint."
+                f"{n_known}; the tokenizer files belong to another checkpoint."
             )
-        self._hidden: int = model_config.hidden_size
+        self._hidden = hidden_size(backbone)
         self._inputs = InputBuilder(
             config, tokenizer, most_tokens=most_tokens(backbone), name=name, late_chunking=late_chunking
         )
@@ -120,6 +129,7 @@ class Encoder:
         query_length: int | None = None,
         passage_length: int | None = None,
         late_chunking: bool = False,
+        language: str | None = None,
         trust_remote_code: bool = False,
         local_files_only: bool = False,
     ) -> Encoder:
@@ -141,15 +151,17 @@ class Encoder:
             passage_length: most tokens of a passage window, in place of the checkpoint's.
             late_chunking: read a long passage with as much context as the backbone takes at once, and cut its vectors
                 into windows instead of its text (Günther et al., 2024, arXiv 2409.04701).
+            language: the language whose layers run, for a model that has some for each, such as "fr_XX" for an X-MOD
+                (colbert-xm); None for the one that config.json names.
             trust_remote_code: run code that comes with the checkpoint.
             local_files_only: use the hub's cache and no network.
 
         Raises:
             CheckpointNotFoundError: there is no such folder, or the hub's files are not cached and cannot be fetched.
             CheckpointError: the folder is damaged, its parts do not fit, its recipes disagree, its format is not supported,
-                or it needs ``trust_remote_code``.
-            ValueError: the model cannot have this length, device or dtype, or late chunking makes no difference, since
-                the backbone reads no more than one window.
+                or it needs ``trust_remote_code`` or a ``language``.
+            ValueError: the model cannot have this length, device, dtype or language, or late chunking makes no difference,
+                since the backbone reads no more than one window.
         """
         name = None if name is None else fspath(name)
         source = DEFAULT_MODEL if name is None else find_checkpoint(name, local_files_only=local_files_only)
@@ -160,6 +172,7 @@ class Encoder:
             "query_length": query_length,
             "passage_length": passage_length,
             "late_chunking": late_chunking,
+            "language": language,
             "trust_remote_code": trust_remote_code,
             "local_files_only": local_files_only,
         }
@@ -184,7 +197,9 @@ class Encoder:
                 checkpoint.folder, lowercase=checkpoint.config.lowercase, trust_remote_code=trust_remote_code
             )
         device = as_device(arguments["device"])
-        backbone = load_bert(checkpoint) or build_backbone(checkpoint, trust_remote_code=trust_remote_code)
+        backbone = (load_bert(checkpoint) if arguments["language"] is None else None) or build_backbone(
+            checkpoint, trust_remote_code=trust_remote_code, language=arguments["language"]
+        )
         head = build_head(checkpoint.head)
         config, limit = checkpoint.config, most_tokens(backbone)
         settled = {setting: min(getattr(config, setting), limit) for setting in lengths} | chosen
@@ -224,6 +239,8 @@ class Encoder:
         if self._pickled_as is None:
             return None
         arguments = {key: self._pickled_as[key] for key in ("name", "query_length", "passage_length", "late_chunking")}
+        if self._pickled_as["language"] is not None:
+            arguments["language"] = self._pickled_as["language"]  # else left out, so that older versions open the index
         if arguments["name"] is not None and as_path(arguments["name"]).exists():
             arguments["name"] = str(as_path(arguments["name"]).absolute())
         return arguments
@@ -427,39 +444,7 @@ class Encoder:
 
     def describe(self) -> dict[str, Any]:
         """Return the recipe in plain values: backbone, lengths, markers with their ids, and the rest of ``print(encoder)``."""
-        config, inputs, tokens_of = self.config, self._inputs, self._tokenizer.tokens_of
-        mask = None if inputs.augmentation_id is None else tokens_of([inputs.augmentation_id])[0]
-        return {
-            "name": self.name,
-            "format": config.format,
-            "trained": config.trained,
-            "backbone": self._backbone.config.model_type,
-            "parameters": sum(parameter.numel() for parameter in self._backbone.parameters()),
-            "hidden": self._hidden,
-            "head": [] if self._head is None else [layer.describe() for layer in self._head.weights()],
-            "dim": self.dim,
-            "device": str(self.device),
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "query_length": config.query_length,
-            "passage_length": config.passage_length,
-            "query_prefix": dict(zip(tokens_of(inputs.query_prefix), inputs.query_prefix, strict=True)),
-            "passage_prefix": dict(zip(tokens_of(inputs.passage_prefix), inputs.passage_prefix, strict=True)),
-            "suffix": dict(zip(tokens_of(self._tokenizer.suffix_ids), self._tokenizer.suffix_ids, strict=True)),
-            "query_prompt": config.query_prompt,
-            "passage_prompt": config.passage_prompt,
-            "augmentation": mask
-            and {
-                "token": mask,
-                "id": inputs.augmentation_id,
-                "up_to": config.augmentation_length or config.query_length,
-                "attended": config.attend_to_augmentation,
-            },
-            "skipped": tokens_of(inputs.skipped.tolist()),
-            "scripts": list(self._scripts.read),
-            "similarity": config.similarity,
-            "pool_factor": config.pool_factor,
-            "example": inputs.example(),
-        }
+        return about(self.name, self._backbone, self._head, self._inputs, self._scripts.read)
 
     def _check_copy(self, folder: Path) -> None:
         """Make sure that a copy of the checkpoint makes the same inputs of texts as this encoder.

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from colbert_core.errors import CheckpointError
+from colbert_core.model.backbone import sees_padding
 from colbert_core.model.packed import pack
 from colbert_core.threads import new_lock, one_torch_thread, spread
 
@@ -48,6 +49,7 @@ class Runner:
         self._pad_id = pad_id
         self._lock = new_lock()  # a device computes the batches of one call at a time, or their memory would add up
         self.packed = pack(backbone)
+        self._one_length = self.packed is None and sees_padding(backbone)
 
     @property
     def device(self) -> torch.device:
@@ -102,12 +104,15 @@ class Runner:
         """Yield positions in batches of similar length, longest first, each within the budget of padded tokens.
 
         Longest first, so that a batch too large for the device's memory shows at once and the bar's estimate is a ceiling.
-        Inputs of equal length that attend to equally many tokens are neighbours: packed attention computes them together.
+        Inputs of equal length that attend to equally many tokens are neighbours: packed attention computes them together. A
+        model whose vectors depend on the padding gets batches of one length, which have none.
         """
         budget = _CPU_BATCH_TOKENS if self.device.type == "cpu" else _GPU_BATCH_TOKENS
         batch: list[int] = []
         for i in sorted(range(len(inputs)), key=lambda i: (-len(inputs[i].ids), -inputs[i].attended)):
-            if batch and (len(batch) + 1) * len(inputs[batch[0]].ids) > budget:
+            longest = len(inputs[batch[0]].ids) if batch else 0
+            is_shorter = self._one_length and len(inputs[i].ids) != longest
+            if batch and (is_shorter or (len(batch) + 1) * longest > budget):
                 yield batch
                 batch = []
             batch.append(i)

@@ -169,7 +169,7 @@ class InputBuilder:
             end = len(texts[owner])
             before = np.zeros((len(self.query_prefix) + len(prompt.ids), 2), np.int32)
             spans = np.concatenate([before, text.spans[:n_kept], np.full((len(suffix) + n_masks, 2), end, np.int32)])
-            kept = np.flatnonzero(~np.isin(ids, self.skipped)) if config.skip_in_queries else np.arange(len(ids))
+            kept = np.flatnonzero(self._stays(ids)) if config.skip_in_queries else np.arange(int(config.skip_first), len(ids))
             window = Window(kept, spans[kept], (0, end), owner)
             attended = len(ids) if config.attend_to_augmentation else len(own)
             yield ModelInput(ids, attended, (window,), n_cut=len(text.ids) - n_kept)
@@ -184,7 +184,7 @@ class InputBuilder:
             before = [*self.passage_prefix, *prompt.ids]
             for first, last, inside in cuts:
                 ids = np.array([*before, *tokens.ids[first:last], *suffix], np.int64)
-                is_kept = ~np.isin(ids, self.skipped)
+                is_kept = self._stays(ids)
                 yield ModelInput(
                     ids,
                     len(ids),
@@ -264,6 +264,12 @@ class InputBuilder:
         stays = is_kept[places]
         return Window(places[stays], spans[stays], span, owner)
 
+    def _stays(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell of each token of a sequence whether its vector stays. *Shape:* (length,)."""
+        stays = ~np.isin(ids, self.skipped)
+        stays[: int(self.config.skip_first)] = False
+        return stays
+
     def _tokenized(self, texts: list[str], prompt: str) -> Iterator[tuple[Tokens, Tokens]]:
         """Yield the tokens of the prompt and those of the text, for each text; spans count from the beginning of the text.
 
@@ -332,13 +338,17 @@ def respelled(config: EncoderConfig, tokenizer: Tokenizer, format: str) -> tuple
     skipped = InputBuilder.skipped_ids(config, tokenizer)
     by_rule = sorted({*tokenizer.first_piece_ids(string.punctuation)})
     changes: dict[str, Any] = {"format": format}
+    if config.skip_first and format == "sentence-transformers" and not skipped:
+        # By its id, since that format skips by the vocabulary. A passage that spells "[CLS]" out loses that vector, too.
+        skipped = sorted(set(tokenizer.prefix_ids[:1]))
+        changes |= {"skip_first": False, "skip_in_queries": True}
     if format == "stanford" and skipped in ([], by_rule):
         changes |= {
             "skip_punctuation": bool(skipped),
             "skip_tokens": (),
             "skip_in_queries": bool(skipped) and config.skip_in_queries,
         }
-    elif format != "stanford":
+    if format != "stanford":
         changes |= {"skip_punctuation": False, "skip_tokens": tuple(tokenizer.tokens_of(skipped))}
     markers = [config.query_marker, config.passage_marker]
     prompts = [config.query_prompt, config.passage_prompt]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from colbert_core.model.checkpoint.files import read_json
+from colbert_core.model.checkpoint.strangers import check_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,6 +108,7 @@ def load_bert(checkpoint: Checkpoint) -> BertModel | None:
         backbone = BertModel(config)
     weights = {name.removeprefix("bert."): tensor for name, tensor in checkpoint.weights.items()}
     wanted = backbone.state_dict()
+    check_tensors(weights.keys() - wanted.keys(), checkpoint.folder)
     if any(name not in weights or weights[name].shape != tensor.shape for name, tensor in wanted.items()):
         return None
     # Copies, since the tensors may lie in a file that is mapped into memory.

@@ -427,6 +427,8 @@ def _token_settings(inputs: InputBuilder) -> dict[str, Any]:
     """Return what decides the token ids, as values of JSON: the vocabulary and settings of the encoder."""
     tokenizer = inputs.tokenizer
     settings = {name: value for name, value in asdict(inputs.config).items() if name in _TOKEN_SETTINGS}
+    if inputs.config.skip_first:  # else left out, so that examples prepared before there was this setting fit
+        settings["skip_first"] = True
     vocabulary = _digest(*tokenizer.tokens_of(range(tokenizer.size)))
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return {"vocabulary": tokenizer.size, "vocabulary_sha256": vocabulary, **plain}

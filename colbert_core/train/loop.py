@@ -51,6 +51,7 @@ def train(
     preset: str = "colbertv2",
     evaluate: Callable[[Encoder], float] | None = None,
     progress: bool | None = None,
+    language: str | None = None,
     trust_remote_code: bool = False,
     local_files_only: bool = False,
     **settings: Any,
@@ -76,6 +77,8 @@ def train(
             called in the main process only, after the checkpoint is saved. What it draws at random does not change the
             training.
         progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
+        language: the language whose layers are trained, for a base that has some for each, as for
+            ``Encoder.from_pretrained``.
         trust_remote_code: run code that comes with the base.
         local_files_only: use the hub's cache and no network.
         settings: settings in place of the preset's: attributes of ``TrainConfig``.
@@ -97,7 +100,9 @@ def train(
             f"examples must be Examples or an iterable of Example, got {examples!r}; use Examples.open or read_examples."
         )
     path = as_path(out).absolute()
-    model = ColBERT.from_pretrained(base, config, trust_remote_code=trust_remote_code, local_files_only=local_files_only)
+    model = ColBERT.from_pretrained(
+        base, config, language=language, trust_remote_code=trust_remote_code, local_files_only=local_files_only
+    )
     accelerator = _make_accelerator(config, path)
     try:
         folder = RunFolder(path, is_main=accelerator.is_main_process)
@@ -116,6 +121,8 @@ def train(
                     logger.warning(warning)
                 schedule = plan(config, len(examples), accelerator.num_processes)
                 run = {"base": model.name, "examples": examples.digest, "loss": loss, "processes": accelerator.num_processes}
+                if chosen := getattr(model.backbone.config, "default_language", None):
+                    run["language"] = chosen
                 folder.begin({"config": asdict(config), "plan": asdict(schedule), **run})
             if not folder.model.exists():
                 _run(model, examples, config, schedule, loss, folder, accelerator, evaluate, progress)

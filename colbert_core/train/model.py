@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from colbert_core.errors import UnsupportedCheckpointError
-from colbert_core.model.backbone import Head, build_backbone, build_head, most_tokens
+from colbert_core.model.backbone import Head, build_backbone, build_head, hidden_size, most_tokens
 from colbert_core.model.checkpoint import DEFAULT_MODEL, Dense, download_named, find_checkpoint, read_checkpoint
 from colbert_core.model.encoder import Encoder
 from colbert_core.model.inputs import InputBuilder
@@ -56,6 +56,7 @@ class ColBERT(torch.nn.Module):
         name: str | PathLike[str] | None,
         config: TrainConfig,
         *,
+        language: str | None = None,
         trust_remote_code: bool = False,
         local_files_only: bool = False,
     ) -> ColBERT:
@@ -68,12 +69,13 @@ class ColBERT(torch.nn.Module):
         Args:
             name: as for ``Encoder.from_pretrained``; None for the model in the box.
             config: settings of the training.
+            language: as for ``Encoder.from_pretrained``.
             trust_remote_code: run code that comes with the checkpoint.
             local_files_only: use the hub's cache and no network.
 
         Raises:
             CheckpointError: as for ``Encoder.from_pretrained``.
-            ValueError: the model cannot have a length of the settings.
+            ValueError: the model cannot have a length of the settings, or the language.
         """
         name = None if name is None else fspath(name)
         source = DEFAULT_MODEL if name is None else find_checkpoint(name, local_files_only=local_files_only)
@@ -82,12 +84,12 @@ class ColBERT(torch.nn.Module):
             tokenizer = Tokenizer.from_folder(
                 checkpoint.folder, lowercase=checkpoint.config.lowercase, trust_remote_code=trust_remote_code
             )
-        backbone: Any = build_backbone(checkpoint, trust_remote_code=trust_remote_code)
+        backbone: Any = build_backbone(checkpoint, trust_remote_code=trust_remote_code, language=language)
         layers = checkpoint.head
         encoder_config = checkpoint.config
         if encoder_config.format == "untrained":
             encoder_config = _stanford_config(encoder_config, tokenizer)
-            layers = (_random_layer(backbone.config.hidden_size, config.dim, config.seed),)
+            layers = (_random_layer(hidden_size(backbone), config.dim, config.seed),)
         encoder_config = _with_lengths(encoder_config, config, most_tokens(backbone))
         return cls(backbone, build_head(layers), tokenizer, encoder_config, name="default" if name is None else name)
 

@@ -21,13 +21,22 @@ TEXT = [
 
 BACKBONES = ["bert", "electra", "roberta", "xlm-roberta", "deberta-v2", "modernbert"]
 
+# Settings that only this kind of backbone has, or that it calls otherwise.
+_OWN = {
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    "distilbert": {"hidden_dim": 48},
+    "flaubert": {"emb_dim": HIDDEN},
+    "gpt2": {"n_positions": 130},
+    "mobilebert": {"intra_bottleneck_size": 16},
+    "modernbert": {"global_attn_every_n_layers": 2, "local_attention": 16},
+    "xmod": {"languages": ["en_XX", "fr_XX"]},
+}
+
 
 def write_backbone(folder: Path, kind: str, *, added: list[str] = ()) -> torch.nn.Module:
     """config.json and a tokenizer with the added tokens in the folder; returns a random model of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    n_tokens = {"bert": _wordpiece, "electra": _wordpiece, "roberta": _byte_level, "modernbert": _byte_level}.get(
-        kind, _unigram
-    )(folder, added)
+    n_tokens = _TOKENIZERS.get(kind, _wordpiece)(folder, added)
     config = transformers.AutoConfig.for_model(
         kind,
         vocab_size=n_tokens,
@@ -40,8 +49,7 @@ def write_backbone(folder: Path, kind: str, *, added: list[str] = ()) -> torch.n
         initializer_range=0.2,
         pad_token_id=0,
         type_vocab_size=0 if kind == "deberta-v2" else 2,
-        **({"relative_attention": True, "pos_att_type": ["p2c", "c2p"]} if kind == "deberta-v2" else {}),
-        **({"global_attn_every_n_layers": 2, "local_attention": 16} if kind == "modernbert" else {}),
+        **_OWN.get(kind, {}),
     )
     torch.manual_seed(0)
     model = transformers.AutoModel.from_config(config).eval()
@@ -131,6 +139,22 @@ def nanocolbert(folder: Path, *, similarity: str = "l2") -> Path:
     return folder
 
 
+def flagembedding(folder: Path, kind: str = "xlm-roberta", *, dim: int = HIDDEN, head: str = "colbert_linear.pt") -> Path:
+    """As BGE-M3 lies on the hub: a plain sentence-transformers folder with two heads beside it."""
+    model = write_backbone(folder, kind)
+    save(tensors_of(model), folder / "model.safetensors")
+    types = ["Transformer", "Pooling", "Normalize"]
+    paths = ["", "1_Pooling", "2_Normalize"]
+    modules = [{"path": path, "type": f"sentence_transformers.models.{t}"} for path, t in zip(paths, types, strict=True)]
+    write_json(folder / "modules.json", modules)
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": HIDDEN, "pooling_mode_cls_token": True})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 100, "do_lower_case": False})
+    for name, n_out in ((head, dim), ("sparse_linear.pt", 1)):
+        layer = {"weight": matrix(n_out, HIDDEN), "bias": matrix(n_out, seed=2)}
+        save(layer, folder / name) if name.endswith(".safetensors") else torch.save(layer, folder / name)
+    return folder
+
+
 def dnn(file: Path, *, base: Path, **arguments: object) -> Path:
     """A legacy file; its backbone's config.json and tokenizer are in the folder ``base``."""
     model = write_backbone(base, "bert")
@@ -214,6 +238,13 @@ def _unigram(folder: Path, added: list[str]) -> int:
     special = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=special, unk_token="[UNK]", show_progress=False)
     return _finished(backend, trainer, folder, added)
+
+
+# Others have BERT's.
+_TOKENIZERS = {
+    **dict.fromkeys(("roberta", "modernbert"), _byte_level),
+    **dict.fromkeys(("albert", "deberta-v2", "xlm-roberta", "xmod"), _unigram),
+}
 
 
 def _finished(backend: Tokenizer, trainer, folder: Path, added: list[str]) -> int:

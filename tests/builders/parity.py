@@ -58,15 +58,19 @@ def sentence_transformers_rows(folder):
     return [*queries, *(model.encode_document([text], convert_to_numpy=True)[0] for text in PASSAGES)]
 
 
-def published_rule_rows(folder, *, weight, markers, lengths, skipped, attend=False, expand=True, prefix=""):
+def published_rule_rows(
+    folder, *, weight, markers, lengths, skipped, attend=False, expand=True, prefix="", bias=0, first=0, language=None
+):
     """The rules of Stanford ColBERT, PyLate and nanoColBERT, which agree: cut to one less, put the marker behind [CLS], fill
-    queries with the mask token, attend to it or not, project, drop skipped passage tokens, normalize."""
+    queries with the mask token, attend to it or not, project, drop skipped passage tokens, normalize. BGE-M3 adds a bias
+    and keeps all tokens but the first."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     config = transformers.AutoConfig.from_pretrained(folder)
+    config.default_language = language
     model = transformers.AutoModel.from_config(config).eval()
-    model.pooler = None
     weights = {name.removeprefix(prefix): tensor for name, tensor in load_file(folder / "model.safetensors").items()}
-    model.load_state_dict({name: weights[name] for name in model.state_dict()})
+    missing = model.load_state_dict(weights, strict=False).missing_keys
+    assert all(name.startswith("pooler.") for name in missing)
     found = []
     for side, texts in enumerate([QUERIES, PASSAGES]):
         for text in texts:
@@ -78,8 +82,8 @@ def published_rule_rows(folder, *, weight, markers, lengths, skipped, attend=Fal
             ids = ids + [tokenizer.mask_token_id] * n_masks
             with torch.inference_mode():
                 hidden = model(input_ids=torch.tensor([ids]), attention_mask=torch.tensor([attention])).last_hidden_state[0]
-            kept = [i for i, number in enumerate(ids) if side == 0 or number not in skipped(tokenizer)]
-            found.append(torch.nn.functional.normalize(hidden @ weight.T, dim=-1)[kept].numpy())
+            kept = [i for i, number in enumerate(ids) if i >= first and (side == 0 or number not in skipped(tokenizer))]
+            found.append(torch.nn.functional.normalize(hidden @ weight.T + bias, dim=-1)[kept].numpy())
     return found
 
 

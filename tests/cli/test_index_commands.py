@@ -238,6 +238,7 @@ def test_verify_says_what_is_wrong_with_exit_code_1(run, notes):
         (["delete", "made.idx", "x", "--where", "null"], "--where is a JSON object"),
         (["search", "made.idx", "cat"], "made for vectors from elsewhere, without an encoder"),
         (["search", "made.idx", "cat", "--device", "cpu"], "--device and --trust-remote-code go with --model"),
+        (["search", "made.idx", "cat", "--language", "fr_XX"], "go with --model, and so does --language"),
         (["search", "made.idx", "cat", "--strict"], "--strict goes with --where"),
         (["delete", "made.idx", "--where", "{}"], "--where '{}' means every passage"),
         (["delete", "made.idx", "x", "--strict"], "--strict goes with --where"),

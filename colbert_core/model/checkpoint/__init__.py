@@ -8,6 +8,7 @@ Stanford ColBERT, legacy    a ``.dnn`` file                                     
 PyLate                      ``modules.json`` with ``pylate`` modules                yes    yes
 sentence-transformers 6     ``modules.json`` with a ``MultiVectorMask``             yes    yes
 nanoColBERT                 architecture ``ColBERT``                                yes
+FlagEmbedding (BGE-M3)      ``colbert_linear.pt`` beside a backbone                 yes
 untrained                   any other encoder                                       yes
 ==========================  =====================================================  =====  =======
 
@@ -17,12 +18,12 @@ Weights may be stored as int8 with a float32 ``<name>.scale`` for each 32 column
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colbert_core.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError
-from colbert_core.model.checkpoint import modules, nanocolbert, stanford
+from colbert_core.model.checkpoint import flagembedding, modules, nanocolbert, stanford, strangers
 from colbert_core.model.checkpoint.config import Checkpoint, Dense, EncoderConfig
 from colbert_core.model.checkpoint.files import check_folder, quantize_weights, read_json
 from colbert_core.paths import as_path
@@ -49,8 +50,10 @@ WRITABLE = ("stanford", "pylate", "sentence-transformers")
 
 # The files of a hub repository that an encoder reads. Copies for ONNX, OpenVINO or TensorFlow can be ten times as much.
 _HUB_FILES = [
-    *("*.json", "*.metadata", "*.txt", "*.model", "*.py", "*.dnn"),
+    *("*.json", "*.metadata", "*.txt", "*.model", "*.py", "*.dnn", "README.md"),
     *("model*.safetensors", "pytorch_model*.bin", "[0-9]*_*/*.safetensors", "[0-9]*_*/*.bin"),
+    # Heads beside the backbone: to be read, or to be refused by name.
+    *(f"*{word}*.{ending}" for word in ("linear", "head", "proj", "colbert") for ending in ("pt", "pth", "bin", "safetensors")),
 ]
 
 
@@ -71,7 +74,7 @@ def find_checkpoint(name: str, *, local_files_only: bool = False) -> Path:
     import huggingface_hub
 
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=local_files_only))
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=local_files_only))
     # Without a network the hub client raises its own errors, the HTTP library's or OSError, depending on where it fails.
     except Exception as error:
         cache = huggingface_hub.constants.HF_HUB_CACHE
@@ -81,6 +84,12 @@ def find_checkpoint(name: str, *, local_files_only: bool = False) -> Path:
             f"`hf download {name}`; without one, run that where there is, copy the folder it prints, and pass its path. "
             "Encoder.from_pretrained() without a name needs neither."
         ) from error
+    if not local_files_only and not strangers.has_weights(_names(folder)):
+        names: list[str] = []
+        with suppress(Exception):  # of the same kinds; whoever reads the folder says that its weights are missing
+            names = huggingface_hub.list_repo_files(name)
+        strangers.check_runtime(names, folder, source=name)
+    return folder
 
 
 @contextmanager
@@ -113,6 +122,7 @@ def read_checkpoint(path: Path, *, chosen: Collection[str] = (), local_files_onl
     dnn = path if path.is_file() else _lone_dnn(path)
     if dnn is not None:
         return _read_dnn(dnn, local_files_only=local_files_only)
+    strangers.check_runtime(_names(path), path)
     return _read_folder(path, chosen)
 
 
@@ -144,6 +154,11 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, prefix: str, dim: 
         modules.write(folder, config, head, checkpoint.weights, dim)
 
 
+def _names(folder: Path) -> list[str]:
+    """List what is in a folder and in those of it."""
+    return [path.relative_to(folder).as_posix() for path in (*folder.glob("*"), *folder.glob("*/*"))]
+
+
 def _lone_dnn(folder: Path) -> Path | None:
     """Find the .dnn file of a folder that has no other weights."""
     files = sorted(folder.glob("*.dnn"))
@@ -163,7 +178,7 @@ def _read_dnn(file: Path, *, local_files_only: bool) -> Checkpoint:
             raise CheckpointNotFoundError(
                 f"{file} is of the backbone {base!r}, whose config.json and tokenizer are needed: put them beside it. {error}"
             ) from error
-    return stanford.from_dnn(folder, read_json(folder / "config.json"), weights, arguments)
+    return stanford.from_dnn(folder, weights, arguments)
 
 
 def _read_folder(folder: Path, chosen: Collection[str]) -> Checkpoint:
@@ -184,16 +199,24 @@ def _read_folder(folder: Path, chosen: Collection[str]) -> Checkpoint:
             "that a first search found and has a recipe of its own, so this version does not read it: use a ColBERT checkpoint."
         )
     is_stanford = stanford.recognises(folder, config)
-    if modules.format_of(folder):
+    head_file = flagembedding.head_file(backbone)
+    other = modules.format_of(folder)
+    if other and not (is_stanford and not modules.has_head(folder)):  # whose head is among the weights, as Stanford's is
         checkpoint = modules.read(folder)
-        if is_stanford:
-            _check_agreement(folder, checkpoint, chosen)
-        return checkpoint
-    if is_stanford:
-        return stanford.read(folder, config)
-    if nanocolbert.recognises(config):
-        return nanocolbert.read(folder, config)
-    return modules.read_untrained(folder)
+    elif is_stanford:
+        checkpoint = stanford.read(folder)
+    elif nanocolbert.recognises(config):
+        checkpoint = nanocolbert.read(folder, config)
+    else:
+        strangers.check_heads(folder, backbone)
+        if head_file is None:
+            return modules.read_untrained(folder)
+        return flagembedding.read(head_file, modules.read_untrained(folder, length=modules.NO_LIMIT))
+    if other and is_stanford:
+        _check_agreement(folder, checkpoint, chosen)
+    if head_file is not None:
+        flagembedding.check_same(head_file, checkpoint)
+    return checkpoint
 
 
 def _check_agreement(folder: Path, checkpoint: Checkpoint, chosen: Collection[str]) -> None:

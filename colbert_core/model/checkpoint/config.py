@@ -19,7 +19,8 @@ class EncoderConfig:
     together with what follows it.
 
     Attributes:
-        format: format that the recipe was read in: "stanford", "pylate", "sentence-transformers", "nanocolbert" or "untrained".
+        format: format that the recipe was read in: "stanford", "pylate", "sentence-transformers", "nanocolbert",
+            "flagembedding" or "untrained".
         query_length: tokens of a query, the model's own included; longer queries are cut (with a logged warning).
         passage_length: tokens of a passage window, the model's own included.
         query_marker: token put after [CLS] in a query, None for none.
@@ -35,6 +36,7 @@ class EncoderConfig:
             that the tokenizer makes of each character.
         skip_tokens: drop the vectors of these tokens of the vocabulary as well.
         skip_in_queries: drop both kinds in queries too.
+        skip_first: drop the vector of the first token, [CLS], of queries and passages.
         lowercase: lower-case texts before the tokenizer sees them.
         similarity: the model was trained with it: "cosine", "l2", "maxsim" or "meanmaxsim". Over unit vectors all four rank
             alike, so the engine always scores cosine; this is for the record.
@@ -57,6 +59,7 @@ class EncoderConfig:
     skip_punctuation: bool = False
     skip_tokens: tuple[str, ...] = ()
     skip_in_queries: bool = False
+    skip_first: bool = False
     lowercase: bool = False
     similarity: str = "cosine"
     pool_factor: float = 1.0

@@ -48,6 +48,35 @@ def parse_json(path: Path) -> Any:
         raise CheckpointError(f"{path} is not valid JSON ({error}); copy it again.") from error
 
 
+def read_hidden_size(folder: Path) -> int | None:
+    """Read how wide the hidden states of a backbone are, from its config.json.
+
+    Models call it hidden_size, dim, n_embd, d_model and more, and models of texts and images keep it under text_config;
+    transformers knows all of these names.
+
+    Returns:
+        The width; None where only the model itself can tell, such as one with its own code.
+
+    Raises:
+        CheckpointError: there is no model_type either.
+    """
+    config = read_json(folder / "config.json")
+    if isinstance(stated := config.get("hidden_size"), int):
+        return stated
+    if "model_type" not in config:
+        raise CheckpointError(
+            f"{folder / 'config.json'} has no model_type, and the backbone's hidden size is {stated}; copy it again."
+        )
+    from transformers import CONFIG_MAPPING
+
+    try:
+        known: Any = CONFIG_MAPPING[str(config["model_type"])]
+        width = known.from_dict(config).get_text_config().hidden_size
+    except Exception:  # of a kind for each thing that can be wrong; whoever builds the model says which
+        return None
+    return width if isinstance(width, int) else None
+
+
 class Fields:
     """The entries of a JSON object, each of the kind that is asked for; one that is missing or null has the default.
 

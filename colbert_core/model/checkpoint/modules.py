@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from colbert_core.errors import CheckpointError, UnsupportedCheckpointError
 from colbert_core.model.checkpoint.config import Checkpoint, Dense, EncoderConfig
-from colbert_core.model.checkpoint.files import Fields, is_within, parse_json, read_weights
+from colbert_core.model.checkpoint.files import Fields, is_within, parse_json, read_hidden_size, read_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,10 +33,12 @@ MODULES = "modules.json"
 _TRANSFORMER = "sentence_bert_config.json"
 
 # A length that no file states: as much as the backbone reads.
-_NO_LIMIT = 1_000_000
+NO_LIMIT = 1_000_000
 
 # Metadata that transformers expects in a safetensors file of torch's.
 _PT = {"format": "pt"}
+
+_PUNCTUATION = set(string.punctuation)
 
 # The modules that this package reads, in the only order that it accepts.
 _KNOWN = ("Transformer", "Dense", "MultiVectorMask", "Normalize", "HierarchicalTokenPooling")
@@ -75,6 +77,11 @@ def format_of(folder: Path) -> str | None:
     return None
 
 
+def has_head(folder: Path) -> bool:
+    """Tell whether modules.json lists a head."""
+    return any(_class_of(entry) == "Dense" for entry in listed_modules(folder))
+
+
 def backbone_folder(folder: Path) -> Path:
     """Find the files of the Transformer module: in the folder itself, in old versions in 0_Transformer."""
     for entry in listed_modules(folder):
@@ -96,9 +103,9 @@ def read(folder: Path) -> Checkpoint:
     is_pylate = format_of(folder) == "pylate"
     config = _pylate_recipe(folder, settings) if is_pylate else _multi_vector_recipe(folder, settings, parts)
     head = tuple(_read_dense(folder / path) for name, path in parts if name == "Dense")
-    hidden = Fields.of(transformer / "config.json", needed=True).content.get("hidden_size")
+    hidden = read_hidden_size(transformer)
     for number, layer in enumerate(head, 1):
-        if layer.weight.shape[1] != hidden:
+        if hidden not in (None, layer.weight.shape[1]):
             raise CheckpointError(
                 f"{folder}: Dense layer {number} takes {layer.weight.shape[1]} components but is given {hidden}; "
                 "the modules belong to different checkpoints."
@@ -114,11 +121,22 @@ def read(folder: Path) -> Checkpoint:
     return Checkpoint(transformer, config, weights, head)
 
 
-def read_untrained(folder: Path) -> Checkpoint:
-    """Read a model that never learned late interaction: with its own tokens and prompts, up to the length of its training."""
+def read_untrained(folder: Path, *, length: int = 256) -> Checkpoint:
+    """Read a model that never learned late interaction: with its own tokens and prompts, up to the length of its training.
+
+    Args:
+        folder: folder to read.
+        length: where its files state none.
+    """
     transformer = backbone_folder(folder)
     settings = _transformer_settings_of(transformer)
-    length = settings.number("max_seq_length", 256)
+    length = settings.number("max_seq_length", length)
+    names = [_class_of(entry) for entry in listed_modules(folder)]
+    if "Dense" in names and "Pooling" not in names[: names.index("Dense")]:
+        raise UnsupportedCheckpointError(
+            f"{folder / MODULES} has a Dense layer over token vectors, a head for late interaction, but no file says how it is "
+            f"used: {SETTINGS} of PyLate or sentence-transformers is missing; add it."
+        )
     prompts = Fields.of(folder / SETTINGS).section("prompts")
     weights = read_weights(transformer)
     if "linear.weight" in weights:
@@ -145,7 +163,13 @@ def stated_recipe(folder: Path) -> dict[str, Any]:
     settings = Fields.of(folder / SETTINGS)
     transformer = _transformer_settings_of(backbone_folder(folder))
     expansion, prompts = transformer.section("query_expansion").content, settings.section("prompts").content
-    skipped = settings.content.get("skiplist_words")
+    skipped, augments = settings.content.get("skiplist_words"), settings.content.get("do_query_expansion")
+    if format_of(folder) == "sentence-transformers":
+        masks = [entry for entry in listed_modules(folder) if _class_of(entry) == "MultiVectorMask"]
+        skipped = [
+            word for mask in masks for word in Fields.of(folder / mask["path"] / "config.json").words("skiplist_words", ())
+        ]
+        augments = bool(expansion)
     stated = {
         "query_length": settings.content.get("query_length")
         or expansion.get("length")
@@ -153,9 +177,9 @@ def stated_recipe(folder: Path) -> dict[str, Any]:
         "passage_length": settings.content.get("document_length") or transformer.content.get("document_length"),
         "query_marker": settings.content.get("query_prefix") or prompts.get("query"),
         "passage_marker": settings.content.get("document_prefix") or prompts.get("document"),
-        "augment_queries": settings.content.get("do_query_expansion"),
+        "augment_queries": augments,
         "attend_to_augmentation": settings.content.get("attend_to_expansion_tokens", expansion.get("attend")),
-        "skip_punctuation": None if skipped is None else bool(skipped),
+        "skip_punctuation": None if skipped is None else any(str(word).strip(" ▁Ġ") in _PUNCTUATION for word in skipped),
     }
     return {name: value for name, value in stated.items() if value is not None}
 
@@ -166,6 +190,7 @@ def reasons_against(config: EncoderConfig, format: str) -> list[str]:
     checks = {
         "it skips punctuation by a rule, not by tokens": config.skip_punctuation,
         "it skips tokens in queries": is_pylate and config.skip_in_queries,
+        "it skips the first token": config.skip_first,
         "it fills queries with a token of its own": is_pylate and config.augmentation_token is not None,
         "it fills queries up to another length than query_length": is_pylate and config.augmentation_length is not None,
         "it pools tokens": is_pylate and config.pool_factor != 1,
@@ -465,4 +490,4 @@ def _transformer_settings_of(folder: Path) -> Fields:
 
 def _tokenizer_limit(folder: Path) -> int:
     limit = Fields.of(folder / "tokenizer_config.json").content.get("model_max_length")
-    return int(limit) if isinstance(limit, int | float) and 1 <= limit < _NO_LIMIT else _NO_LIMIT
+    return int(limit) if isinstance(limit, int | float) and 1 <= limit < NO_LIMIT else NO_LIMIT

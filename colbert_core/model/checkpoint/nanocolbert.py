@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from colbert_core.errors import CheckpointError
 from colbert_core.model.checkpoint.config import Checkpoint, Dense, EncoderConfig
-from colbert_core.model.checkpoint.files import Fields, read_weights
+from colbert_core.model.checkpoint.files import Fields, read_hidden_size, read_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
     weights = read_weights(folder)
     weights.pop("mask_buffer", None)  # ids of the tokens it skips; the tokenizer tells the same
     projection = weights.pop("linear.weight", None)
-    expected = (config.get("dim"), config.get("hidden_size"))
+    expected = (config.get("dim"), read_hidden_size(folder))
     if projection is None or tuple(projection.shape) != expected:
         raise CheckpointError(
             f"{folder}: config.json says that linear.weight has the shape {expected}, the weights hold "

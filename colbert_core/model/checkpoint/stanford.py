@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from colbert_core.errors import CheckpointError
 from colbert_core.model.checkpoint.config import Checkpoint, Dense, EncoderConfig
-from colbert_core.model.checkpoint.files import Fields, load_tensors, read_json, read_weights
+from colbert_core.model.checkpoint.files import Fields, load_tensors, read_hidden_size, read_json, read_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ def recognises(folder: Path, config: dict[str, Any]) -> bool:
     return (folder / METADATA).is_file() or ARCHITECTURE in Fields(config, folder / "config.json").words("architectures", ())
 
 
-def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
+def read(folder: Path) -> Checkpoint:
     """Read a folder.
 
     Raises:
@@ -36,7 +36,7 @@ def read(folder: Path, config: dict[str, Any]) -> Checkpoint:
     """
     stated = read_metadata(folder)
     weights = read_weights(folder)
-    projection = _checked(weights.pop("linear.weight", None), folder, config, stated)
+    projection = _checked(weights.pop("linear.weight", None), folder, folder, stated)
     return Checkpoint(folder, recipe_of(stated), weights, (Dense(projection),))
 
 
@@ -56,10 +56,10 @@ def read_dnn(file: Path) -> tuple[dict[str, torch.Tensor], Fields]:
     return {name.removeprefix("module."): tensor for name, tensor in weights.items()}, Fields(arguments, file)
 
 
-def from_dnn(folder: Path, config: dict[str, Any], weights: dict[str, torch.Tensor], arguments: Fields) -> Checkpoint:
+def from_dnn(folder: Path, weights: dict[str, torch.Tensor], arguments: Fields) -> Checkpoint:
     """Make a checkpoint of what ``read_dnn`` returned and the backbone in ``folder``."""
     weights = dict(weights)
-    projection = _checked(weights.pop("linear.weight", None), arguments.file, config, arguments)
+    projection = _checked(weights.pop("linear.weight", None), arguments.file, folder, arguments)
     return Checkpoint(folder, recipe_of(arguments), weights, (Dense(projection),))
 
 
@@ -102,7 +102,7 @@ def reasons_against(config: EncoderConfig, head: tuple[Dense, ...]) -> list[str]
         "queries are not filled up with mask tokens to query_length": not config.augment_queries
         or config.augmentation_token is not None
         or config.augmentation_length is not None,
-        "it skips other tokens than punctuation": bool(config.skip_tokens) or config.skip_in_queries,
+        "it skips other tokens than punctuation": bool(config.skip_tokens) or config.skip_in_queries or config.skip_first,
         "it lower-cases beside its tokenizer": config.lowercase,
         "it pools tokens": config.pool_factor != 1,
     }
@@ -145,14 +145,14 @@ def write(folder: Path, config: EncoderConfig, head: tuple[Dense, ...], weights:
     (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
 
 
-def _checked(projection: torch.Tensor | None, source: Path, config: dict[str, Any], stated: Fields) -> torch.Tensor:
+def _checked(projection: torch.Tensor | None, source: Path, folder: Path, stated: Fields) -> torch.Tensor:
     if projection is None:
         raise CheckpointError(
             f"{source} is a Stanford ColBERT checkpoint but its weights have no linear.weight, the projection; "
             "they are an encoder's without its ColBERT head: use the file the authors published."
         )
-    hidden = config.get("hidden_size")
-    if projection.ndim != 2 or projection.shape[1] != hidden:
+    hidden = read_hidden_size(folder)
+    if projection.ndim != 2 or hidden not in (None, projection.shape[1]):
         raise CheckpointError(
             f"{source}: linear.weight has the shape {tuple(projection.shape)} but the backbone's hidden size is {hidden}; "
             "config.json and the weights belong to different checkpoints."

@@ -90,6 +90,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, mps (default: the best one present)")
     parser.add_argument("--language", help="language whose layers run, for a model that has some for each, such as fr_XX")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
+    parser.add_argument(
+        "--dim", type=int, metavar="N", help="keep the first N components of its vectors, for a model trained for that"
+    )
 
 
 def add_where(parser: argparse.ArgumentParser, help_: str) -> None:
@@ -155,9 +158,13 @@ def read_words(options: argparse.Namespace) -> str | Literal[False] | None:
 
 
 def load_encoder(options: argparse.Namespace) -> Encoder:
-    """Load the model that ``--model``, ``--device``, ``--language`` and ``--trust-remote-code`` name."""
+    """Load the model that ``--model``, ``--device``, ``--language``, ``--trust-remote-code`` and ``--dim`` name."""
     return colbert_core.Encoder.from_pretrained(
-        options.model, device=options.device, language=options.language, trust_remote_code=options.trust_remote_code
+        options.model,
+        device=options.device,
+        language=options.language,
+        trust_remote_code=options.trust_remote_code,
+        dim=options.dim,
     )
 
 
@@ -167,10 +174,11 @@ def load_named_encoder(options: argparse.Namespace) -> Encoder | None:
     Raises:
         ValueError: an option of the model stands without ``--model``.
     """
-    if not options.model and (options.device or options.language or options.trust_remote_code):
+    own = options.device or options.language or options.trust_remote_code or options.dim is not None
+    if not options.model and own:
         raise ValueError(
-            "--device and --trust-remote-code go with --model, and so does --language; name the model that the index was "
-            "made with."
+            "--device and --trust-remote-code go with --model, and so do --language and --dim; name the model that the index "
+            "was made with."
         )
     return load_encoder(options) if options.model else None
 

@@ -13,8 +13,9 @@ import torch
 
 from colbert_core.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError
 from colbert_core.model.checkpoint import read_checkpoint
-from colbert_core.model.checkpoint.files import read_json
+from colbert_core.model.checkpoint.files import Fields, read_json
 from colbert_core.model.checkpoint.strangers import check_tensors
+from colbert_core.model.checkpoint.xtr import T5
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,13 +111,18 @@ def build_backbone(checkpoint: Checkpoint, *, trust_remote_code: bool, language:
     config: Any = None
     try:
         config = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
-        _check_kind(checkpoint, config)
+        if config.is_encoder_decoder or config.model_type in T5:
+            _check_kind(checkpoint, config)
+            auto_model = transformers.AutoModelForTextEncoding  # the encoder by itself
         config.dtype = torch.float32
+        config.use_cache = False  # a decoder would keep keys and values for words to come
         choose_language(checkpoint, config, language)
         if not (trust_remote_code and _own_code(checkpoint)):  # whose code may not know a device without memory
             _check_sizes(checkpoint)
             with torch.device("meta"):
-                _weights_for(auto_model.from_config(config), checkpoint)
+                empty = auto_model.from_config(config)
+            _check_class(checkpoint, type(empty).__name__)
+            _weights_for(empty, checkpoint)
         backbone: Any = auto_model.from_config(config, trust_remote_code=trust_remote_code)
         backbone.load_state_dict(_weights_for(backbone, checkpoint))
         backbone.tried = _try(backbone)
@@ -306,9 +312,13 @@ def _check_head(checkpoint: Checkpoint, backbone: Any) -> None:
 
 
 def _check_kind(checkpoint: Checkpoint, config: Any) -> None:
-    if config.is_encoder_decoder:
+    """Make sure that the encoder of an encoder with a decoder is a model by itself, as T5's is."""
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING
+
+    if type(config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
         raise UnsupportedCheckpointError(
-            f"{checkpoint.folder} is a {config.model_type} model, an encoder with a decoder; this version reads encoders only."
+            f"{checkpoint.folder} is a {config.model_type} model, an encoder with a decoder; of "
+            "these only the encoder of T5 is read."
         )
 
 
@@ -317,6 +327,30 @@ def _own_code(checkpoint: Checkpoint) -> str | None:
     auto_map = read_json(checkpoint.folder / "config.json").get("auto_map")
     code = (auto_map.get("AutoModel") or auto_map.get("AutoConfig")) if isinstance(auto_map, dict) else None
     return None if code is None else f"auto_map: {code}"
+
+
+def _check_class(checkpoint: Checkpoint, name: str) -> None:
+    """Make sure that the model of transformers is the one that the checkpoint was made with.
+
+    Its own class may have the same weights and compute something else: LFM2.5-ColBERT's looks both ways, Lfm2Model does not.
+
+    Raises:
+        CheckpointError: config.json names another class, which transformers does not have.
+    """
+    import transformers
+
+    if checkpoint.config.format == "xtr":  # whose own class is T5's encoder and the projection
+        return
+    config = read_json(checkpoint.folder / "config.json")
+    auto_map = config.get("auto_map")
+    own = str(auto_map.get("AutoModel") or "").rpartition(".")[2] if isinstance(auto_map, dict) else ""
+    stated = Fields(config, checkpoint.folder / "config.json").words("architectures", ())
+    for each in [own] if own else [each for each in stated if "colbert" not in each.lower()]:
+        if each != name and not hasattr(transformers, each):
+            raise CheckpointError(
+                f"{checkpoint.folder} was made with the class {each}, which transformers does not have; its {name} takes the "
+                f"same weights, and may compute something else. If it does not, name {name} under architectures in config.json."
+            )
 
 
 def _check_sizes(checkpoint: Checkpoint) -> None:

@@ -27,6 +27,7 @@ def about(name: str, backbone: Any, head: Head | None, inputs: InputBuilder, scr
         "hidden": hidden_size(backbone),
         "head": [] if head is None else [layer.describe() for layer in head.weights()],
         "dim": hidden_size(backbone) if head is None else head.dim,
+        "nested_dims": [*config.nested_dims],
         "device": str(parameter.device),
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "query_length": config.query_length,
@@ -34,6 +35,7 @@ def about(name: str, backbone: Any, head: Head | None, inputs: InputBuilder, scr
         "query_prefix": dict(zip(tokens_of(inputs.query_prefix), inputs.query_prefix, strict=True)),
         "passage_prefix": dict(zip(tokens_of(inputs.passage_prefix), inputs.passage_prefix, strict=True)),
         "suffix": dict(zip(tokens_of(suffix), suffix, strict=True)),
+        "marker_is_second": inputs.marker_is_second,
         "query_prompt": config.query_prompt,
         "passage_prompt": config.passage_prompt,
         "augmentation": mask
@@ -61,17 +63,21 @@ def as_text(about: dict[str, Any]) -> str:
             [f"{token!r}={number}" for token, number in about[part].items()] for part in (f"{side}_prefix", "suffix")
         )
         prompt = [repr(about[f"{side}_prompt"])] if about[f"{side}_prompt"] else []
-        return f"at most {about[f'{side}_length']} tokens: {' '.join([*before, *prompt, side, *after])}"
+        place = ", the marker behind the first token" if about["marker_is_second"] and before else ""
+        return f"at most {about[f'{side}_length']} tokens: {' '.join([*before, *prompt, side, *after])}{place}"
 
     mask, example = about["augmentation"], about["example"]
     filled = "not filled up"
     if mask:
         attended = "attended to" if mask["attended"] else "not attended to"
         filled = f"filled up to {mask['up_to']} with {mask['token']!r}={mask['id']}, {attended}"
+    shorter = [str(dim) for dim in about["nested_dims"] if dim < about["dim"]]
+    cuts = f" (may be cut to {', '.join(shorter)})" if shorter else ""
     lines = {
         "backbone": f"{about['backbone']}, {about['parameters'] / 1e6:.1f} million parameters, hidden size {about['hidden']}",
         "head": "; ".join(about["head"]) or "none, the hidden states are the vectors",
-        "vectors": f"{about['dim']} dimensions, {about['dtype']} on {about['device']}, trained with {about['similarity']}",
+        "vectors": f"{about['dim']} dimensions{cuts}, {about['dtype']} on {about['device']}, "
+        f"trained with {about['similarity']}",
         "scripts": ", ".join(about["scripts"]) or "none whole",
         **({"language": about["language"]} if "language" in about else {}),
         "query": f"{sequence('query')}; {filled}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.devices import as_device, as_dtype
-from colbert_core.errors import CheckpointError
+from colbert_core.errors import CheckpointError, UnsupportedCheckpointError
 from colbert_core.memory import give_back
 from colbert_core.model.backbone import (
     Head,
@@ -128,6 +128,7 @@ class Encoder:
         dtype: torch.dtype | str | None = None,
         query_length: int | None = None,
         passage_length: int | None = None,
+        dim: int | None = None,
         late_chunking: bool = False,
         language: str | None = None,
         trust_remote_code: bool = False,
@@ -149,6 +150,8 @@ class Encoder:
                 else float32.
             query_length: most tokens of a query, in place of the checkpoint's.
             passage_length: most tokens of a passage window, in place of the checkpoint's.
+            dim: keep so many leading components of every vector, for a model that was trained for that (its
+                ``config.nested_dims``: 64, 96 and 128 of jina-colbert-v2); of another model, with a logged warning.
             late_chunking: read a long passage with as much context as the backbone takes at once, and cut its vectors
                 into windows instead of its text (Günther et al., 2024, arXiv 2409.04701).
             language: the language whose layers run, for a model that has some for each, such as "fr_XX" for an X-MOD
@@ -160,8 +163,8 @@ class Encoder:
             CheckpointNotFoundError: there is no such folder, or the hub's files are not cached and cannot be fetched.
             CheckpointError: the folder is damaged, its parts do not fit, its recipes disagree, its format is not supported,
                 or it needs ``trust_remote_code`` or a ``language``.
-            ValueError: the model cannot have this length, device, dtype or language, or late chunking makes no difference,
-                since the backbone reads no more than one window.
+            ValueError: the model cannot have this length, dim, device, dtype or language, or late chunking makes no
+                difference, since the backbone reads no more than one window.
         """
         name = None if name is None else fspath(name)
         source = DEFAULT_MODEL if name is None else find_checkpoint(name, local_files_only=local_files_only)
@@ -171,6 +174,7 @@ class Encoder:
             "dtype": dtype,
             "query_length": query_length,
             "passage_length": passage_length,
+            "dim": dim,
             "late_chunking": late_chunking,
             "language": language,
             "trust_remote_code": trust_remote_code,
@@ -200,6 +204,7 @@ class Encoder:
         backbone = (load_bert(checkpoint) if arguments["language"] is None else None) or build_backbone(
             checkpoint, trust_remote_code=trust_remote_code, language=arguments["language"]
         )
+        checkpoint = checkpoint.cut_to(arguments["dim"], hidden_size(backbone))
         head = build_head(checkpoint.head)
         config, limit = checkpoint.config, most_tokens(backbone)
         settled = {setting: min(getattr(config, setting), limit) for setting in lengths} | chosen
@@ -239,8 +244,9 @@ class Encoder:
         if self._pickled_as is None:
             return None
         arguments = {key: self._pickled_as[key] for key in ("name", "query_length", "passage_length", "late_chunking")}
-        if self._pickled_as["language"] is not None:
-            arguments["language"] = self._pickled_as["language"]  # else left out, so that older versions open the index
+        for key in ("dim", "language"):
+            if self._pickled_as[key] is not None:
+                arguments[key] = self._pickled_as[key]  # else left out, so that older versions open the index
         if arguments["name"] is not None and as_path(arguments["name"]).exists():
             arguments["name"] = str(as_path(arguments["name"]).absolute())
         return arguments
@@ -454,7 +460,10 @@ class Encoder:
         """
         config, limit = read_checkpoint(folder).config, most_tokens(self._backbone)
         tokenizer = Tokenizer.from_folder(folder, lowercase=config.lowercase)
-        copied = InputBuilder(config, tokenizer, most_tokens=limit, name=str(folder))
+        try:
+            copied = InputBuilder(config, tokenizer, most_tokens=limit, name=str(folder))
+        except CheckpointError as error:
+            raise UnsupportedCheckpointError(f"The {config.format} format cannot hold {self.name}: {error}") from error
         plain = InputBuilder(self.config, self._tokenizer, most_tokens=limit, name=self.name)  # without late chunking
         plain.check_equal(copied, config.format)
 

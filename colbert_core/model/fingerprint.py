@@ -118,8 +118,9 @@ class EncoderFingerprint:
             )
         # A file from elsewhere must not be able to ask for code to be run: only these settings, only of these kinds.
         none = type(None)
-        words, numbers = dict.fromkeys(("name", "language"), (str, none)), (int, none)
-        kinds = {**words, "query_length": numbers, "passage_length": numbers, "late_chunking": (bool,)}
+        words, numbers = (str, none), (int, none)
+        kinds: dict[str, tuple[type, ...]] = {"name": words, "language": words, "late_chunking": (bool,)}
+        kinds |= dict.fromkeys(("query_length", "passage_length", "dim"), numbers)
         origin = self.origin
         if not isinstance(origin, dict) or any(type(value) not in kinds.get(key, ()) for key, value in origin.items()):
             raise DamagedIndexError(f"{self.index} says of its encoder what no version of this package writes: {origin!r:.200}")

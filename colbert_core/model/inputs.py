@@ -85,6 +85,8 @@ class InputBuilder:
         augmentation_id: id of the token that fills queries up; None if queries are not filled up.
         query_prefix: ids that stand before the text of a query.
         passage_prefix: ids that stand before the text of a passage.
+        marker_is_second: the marker is put behind the first token whatever that is, so behind the first token of the text
+            where the tokenizer puts none before it. So PyLate and Stanford ColBERT do: they put it at the second place.
     """
 
     def __init__(
@@ -104,7 +106,8 @@ class InputBuilder:
             CheckpointError: the tokenizer lacks a token that the recipe needs, or adds none of its own.
             ValueError: a length leaves no room for text or is more than the backbone reads; late chunking without context.
         """
-        if not tokenizer.prefix_ids and not tokenizer.suffix_ids:
+        has_own = tokenizer.prefix_ids or tokenizer.suffix_ids
+        if not has_own and (config.format != "pylate" or None in (config.query_marker, config.passage_marker)):
             raise CheckpointError(
                 f"{name}: the tokenizer adds no tokens of its own, such as [CLS] and [SEP], so an empty text would have no "
                 "vector; save it with its post-processor."
@@ -113,6 +116,7 @@ class InputBuilder:
         self.tokenizer = tokenizer
         self._name = name
         self.augmentation_id = self._augmentation_id(name) if config.augment_queries else None
+        self.marker_is_second = not tokenizer.prefix_ids and config.format in ("pylate", "stanford")
         self.query_prefix = self._with_marker(config.query_marker)
         self.passage_prefix = self._with_marker(config.passage_marker)
         self.skipped = np.array(self.skipped_ids(config, tokenizer), np.int64)
@@ -120,6 +124,10 @@ class InputBuilder:
         self._query_room = self._room("query_length", self.query_prefix, config.query_prompt, most_tokens, name)
         self._passage_room = self._room("passage_length", self.passage_prefix, config.passage_prompt, most_tokens, name)
         self._context = most_tokens - config.passage_length if late_chunking else 0
+        if late_chunking and self.marker_is_second and config.passage_marker is not None:
+            raise ValueError(
+                f"late_chunking is not possible with {name}: its marker stands behind the first token of a window."
+            )
         if late_chunking and not self._context:
             raise ValueError(
                 f"late_chunking for {name} needs a backbone that reads more than one window, but it reads {most_tokens} "
@@ -169,6 +177,8 @@ class InputBuilder:
             end = len(texts[owner])
             before = np.zeros((len(self.query_prefix) + len(prompt.ids), 2), np.int32)
             spans = np.concatenate([before, text.spans[:n_kept], np.full((len(suffix) + n_masks, 2), end, np.int32)])
+            if config.query_marker is not None:
+                self._place_marker(ids[: len(own)], spans[: len(own)])
             kept = np.flatnonzero(self._stays(ids)) if config.skip_in_queries else np.arange(int(config.skip_first), len(ids))
             window = Window(kept, spans[kept], (0, end), owner)
             attended = len(ids) if config.attend_to_augmentation else len(own)
@@ -184,6 +194,8 @@ class InputBuilder:
             before = [*self.passage_prefix, *prompt.ids]
             for first, last, inside in cuts:
                 ids = np.array([*before, *tokens.ids[first:last], *suffix], np.int64)
+                if self.config.passage_marker is not None:
+                    self._place_marker(ids)
                 is_kept = self._stays(ids)
                 yield ModelInput(
                     ids,
@@ -261,8 +273,16 @@ class InputBuilder:
         own_before = np.full((n_before, 2), span[0], np.int32)
         own_after = np.full((len(self.tokenizer.suffix_ids), 2), span[1], np.int32)
         spans = np.concatenate([own_before, tokens.spans[a:b], own_after])
+        if self.config.passage_marker is not None:
+            self._place_marker(spans)
         stays = is_kept[places]
         return Window(places[stays], spans[stays], span, owner)
+
+    def _place_marker(self, *rows: NDArray[Any]) -> None:
+        """Put the marker, which stands first, behind the token that follows it, where it is at the second place."""
+        for row in rows:
+            if self.marker_is_second and len(row) > 1:
+                row[:2] = row[1::-1].copy()
 
     def _stays(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell of each token of a sequence whether its vector stays. *Shape:* (length,)."""
@@ -300,19 +320,27 @@ class InputBuilder:
             default = " (PyLate's default, where its file states none)" if self.config.format == "pylate" else ""
             raise CheckpointError(f"{self._name}: the recipe puts {marker!r} before texts{default}. {error}") from error
 
+    @staticmethod
+    def augmentation_id_of(config: EncoderConfig, tokenizer: Tokenizer) -> int | None:
+        """Find the id of the token that fills queries up; None if there is none.
+
+        PyLate and sentence-transformers use the end-of-sequence token where there is no mask token, PyLate then the padding.
+        """
+        if config.augmentation_token is not None:
+            return tokenizer.token_id(config.augmentation_token)
+        found = [tokenizer.mask_id]
+        found += [tokenizer.eos_id] if config.format in ("pylate", "sentence-transformers") else []
+        found += [tokenizer.pad_id] if config.format == "pylate" and tokenizer.has_pad else []
+        return next((number for number in found if number is not None), None)
+
     def _augmentation_id(self, name: str) -> int:
-        """Find the id of the mask token; PyLate and sentence-transformers use the end-of-sequence token if there is none."""
-        if self.config.augmentation_token is not None:
-            return self.tokenizer.token_id(self.config.augmentation_token)
-        mask_id = self.tokenizer.mask_id
-        if mask_id is None and self.config.format in ("pylate", "sentence-transformers"):
-            mask_id = self.tokenizer.eos_id
-        if mask_id is None:
+        number = self.augmentation_id_of(self.config, self.tokenizer)
+        if number is None:
             raise CheckpointError(
                 f"{name}: the recipe fills queries with a mask token, and the tokenizer has none; the tokenizer files "
                 "belong to another checkpoint, or tokenizer_config.json lacks its mask_token."
             )
-        return mask_id
+        return number
 
     def _room(self, setting: str, prefix: list[int], prompt: str, most_tokens: int, name: str) -> int:
         """Count the tokens of prompt and text that fit into a sequence."""
@@ -363,6 +391,9 @@ def respelled(config: EncoderConfig, tokenizer: Tokenizer, format: str) -> tuple
             ids = tokenizer.ids_of(prompt)
             if marker is None and len(ids) == 1:
                 markers[side], prompts[side] = tokenizer.tokens_of(ids)[0], ""
+    if config.augment_queries and config.augmentation_token is None and tokenizer.mask_id is None and format != "pylate":
+        filler = InputBuilder.augmentation_id_of(config, tokenizer)
+        changes["augmentation_token"] = None if filler is None else tokenizer.tokens_of([filler])[0]
     changes |= {
         "query_marker": markers[0],
         "passage_marker": markers[1],

@@ -6,6 +6,7 @@ Everything here is the same model under the same names as in transformers; what 
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -122,6 +123,7 @@ def _read_config(folder: Path, n_tensors: int) -> BertConfig | None:
     eps = stored.get("layer_norm_eps", 1e-12)
     plain = (
         stored.get("model_type") == "bert"
+        and all(re.fullmatch(r"BertModel|BertFor\w+|\w*ColBERT", str(name)) for name in stored.get("architectures") or [])
         and all(stored.get(name, value) == value for name, value in _ONLY.items())
         and all(type(size) is int and 0 < size < 2**24 for size in sizes.values())
         and sizes["hidden_size"] % sizes["num_attention_heads"] == 0

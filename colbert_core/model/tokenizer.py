@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colbert_core.errors import CheckpointError, CheckpointNotFoundError
+from colbert_core.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError
+from colbert_core.model import japanese
 from colbert_core.model.wordpiece import WordPiece, read_wordpiece
 from colbert_core.storage.incoming import read_json_file
 
@@ -52,39 +53,24 @@ class Tokenizer:
         mask_id: id of the tokenizer's mask token, or None.
         eos_id: id of its end-of-sequence token, or None.
         pad_id: id that fills a batch; never attended to.
+        has_pad: whether that is a padding token, not the first of the vocabulary in place of one.
         unknown_id: id that stands for what the vocabulary does not know, or None.
         size: number of known tokens, added ones included.
     """
 
     def __init__(self, hf_tokenizer: Any, *, lowercase: bool = False) -> None:
-        """Wrap a fast tokenizer of transformers. Its settings for truncation and padding are not used.
+        """Wrap a tokenizer of transformers. Its settings for truncation and padding are not used.
 
         Args:
             hf_tokenizer: kept for ``save``, and never changed; or one that ``read_wordpiece`` returned.
             lowercase: lower-case texts first.
 
         Raises:
-            CheckpointError: it is a slow tokenizer, which has no character offsets.
+            UnsupportedCheckpointError: it is written in Python, does not tell the characters of its tokens, and is not the
+                Japanese one.
         """
-        if not getattr(hf_tokenizer, "is_fast", False):
-            raise CheckpointError(
-                f"{type(hf_tokenizer).__name__} has no fast version, so it gives no character offsets; "
-                "save the checkpoint with a tokenizer.json (tokenizer.save_pretrained of a fast tokenizer)."
-            )
         self._hf_tokenizer = hf_tokenizer
-        self._backend = hf_tokenizer.backend_tokenizer
-        if not isinstance(hf_tokenizer, WordPiece):
-            # A copy: truncation and padding are state of the backend, and the caller may still use the original.
-            self._backend = type(self._backend).from_str(self._backend.to_str())
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        if lowercase:
-            from tokenizers import normalizers
-
-            own = self._backend.normalizer
-            steps = [normalizers.Lowercase(), *([] if own is None else [own])]
-            self._backend.normalizer = normalizers.Sequence(steps)
-
+        self._backend = _backend_of(hf_tokenizer, lowercase=lowercase)
         probe = self._backend.encode("a")
         special = probe.special_tokens_mask
         n_prefix = special.index(0) if 0 in special else len(special)
@@ -94,6 +80,7 @@ class Tokenizer:
         self.eos_id: int | None = hf_tokenizer.eos_token_id
         self.unknown_id: int | None = hf_tokenizer.unk_token_id
         self.pad_id: int = hf_tokenizer.pad_token_id if hf_tokenizer.pad_token_id is not None else 0
+        self.has_pad = hf_tokenizer.pad_token_id is not None
         self.size: int = self._backend.get_vocab_size(with_added_tokens=True)
         largest = max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
         self.n_ids: int = 1 + max(largest, self.pad_id, self.mask_id or 0, self.eos_id or 0)
@@ -112,6 +99,7 @@ class Tokenizer:
                 f"{folder} has no tokenizer ({', '.join(_VOCABULARY_FILES)}); the download or copy is not complete."
             )
         files = _read_files(folder)
+        japanese.check_packages(folder, files["tokenizer_config.json"])
         with _readable(folder):
             plain = read_wordpiece(folder, files)
             return cls(plain or _load(folder, trust_remote_code=trust_remote_code), lowercase=lowercase)
@@ -202,6 +190,29 @@ class Tokenizer:
         """List the ids of those tokens that are in the vocabulary."""
         numbers = (self._backend.token_to_id(token) for token in tokens)
         return [number for number in numbers if number is not None]
+
+
+def _backend_of(hf_tokenizer: Any, *, lowercase: bool) -> Any:
+    """Return what tokenizes, without truncation and padding."""
+    if type(hf_tokenizer).__name__ == japanese.CLASS:
+        return japanese.JapaneseBackend(hf_tokenizer, lowercase=lowercase)
+    if not getattr(hf_tokenizer, "is_fast", False):
+        raise UnsupportedCheckpointError(
+            f"The tokenizer {type(hf_tokenizer).__name__} is written in Python and does not tell which characters a token "
+            f"stands for; read are those that come as a tokenizer.json, and {japanese.CLASS}. Use another checkpoint."
+        )
+    backend = hf_tokenizer.backend_tokenizer
+    if not isinstance(hf_tokenizer, WordPiece):
+        # A copy: truncation and padding are state of the backend, and the caller may still use the original.
+        backend = type(backend).from_str(backend.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    if lowercase:
+        from tokenizers import normalizers
+
+        own = backend.normalizer
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([] if own is None else [own])])
+    return backend
 
 
 def _load(folder: Path, *, trust_remote_code: bool = False) -> Any:

@@ -29,6 +29,7 @@ _OWN = {
     "gpt2": {"n_positions": 130},
     "mobilebert": {"intra_bottleneck_size": 16},
     "modernbert": {"global_attn_every_n_layers": 2, "local_attention": 16},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "num_key_value_heads": 2},
     "xmod": {"languages": ["en_XX", "fr_XX"]},
 }
 
@@ -230,6 +231,62 @@ def _byte_level(folder: Path, added: list[str]) -> int:
     return _finished(backend, trainer, folder, added)
 
 
+def _decoder(folder: Path, added: list[str]) -> int:
+    """As LFM2 has it: a token before the text, none behind it, and no mask."""
+    _byte_level(folder, added)
+    with_template(folder, "[CLS] $A")
+    edit_json(
+        folder / "tokenizer_config.json", mask_token=..., cls_token=..., sep_token=..., bos_token="[CLS]", eos_token="[SEP]"
+    )
+    return len(PreTrainedTokenizerFast.from_pretrained(folder))
+
+
+def with_template(folder: Path, single: str | None) -> Path:
+    """Change what the tokenizer puts around a text; nothing for None."""
+    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    numbers = [(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    template = processors.TemplateProcessing(single=single or "$A", special_tokens=numbers)
+    backend.post_processor = template
+    backend.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def xtr(folder: Path, *, n_out: int = 16) -> Path:
+    """As google/xtr-base-en is laid out: T5's encoder, a Pooling that nobody uses, and a projection in 2_Dense."""
+    folder.mkdir(parents=True, exist_ok=True)
+    n_tokens = _unigram(folder, ["a"])
+    with_template(folder, "$A [SEP]")
+    edit_json(folder / "tokenizer_config.json", mask_token=..., cls_token=..., sep_token=..., eos_token="[SEP]")
+    config = transformers.T5Config(
+        vocab_size=n_tokens, d_model=HIDDEN, d_kv=8, d_ff=48, num_layers=2, num_heads=4, pad_token_id=0, dropout_rate=0.0
+    )
+    torch.manual_seed(0)
+    model = transformers.T5EncoderModel(config).eval()
+    config.architectures = ["T5ForConditionalGeneration"]
+    config.save_pretrained(folder)
+    tensors = tensors_of(model)
+    tensors.pop("encoder.embed_tokens.weight", None)
+    save(tensors, folder / "model.safetensors")
+    projection = dense(folder / "2_Dense", HIDDEN, n_out) | {"type": "sentence_transformers.models.Dense"}
+    modules = [{"path": "", "type": "sentence_transformers.models.Transformer"}]
+    modules += [{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}, projection]
+    write_json(folder / "modules.json", [{"idx": i, "name": str(i), **module} for i, module in enumerate(modules)])
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": HIDDEN, "pooling_mode_mean_tokens": True})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 60, "do_lower_case": False})
+    return folder
+
+
+def japanese(folder: Path, **settings: object) -> Path:
+    """Stanford's format with BertJapaneseTokenizer, which has no tokenizer.json."""
+    stanford(folder)
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.get)), encoding="utf-8")
+    usual = {"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "basic", "do_lower_case": True}
+    write_json(folder / "tokenizer_config.json", usual | settings)
+    return folder
+
+
 def _unigram(folder: Path, added: list[str]) -> int:
     """As XLM-R and DeBERTa have it: SentencePiece, whose words begin with a mark for the blank."""
     backend = Tokenizer(models.Unigram())
@@ -242,6 +299,7 @@ def _unigram(folder: Path, added: list[str]) -> int:
 
 # Others have BERT's.
 _TOKENIZERS = {
+    "lfm2": _decoder,
     **dict.fromkeys(("roberta", "modernbert"), _byte_level),
     **dict.fromkeys(("albert", "deberta-v2", "xlm-roberta", "xmod"), _unigram),
 }

@@ -15,7 +15,14 @@ import torch
 from safetensors.torch import load_file
 
 from builders import checkpoints
-from builders.parity import first_pieces, known_tokens, published_rule_rows, sentence_transformers_rows
+from builders.parity import (
+    first_pieces,
+    known_tokens,
+    published_rule_rows,
+    pylate_rows,
+    sentence_transformers_rows,
+    xtr_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,9 +158,37 @@ BACKBONES = {
     "SqueezeBERT": "squeezebert",
 }
 
+
+def _family(folder: Path, kind: str = "modernbert", template: str | None = "", **settings: Any) -> Path:
+    """A PyLate checkpoint as its authors set it; a template of the tokenizer, None for nothing around a text."""
+    checkpoints.pylate(folder, kind, **settings)
+    return checkpoints.with_template(folder, template) if template != "" else folder
+
+
+_EDGE = [
+    {"n_in": checkpoints.HIDDEN, "n_out": 64, "use_residual": True},
+    {"n_in": 64, "n_out": 64, "use_residual": True, "activation_function": "torch.nn.modules.activation.SiLU"},
+    {"n_in": 64, "n_out": 48},
+]
 # Stanford's rule names the pieces of punctuation; in these vocabularies PyLate's names other ones.
 SENTENCEPIECE = ("xlm-roberta", "deberta-v2", "albert")
 _NOT_STANFORD = ("pylate", "sentence-transformers")
+_ZERO = {"query": "search_query: ", "document": "search_document: "}
+
+# What was published with PyLate in 2025 and 2026; each differs from the first checkpoints in what its name is followed by.
+FAMILIES = {
+    "ModernBERT as GTE-ModernColBERT": (partial(_family), tuple(FORMATS)),
+    "ModernBERT as LateOn (no expansion)": (partial(_family, do_query_expansion=False), _NOT_STANFORD),
+    "ModernBERT as Reason-ModernColBERT (long queries)": (
+        partial(_family, do_query_expansion=False, query_length=120, document_length=130),
+        _NOT_STANFORD,
+    ),
+    "ModernBERT as ColBERT-Zero (prompts)": (partial(_family, prompts=_ZERO), _NOT_STANFORD),
+    "ModernBERT as mxbai-edge-colbert (a head of three layers)": (partial(_family, layers=_EDGE), _NOT_STANFORD),
+    "LFM2 (a decoder, no mask token)": (partial(_family, kind="lfm2"), _NOT_STANFORD),
+    "ModernBERT with a token behind texts only": (partial(_family, template="$A [SEP]"), ("stanford", "pylate")),
+    "ModernBERT with no token around texts": (partial(_family, template=None), ("pylate",)),
+}
 
 LOOK_ALIKES = [
     *(
@@ -191,6 +226,12 @@ LOOK_ALIKES = [
         )
         for name in ("BERT", "ModernBERT", "DistilBERT")
     ),
+    *(
+        LookAlike("PyLate", name, write, pylate_rows, "PyLate's rules", written=written)
+        for name, (write, written) in FAMILIES.items()
+    ),
+    LookAlike("Stanford", "BERT with `BertJapaneseTokenizer`", checkpoints.japanese, _stanford_rules, "Stanford's rules"),
+    LookAlike("XTR", "T5's encoder", checkpoints.xtr, xtr_rows, "XTR's rules", written=_NOT_STANFORD),
     LookAlike("nanoColBERT", "BERT", checkpoints.nanocolbert, _nanocolbert_rules, "nanoColBERT's rules"),
     *(
         LookAlike(

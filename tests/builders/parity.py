@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 
 import numpy as np
@@ -84,6 +85,58 @@ def published_rule_rows(
                 hidden = model(input_ids=torch.tensor([ids]), attention_mask=torch.tensor([attention])).last_hidden_state[0]
             kept = [i for i, number in enumerate(ids) if i >= first and (side == 0 or number not in skipped(tokenizer))]
             found.append(torch.nn.functional.normalize(hidden @ weight.T + bias, dim=-1)[kept].numpy())
+    return found
+
+
+def pylate_rows(folder):
+    """PyLate's rules with all that its files may say: prompts, heads of several layers, tokens of expansion, and the marker at
+    the second place, whatever stands at the first."""
+    settings = json.loads((folder / "config_sentence_transformers.json").read_text())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(folder)).eval()
+    missing = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False).missing_keys
+    assert all(name.startswith("pooler.") for name in missing)
+    layers = [folder / module["path"] for module in json.loads((folder / "modules.json").read_text())[1:]]
+    fill = next(each for each in (tokenizer.mask_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) if each is not None)
+    skipped = known_tokens(tokenizer)
+    found = []
+    for side, texts in (("query", QUERIES), ("document", PASSAGES)):
+        prefix, length = settings[f"{side}_prefix"], settings[f"{side}_length"]
+        for text in texts:
+            ids = tokenizer(settings["prompts"][side] + text, truncation=True, max_length=length - bool(prefix))["input_ids"]
+            if prefix:
+                ids = [*ids[:1], tokenizer.convert_tokens_to_ids(prefix), *ids[1:]]
+            n_fill = length - len(ids) if side == "query" and settings["do_query_expansion"] else 0
+            attention = [1] * len(ids) + [int(settings["attend_to_expansion_tokens"])] * n_fill
+            ids += [fill] * n_fill
+            with torch.inference_mode():
+                x = model(input_ids=torch.tensor([ids]), attention_mask=torch.tensor([attention])).last_hidden_state[0]
+            for layer in layers:
+                config, weights = json.loads((layer / "config.json").read_text()), load_file(layer / "model.safetensors")
+                before, name = x, config["activation_function"].rpartition(".")[2]
+                x = getattr(torch.nn, name)()(x @ weights["linear.weight"].T + weights.get("linear.bias", 0))
+                if config["use_residual"]:
+                    x = x + (before @ weights["residual.weight"].T if "residual.weight" in weights else before)
+            kept = [i for i, number in enumerate(ids) if side == "query" or number not in skipped]
+            found.append(torch.nn.functional.normalize(x, dim=-1)[kept].numpy())
+    return found
+
+
+def xtr_rows(folder, lengths=(32, 60)):
+    """The rules of google-deepmind/xtr and of WARP: lower-cased, only the tokenizer's own tokens, all of which score."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.T5EncoderModel(transformers.AutoConfig.from_pretrained(folder)).eval()
+    missing = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False).missing_keys
+    assert missing in ([], ["encoder.embed_tokens.weight"])
+    weight = load_file(folder / "2_Dense" / "model.safetensors")["linear.weight"]
+    found = []
+    for length, texts in zip(lengths, (QUERIES, PASSAGES), strict=True):
+        for text in texts:
+            inputs = tokenizer(text.lower(), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+            with torch.inference_mode():
+                hidden = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state[0]
+            rows = torch.nn.functional.normalize(hidden @ weight.T, dim=-1)
+            found.append(rows[inputs["attention_mask"][0].bool()].numpy())
     return found
 
 

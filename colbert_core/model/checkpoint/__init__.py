@@ -8,6 +8,7 @@ Stanford ColBERT, legacy    a ``.dnn`` file                                     
 PyLate                      ``modules.json`` with ``pylate`` modules                yes    yes
 sentence-transformers 6     ``modules.json`` with a ``MultiVectorMask``             yes    yes
 nanoColBERT                 architecture ``ColBERT``                                yes
+XTR                         a T5 with a Dense layer that makes vectors narrower      yes
 FlagEmbedding (BGE-M3)      ``colbert_linear.pt`` beside a backbone                 yes
 untrained                   any other encoder                                       yes
 ==========================  =====================================================  =====  =======
@@ -19,13 +20,14 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from colbert_core.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError
-from colbert_core.model.checkpoint import flagembedding, modules, nanocolbert, stanford, strangers
+from colbert_core.model.checkpoint import flagembedding, modules, nanocolbert, stanford, strangers, xtr
 from colbert_core.model.checkpoint.config import Checkpoint, Dense, EncoderConfig
-from colbert_core.model.checkpoint.files import check_folder, quantize_weights, read_json
+from colbert_core.model.checkpoint.files import Fields, check_folder, quantize_weights, read_json
 from colbert_core.paths import as_path
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ __all__ = [
 DEFAULT_MODEL = Path(__file__).parents[2] / "default_model"
 
 WRITABLE = ("stanford", "pylate", "sentence-transformers")
+
+# jina-colbert-v2 (Jha et al., 2024, arXiv 2408.16672, section 3.3) is known by the code that it names.
+_JINA_DIMS, _JINA_CODE = (64, 96, 128), "jinaai/xlm-roberta-flash-implementation"
 
 # The files of a hub repository that an encoder reads. Copies for ONNX, OpenVINO or TensorFlow can be ten times as much.
 _HUB_FILES = [
@@ -123,7 +128,8 @@ def read_checkpoint(path: Path, *, chosen: Collection[str] = (), local_files_onl
     if dnn is not None:
         return _read_dnn(dnn, local_files_only=local_files_only)
     strangers.check_runtime(_names(path), path)
-    return _read_folder(path, chosen)
+    checkpoint = _read_folder(path, chosen)
+    return replace(checkpoint, config=replace(checkpoint.config, nested_dims=_nested_dims(path, checkpoint)))
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, prefix: str, dim: int) -> None:
@@ -152,6 +158,18 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, *, prefix: str, dim: 
         stanford.write(folder, config, head, checkpoint.weights, prefix)
     else:
         modules.write(folder, config, head, checkpoint.weights, dim)
+
+
+def _nested_dims(folder: Path, checkpoint: Checkpoint) -> tuple[int, ...]:
+    """Read to which dimensions a model was trained to be cut; jina-colbert-v2 was, and its files do not say so."""
+    config = Fields.of(checkpoint.folder / "config.json", needed=True)
+    stated = {*config.counts("matryoshka_dims"), *config.counts("matryoshka_dimensions")}
+    for fields in (Fields.of(folder / modules.SETTINGS), stanford.read_metadata(folder)):
+        stated |= {*fields.counts("matryoshka_dims"), *fields.counts("matryoshka_dimensions")}
+    full = checkpoint.head[-1].weight.shape[0] if checkpoint.head else None
+    if not stated and full == max(_JINA_DIMS) and _JINA_CODE in str(config.content.get("auto_map")):
+        stated = {*_JINA_DIMS}
+    return tuple(sorted(dim for dim in stated if full is None or dim <= full))
 
 
 def _names(folder: Path) -> list[str]:
@@ -193,11 +211,13 @@ def _read_folder(folder: Path, chosen: Collection[str]) -> Checkpoint:
             "the weights."
         )
     config = read_json(backbone / "config.json")
-    if config.get("model_type") in ("t5", "mt5", "umt5"):
-        raise UnsupportedCheckpointError(
-            f"{folder} is a {config['model_type']} model, an encoder with a decoder, such as XTR; XTR scores by the tokens "
-            "that a first search found and has a recipe of its own, so this version does not read it: use a ColBERT checkpoint."
-        )
+    checkpoint = _read_known(folder, backbone, config, chosen)
+    if config.get("model_type") in xtr.T5:
+        checkpoint = replace(checkpoint, weights=xtr.with_shared_embeddings(checkpoint.weights))
+    return checkpoint
+
+
+def _read_known(folder: Path, backbone: Path, config: dict[str, Any], chosen: Collection[str]) -> Checkpoint:
     is_stanford = stanford.recognises(folder, config)
     head_file = flagembedding.head_file(backbone)
     other = modules.format_of(folder)
@@ -205,6 +225,8 @@ def _read_folder(folder: Path, chosen: Collection[str]) -> Checkpoint:
         checkpoint = modules.read(folder)
     elif is_stanford:
         checkpoint = stanford.read(folder)
+    elif xtr.recognises(folder, config):
+        checkpoint = xtr.read(folder)
     elif nanocolbert.recognises(config):
         checkpoint = nanocolbert.read(folder, config)
     else:

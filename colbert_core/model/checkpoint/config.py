@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class EncoderConfig:
 
     Attributes:
         format: format that the recipe was read in: "stanford", "pylate", "sentence-transformers", "nanocolbert",
-            "flagembedding" or "untrained".
+            "flagembedding", "xtr" or "untrained".
         query_length: tokens of a query, the model's own included; longer queries are cut (with a logged warning).
         passage_length: tokens of a passage window, the model's own included.
         query_marker: token put after [CLS] in a query, None for none.
@@ -43,6 +46,8 @@ class EncoderConfig:
         pool_factor: token pooling of the checkpoint: about 1 / pool_factor of a passage's vectors stay; 1 for no pooling.
         pool_protected: number of leading vectors of a passage that pooling leaves alone.
         trained: False for a model that never learned late interaction.
+        nested_dims: numbers of leading components that the model was trained to be cut to, ascending (Matryoshka
+            representation learning, Kusupati et al., NeurIPS 2022); empty where its files name none.
     """
 
     format: str = "stanford"
@@ -65,6 +70,7 @@ class EncoderConfig:
     pool_factor: float = 1.0
     pool_protected: int = 1
     trained: bool = True
+    nested_dims: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,3 +118,47 @@ class Checkpoint:
     config: EncoderConfig
     weights: dict[str, torch.Tensor]
     head: tuple[Dense, ...] = ()
+
+    def cut_to(self, dim: int | None, hidden: int) -> Checkpoint:
+        """Keep the first ``dim`` components of every vector, which is made a unit vector after that.
+
+        Args:
+            dim: components that stay; None for all.
+            hidden: components of a hidden state.
+
+        Raises:
+            TypeError: dim is no whole number.
+            ValueError: the vectors have fewer components.
+        """
+        full = self.head[-1].weight.shape[0] if self.head else hidden
+        if dim is None:
+            return self
+        if not isinstance(dim, int) or isinstance(dim, bool):
+            raise TypeError(f"dim must be a whole number of components, got {dim!r}.")
+        nested = self.config.nested_dims
+        if not 1 <= dim <= full:
+            known = f"; it was trained to be cut to {', '.join(map(str, nested))}" if nested else ""
+            raise ValueError(f"dim={dim} must be from 1 to {full}, the components of the vectors of {self.folder}{known}.")
+        if dim == full:
+            return self
+        if dim not in nested:
+            trained = (
+                f"it was trained for {', '.join(map(str, nested))}" if nested else "its files name no dimensions to cut to"
+            )
+            logger.warning(
+                "Vectors of %s are cut from %d components to %d, and %s: what they find may be much worse; measure it.",
+                self.folder, full, dim, trained,
+            )  # fmt: skip
+        config = replace(self.config, nested_dims=tuple(known for known in nested if known <= dim))
+        return replace(self, config=config, head=_first_components(self.head, dim, full))
+
+
+def _first_components(head: tuple[Dense, ...], dim: int, full: int) -> tuple[Dense, ...]:
+    """Cut the last layer where it is linear, so that a head of one matrix stays one; else put a layer behind it."""
+    import torch
+
+    last = head[-1] if head else None
+    if last is None or last.activation != "Identity" or last.residual:
+        return (*head, Dense(torch.eye(full)[:dim].clone()))
+    bias = None if last.bias is None else last.bias[:dim].clone()
+    return (*head[:-1], replace(last, weight=last.weight[:dim].clone(), bias=bias))

@@ -127,6 +127,13 @@ class Fields:
             self._checked(name, default, kind, lambda v: isinstance(v, list) and all(isinstance(word, str) for word in v))
         )
 
+    def counts(self, name: str) -> tuple[int, ...]:
+        """A list of whole numbers of at least 1; none by default."""
+        kind = "a list of whole numbers of at least 1"
+        return tuple(
+            map(int, self._checked(name, [], kind, lambda value: isinstance(value, list) and all(map(_is_count, value))))
+        )
+
     def section(self, name: str) -> Fields:
         """Another object."""
         return Fields(self._checked(name, {}, "an object", lambda value: isinstance(value, dict)), self.file)

@@ -15,12 +15,13 @@ states: no ColBERT, but a strong start.
 
 from __future__ import annotations
 
-import json
 import string
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.errors import CheckpointError, UnsupportedCheckpointError
 from colbert_core.model.checkpoint.config import Checkpoint, Dense, EncoderConfig
+from colbert_core.model.checkpoint.dense import read_dense, write_dense, write_json
+from colbert_core.model.checkpoint.entries import check_entries, check_tokenizer_sides
 from colbert_core.model.checkpoint.files import Fields, is_within, parse_json, read_hidden_size, read_weights
 
 if TYPE_CHECKING:
@@ -101,8 +102,13 @@ def read(folder: Path) -> Checkpoint:
     parts = _checked_modules(folder)
     transformer = backbone_folder(folder)
     is_pylate = format_of(folder) == "pylate"
+    own = _transformer_settings_of(transformer)
+    check_entries(
+        settings, own, [(name, folder / path) for name, path in parts], "pylate" if is_pylate else "sentence-transformers"
+    )
+    check_tokenizer_sides(transformer)
     config = _pylate_recipe(folder, settings) if is_pylate else _multi_vector_recipe(folder, settings, parts)
-    head = tuple(_read_dense(folder / path) for name, path in parts if name == "Dense")
+    head = tuple(read_dense(folder / path, "Identity" if is_pylate else "Tanh") for name, path in parts if name == "Dense")
     hidden = read_hidden_size(transformer)
     for number, layer in enumerate(head, 1):
         if hidden not in (None, layer.weight.shape[1]):
@@ -220,13 +226,13 @@ def write(folder: Path, config: EncoderConfig, head: tuple[Dense, ...], weights:
     types = [("", f"{base}.Transformer" if is_pylate else f"{base}.transformer.Transformer")]
     for number, layer in enumerate(head, 1):
         types.append((f"{number}_Dense", "pylate.models.Dense.Dense" if is_pylate else f"{base}.dense.Dense"))
-        _write_dense(folder / types[-1][0], layer, names_its_input=not is_pylate)
+        write_dense(folder / types[-1][0], layer, names_its_input=not is_pylate)
     if is_pylate:
         transformer: dict[str, Any] = {"max_seq_length": config.passage_length, "do_lower_case": config.lowercase}
-        _write_json(folder / SETTINGS, _pylate_settings(config))
+        write_json(folder / SETTINGS, _pylate_settings(config))
     else:
         transformer = _transformer_settings(config)
-        _write_json(folder / SETTINGS, _multi_vector_settings(config))
+        write_json(folder / SETTINGS, _multi_vector_settings(config))
         tasks = ["query", "document"] if config.skip_in_queries else ["document"]
         parts = [
             ("MultiVectorMask", "multi_vector_mask", {"skiplist_words": list(config.skip_tokens), "skiplist_tasks": tasks}),
@@ -238,28 +244,16 @@ def write(folder: Path, config: EncoderConfig, head: tuple[Dense, ...], weights:
         for name, file, settings in parts:
             package = base if name == "Normalize" else "sentence_transformers.multi_vector_encoder.modules"
             types.append((f"{len(types)}_{name}", f"{package}.{file}.{name}"))
-            _write_json(folder / types[-1][0] / "config.json", settings)
-    _write_json(folder / _TRANSFORMER, transformer)
+            write_json(folder / types[-1][0] / "config.json", settings)
+    write_json(folder / _TRANSFORMER, transformer)
     entries = [{"idx": i, "name": str(i), "path": path, "type": type_} for i, (path, type_) in enumerate(types)]
-    _write_json(folder / MODULES, entries)
+    write_json(folder / MODULES, entries)
 
 
-def _write_dense(folder: Path, layer: Dense, *, names_its_input: bool) -> None:
-    """Write a Dense module. PyLate's takes no names of inputs and outputs: they are its token embeddings."""
-    from safetensors.torch import save_file
-
-    tensors = {"linear.weight": layer.weight, "linear.bias": layer.bias, "residual.weight": layer.residual_weight}
-    settings = {
-        "in_features": layer.weight.shape[1],
-        "out_features": layer.weight.shape[0],
-        "bias": layer.bias is not None,
-        "activation_function": f"{_activation_package(layer.activation)}.{layer.activation}",
-        "use_residual": layer.residual,
-    }
-    if names_its_input:
-        settings |= {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
-    _write_json(folder / "config.json", settings)
-    save_file({k: v.contiguous() for k, v in tensors.items() if v is not None}, folder / "model.safetensors", _PT)
+def _own_settings(config: EncoderConfig) -> dict[str, Any]:
+    """What the other libraries have no word for, and pass over."""
+    nested = {"matryoshka_dims": [*config.nested_dims]} if config.nested_dims else {}
+    return nested if config.trained else {**nested, "trained": False}
 
 
 def _pylate_settings(config: EncoderConfig) -> dict[str, Any]:
@@ -275,7 +269,7 @@ def _pylate_settings(config: EncoderConfig) -> dict[str, Any]:
         "attend_to_expansion_tokens": config.attend_to_augmentation,
         "skiplist_words": list(config.skip_tokens),
         "do_query_expansion": config.augment_queries,
-        **({} if config.trained else {"trained": False}),
+        **_own_settings(config),
     }
 
 
@@ -285,7 +279,7 @@ def _multi_vector_settings(config: EncoderConfig) -> dict[str, Any]:
         "prompts": {"query": config.query_prompt, "document": config.passage_prompt},
         "default_prompt_name": None,
         "similarity_fn_name": config.similarity if config.similarity == "meanmaxsim" else "maxsim",
-        **({} if config.trained else {"trained": False}),
+        **_own_settings(config),
     }
 
 
@@ -308,30 +302,20 @@ def _transformer_settings(config: EncoderConfig) -> dict[str, Any]:
     return settings
 
 
-def _write_json(file: Path, content: Any) -> None:
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _activation_package(name: str) -> str:
-    import torch
-
-    return str(getattr(torch.nn, name).__module__)
-
-
 def _pylate_recipe(folder: Path, settings: Fields) -> EncoderConfig:
     """Read PyLate's recipe, with its defaults where the file states nothing; prompts may repeat the prefixes."""
     expands = settings.flag("do_query_expansion", True)
     prefixes = settings.text("query_prefix", "[Q] "), settings.text("document_prefix", "[D] ")
-    prompts = settings.section("prompts")
+    _check_output(_transformer_settings_of(backbone_folder(folder)))
+    prompts = _prompts_of(settings, settings.text("default_prompt_name", ""))
     return EncoderConfig(
         format="pylate",
         query_length=settings.number("query_length", 32),
         passage_length=settings.number("document_length", 180),
         query_marker=prefixes[0] or None,
         passage_marker=prefixes[1] or None,
-        query_prompt=prompts.text("query", "").removeprefix(prefixes[0]),
-        passage_prompt=prompts.text("document", "").removeprefix(prefixes[1]),
+        query_prompt=prompts[0].removeprefix(prefixes[0]),
+        passage_prompt=prompts[1].removeprefix(prefixes[1]),
         augment_queries=expands,
         attend_to_augmentation=expands and settings.flag("attend_to_expansion_tokens", False),
         skip_tokens=settings.words("skiplist_words", tuple(string.punctuation)),
@@ -344,12 +328,7 @@ def _pylate_recipe(folder: Path, settings: Fields) -> EncoderConfig:
 def _multi_vector_recipe(folder: Path, settings: Fields, parts: list[tuple[str, str]]) -> EncoderConfig:
     transformer = _transformer_settings_of(backbone_folder(folder))
     file = transformer.file
-    task = transformer.text("transformer_task", "feature-extraction")
-    output = transformer.section("modality_config").section("text").text("method_output_name", "last_hidden_state")
-    if (task, output) != ("feature-extraction", "last_hidden_state"):
-        raise UnsupportedCheckpointError(
-            f"{file} takes {output!r} of a {task!r} model; this version reads text encoders by their last_hidden_state."
-        )
+    _check_output(transformer)
     found = {name: Fields.of(folder / path / "config.json", needed=True) for name, path in parts if name in _KNOWN[2:]}
     expansion = transformer.section("query_expansion")
     strategy, floor = (expansion.text("strategy", ""), expansion.number("length", 1)) if expansion.content else ("", 0)
@@ -381,13 +360,15 @@ def _multi_vector_recipe(folder: Path, settings: Fields, parts: list[tuple[str, 
         raise UnsupportedCheckpointError(
             f"{folder} pools the tokens of {list(pooling.words('tasks', ()))}; this version pools those of documents."
         )
-    prompts = settings.section("prompts")
+    if not pooling.flag("normalize_embeddings", True):
+        raise UnsupportedCheckpointError(f"{pooling.file} does not normalize; this version scores the cosine of unit vectors.")
+    prompts = _prompts_of(settings, "")
     return EncoderConfig(
         format="sentence-transformers",
         query_length=floor if strategy == "fixed" else query_length,
         passage_length=transformer.number("document_length", longest),
-        query_prompt=prompts.text("query", ""),
-        passage_prompt=prompts.text("document", ""),
+        query_prompt=prompts[0],
+        passage_prompt=prompts[1],
         augment_queries=bool(strategy),
         augmentation_token=expansion.text("token", "") or None,
         augmentation_length=floor if strategy == "min" else None,
@@ -400,6 +381,36 @@ def _multi_vector_recipe(folder: Path, settings: Fields, parts: list[tuple[str, 
         pool_protected=pooling.count("num_protected_tokens", 1),
         trained=settings.flag("trained", True),
     )
+
+
+def _prompts_of(settings: Fields, default: str) -> tuple[str, str]:
+    """Read the prompts of queries and of passages.
+
+    A default prompt is for texts whose prompt is not named; PyLate does not name any, sentence-transformers names both.
+
+    Raises:
+        UnsupportedCheckpointError: there is a default prompt that is not the one of both kinds.
+    """
+    prompts = settings.section("prompts")
+    query = prompts.text("query", "")
+    passage = next((prompts.text(name, "") for name in ("document", "passage", "corpus") if name in prompts), "")
+    if default and {query, passage} != {prompts.text(default, "")}:
+        raise UnsupportedCheckpointError(
+            f"{settings.file} says default_prompt_name={default!r}, {prompts.content.get(default)!r:.80}, but the prompts of "
+            f"queries and passages are {query!r:.80} and {passage!r:.80}; set it to null if those are meant."
+        )
+    return query, passage
+
+
+def _check_output(transformer: Fields) -> None:
+    """Make sure that the vectors are made of a text encoder's hidden states."""
+    task = transformer.text("transformer_task", "feature-extraction")
+    output = transformer.section("modality_config").section("text").text("method_output_name", "last_hidden_state")
+    if (task, output) != ("feature-extraction", "last_hidden_state"):
+        raise UnsupportedCheckpointError(
+            f"{transformer.file} takes {output!r} of a {task!r} model; this version reads text encoders by their "
+            "last_hidden_state."
+        )
 
 
 def _checked_modules(folder: Path) -> list[tuple[str, str]]:
@@ -422,60 +433,15 @@ def _checked_modules(folder: Path) -> list[tuple[str, str]]:
             f"{folder / MODULES} has its modules in the order {names}; read is {', '.join(_KNOWN)}."
         )
     if format_of(folder) == "sentence-transformers":
-        source = [
-            Fields.of(folder / path / "config.json").text("module_input_name", "") for n, path in parts if n == "Normalize"
-        ]
-        if source != ["token_embeddings"]:
+        found = [Fields.of(folder / path / "config.json") for n, path in parts if n == "Normalize"]
+        source = [fields.text("module_input_name", "") for fields in found]
+        target = [fields.text("module_output_name", name) for fields, name in zip(found, source, strict=True)]
+        if [source, target] != [["token_embeddings"]] * 2:
             raise UnsupportedCheckpointError(
                 f"{folder / MODULES} has no Normalize over token_embeddings, so its vectors have lengths of their own; this "
                 "version scores the cosine of unit vectors."
             )
     return parts
-
-
-def _read_dense(folder: Path) -> Dense:
-    """Read one Dense module.
-
-    Raises:
-        CheckpointError: its weights do not fit its config.json.
-        UnsupportedCheckpointError: an activation that is not torch's own, or one over whole sentences.
-    """
-    config = Fields.of(folder / "config.json", needed=True)
-    source = config.text("module_input_name", "token_embeddings")
-    if {source, config.text("module_output_name", source)} != {"token_embeddings"}:
-        raise UnsupportedCheckpointError(
-            f"{config.file} is a layer over {source!r}; a late-interaction head is over token_embeddings."
-        )
-    # sentence-transformers' own default is Tanh; every version of both libraries writes the name.
-    full_name = config.text("activation_function", "torch.nn.modules.activation.Tanh")
-    package, _, activation = full_name.rpartition(".")
-    if not package.startswith("torch.nn") or not _is_activation(activation):
-        raise UnsupportedCheckpointError(f"{config.file} has the activation {full_name}; read are torch.nn's without weights.")
-    has_bias, has_residual = config.flag("bias", True), config.flag("use_residual", False)
-    weights = read_weights(folder)
-    shape = (config.number("out_features", 0), config.number("in_features", 0))
-    expected: dict[str, tuple[int, ...]] = {"linear.weight": shape}
-    if has_bias:
-        expected["linear.bias"] = shape[:1]
-    if has_residual and shape[0] != shape[1]:
-        expected["residual.weight"] = shape
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if found != expected:
-        raise CheckpointError(f"{folder}: by config.json the weights are {expected}, but they are {found}.")
-    return Dense(weights["linear.weight"], weights.get("linear.bias"), activation, has_residual, weights.get("residual.weight"))
-
-
-def _is_activation(name: str) -> bool:
-    """Tell whether ``torch.nn`` has an activation of this name that takes no arguments and holds no weights."""
-    import torch
-
-    module = getattr(torch.nn, name, None)
-    if name != "Identity" and getattr(module, "__module__", None) != "torch.nn.modules.activation":
-        return False
-    try:
-        return not list(module().parameters())  # type: ignore[misc]
-    except TypeError:
-        return False
 
 
 def _class_of(entry: dict[str, Any]) -> str:

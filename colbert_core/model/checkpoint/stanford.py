@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.errors import CheckpointError
+from colbert_core.errors import CheckpointError, UnsupportedCheckpointError
 from colbert_core.model.checkpoint.config import Checkpoint, Dense, EncoderConfig
 from colbert_core.model.checkpoint.files import Fields, load_tensors, read_hidden_size, read_json, read_weights
 
@@ -75,6 +75,10 @@ def recipe_of(stated: Fields) -> EncoderConfig:
     The keys "query_augmentation" and "trained" and markers that are null are additions of this package; the model in the box
     uses them.
     """
+    if (interaction := stated.text("interaction", "colbert")) != "colbert":
+        raise UnsupportedCheckpointError(
+            f"{stated.file} says interaction={interaction!r}, which adds up similarities by its own rule; read is 'colbert'."
+        )
 
     def marker(name: str, default: str) -> str | None:
         return None if stated.content.get(name, default) is None else stated.text(name, default)
@@ -141,6 +145,7 @@ def write(folder: Path, config: EncoderConfig, head: tuple[Dense, ...], weights:
         "attend_to_mask_tokens": config.attend_to_augmentation,
         "similarity": "l2" if config.similarity == "l2" else "cosine",
         "interaction": "colbert",
+        **({"matryoshka_dims": [*config.nested_dims]} if config.nested_dims else {}),
     }
     (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
 

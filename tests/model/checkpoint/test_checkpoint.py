@@ -5,9 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-import transformers
 from builders import checkpoints
-from builders.checkpoints import HIDDEN
 from builders.encoders import write_stanford
 from builders.parity import load
 
@@ -15,7 +13,6 @@ from colbert_core import (
     CheckpointError,
     CheckpointNotFoundError,
     ColBERTError,
-    UnsupportedCheckpointError,
 )
 from colbert_core.model.checkpoint import read_checkpoint
 
@@ -118,12 +115,3 @@ def test_two_recipes_that_disagree_are_refused_with_both_values(tmp_path, metada
 def test_a_length_that_two_recipes_disagree_about_can_be_chosen(tmp_path):
     folder = both_recipes(tmp_path / "model", doc_maxlen=100)
     assert load(folder, passage_length=80).config.passage_length == 80
-
-
-def test_xtr_is_refused_by_name(tmp_path):
-    folder = checkpoints.stanford(tmp_path / "model")
-    config = transformers.T5Config(vocab_size=200, d_model=HIDDEN, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    config.architectures = ["HF_ColBERT"]
-    config.save_pretrained(folder)
-    with pytest.raises(UnsupportedCheckpointError, match="is a t5 model, an encoder with a decoder, such as XTR"):
-        load(folder)

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from colbert_core import (
     CheckpointError,
     EncoderConfig,
+    UnsupportedCheckpointError,
 )
 from colbert_core.model.checkpoint import read_checkpoint
 
@@ -142,3 +143,9 @@ def test_a_dnn_file_of_something_else_is_refused(tmp_path):
     torch.save({"weights": {}}, tmp_path / "other.dnn")
     with pytest.raises(CheckpointError, match="holds weights; a .dnn file of ColBERT's holds model_state_dict"):
         load(tmp_path / "other.dnn")
+
+
+def test_flipr_which_adds_up_in_two_parts_is_refused(stanford_copy):
+    edit_json(stanford_copy / "artifact.metadata", interaction="flipr")
+    with pytest.raises(UnsupportedCheckpointError, match="says interaction='flipr'"):
+        load(stanford_copy)

@@ -94,6 +94,7 @@ class ColBERTIndex(EngineMaker, StrictUpdates, BaseIndex[IndexDict]):
         kmeans_niters: int = 4,
         *,
         index_path: str | Path | None = None,
+        pool_factor: float = 1,
         callback_manager: CallbackManager | None = None,
         transformations: list[TransformComponent] | None = None,
     ) -> None:
@@ -117,6 +118,7 @@ class ColBERTIndex(EngineMaker, StrictUpdates, BaseIndex[IndexDict]):
             query_maxlen: most tokens of a query; None for the checkpoint's number.
             kmeans_niters: no effect; the engine decides how often it improves centroids.
             index_path: a folder to make for an index that is on disk from the start; None for one in memory.
+            pool_factor: keep about 1 / pool_factor of each node's vectors, the means of similar ones; 1 keeps all of them.
             callback_manager: as every LlamaIndex index takes it.
             transformations: make nodes of inserted documents; None for those in ``Settings``.
 
@@ -131,7 +133,7 @@ class ColBERTIndex(EngineMaker, StrictUpdates, BaseIndex[IndexDict]):
         if index_struct is None:
             if nodes is None and objects is None:
                 raise ValueError("Pass nodes=..., which may be empty; from_documents takes documents, load a directory.")
-            self.index = Index.create(index_path, encoder, nbits=nbits)
+            self.index = Index.create(index_path, encoder, nbits=nbits, pool_factor=pool_factor)
         else:
             self.index = Index.open(index_path or contexts.folder_in(storage_context, index_struct), encoder)
         self.model_name = self.index.encoder_name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import colbert_core
 from colbert_core import cluster
-from colbert_core.cli.options import add_quiet, add_words, json_option, read_words, wants_progress
+from colbert_core.cli.options import add_pool_factor, add_quiet, add_words, json_option, read_words, wants_progress
 from colbert_core.cli.reading import demo_passages
 from colbert_core.documents.files import STREAMED
 from colbert_core.paths import as_path
@@ -40,6 +40,7 @@ def add_cluster_commands(command: Command, group: Group) -> None:
     build_.add_argument("--shards", required=True, type=int, metavar="N", help="parts; at least as many as workers")
     build_.add_argument("--model", help="checkpoint folder that every node sees, or hub name (default: the model in the box)")
     build_.add_argument("--nbits", type=int, help="bits per component: 1, 2, 4, 8, or 32 for uncompressed (default: 4)")
+    add_pool_factor(build_)
     add_words(build_)
     build_.add_argument("--address", help="of the Ray cluster, host:port (default: the one at hand, or this machine)")
     build_.add_argument("--workers", type=int, metavar="N", help="that encode (default: as many as there is room for)")
@@ -68,6 +69,7 @@ def _build(options: argparse.Namespace) -> int:
         encoder=options.model,
         nbits=options.nbits,
         words=read_words(options),
+        pool_factor=options.pool_factor,
         address=options.address,
         workers=options.workers,
         num_cpus=options.cpus,

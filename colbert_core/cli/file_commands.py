@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import colbert_core
 from colbert_core import cluster
 from colbert_core.cli.options import (
+    add_pool_factor,
     add_words,
     load_encoder,
     load_named_encoder,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from colbert_core import Index, SyncReport
     from colbert_core.cli.options import Command
+    from colbert_core.types import TokenEncoder
 
 _INDEX = """\
 Make an index folder of files and folders. Documents are cut into passages, which are named FOLDER/FILE#1, FOLDER/FILE#2 and so
@@ -82,6 +84,7 @@ def add_file_commands(command: Command) -> None:
 
 def _add_making(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nbits", type=int, help="bits per component: 1, 2, 4, 8, or 32 for uncompressed (default: 4)")
+    add_pool_factor(parser)
     add_words(parser)
 
 
@@ -102,7 +105,7 @@ def _index(options: argparse.Namespace) -> int:
     encoder = load_encoder(options)
     with (
         _made(options.out, options.files, overwrite=options.overwrite) as folder,
-        colbert_core.Index.create(folder, encoder, nbits=options.nbits, words=read_words(options)) as index,
+        _create(folder, encoder, options) as index,
     ):
         report = _synced(index, options)
         need_passages(index, report, options.files)
@@ -199,7 +202,12 @@ def _opened(folder: Path, options: argparse.Namespace) -> Index:
         return colbert_core.Index.open(folder, load_named_encoder(options))
     if options.dry_run:
         return colbert_core.Index.create(None, dim=1)  # nothing is encoded
-    return colbert_core.Index.create(folder, load_encoder(options), nbits=options.nbits, words=read_words(options))
+    return _create(folder, load_encoder(options), options)
+
+
+def _create(folder: Path, encoder: TokenEncoder, options: argparse.Namespace) -> Index:
+    words = read_words(options)
+    return colbert_core.Index.create(folder, encoder, nbits=options.nbits, words=words, pool_factor=options.pool_factor)
 
 
 def _sync_once(index: Index, options: argparse.Namespace) -> int:

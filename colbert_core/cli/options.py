@@ -114,6 +114,12 @@ def add_mode(parser: argparse.ArgumentParser, of: str = "") -> None:
     )
 
 
+def add_pool_factor(parser: argparse.ArgumentParser) -> None:
+    """Add ``--pool-factor``."""
+    shown = "keep about one of N vectors, the means of similar ones, such as 2 (default: all)"
+    parser.add_argument("--pool-factor", type=float, default=1.0, metavar="N", help=shown)
+
+
 def add_words(parser: argparse.ArgumentParser) -> None:
     """Add the option that says how texts are cut into words."""
     parser.add_argument(

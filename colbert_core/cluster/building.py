@@ -51,6 +51,7 @@ from colbert_core.storage.store import made_aside
 from colbert_core.threads import set_num_threads
 from colbert_core.types import Passage
 from colbert_core.vectors.codec import NBITS, ResidualCodec, count_centroids, sample_size
+from colbert_core.vectors.pooling import check_factor, pool_embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,6 +83,7 @@ def build(
     encoder: Model = None,
     nbits: int | None = None,
     words: Words = None,
+    pool_factor: float = 1,
     address: str | None = None,
     workers: int | None = None,
     num_cpus: float = 1,
@@ -104,6 +106,7 @@ def build(
             model in the box.
         nbits: bits per component of a compressed vector, 1, 2, 4 or 8, or 32 to keep vectors as they are; None for 4.
         words: how texts are cut into words, for hybrid search, as for ``Index.create``; None is "english".
+        pool_factor: keep about 1 / pool_factor of each passage's vectors, also of those that are added later; 1 keeps all.
         address: of the Ray cluster; None for the one at hand, or else this machine alone.
         workers: how many processes encode, each with a model of its own; None for as many as there is room for.
         num_cpus: cores that each worker takes.
@@ -128,6 +131,7 @@ def build(
     if isinstance(nbits, bool) or nbits not in (*NBITS, 32):
         raise ValueError(f"nbits must be 1, 2, 4, 8, or 32 for uncompressed vectors, got {nbits!r}.")
     check_words(words, has_texts=True)
+    pool_factor = check_factor(pool_factor)
     if workers is not None:
         check_count(workers, "workers", "workers")
     load_ray("ray.data")
@@ -141,6 +145,7 @@ def build(
         _model_name(encoder),
         {name: size for _, name, size in files},
         words="english" if words is None else words,
+        pool_factor=pool_factor,
     )
     settings = _begin(layout, wanted)
     missing = layout.missing(shards)
@@ -153,7 +158,7 @@ def build(
         raise ValueError(f"{source} holds no passages; there is nothing to index.")
     if missing:
         n_workers = min(workers or _count_workers(ray, num_cpus, num_gpus), len(missing))
-        arguments = (layout.folder, nbits, words, encoder, version(), num_cpus)
+        arguments = (layout.folder, nbits, words, pool_factor, encoder, version(), num_cpus)
         with _workers(ray, n_workers, arguments, num_cpus=num_cpus, num_gpus=num_gpus) as pool:
             if nbits != 32 and not layout.codec.is_file():
                 codec = _fit_codec(ray, pool, layout, n_passages, nbits, timeout)
@@ -172,9 +177,11 @@ def build(
 class Worker:
     """Encodes passages with a model of its own; a Ray actor."""
 
-    def __init__(self, folder: Path, nbits: int, words: Words, encoder: Model, of_driver: str, num_cpus: float) -> None:
+    def __init__(
+        self, folder: Path, nbits: int, words: Words, pool_factor: float, encoder: Model, of_driver: str, num_cpus: float
+    ) -> None:
         self._layout, self._nbits, self._of_driver, self._num_cpus = Layout(folder), nbits, of_driver, num_cpus
-        self._words = words
+        self._words, self._pool_factor = words, pool_factor
         self._given = encoder
         self._loaded: TokenEncoder | None = None
 
@@ -192,8 +199,9 @@ class Worker:
         return _model_name(self._encoder)
 
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
-        """Encode some texts. *Shape:* (n_tokens, dim), float32."""
-        return self._encoder.encode_passages(texts, progress=False).check(len(texts), self._encoder.dim).vectors
+        """Encode some texts, and pool their vectors. *Shape:* (n_tokens, dim), float32."""
+        encoded = self._encoder.encode_passages(texts, progress=False).check(len(texts), self._encoder.dim)
+        return pool_embeddings(encoded, self._pool_factor).vectors
 
     def build(self, shard: int) -> None:
         """Write the index of a shard; its folder is there once it is whole."""
@@ -205,7 +213,7 @@ class Worker:
             Index.create(aside, self._encoder, nbits=self._nbits, codec=codec, words=self._words) as index,
         ):
             try:
-                index.add(_staged_passages(layout, shard), refit=False, progress=False)
+                index.add(_staged_passages(layout, shard), pool_factor=self._pool_factor, refit=False, progress=False)
             except PartialAddError as error:  # nothing of this index will be left
                 raise error.__cause__ or error from None
 
@@ -270,7 +278,7 @@ def _begin(layout: Layout, wanted: Settings) -> Settings:
     """
     if is_cluster(layout.folder):
         known = layout.read()
-        for name in ("shards", "nbits", "words", "model", "files"):
+        for name in ("shards", "nbits", "words", "pool_factor", "model", "files"):
             before, now = getattr(known, name), getattr(wanted, name)
             if before != now:
                 raise ValueError(

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 from colbert_core.errors import DamagedIndexError, IndexNotFoundError, UnsupportedIndexError
 from colbert_core.storage.durable import write_json
 from colbert_core.storage.incoming import read_json_file
+from colbert_core.vectors.pooling import check_factor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-FORMAT = 2  # 1 does not say how words are cut
+FORMAT = 3  # 1 does not say how words are cut, nor 2 how many vectors are kept: all of them
 NAME = "cluster.json"
 
 
@@ -40,6 +41,7 @@ class Settings:
         files: names of the files that are read, with their sizes in bytes.
         passages: number of passages; None until all are built in.
         words: how texts are cut into words; False for no words.
+        pool_factor: about 1 / pool_factor of the vectors of a passage are kept.
     """
 
     shards: int
@@ -48,6 +50,7 @@ class Settings:
     files: Mapping[str, int] = field(default_factory=dict)
     passages: int | None = None
     words: str | bool = "english"
+    pool_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Layout:
             if isinstance(version, int) and version > FORMAT:
                 raise UnsupportedIndexError(f"{path} has format {version}, and this version reads up to {FORMAT}; update it.")
             settings = Settings(**content)
+            check_factor(settings.pool_factor)
             if isinstance(settings.shards, bool) or not isinstance(settings.shards, int) or settings.shards < 1:
                 raise ValueError(f"it names {settings.shards!r} shards")
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -26,6 +26,7 @@ from colbert_core.search.lexical import WordCounts
 from colbert_core.storage.fields import together
 from colbert_core.types import Hit, Page
 from colbert_core.vectors.embeddings import embeddings_of
+from colbert_core.vectors.pooling import check_factor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -77,6 +78,7 @@ class ShardedIndex(IndexBase):
         """Use ``open``."""
         self._replicas = replicas
         self._settings = settings
+        self._pool_factor = replicas.layout.read().pool_factor  # vectors are pooled before they are sent to their shards
         fingerprint = self._agree()
         self._encoder = LazyEncoder(fingerprint, encoder)
         self._advice = Advice()
@@ -302,7 +304,7 @@ class ShardedIndex(IndexBase):
         Args:
             passages: with ids that differ from each other.
             embeddings: their vectors, if they were made elsewhere.
-            pool_factor: keep about 1 / pool_factor of each passage's vectors.
+            pool_factor: keep about 1 / pool_factor of each passage's vectors; a larger one of ``build`` counts.
             progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
 
         Returns:
@@ -318,7 +320,7 @@ class ShardedIndex(IndexBase):
             dim=self.dim,
             encode=lambda texts, _: self.encoder.encode_passages(texts, progress=False),
             commit=self._commit,
-            pool_factor=pool_factor,
+            pool_factor=max(check_factor(pool_factor), self._pool_factor),
             progress=progress,
             in_order=False,
         )
@@ -438,7 +440,8 @@ class ShardedIndex(IndexBase):
         """Figures of all shards together; ``generation`` counts the commits of all."""
         each: list[IndexStats] = self._replicas.ask_all("stats")
         sums = ("passages", "windows", "tokens", "segments", "dead_tokens", "vector_bytes", "generation", "word_bytes")
-        return replace(each[0], **{name: sum(getattr(stats, name) for stats in each) for name in sums})
+        summed = {name: sum(getattr(stats, name) for stats in each) for name in sums}
+        return replace(each[0], pool_factor=self._pool_factor, **summed)
 
     def _survey(self, paths: Sequence[str], value: str | None = None) -> Survey:
         surveys: list[Survey] = self._replicas.ask_all("_survey", paths, value)

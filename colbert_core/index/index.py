@@ -21,6 +21,7 @@ from colbert_core.model.fingerprint import EncoderFingerprint, LazyEncoder, abou
 from colbert_core.paths import as_path
 from colbert_core.storage.store import Store, made_aside
 from colbert_core.types import TokenEmbeddings
+from colbert_core.vectors.pooling import check_factor, pool_embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,6 +62,7 @@ class Index(ReadableIndex):
             about, file = stored_settings(reader.about(), name), reader.connection.file_id
         self._store, self._closed = store, weakref.finalize(self, store.close)
         self._nbits: int | None = about["nbits"]
+        self._pool_factor: float = about["pool_factor"]
         self._encoder = LazyEncoder(EncoderFingerprint.from_about(about, name), encoder)
         self._versions = Versions(store, name, about, file=file, device=device, encoder=self._encoder)
         store.connections.after_fork = weakref.WeakMethod(self._renew_locks)
@@ -82,6 +84,7 @@ class Index(ReadableIndex):
         device: str | None = None,
         codec: ResidualCodec | None = None,
         words: str | Literal[False] | None = None,
+        pool_factor: float = 1,
     ) -> Index:
         """Make an empty index.
 
@@ -99,15 +102,18 @@ class Index(ReadableIndex):
             words: how texts are cut into words, for hybrid search: "english" (stems, without stop words), "words" (of any
                 language, as they are) or "trigrams" (three letters each); False counts none. None is "english", and False for
                 vectors from elsewhere.
+            pool_factor: keep about 1 / pool_factor of the vectors of whatever is added, as ``add`` does; 1 keeps all of them.
 
         Raises:
             IndexExistsError: there is something at ``path``.
-            ValueError: ``dim`` or ``nbits`` is out of range, the encoder or the codec has another dim, or there is no such
-                device.
+            TypeError: ``pool_factor`` is no number.
+            ValueError: ``dim``, ``nbits`` or ``pool_factor`` is out of range, the encoder or the codec has another dim, or
+                there is no such device.
         """
         check_device(device)
         loaded = loaded_encoder(encoder) if encoder is not None or dim is None else None
-        about = {**vector_settings(loaded, dim, nbits, codec, in_memory=path is None), **about_encoder(loaded)}
+        settings = vector_settings(loaded, dim, nbits, codec, in_memory=path is None, pool_factor=pool_factor)
+        about = {**settings, **about_encoder(loaded)}
         about["words"] = check_words(words, has_texts=loaded is not None)
         folder = None if path is None else as_path(path)
         index = cls(Store.create(folder, about, overwrite=overwrite, timeout=check_timeout(timeout)), loaded, device)
@@ -211,7 +217,8 @@ class Index(ReadableIndex):
             embeddings: their vectors, if they were made elsewhere: one (n, dim) array for each passage, n at least 1, or
                 what an encoder returned for all of them. Rows are scaled to length 1.
             pool_factor: keep about 1 / pool_factor of each passage's vectors, the means of similar ones, at some cost in
-                quality; 1 keeps all of them. The model's own tokens, such as [CLS], always stay.
+                quality; 1 keeps all of them. The model's own tokens, such as [CLS], always stay. If the index was made with
+                a larger factor, that one counts.
             refit: compress the index when it has become large enough for that, and find more centroids when it has grown
                 fourfold; this takes minutes for millions of tokens. False leaves that to a later add, or to ``compact``.
             progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
@@ -237,7 +244,7 @@ class Index(ReadableIndex):
                 self._versions,
                 of_encoder=embeddings is None or isinstance(embeddings, TokenEmbeddings),
             ),
-            pool_factor=pool_factor,
+            pool_factor=max(check_factor(pool_factor), self._pool_factor),
             progress=progress,
             label="Indexing",
             refit=partial(self._refit_if_due, progress=progress) if refit else None,
@@ -310,7 +317,10 @@ class Index(ReadableIndex):
     def _put_files(self, passages: Sequence[Passage], files: writing.FileChanges) -> None:
         """Add passages of files, replacing those that these files gave before, in one commit."""
         metadata = dump_all(passages)
-        windows = self.encoder.encode_passages([passage.text for passage in passages], progress=False) if passages else None
+        windows = None
+        if passages:
+            windows = self.encoder.encode_passages([passage.text for passage in passages], progress=False)
+            windows = pool_embeddings(windows, self._pool_factor)
         writing.commit_batch(self._store, self._versions, passages, metadata, windows, [], of_encoder=True, files=files)
 
     def _refit_if_due(self, first: int, *, progress: bool | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ class ReadableIndex(IndexBase):
 
     _versions: Versions
     _nbits: int | None
+    _pool_factor: float
 
     @property
     def codec_id(self) -> str | None:
@@ -254,7 +256,8 @@ class ReadableIndex(IndexBase):
 
     def stats(self) -> IndexStats:
         """Figures of the newest state."""
-        return self._versions.read(lambda view: view.stats(dim=self.dim, nbits=self._nbits, encoder_name=self.encoder_name))
+        stats = self._versions.read(lambda view: view.stats(dim=self.dim, nbits=self._nbits, encoder_name=self.encoder_name))
+        return replace(stats, pool_factor=self._pool_factor)
 
     def verify(self, n_queries: int = 20, *, progress: bool | None = None) -> Verification:
         """Check every checksum, that all parts fit together, and how much a plain search finds.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class IndexStats:
         encoder: name of the encoder that the index was made with; None for vectors from elsewhere.
         generation: number of commits so far.
         word_bytes: about the size of the index of words; 0 without words.
+        pool_factor: about 1 / pool_factor of the vectors of what is added are kept.
     """
 
     passages: int
@@ -40,6 +41,7 @@ class IndexStats:
     encoder: str | None
     generation: int
     word_bytes: int = 0
+    pool_factor: float = field(default=1.0, repr=False)
 
     @property
     def bytes_per_token(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.checks import check_count
@@ -10,6 +11,7 @@ from colbert_core.errors import DamagedIndexError
 from colbert_core.storage.words import has_fts5, words_setting
 from colbert_core.text.words import analyser
 from colbert_core.vectors.codec import NBITS
+from colbert_core.vectors.pooling import check_factor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +26,13 @@ _LARGEST_DIM = 2**16
 
 
 def vector_settings(
-    encoder: TokenEncoder | None, dim: int | None, nbits: int | None, codec: ResidualCodec | None, *, in_memory: bool
+    encoder: TokenEncoder | None,
+    dim: int | None,
+    nbits: int | None,
+    codec: ResidualCodec | None,
+    *,
+    in_memory: bool,
+    pool_factor: float = 1,
 ) -> dict[str, Any]:
     """What an index keeps of its vectors.
 
@@ -34,10 +42,11 @@ def vector_settings(
         nbits: bits per component, 32 for uncompressed; None for the codec's, or else 4 on disk and 32 in memory.
         codec: what compresses them from the first passage on; None for one that is fitted later.
         in_memory: where the index is.
+        pool_factor: about 1 / pool_factor of the vectors of what is added are kept.
 
     Raises:
-        TypeError: dim is no whole number.
-        ValueError: dim or nbits is out of range, or the encoder or the codec has another dim.
+        TypeError: dim is no whole number, or pool_factor no number.
+        ValueError: dim, nbits or pool_factor is out of range, or the encoder or the codec has another dim.
     """
     if dim is not None:
         check_count(dim, "dim", "components", _LARGEST_DIM)
@@ -56,11 +65,17 @@ def vector_settings(
             f"The codec is for dim {codec.dim} and {codec.nbits} bits, the index for dim {width} and {nbits} bits; "
             "give one codec and encoder that belong together."
         )
-    return {"dim": None if width is None else int(width), "nbits": kept, "codec_tokens": None, "codec_given": 0}
+    return {
+        "dim": None if width is None else int(width),
+        "nbits": kept,
+        "codec_tokens": None,
+        "codec_given": 0,
+        "pool_factor": check_factor(pool_factor),
+    }
 
 
 def stored_settings(about: Mapping[str, Any], index: str) -> Mapping[str, Any]:
-    """Return what an index says of itself, if an index can be so.
+    """Return what an index says of itself, if an index can be so. One of before there were pool factors keeps all vectors.
 
     Args:
         about: its settings.
@@ -70,6 +85,7 @@ def stored_settings(about: Mapping[str, Any], index: str) -> Mapping[str, Any]:
         DamagedIndexError: it cannot.
     """
     dim, nbits, tokens = (about.get(name) for name in ("dim", "nbits", "codec_tokens"))
+    factor = 1.0 if about.get("pool_factor") is None else about["pool_factor"]
     if not isinstance(dim, int) or not 1 <= dim <= _LARGEST_DIM:
         problem = f"its dim is {dim!r:.80}, not 1 to {_LARGEST_DIM}"
     elif "nbits" not in about or (nbits is not None and nbits not in NBITS):
@@ -78,8 +94,10 @@ def stored_settings(about: Mapping[str, Any], index: str) -> Mapping[str, Any]:
         problem = f"its codec is fitted to {tokens!r:.80} tokens"
     elif about.get("codec_given") not in (None, 0, 1):
         problem = f"its codec is given: {about['codec_given']!r:.80}"
+    elif not isinstance(factor, (int, float)) or not 1 <= factor < math.inf:
+        problem = f"its pool_factor is {factor!r:.80}, not 1 or more"
     else:
-        return {**about, "codec_tokens": tokens}
+        return {**about, "codec_tokens": tokens, "pool_factor": float(factor)}
     raise DamagedIndexError(f"{index} is damaged: {problem}; restore it from a copy.")
 
 

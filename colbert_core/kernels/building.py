@@ -25,6 +25,7 @@ from colbert_core.kernels.vector import (
     same_ints,
     store,
     sum_of_floats,
+    times,
     times_plus,
 )
 
@@ -122,6 +123,55 @@ def add_up(vectors: Any, groups: Any, sums: Any, counts: Any) -> None:
         counts[group] += 1
         for d in range(vectors.shape[1]):
             sums[group, d] += vectors[i, d]
+
+
+@compiled
+def stretch(
+    isa: Any, vectors: Any, nearest: Any, centroids: Any, levels: Any, nbits: int, lengths: Any, stretched: Any
+) -> None:
+    """Scale each vector to the length at which ``pack_residuals`` keeps its direction best; of equal ones the first.
+
+    Args:
+        isa: the instruction set.
+        vectors: *Shape:* (n, dim), float32, unit rows.
+        nearest: *Shape:* (n,), int32.
+        centroids: *Shape:* (n_centroids, dim), float32.
+        levels: *Shape:* (16 or more,), float32; of which those beyond 2**nbits are not used.
+        nbits: 1, 2 or 4.
+        lengths: *Shape:* (m,), float32; to choose from.
+        stretched: *Shape:* (n, dim), float32; is filled.
+    """
+    dim = vectors.shape[1]
+    whole = dim // 16 * 16
+    cuts = (levels[1 : 1 << nbits] + levels[: (1 << nbits) - 1]) / np.float32(2)
+    table, minus = load_floats_16(levels.ctypes.data), same_floats(np.float32(-1))
+    for i in range(len(nearest)):
+        vector, centroid = vectors[i], centroids[nearest[i]]
+        best, chosen = np.float32(-2), np.float32(1)
+        for length in lengths:
+            along, square = same_floats(np.float32(0)), same_floats(np.float32(0))
+            for d in range(0, whole, 16):
+                one = load_floats_16(vector.ctypes.data + d * 4)
+                near = load_floats_16(centroid.ctypes.data + d * 4)
+                rest = times_plus(one, same_floats(length), times(near, minus))
+                number = same_ints(np.int32(0))
+                for cut in cuts:
+                    number = counted_larger(rest, same_floats(cut), number)
+                value = plus(near, look_up_floats(isa, table, number))
+                along, square = times_plus(value, one, along), times_plus(value, value, square)
+            product, total = sum_of_floats(along), sum_of_floats(square)
+            for d in range(whole, dim):
+                place = 0
+                for cut in cuts:
+                    place += vector[d] * length - centroid[d] > cut
+                last = centroid[d] + levels[place]
+                product += last * vector[d]
+                total += last * last
+            cosine = product / np.sqrt(max(total, np.float32(1e-12)))
+            if cosine > best:
+                best, chosen = cosine, length
+        for d in range(dim):
+            stretched[i, d] = vector[d] * chosen
 
 
 @compiled

@@ -44,6 +44,10 @@ _LONGEST_CENTROID, _LARGEST_LEVEL = 2.0, 4.0
 _SIMILARITIES = 2**22
 # With so few centroids, a matrix product in float32 finds the nearest as fast as products of bytes do.
 _FEW_CENTROIDS = 2**10
+# What is kept of a vector is its direction, so each is compressed at that of these lengths at which the levels fit best. On the
+# vectors of Cranfield 1 - cosine is .0014 instead of .0017 at 4 bits, .0173 instead of .0191 at 2, and .0518 instead of .0545
+# at 1; 18 lengths would gain .00005 more at 4 bits. Compressing takes 3.6 us a vector instead of 3.0.
+_LENGTHS = np.array([1, 0.8, 0.9, 1.1, 1.2, 1.3], np.float32)
 # A thread takes so many vectors at a time.
 _PIECE = 2**13
 # The levels are fitted to the residuals of so many vectors.
@@ -158,14 +162,18 @@ class ResidualCodec:
         Returns:
             The codes, *Shape:* (n,), ``code_type``; and the residuals, *Shape:* (n, ceil(dim * nbits / 8)), uint8.
         """
-        from colbert_core.kernels import building, plain
+        from colbert_core.kernels import building, instruction_set, plain
 
         nearest = nearest_centroids(vectors, self.centroids, self._rows)
         packed = np.zeros((len(vectors), row_bytes(self.dim, self.nbits)), np.uint8)
-        vectors = plain(vectors)
+        vectors, centroids, nbits = plain(vectors), self.centroids, self.nbits
 
         def pack_piece(piece: slice) -> None:
-            building.pack_residuals(vectors[piece], nearest[piece], self.centroids, self.levels, self.nbits, packed[piece])
+            rows, near = vectors[piece], nearest[piece]
+            if nbits < _BITS_TO_SPARE:
+                rows = np.empty_like(rows)
+                building.stretch(instruction_set(), vectors[piece], near, centroids, self.padded_levels, nbits, _LENGTHS, rows)
+            building.pack_residuals(rows, near, centroids, self.levels, nbits, packed[piece])
 
         spread(pack_piece, pieces(len(vectors)))
         return nearest.astype(self.code_type), packed

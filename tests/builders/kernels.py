@@ -446,6 +446,26 @@ def check_add_up(isa, world, memory):
     np.testing.assert_array_equal(counts, 2 + np.bincount(groups, minlength=world.n_centroids))
 
 
+def check_stretch(isa, world, memory):
+    nbits = min(world.nbits, 4)
+    levels, nearest = world.levels[: 2**nbits], world.codes.astype(np.int32)
+    vectors = unit_rows(world.rng, world.n_tokens, world.dim)
+    lengths = floats(1, 0.7, 1.4)
+    stretched = memory.room((world.n_tokens, world.dim), np.float32)
+    padded = np.concatenate([levels, np.zeros(16 - len(levels), np.float32)])
+    of_codec = memory.given(world.centroids), memory.given(padded)
+    building.stretch(isa, memory.given(vectors), memory.given(nearest), *of_codec, nbits, memory.given(lengths), stretched)
+    cosines = []
+    for length in lengths:
+        numbers = np.searchsorted((levels[1:] + levels[:-1]) / np.float32(2), vectors * length - world.centroids[nearest])
+        values = world.centroids[nearest].astype(np.float64) + levels[numbers]
+        cosines.append((values * vectors).sum(axis=1) / np.maximum(np.linalg.norm(values, axis=1), 1e-6))
+    chosen = np.abs(stretched[None] - vectors[None] * lengths[:, None, None]).max(axis=2, initial=0).argmin(axis=0)
+    np.testing.assert_array_equal(stretched, vectors * lengths[chosen, None])
+    # A component that lies at a cut may be rounded to either side.
+    assert (np.max(cosines, axis=0) - np.choose(chosen, cosines)).max(initial=0) < 0.01
+
+
 def check_pack_residuals(isa, world, memory):
     spread = world.rng.standard_normal((world.n_tokens, world.dim)).astype(np.float32) * 0.3 / np.float32(world.dim) ** 0.5
     nearest = world.codes.astype(np.int32)
@@ -483,6 +503,7 @@ OF_EITHER = [
     check_score_exactly,
     check_add_shifts,
     check_nearest_rows,
+    check_stretch,
     check_decompress,
 ]
 

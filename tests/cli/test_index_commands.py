@@ -225,6 +225,8 @@ def test_verify_says_what_is_wrong_with_exit_code_1(run, notes):
             "notes exists already and holds '",
         ),
         (["index", "notes", "--out", "x.idx", "--nbits", "3"], "nbits must be 1, 2, 4, 8, or 32"),
+        (["index", "notes", "--out", "x.idx", "--pool-factor", "0.5"], "pool_factor must be at least 1"),
+        (["sync", "notes", "--index", "x.idx", "--pool-factor", "nan"], "pool_factor must be at least 1"),
         (["index", "notes", "--out", "x.idx", "--model", "no/such model"], "no/such model"),
         (["search", "nowhere", "cat"], "There is no index at nowhere"),
         (

@@ -17,7 +17,7 @@ from builders.cluster import PASSAGES, QUERIES, Fatal, build_here, checksums, no
 from builders.encoders import WordEncoder
 from builders.processes import environment
 
-from colbert_core import DamagedIndexError, Index, IndexExistsError, IndexNotFoundError
+from colbert_core import DamagedIndexError, Index, IndexExistsError, IndexNotFoundError, Passage
 from colbert_core.cluster import ShardedIndex, build
 from colbert_core.cluster.layout import Layout
 from colbert_core.errors import ClusterUnreachableError
@@ -53,6 +53,21 @@ def test_files_may_lie_in_an_object_storage_and_vectors_be_kept_as_they_are(node
         hits = index.search(QUERIES[0], 20)
         assert [hit.passage.id for hit in hits] == [hit.passage.id for hit in one.search(QUERIES[0], 20)]
         assert index.stats().nbits is None
+
+
+@pytest.mark.slow
+def test_shards_keep_as_few_vectors_as_they_are_told_to_also_of_what_is_added(nodes_of, source, tmp_path):
+    out, settings = build_here(source, tmp_path / "out", shards=2, workers=1, pool_factor=2)
+    assert Layout(out).read().pool_factor == settings.pool_factor == 2
+    more = [Passage(f"more{n}", passage.text) for n, passage in enumerate(PASSAGES[:20])]
+    with ShardedIndex.open(out, WordEncoder()) as index, Index.create(None, WordEncoder(), pool_factor=2) as one:
+        one.add(PASSAGES)
+        assert (index.stats().tokens, index.stats().pool_factor) == (one.stats().tokens, 2)
+        index.add(more)
+        one.add(more)
+        assert index.stats().tokens == one.stats().tokens
+    with pytest.raises(ValueError, match="was begun with pool_factor=2.0, but 1.0 is asked for"):
+        build_here(source, out, shards=2)
 
 
 # Faults
@@ -153,7 +168,12 @@ def test_a_malformed_file_is_told_by_its_name_and_row(nodes_of, tmp_path, record
 
 
 def test_arguments_are_checked(nodes_of, built, source, tmp_path):
-    for wrong, words in (({"shards": 0}, "shards"), ({"shards": 513}, "at most 512"), ({"shards": 2, "nbits": 3}, "nbits")):
+    for wrong, words in (
+        ({"shards": 0}, "shards"),
+        ({"shards": 513}, "at most 512"),
+        ({"shards": 2, "nbits": 3}, "nbits"),
+        ({"shards": 2, "pool_factor": 0.5}, "pool_factor"),
+    ):
         with pytest.raises(ValueError, match=words):
             build(source, tmp_path / "out", **wrong)
     with pytest.raises(ValueError, match="was begun with shards=2, but 3 is asked for"):

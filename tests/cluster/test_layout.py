@@ -14,6 +14,8 @@ def test_a_newer_or_damaged_description_is_told(built, tmp_path):
         ('{"format": 99}', StorageError),
         ("{", DamagedIndexError),
         ('{"format": 1, "shards": 0}', DamagedIndexError),
+        ('{"format": 3, "shards": 1, "nbits": 4, "model": "default", "pool_factor": 0.5}', DamagedIndexError),
+        ('{"format": 3, "shards": 1, "nbits": 4, "model": "default", "pool_factor": "2"}', DamagedIndexError),
     ):
         (tmp_path / "cluster.json").write_text(content)
         with pytest.raises(error, match="cluster.json"):
@@ -24,5 +26,6 @@ def test_a_description_from_before_there_were_words_is_read(tmp_path):
     layout = Layout(tmp_path)
     (tmp_path / "cluster.json").write_text('{"format": 1, "shards": 2, "nbits": 4, "model": "default", "passages": 7}')
     assert layout.read() == Settings(2, 4, "default", {}, 7, words="english")
+    assert layout.read().pool_factor == 1
     layout.write(Settings(2, 4, "default", words=False))
     assert layout.read().words is False

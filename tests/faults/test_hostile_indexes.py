@@ -88,6 +88,7 @@ def arrays_of(folder, kind):
         *[("next_row", value) for value in (None, -5, "12", 2**62, 0.5)],
         *[("codec_tokens", value) for value in ("many", -1)],
         *[("codec_given", value) for value in ("yes", 7)],
+        *[("pool_factor", value) for value in ("2", b"2", 0.5, 0, -2, float("inf"))],
         *[("encoder", value) for value in ("[", "7", "[" * 100_000, '{"name": 3, "origin": null}', 12, b"\xff")],
         *[("probe", value) for value in ("text", b"123", np.full(DIM, np.nan, np.float32).tobytes())],
     ],

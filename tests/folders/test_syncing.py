@@ -51,6 +51,14 @@ class NoEncoder:
         return getattr(self._encoder, name)
 
 
+def test_as_few_vectors_of_files_are_kept_as_the_index_says(docs, stanford):
+    whole, pooled, added = (Index.create(None, stanford, pool_factor=factor) for factor in (1, 2, 1))
+    sync(docs, whole)
+    sync(docs, pooled)
+    added.add(whole.get(whole.ids()), pool_factor=2)
+    assert pooled.stats().tokens == added.stats().tokens < whole.stats().tokens
+
+
 def test_passages_are_named_by_the_folder_and_begin_with_where_they_are_from(docs, stanford):
     index = Index.create(None, stanford)
     report = sync(docs, index)

@@ -18,6 +18,19 @@ def test_the_nearest_row_by_hand(isa):
     assert nearest.tolist() == [0, 4, 4, 0]  # row 4 has -128, row 3 has -100; the lowest of equals
 
 
+@both_instruction_sets
+def test_a_vector_is_stretched_to_where_its_direction_is_kept_by_hand(isa):
+    levels = floats(*[-0.5, 0.5], *[0] * 14)
+    stretched = np.empty((2, 2), np.float32)
+    vectors, centroids = floats([0.8, 0.6], [0, 1]), floats([0.5, 0.5])
+    building.stretch(isa, vectors, ints(0, 0), centroids, levels, 1, floats(1, 0.8, 0.7), stretched)
+    # (.8, .6) becomes (1, 1), (1, 0) because .48 is below .5, and (1, 0). (0, 1) becomes (0, 1) at any length.
+    assert stretched.tolist() == floats([0.8, 0.6], [0, 1]).tolist()
+    building.stretch(isa, floats([1, 0]), ints(0), floats([0.5, -0.4]), levels, 1, floats(0.5, 1.5), stretched[:1])
+    # (.5, 0) leaves (0, .4): (0, .1); (1.5, 0) leaves (1, .4): (1, .1).
+    assert stretched[0].tolist() == [1.5, 0]
+
+
 def test_residuals_by_hand():
     packed = np.zeros((1, 2), np.uint8)
     vectors, centroids = floats([1.5, 1.25, 2.5, 0.75, 0.5]), floats([9] * 5, [1] * 5)

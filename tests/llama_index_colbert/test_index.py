@@ -330,3 +330,13 @@ def test_the_incumbents_constructor_is_taken(stanford_folder, default_encoder):
         ColBERTIndex(nodes=[], model_name=WordEncoder(), doc_maxlen=12)
     with pytest.raises(ValueError, match="nbits must be"):
         ColBERTIndex(nodes=[], model_name=default_encoder, nbits=3)
+
+
+def test_an_index_keeps_as_few_vectors_as_it_is_told_to(stanford, tmp_path):
+    node, folder = TextNode(id_="n", text="the cat sat on a mat and dogs bark"), tmp_path / "x"
+    expected = Index.create(None, stanford)
+    expected.add([Passage("n", node.text)], pool_factor=2)
+    index = ColBERTIndex(nodes=[node], model_name=stanford, index_path=folder, pool_factor=2)
+    assert index.index.stats().tokens == expected.stats().tokens
+    index.insert_nodes([node.model_copy(update={"id_": "m"})])  # and of what is added later
+    assert index.index.stats().tokens == 2 * expected.stats().tokens

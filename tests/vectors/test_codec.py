@@ -88,6 +88,19 @@ def test_more_bits_are_nearer_at_any_dim(dim, nbits):
     assert cosines.mean() > {1: 0.975, 2: 0.99, 4: 0.999, 8: 0.9999}[nbits]
 
 
+@pytest.mark.parametrize("dim", [7, 48, 128])
+@pytest.mark.parametrize("nbits", [1, 2, 4])
+def test_directions_are_kept_better_than_by_rounding_each_component_of_the_unit_vector(dim, nbits):
+    vectors = clustered(np.random.default_rng(dim), 2000, dim)
+    codec = ResidualCodec.fit(vectors, 64, nbits)
+    codes, residuals = codec.compress(vectors)
+    rests = vectors - codec.centroids[codes]
+    plain = pack(np.searchsorted((codec.levels[1:] + codec.levels[:-1]) / 2, rests).astype(np.uint8), nbits)
+    errors = [1 - np.einsum("nd,nd->n", codec.decompress(codes, each), vectors) for each in (residuals, plain)]
+    assert (errors[0] <= errors[1] + 1e-6).all()
+    assert errors[0].mean() < {1: 0.99, 2: 0.98, 4: 0.95}[nbits] * errors[1].mean()
+
+
 def test_the_code_is_the_nearest_centroid():
     rng = np.random.default_rng(0)
     codec = ResidualCodec(unit(rng, 50, 8), np.array([-0.1, 0.1], np.float32))

@@ -62,8 +62,8 @@ _AHEAD = 4096
 SUM_BITS = 40
 """``accumulate`` keeps a sum in the lower 40 bits of a number, room for 2**23 cosines, and a turn in the 24 above."""
 _SUM = (1 << SUM_BITS) - 1
-LONG = 40960
-"""A factor of 1.25 in 32768ths. Factors that scale centroid plus residual to length 1 are rarely larger."""
+LONG = 45875
+"""A factor of 1.4 in 32768ths. Factors that scale centroid plus residual to length 1 are rarely larger."""
 NOWHERE = -32768
 """The similarity of a centroid that must not be probed."""
 

@@ -140,7 +140,12 @@ def main():
     parser.add_argument("--first", type=int, help="only so many queries of each collection")
     parser.add_argument("--passages", type=int, help="only so many passages of each collection, those that are judged first")
     parser.add_argument("--model", help="default: the model in the box")
-    parser.add_argument("--indexes", nargs="+", default=INDEXES.split(), help=f"FACTOR:NBITS of each (default: {INDEXES})")
+    parser.add_argument(
+        "--indexes",
+        nargs="+",
+        default=INDEXES.split(),
+        help=f"FACTOR:NBITS of each; the first is what recall is of (default: {INDEXES})",
+    )
     parser.add_argument("--codes", action="store_true", help="measure codes that no index has as well")
     options = parser.parse_args()
     set_num_threads(1)

@@ -59,8 +59,10 @@ def check_hits(hits, expected):
     assert [hit.passage.metadata for hit in hits] == [one["metadata"] for one in expected]
 
 
-def without_words(stats):
-    return stats.replace(", word_bytes=0", "")
+def without_later_fields(text):
+    for later in (", word_bytes=0", ", skip_first=False", ", nested_dims=()"):
+        text = text.replace(later, "")
+    return text
 
 
 def check_evidence(evidence, expected):
@@ -115,7 +117,7 @@ def test_an_index_gives_the_same_hits(name, tiny, copy_of):
 
 def test_the_figures_of_an_index_are_the_same(tiny, copy_of):
     with Index.open(copy_of("compressed"), tiny) as index:
-        assert without_words(repr(index.stats())) == EXPECTED["values"]["index_stats"]
+        assert without_later_fields(repr(index.stats())) == EXPECTED["values"]["index_stats"]
     assert index.encoder_name == "tiny"
 
 
@@ -236,7 +238,7 @@ def test_an_index_still_gives_the_pickled_hit(tiny, copy_of):
 def test_a_pickled_value_is_of_todays_class(name, kind):
     value = unpickled(name)
     assert type(value) is kind
-    assert without_words(repr(value)) == EXPECTED["values"][name]
+    assert without_later_fields(repr(value)) == EXPECTED["values"][name]
     assert pickle.loads(pickle.dumps(value)) == value
 
 

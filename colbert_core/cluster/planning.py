@@ -143,7 +143,7 @@ def plan(
     else:
         centroids = count_centroids(tokens)
         per_token = row_bytes(dim, nbits) + _CODE_AND_LENGTH + _LISTS
-        vector_bytes = tokens * per_token + shards * centroids * dim * 2
+        vector_bytes = tokens * per_token + shards * centroids * dim * 2 + n_passages * dim  # a byte a component for its shift
     vector_bytes += n_passages * _WINDOW
     seconds = tokens / rates.encode + tokens * (rates.compress + rates.per_centroid * centroids)
     k_means = _K_MEANS_PASSES * sample_size(centroids) * centroids * rates.per_centroid  # by one machine

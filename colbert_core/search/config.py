@@ -47,8 +47,8 @@ def default_config(k: int, n_windows: int = 0, n_q: int = 32) -> SearchConfig:
     """
     growth = max(1.0, n_windows / 2**15) ** 0.25  # over 104,000 passages as many as over 26,000 find .93 of the top 100
     # A query of few vectors ranks more roughly by centroids: of 43 with 6 to 15, over 14,581 passages, as many find .993 of the
-    # top 10, half as many again .995 and twice as many .998.
-    shortness = min(max(32 / n_q, 1), 1.5)
+    # top 10 and twice as many .998.
+    shortness = min(max(32 / n_q, 1), 2)
     wanted = min(k, n_windows) if n_windows else k
     # Few passages are ranked well enough by centroids and shifts where a passage's vectors have something in common. Where they
     # have not, as among random vectors, 2,000 passages need twice as many; so few cost little.

@@ -13,7 +13,7 @@ def test_defaults_grow_with_k_and_for_short_queries_and_narrow_down_large_collec
     assert default_config(10, 10**6) == SearchConfig(16, 1936, 128)
     assert default_config(100, 2**15) == SearchConfig(16, 5200, 400)
     assert default_config(100, 2**19) == SearchConfig(16, 10_000, 800)
-    assert [default_config(10, 10**5, n_q).n_exact for n_q in (1, 16, 24, 32, 300)] == [192, 192, 171, 128, 128]
+    assert [default_config(10, 10**5, n_q).n_exact for n_q in (1, 16, 24, 32, 300)] == [256, 256, 171, 128, 128]
 
 
 # Tuning

@@ -138,7 +138,8 @@ class View:
         if words is None:
             return by_vectors
         lexicon, covered = self._coverages(words)
-        n_windows = sum(len(part.segment.pids) for part in self.state.snapshot.parts)
+        segments = [part.segment for part in self.state.snapshot.parts]
+        n_windows, n_tokens = sum(len(segment.pids) for segment in segments), sum(segment.n_tokens for segment in segments)
 
         def rank(number: int, k: int, pids: NDArray[np.int64] | None) -> Ranked:
             coverage, weight = covered[number]
@@ -148,7 +149,7 @@ class View:
                 return Ranked(found, values, self._windows_with(lexicon, words.texts[number], found), values, values)
             n_q = len(queries[number])
             # A head longer than k needs no wider search: what is found of the best k is what a search for k finds.
-            chosen = config or default_config(k, n_windows, n_q)
+            chosen = config or default_config(k, n_windows, n_q, n_tokens)
             return rank_hybrid(
                 lambda k, pids, all_: by_vectors(number, k, pids, chosen, exact or all_),
                 n_q,

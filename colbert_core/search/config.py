@@ -9,7 +9,8 @@ from colbert_core.checks import check_count
 # From so many windows on, narrowing down by the lists is faster than ranking all that are listed: the same time at 2,000,
 # 1.2 times as fast at 4,000, 1.4 times at 8,000, 1.6 times at 26,000.
 _WORTH_LISTS = 2**11
-_FEW_WINDOWS = 2**12
+# The windows that are scored over their residuals have so many tokens at least. Of 26,000 passages these are 140, of 85 tokens.
+_TOKENS = 12_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class SearchConfig:
         check_count(self.n_exact, "n_exact")
 
 
-def default_config(k: int, n_windows: int = 0, n_q: int = 32) -> SearchConfig:
+def default_config(k: int, n_windows: int = 0, n_q: int = 32, n_tokens: int = 0) -> SearchConfig:
     """Choose a config that finds at least 95 % of the ``k`` passages that exact scoring of the same codes would find.
 
     Over 26,000 passages it finds .98 of the top 10 and .95 of the top 100; half of each setting finds .93 and .85. A collection
@@ -44,17 +45,18 @@ def default_config(k: int, n_windows: int = 0, n_q: int = 32) -> SearchConfig:
         k: hits that are wanted.
         n_windows: number of windows of the collection.
         n_q: number of query vectors.
+        n_tokens: number of vectors of the collection; 0 if that is not known.
     """
     growth = max(1.0, n_windows / 2**15) ** 0.25  # over 104,000 passages as many as over 26,000 find .93 of the top 100
     # A query of few vectors ranks more roughly by centroids: of 43 with 6 to 15, over 14,581 passages, as many find .993 of the
     # top 10 and twice as many .998.
     shortness = min(max(32 / n_q, 1), 2)
     wanted = min(k, n_windows) if n_windows else k
-    # Few passages are ranked well enough by centroids and shifts where a passage's vectors have something in common. Where they
-    # have not, as among random vectors, 2,000 passages need twice as many; so few cost little.
-    least = 256 if n_windows < _FEW_WINDOWS else 128
+    # Scores over residuals take as long as they have tokens, 25 ns each. Short windows are ranked more roughly by centroids.
+    least = _TOKENS * n_windows // n_tokens if n_tokens else 128
     n_exact = round(max(least, 4 * wanted * growth) * shortness)
-    return SearchConfig(nprobe=16, n_candidates=None if n_windows < _WORTH_LISTS else 400 + 12 * n_exact, n_exact=n_exact)
+    n_candidates = None if n_windows < _WORTH_LISTS else 400 + 12 * n_exact
+    return SearchConfig(round(16 * shortness), n_candidates, n_exact)
 
 
 def ladder_of_configs(k: int, n_windows: int) -> list[SearchConfig]:

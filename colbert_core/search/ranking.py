@@ -99,7 +99,9 @@ def search(
     if exact or codec is None or len(query) * len(codec.centroids) > _LARGEST_TABLE:
         return _rank(parts, BoundedScorer(segments, codec, query), _all_windows(parts, pids), k, sort_keys, bounded=True)
     scorer = KernelScorer(segments, codec, query)
-    config = config or default_config(k, sum(len(segment.pids) for segment in segments), len(query))
+    if config is None:
+        n_windows, n_tokens = sum(len(segment.pids) for segment in segments), sum(segment.n_tokens for segment in segments)
+        config = default_config(k, n_windows, len(query), n_tokens)
     n_exact = max(config.n_exact, k)
     n_passages = sum(part.n_passages for part in parts) if pids is None else len(pids)
     if n_passages <= n_exact:

@@ -9,11 +9,17 @@ from colbert_core.search.config import default_config
 
 
 def test_defaults_grow_with_k_and_for_short_queries_and_narrow_down_large_collections_only():
-    assert default_config(10, 1000) == SearchConfig(16, None, 256)
+    assert default_config(10, 1000) == SearchConfig(16, None, 128)
     assert default_config(10, 10**6) == SearchConfig(16, 1936, 128)
+    assert default_config(10, 10**6, n_tokens=10**8) == SearchConfig(16, 1840, 120)  # 12,000 tokens
+    assert default_config(10, 10**6, n_tokens=10**7) == SearchConfig(16, 14_800, 1200)
     assert default_config(100, 2**15) == SearchConfig(16, 5200, 400)
     assert default_config(100, 2**19) == SearchConfig(16, 10_000, 800)
-    assert [default_config(10, 10**5, n_q).n_exact for n_q in (1, 16, 24, 32, 300)] == [256, 256, 171, 128, 128]
+    assert [default_config(10, 10**5, n_q) for n_q in (1, 16, 24, 32, 300)] == [
+        *[SearchConfig(32, 3472, 256)] * 2,
+        SearchConfig(21, 2452, 171),
+        *[SearchConfig(16, 1936, 128)] * 2,
+    ]
 
 
 # Tuning

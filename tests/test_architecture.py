@@ -123,7 +123,13 @@ FLOORS_OF_FOLDER = {
     ],
     "text": [{"blank", "lines", "metadata", "splitter", "words"}],
     "train": [{"examples", "gradients", "losses"}, {"presets"}, {"model"}, {"data", "folder"}, {"batches"}, {"loop"}],
-    "vectors": [{"codec", "inverted_lists", "maxsim", "pooling"}, {"embeddings", "segment"}, {"snapshot"}, {"background"}],
+    "vectors": [
+        {"centroids", "inverted_lists", "maxsim", "pooling"},
+        {"codec"},
+        {"embeddings", "segment"},
+        {"snapshot"},
+        {"background"},
+    ],
 }
 
 

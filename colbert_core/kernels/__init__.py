@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from colbert_core.kernels import building, scoring
-from colbert_core.kernels.scoring import BLOCK, NOWHERE, SUM_BITS
+from colbert_core.kernels.scoring import BLOCK, NOWHERE
 from colbert_core.kernels.vector import PORTABLE, VNNI
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ __all__ = [
     "BLOCK",
     "NOWHERE",
     "PORTABLE",
-    "SUM_BITS",
     "VNNI",
     "ByteRows",
     "QueryBlocks",

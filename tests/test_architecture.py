@@ -147,7 +147,13 @@ FLOORS_OF_FOLDER = {
         {"checking"},
         {"loop"},
     ],
-    "vectors": [{"codec", "inverted_lists", "maxsim", "pooling"}, {"embeddings", "segment"}, {"snapshot"}, {"background"}],
+    "vectors": [
+        {"centroids", "inverted_lists", "maxsim", "pooling"},
+        {"codec"},
+        {"embeddings", "segment"},
+        {"snapshot"},
+        {"background"},
+    ],
 }
 
 

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from colbert_core.kernels import building, scoring
-from colbert_core.kernels.scoring import BLOCK, LONG, NOWHERE, SUM_BITS
+from colbert_core.kernels.scoring import BLOCK, LONG, NOWHERE
 from colbert_core.kernels.vector import PORTABLE, VNNI
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ __all__ = [
     "LONG",
     "NOWHERE",
     "PORTABLE",
-    "SUM_BITS",
     "VNNI",
     "ByteRows",
     "QueryBlocks",

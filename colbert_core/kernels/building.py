@@ -10,15 +10,19 @@ from numba import njit
 from colbert_core.kernels.compiling import compiled
 from colbert_core.kernels.vector import (
     as_bytes,
+    as_floats,
     as_ints,
     bits_at,
     chosen_ints,
     counted_larger,
     dots,
     larger,
+    largest_of_floats,
     load_bytes_16,
     load_floats_16,
+    load_ints_16,
     look_up_floats,
+    lowest_bit,
     plus,
     prefetch,
     same_floats,
@@ -27,6 +31,7 @@ from colbert_core.kernels.vector import (
     sum_of_floats,
     times,
     times_plus,
+    where_larger_ints,
 )
 
 _AHEAD = 4
@@ -59,48 +64,208 @@ def to_bytes(vectors: Any, scale: Any, rows: Any) -> None:
 
 
 @compiled
-def nearest_rows(isa: Any, vectors: Any, rows: Any, nearest: Any) -> None:
-    """Find for each vector the row of greatest dot product, by the bytes of both; of equal ones the lowest.
+def quantize(vectors: Any, words: Any, scales: Any) -> None:
+    """Quantize vectors to signed bytes, each by a scale of its own, which uses its bytes to the full.
 
-    Each vector is quantized by a scale of its own, which uses its bytes to the full and changes no comparison.
+    Args:
+        vectors: *Shape:* (n, dim), float32.
+        words: *Shape:* (n, width / 4), uint32; is filled with four bytes each, zeros beyond dim. Width is a multiple of 16.
+        scales: *Shape:* (n,), float32; is filled with the value of one step of a byte.
+    """
+    n, dim = vectors.shape
+    whole, minus = dim // 32 * 32, same_floats(np.float32(-1))
+    row = np.full(words.shape[1] * 4, 128, np.uint8)
+    row_words, address = row.view(np.uint32), row.ctypes.data
+    for i in range(n):
+        source = vectors.ctypes.data + i * dim * 4
+        high = same_floats(np.float32(0))
+        for d in range(0, whole, 32):
+            one, other = load_floats_16(source + d * 4), load_floats_16(source + d * 4 + 64)
+            high = larger(high, larger(larger(one, times(one, minus)), larger(other, times(other, minus))))
+        largest = max(largest_of_floats(high), np.float32(1e-20))
+        for d in range(whole, dim):
+            largest = max(largest, abs(vectors[i, d]))
+        scales[i] = largest / np.float32(127)
+        by, offset = np.float32(127) / largest, np.float32(128)
+        bys, offsets = same_floats(by), same_floats(offset)
+        for d in range(0, whole, 32):
+            one, other = times(load_floats_16(source + d * 4), bys), times(load_floats_16(source + d * 4 + 64), bys)
+            store(address + d, as_bytes(plus(one, offsets), plus(other, offsets)))
+        for d in range(whole, dim):
+            row[d] = np.uint8(np.rint(vectors[i, d] * by + offset))
+        for word in range(len(row_words)):
+            words[i, word] = row_words[word] ^ np.uint32(0x80808080)  # less the offset
+
+
+@compiled
+def nearest_rows(isa: Any, words: Any, rows: Any, nearest: Any) -> None:
+    """Find for each vector the row of greatest dot product, by the bytes of both; of equal ones the lowest.
 
     Args:
         isa: the instruction set.
-        vectors: *Shape:* (n, dim), float32.
+        words: *Shape:* (n, width / 4), uint32; the vectors, as ``quantize`` fills them.
         rows: *Shape:* (n_rows, width), uint8; n_rows is a multiple of 4 (the last row is repeated), and width one of 16.
         nearest: *Shape:* (n,), int32; is filled.
     """
-    n, dim = vectors.shape
-    n_rows, width = rows.shape
-    block = np.zeros((width // 4, 32, 4), np.int8)
-    starts = np.zeros(32, np.int32)  # the offset of the rows adds the same to all products of a vector
-    found = np.empty(32, np.int32)
+    n, (n_rows, width) = len(words), rows.shape
+    block, starts = np.zeros((width // 4, 32), np.uint32), np.zeros(32, np.int32)
+    found, address = np.empty(32, np.int32), rows.ctypes.data
     for first in range(0, n, 32):
-        for i in range(min(32, n - first)):
-            largest = np.float32(0)
-            for d in range(dim):
-                largest = max(largest, abs(vectors[first + i, d]))
-            scale = np.float32(127) / max(largest, np.float32(1e-20))
-            for d in range(dim):
-                block[d // 4, i, d % 4] = int(np.rint(vectors[first + i, d] * scale))
+        count = min(32, n - first)
+        for i in range(count):
+            for word in range(width // 4):
+                block[word, i] = words[first + i, word]
         best, best_other = same_ints(np.int32(-(2**31))), same_ints(np.int32(-(2**31)))
         which, which_other = same_ints(np.int32(0)), same_ints(np.int32(0))
-        query, start = block.ctypes.data, starts.ctypes.data
         for number in range(0, n_rows, 4):
-            row = rows.ctypes.data + number * width
-            a0, b0, a1, b1, a2, b2, a3, b3 = dots(isa, row, row + width, row + 2 * width, row + 3 * width, query, width, start)
-            best, which = _nearer(best, which, a0, number)
-            best, which = _nearer(best, which, a1, number + 1)
-            best, which = _nearer(best, which, a2, number + 2)
-            best, which = _nearer(best, which, a3, number + 3)
-            best_other, which_other = _nearer(best_other, which_other, b0, number)
-            best_other, which_other = _nearer(best_other, which_other, b1, number + 1)
-            best_other, which_other = _nearer(best_other, which_other, b2, number + 2)
-            best_other, which_other = _nearer(best_other, which_other, b3, number + 3)
+            row = address + number * width
+            best, best_other, which, which_other = _nearest_of_four(
+                isa, row, row + width, row + 2 * width, row + 3 * width, block.ctypes.data, width, starts.ctypes.data,
+                number, best, best_other, which, which_other,
+            )  # fmt: skip
         store(found.ctypes.data, which)
         store(found.ctypes.data + 64, which_other)
-        for i in range(min(32, n - first)):
-            nearest[first + i] = found[i]
+        nearest[first : first + count] = found[:count]
+
+
+@compiled
+def near_rows(
+    isa: Any, words: Any, scales: Any, rows: Any, row_scale: Any, distance: Any, near: Any, numbers: Any, counts: Any
+) -> int:
+    """Find for each vector the rows whose dot product is at most ``distance`` below the greatest, by the bytes of both.
+
+    Args:
+        isa: the instruction set.
+        words: *Shape:* (n, width / 4), uint32; the vectors, as ``quantize`` fills them.
+        scales: *Shape:* (n,), float32; the value of one step of their bytes.
+        rows: *Shape:* (n_rows, width), uint8; n_rows is a multiple of 4 (the last row is repeated), and width one of 16.
+        row_scale: the value of one step of a row's byte.
+        distance: how far below.
+        near: *Shape:* (n * most,), uint16; its beginning is filled with rows.
+        numbers: *Shape:* (n * most,), int32; its beginning is filled with the vectors that these are near to. To one row they
+            ascend. Of a vector that more than ``most`` rows are near to, the lowest are there.
+        counts: *Shape:* (n,), int32; is filled with the number of rows that are near to each vector.
+
+    Returns:
+        How many pairs of a row and a vector there are.
+    """
+    n, (n_rows, width) = len(words), rows.shape
+    block, starts = np.zeros((width // 4, 32), np.uint32), np.zeros(32, np.int32)
+    products = np.empty((n_rows, 32), np.int32)
+    bars, most = np.empty(32, np.int32), len(near) // max(n, 1)
+    address, n_pairs = rows.ctypes.data, 0
+    for first in range(0, n, 32):
+        count = min(32, n - first)
+        for i in range(count):
+            for word in range(width // 4):
+                block[word, i] = words[first + i, word]
+        best, best_other = same_ints(np.int32(-(2**31))), same_ints(np.int32(-(2**31)))
+        for number in range(0, n_rows, 4):
+            row, kept = address + number * width, products.ctypes.data + number * 128
+            a0, b0, a1, b1, a2, b2, a3, b3 = dots(
+                isa, row, row + width, row + 2 * width, row + 3 * width, block.ctypes.data, width, starts.ctypes.data
+            )
+            store(kept, a0)
+            store(kept + 64, b0)
+            store(kept + 128, a1)
+            store(kept + 192, b1)
+            store(kept + 256, a2)
+            store(kept + 320, b2)
+            store(kept + 384, a3)
+            store(kept + 448, b3)
+            best = larger(larger(best, larger(a0, a1)), larger(a2, a3))
+            best_other = larger(larger(best_other, larger(b0, b1)), larger(b2, b3))
+        store(bars.ctypes.data, best)
+        store(bars.ctypes.data + 64, best_other)
+        for i in range(32):
+            if i < count:
+                bars[i] -= np.int32(min(distance / (scales[first + i] * row_scale), np.float32(2**30))) + 1
+                counts[first + i] = 0
+            else:
+                bars[i] = 2**31 - 1
+        low, high = load_ints_16(bars.ctypes.data), load_ints_16(bars.ctypes.data + 64)
+        for number in range(n_rows):
+            kept = products.ctypes.data + number * 128
+            passed = where_larger_ints(load_ints_16(kept), low) | where_larger_ints(load_ints_16(kept + 64), high) << 16
+            while passed:
+                i = lowest_bit(passed)
+                passed &= passed - 1
+                if counts[first + i] < most:
+                    near[n_pairs], numbers[n_pairs] = number, first + i
+                    n_pairs += 1
+                counts[first + i] += 1
+    return n_pairs
+
+
+@compiled
+def nearest_listed(
+    isa: Any, words: Any, order: Any, ends: Any, offsets: Any, listed: Any, rows: Any, best: Any, nearest: Any
+) -> None:
+    """Find for each vector the row of greatest dot product among those that its groups list; of equal ones the lowest.
+
+    Args:
+        isa: the instruction set.
+        words: *Shape:* (n, width / 4), uint32; the vectors, as ``quantize`` fills them.
+        order: *Shape:* (m,), int32; the numbers of vectors, those of the first group first. A vector may be in several.
+        ends: *Shape:* (n_groups,), int64; where the numbers of each group end in ``order``.
+        offsets: *Shape:* (n_groups + 1,), int64; where the list of each group begins, multiples of 4.
+        listed: *Shape:* (offsets[-1],), int32; the rows to look at. Each list ascends.
+        rows: *Shape:* (n_rows, width), uint8; width is a multiple of 16.
+        best: *Shape:* (n,), int32, -2**31 at first; is filled with the greatest products, those of the rows' bytes with offset.
+        nearest: *Shape:* (n,), int32; is filled, but not where no group of a vector lists a row.
+    """
+    width = rows.shape[1]
+    block, starts = np.zeros((width // 4, 32), np.uint32), np.zeros(32, np.int32)
+    found, products, address = np.empty(32, np.int32), np.empty(32, np.int32), rows.ctypes.data
+    start = 0
+    for group in range(len(ends)):
+        if offsets[group] == offsets[group + 1]:
+            start = ends[group]
+            continue
+        for first in range(start, ends[group], 32):
+            count = min(32, ends[group] - first)
+            for i in range(count):
+                vector = order[first + i]
+                for word in range(width // 4):
+                    block[word, i] = words[vector, word]
+            high, high_other = same_ints(np.int32(-(2**31))), same_ints(np.int32(-(2**31)))
+            which, which_other = same_ints(np.int32(0)), same_ints(np.int32(0))
+            for place in range(offsets[group], offsets[group + 1], 4):
+                high, high_other, which, which_other = _nearest_of_four(
+                    isa,
+                    address + listed[place] * width,
+                    address + listed[place + 1] * width,
+                    address + listed[place + 2] * width,
+                    address + listed[place + 3] * width,
+                    block.ctypes.data, width, starts.ctypes.data, place, high, high_other, which, which_other,
+                )  # fmt: skip
+            store(found.ctypes.data, which)
+            store(found.ctypes.data + 64, which_other)
+            store(products.ctypes.data, high)
+            store(products.ctypes.data + 64, high_other)
+            for i in range(count):
+                vector, row = order[first + i], listed[found[i]]
+                if products[i] > best[vector] or (products[i] == best[vector] and row < nearest[vector]):
+                    best[vector], nearest[vector] = products[i], row
+        start = ends[group]
+
+
+@njit(forceinline=True)
+def _nearest_of_four(
+    isa: Any, row_0: int, row_1: int, row_2: int, row_3: int, block: int, width: int, start: int, number: int,
+    best: Any, best_other: Any, which: Any, which_other: Any,
+) -> Any:  # fmt: skip
+    """Compare the greatest products so far with those of four more rows, which are numbered from ``number``."""
+    a0, b0, a1, b1, a2, b2, a3, b3 = dots(isa, row_0, row_1, row_2, row_3, block, width, start)
+    best, which = _nearer(best, which, a0, number)
+    best, which = _nearer(best, which, a1, number + 1)
+    best, which = _nearer(best, which, a2, number + 2)
+    best, which = _nearer(best, which, a3, number + 3)
+    best_other, which_other = _nearer(best_other, which_other, b0, number)
+    best_other, which_other = _nearer(best_other, which_other, b1, number + 1)
+    best_other, which_other = _nearer(best_other, which_other, b2, number + 2)
+    best_other, which_other = _nearer(best_other, which_other, b3, number + 3)
+    return best, best_other, which, which_other
 
 
 @njit(forceinline=True)
@@ -175,6 +340,45 @@ def stretch(
 
 
 @compiled
+def count_listed(codes: Any, doclens: Any, last: Any, counts: Any) -> None:
+    """Count for each centroid the windows with a token of its code.
+
+    Args:
+        codes: *Shape:* (n_tokens,), uint16 or uint32, below ``len(counts)``.
+        doclens: *Shape:* (n_windows,), int32; the number of tokens of each window.
+        last: *Shape:* (n_centroids,), int32, all -1; is overwritten.
+        counts: *Shape:* (n_centroids,), int64; is added to.
+    """
+    token = 0
+    for window in range(len(doclens)):
+        for _ in range(doclens[window]):
+            code = codes[token]
+            counts[code] += last[code] != window
+            last[code] = window
+            token += 1
+
+
+@compiled
+def list_windows(codes: Any, doclens: Any, last: Any, places: Any, windows: Any) -> None:
+    """Write for each centroid the windows with a token of its code, ascending, each once.
+
+    Args:
+        codes, doclens, last: as for ``count_listed``.
+        places: *Shape:* (n_centroids,), int64; where the list of each centroid begins; is overwritten.
+        windows: *Shape:* (n,), int32; is filled.
+    """
+    token = 0
+    for window in range(len(doclens)):
+        for _ in range(doclens[window]):
+            code = codes[token]
+            if last[code] != window:
+                windows[places[code]] = window
+                places[code] += 1
+                last[code] = window
+            token += 1
+
+
+@compiled
 def pack_residuals(vectors: Any, nearest: Any, centroids: Any, levels: Any, nbits: int, residuals: Any) -> None:
     """Subtract from each vector its centroid, and pack the number of the level that is nearest to each component.
 
@@ -190,10 +394,15 @@ def pack_residuals(vectors: Any, nearest: Any, centroids: Any, levels: Any, nbit
     cuts = (levels[1:] + levels[:-1]) / np.float32(2)
     rest = np.empty(dim, np.float32)
     numbers = np.empty(dim, np.int32)
+    n_slots = 8 // nbits
+    is_whole = nbits < 8 and packed % 32 == 0 and dim == packed * n_slots
     for i in range(len(nearest)):
         centroid = centroids[nearest[i]]
         for d in range(dim):
             rest[d] = vectors[i, d] - centroid[d]
+        if is_whole:
+            _pack_whole(rest.ctypes.data, cuts, nbits, packed, residuals.ctypes.data + i * packed)
+            continue
         if nbits < 8:
             _count_below(rest, cuts, numbers)
         else:
@@ -201,6 +410,26 @@ def pack_residuals(vectors: Any, nearest: Any, centroids: Any, levels: Any, nbit
                 numbers[d] = np.searchsorted(cuts, rest[d])
         for d in range(dim):
             residuals[i, d % packed] |= numbers[d] << (d // packed * nbits)
+
+
+@njit(forceinline=True)
+def _pack_whole(rest: int, cuts: Any, nbits: int, packed: int, target: int) -> None:
+    """Count the cuts below each component and pack the counts, 32 bytes at a time; all bytes are full.
+
+    Bytes are put together as floats, which hold whole numbers up to 255 and become bytes in one step.
+    """
+    for place in range(0, packed, 32):
+        one, other = same_floats(np.float32(0)), same_floats(np.float32(0))
+        for slot in range(8 // nbits):
+            source = rest + (slot * packed + place) * 4
+            lanes, more = load_floats_16(source), load_floats_16(source + 64)
+            count, count_more = same_ints(np.int32(0)), same_ints(np.int32(0))
+            for cut in cuts:
+                bar = same_floats(cut)
+                count, count_more = counted_larger(lanes, bar, count), counted_larger(more, bar, count_more)
+            unit = same_floats(np.float32(1 << (slot * nbits)))
+            one, other = times_plus(as_floats(count), unit, one), times_plus(as_floats(count_more), unit, other)
+        store(target + place, as_bytes(one, other))
 
 
 @njit(forceinline=True)
@@ -226,24 +455,16 @@ def inverse_length(total: Any) -> int:
 
 
 @compiled
-def measure(codes: Any, residuals: Any, centroids: Any, levels: Any, nbits: int, lengths: Any) -> None:
+def measure(isa: Any, codes: Any, residuals: Any, centroids: Any, levels: Any, nbits: int, lengths: Any) -> None:
     """Compute the factor that scales centroid plus residual to length 1, by ``inverse_length``.
 
     Args:
-        codes: *Shape:* (n,), uint16 or uint32.
-        residuals: *Shape:* (n, packed), uint8.
-        centroids: *Shape:* (n_centroids, dim), float32.
-        levels: *Shape:* (2**nbits,), float32.
-        nbits: 1, 2, 4 or 8.
+        isa, codes, residuals, centroids, levels, nbits: as for ``decompress``.
         lengths: *Shape:* (n,), uint16; is filled.
     """
-    dim, packed, mask = centroids.shape[1], residuals.shape[1], (1 << nbits) - 1
+    row = np.empty(centroids.shape[1], np.float32)
     for i in range(len(codes)):
-        centroid = centroids[codes[i]]
-        total = np.float32(0)
-        for d in range(dim):
-            value = centroid[d] + levels[(residuals[i, d % packed] >> (d // packed * nbits)) & mask]
-            total += value * value
+        total = _add_residual(isa, centroids[codes[i]], residuals, i, levels, nbits, row)
         lengths[i] = inverse_length(total)
 
 
@@ -268,33 +489,41 @@ def decompress_some(
     isa: Any, codes: Any, residuals: Any, tokens: Any, centroids: Any, levels: Any, nbits: int, vectors: Any
 ) -> None:
     """Compute the vectors of some of the codes and residuals, those at ``tokens``, *Shape:* (n,), int64."""
-    dim, packed, mask = centroids.shape[1], residuals.shape[1], (1 << nbits) - 1
-    table = load_floats_16(levels.ctypes.data)
+    dim = centroids.shape[1]
     for i in range(len(tokens)):
         token = tokens[i]
         if i + _AHEAD < len(tokens):
             ahead = centroids.ctypes.data + int(codes[tokens[i + _AHEAD]]) * dim * 4
             for line in range(0, dim * 4, 64):
                 prefetch(ahead + line)
-        centroid, row = centroids[codes[token]], vectors[i]
-        total = same_floats(np.float32(0))
-        rest = np.float32(0)
-        for slot in range(8 // nbits):
-            first = slot * packed
-            n = max(min(packed, dim - first), 0)
-            whole = n // 16 * 16 if nbits < 8 else 0
-            for place in range(0, whole, 16):
-                packed_bytes = load_bytes_16(residuals.ctypes.data + token * packed + place)
-                places = as_ints(bits_at(packed_bytes, slot * nbits, mask))
-                here = (first + place) * 4
-                value = plus(load_floats_16(centroid.ctypes.data + here), look_up_floats(isa, table, places))
-                total = times_plus(value, value, total)
-                store(row.ctypes.data + here, value)
-            for place in range(whole, n):
-                one = centroid[first + place] + levels[(residuals[token, place] >> (slot * nbits)) & mask]
-                rest += one * one
-                row[first + place] = one
+        row = vectors[i]
+        total = _add_residual(isa, centroids[codes[token]], residuals, token, levels, nbits, row)
         # Where centroid and residual cancel out, there is no direction: such a row stays a row of zeros.
-        inverse = np.float32(1) / max(np.sqrt(sum_of_floats(total) + rest), np.float32(1e-12))
-        for d in range(dim):
+        inverse = np.float32(1) / max(np.sqrt(total), np.float32(1e-12))
+        for d in range(len(row)):
             row[d] *= inverse
+
+
+@njit(forceinline=True)
+def _add_residual(isa: Any, centroid: Any, residuals: Any, i: int, levels: Any, nbits: int, row: Any) -> Any:
+    """Write centroid plus residual to a row, and return the square of its length."""
+    dim, packed, mask = len(row), residuals.shape[1], (1 << nbits) - 1
+    table = load_floats_16(levels.ctypes.data)
+    total = same_floats(np.float32(0))
+    rest = np.float32(0)
+    for slot in range(8 // nbits):
+        first = slot * packed
+        n = max(min(packed, dim - first), 0)
+        whole = n // 16 * 16 if nbits < 8 else 0
+        for place in range(0, whole, 16):
+            packed_bytes = load_bytes_16(residuals.ctypes.data + i * packed + place)
+            places = as_ints(bits_at(packed_bytes, slot * nbits, mask))
+            here = (first + place) * 4
+            value = plus(load_floats_16(centroid.ctypes.data + here), look_up_floats(isa, table, places))
+            total = times_plus(value, value, total)
+            store(row.ctypes.data + here, value)
+        for place in range(whole, n):
+            one = centroid[first + place] + levels[(residuals[i, place] >> (slot * nbits)) & mask]
+            rest += one * one
+            row[first + place] = one
+    return sum_of_floats(total) + rest

@@ -59,9 +59,8 @@ BYTE, ZERO = 200.0, 55.0
 """A cosine times ``BYTE`` plus ``ZERO`` is kept in a byte, which holds -.275 to 1. Rough scores need no more."""
 _AHEAD = 4096
 """Fetch memory so many bytes ahead of what is computed on."""
-SUM_BITS = 40
-"""``accumulate`` keeps a sum in the lower 40 bits of a number, room for 2**23 cosines, and a turn in the 24 above."""
-_SUM = (1 << SUM_BITS) - 1
+_LINES_AHEAD = 2
+"""Cache lines of a list that are fetched ahead of the next range."""
 LONG = 45875
 """A factor of 1.4 in 32768ths. Factors that scale centroid plus residual to length 1 are rarely larger."""
 NOWHERE = -32768
@@ -249,32 +248,94 @@ def windows_of(firsts: Any, rows: Any, live: Any, found: Any) -> int:
 
 
 @compiled
-def accumulate(cells: Any, cosines: Any, offsets: Any, windows: Any, turn: int, sums: Any) -> None:
-    """Add to each window, for each query vector of a block, the cosine of the nearest cell that lists the window.
+def accumulate(
+    cells: Any,
+    cosines: Any,
+    offsets: Any,
+    windows: Any,
+    live: Any,
+    n: int,
+    sum_bits: int,
+    shift: int,
+    places: Any,
+    sums: Any,
+    counts: Any,
+    bar: Any,
+    found: Any,
+    scores: Any,
+) -> int:
+    """Add up for each window the cosines of the nearest cells that list it, and collect the windows whose sums may be highest.
 
     This is XTR's sum over retrieved tokens (Lee et al., NeurIPS 2023, section 3.2), with centroids in place of tokens. A window
-    that no probed cell lists counts as if its cosine were just below that of the last cell.
+    that no probed cell lists counts as if its cosine were just below that of the last cell. Windows are taken in ranges whose
+    sums stay in the cache; lists are read side by side, each from where the range before has ended.
 
     Args:
-        cells, cosines: cells and their cosines, as ``nearest_cells`` fills them.
+        cells, cosines: *Shape:* (n_q, nprobe), cells and their cosines, as ``nearest_cells`` fills them.
         offsets, windows: the inverted lists.
-        turn: number of the block's first query vector, at least 1, and new to ``sums``; the next 31 numbers are used as well.
-            All are below 2**23.
-        sums: *Shape:* (n_windows,), int64, zeros at first. The lower ``SUM_BITS`` are the sum and those above the last turn,
-            so one access to memory reads both.
+        live: *Shape:* (n_windows,), uint8, 0 or 1; only live windows are collected.
+        n: how many windows are wanted, at least 1.
+        sum_bits: how many bits a sum has: enough for 2**16 times ``n_q``.
+        shift: sums are counted by their value shifted right by so many bits.
+        places: *Shape:* (n_q, nprobe), int64; is overwritten.
+        sums: *Shape:* (size of a range,), int32 or int64; is overwritten. The lower ``sum_bits`` are the sum, and those above
+            the last query vector, counted from 1, so one access to memory reads both.
+        counts: *Shape:* (m,), int64; zeros before the first segment: how many windows were collected by their shifted sum.
+        bar: *Shape:* (2,), int64; zeros before the first segment: no sum of a lower shifted value is among the ``n`` highest,
+            and how many were collected at or above it.
+        found: *Shape:* (n_windows,), int32; its beginning is filled with windows, ascending: the ``n`` of highest sums above 0
+            and those that tie with the last, and others.
+        scores: *Shape:* (n_windows,), int64; its beginning is filled with their sums.
+
+    Returns:
+        The number of windows collected; -1 if a list names a window that there is not, or does not ascend.
     """
+    n_windows, width, count = len(live), len(sums), 0
+    mask = (1 << sum_bits) - 1
+    lowest, collected, last = bar[0], bar[1], len(counts) - 1
+    least = max(lowest << shift, 1)
     for q in range(cells.shape[0]):
-        n = 0
-        while n < cells.shape[1] and cells[q, n] >= 0:
-            n += 1
-        now = (turn + q) << SUM_BITS
-        for i in range(n):
-            cell, gain = cells[q, i], int(cosines[q, i]) - int(cosines[q, n - 1]) + 1
-            for place in range(offsets[cell], offsets[cell + 1]):
-                window = np.uint64(windows[place])
-                before = sums[window]
-                # A product instead of a branch, because the processor could not predict the branch.
-                sums[window] = (before & _SUM) + now + gain * ((before >> SUM_BITS) != (now >> SUM_BITS))
+        for i in range(cells.shape[1]):
+            places[q, i] = offsets[cells[q, i]] if cells[q, i] >= 0 else -1
+    for start in range(0, n_windows, width):
+        size = min(width, n_windows - start)
+        sums[:size] = 0
+        for q in range(cells.shape[0]):
+            m = 0
+            while m < cells.shape[1] and cells[q, m] >= 0:
+                m += 1
+            now = (q + 1) << sum_bits
+            for i in range(m):
+                place, end = places[q, i], offsets[cells[q, i] + 1]
+                gain = int(cosines[q, i]) - int(cosines[q, m - 1]) + 1
+                while place < end:
+                    inside = np.uint64(windows[place]) - np.uint64(start)  # of one before the range it wraps around
+                    if inside >= np.uint64(size):
+                        break
+                    before = np.int64(sums[inside])
+                    # A product instead of a branch, because the processor could not predict the branch.
+                    sums[inside] = (before & mask) + now + gain * ((before >> sum_bits) != q + 1)
+                    place += 1
+                places[q, i] = place
+                for line in range(_LINES_AHEAD):  # what the next range begins with
+                    prefetch(windows.ctypes.data + place * 4 + line * 64)
+        for window in range(size):
+            score = sums[window] & mask
+            if score >= least and live[start + window]:
+                found[count], scores[count] = start + window, score
+                count += 1
+                collected += 1
+                counts[min(score >> shift, last)] += 1
+                while collected - counts[lowest] >= n:
+                    collected -= counts[lowest]
+                    lowest += 1
+                    least = lowest << shift
+    bar[0], bar[1] = lowest, collected
+    for q in range(cells.shape[0]):
+        for i in range(cells.shape[1]):
+            if places[q, i] >= 0 and places[q, i] != offsets[cells[q, i] + 1]:
+                return -1
+    return count
 
 
 @compiled

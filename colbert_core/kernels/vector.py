@@ -336,6 +336,12 @@ def where_larger(builder: Any, one: Any, other: Any) -> Any:
     return builder.zext(builder.bitcast(builder.icmp_signed(">", one, other), _I32), _I64)
 
 
+@_operation(types.int64, INTS_16, INTS_16)
+def where_larger_ints(builder: Any, one: Any, other: Any) -> Any:
+    """Return 16 bits: which lanes of the first vector hold the larger number."""
+    return builder.zext(builder.bitcast(builder.icmp_signed(">", one, other), _I16), _I64)
+
+
 @_operation(types.int64, types.int64)
 def lowest_bit(builder: Any, value: Any) -> Any:
     """Return the number of the lowest bit that is set; the value must not be 0."""
@@ -447,6 +453,12 @@ def sum_of_floats(builder: Any, value: Any) -> Any:
         one, other = (builder.shuffle_vector(value, value, part) for part in parts)
         value = builder.fadd(one, other)
     return builder.extract_element(value, ir.Constant(_I32, 0))
+
+
+@_operation(types.float32, FLOATS_16)
+def largest_of_floats(builder: Any, value: Any) -> Any:
+    """Take the largest lane."""
+    return _call(builder, "llvm.vector.reduce.fmax.v16f32", _F32, value)
 
 
 @_operation(types.boolean, None)

@@ -36,8 +36,11 @@ _ROUNDINGS = 2e-4
 _MOST_TIED = 4
 # Up to here the nearest are kept in order as they come; what comes later is rarely among them.
 _FEW_CELLS = 64
-# Sums of cosines are counted by their value up to here, in 64 MB; that is what 256 query vectors can reach over one layer.
-_LARGEST_SUM = 2**24
+# Sums of cosines are made for so many windows at a time, in 128 kB, which stay in the second-level cache. Over a million
+# windows, 2**18 at a time take 1.2 times as long.
+_RANGE = 2**15
+# Sums are counted by their value in so many classes, to leave out early what cannot be among the highest.
+_CLASSES = 2**13
 # Which tokens of the windows scored roughly decide is remembered in at most so many bytes.
 _MOST_REMEMBERED = 2**24
 # Of a query that is scored by parts, a part's table of cosines with all centroids has at most so many numbers: 50 MB.
@@ -183,7 +186,7 @@ class KernelScorer:
             n_q = min(self._blocks.n_q - block * kernels.BLOCK, kernels.BLOCK)
             probed += [_nearest(shorts, block, first, last, n_q, nprobe) for first, last in bounds]
         if n_candidates is not None:
-            return self._most_listed(probed, allowed, n_candidates)
+            return self._most_listed(*_side_by_side(probed), allowed, n_candidates)
         cells = probed[0][0].ravel() if len(probed) == 1 else np.concatenate([centroids.ravel() for centroids, _ in probed])
         return [self._listed(number, cells, live) for number, live in enumerate(allowed)]
 
@@ -194,28 +197,40 @@ class KernelScorer:
         return listed[: scoring.listed_windows(cells, offsets, windows, allowed.view(np.uint8), marked, listed)].copy()
 
     def _most_listed(
-        self,
-        probed: list[tuple[NDArray[np.int32], NDArray[np.int16]]],
-        allowed: Sequence[NDArray[np.bool_]],
-        n: int,
+        self, cells: NDArray[np.int32], cosines: NDArray[np.int16], allowed: Sequence[NDArray[np.bool_]], n: int
     ) -> list[NDArray[np.int32]]:
-        """Find about ``n`` windows, those that are listed at the nearest centroids."""
+        """Find about ``n`` windows, those that are listed at the nearest centroids.
+
+        Args:
+            cells: the nearest centroids of each query vector and layer, *Shape:* (m, nprobe).
+            cosines: theirs.
+            allowed: which windows may be found.
+            n: how many.
+        """
         sizes = [len(live) for live in allowed]
         total = sum(sizes)
-        sums = scratch.array("sums", (total,), np.int64)
-        sums[:] = 0
-        start = 0
-        for number, size in enumerate(sizes):
-            offsets, windows = self._lists(number)
-            of_segment = sums[start : start + size]
-            for turn, (cells, cosines) in enumerate(probed):
-                scoring.accumulate(cells, cosines, offsets, windows, 1 + turn * kernels.BLOCK, of_segment)
-            if not allowed[number].all():
-                of_segment *= allowed[number]
-            start += size
-        scores = _without_turns(sums, len(probed) * kernels.BLOCK)
-        chosen = self._best(scores, min(n, total))
-        return _divide(chosen[scores[chosen] > 0], sizes)
+        found, scores = scratch.array("found", (total,), np.int32), scratch.array("scores", (total,), np.int64)
+        places, n_q = scratch.array("places", cells.shape, np.int64), len(cells)
+        sum_bits = (n_q << 16).bit_length()  # a cosine adds at most 2**16
+        sums = (
+            scratch.array("sums", (min(total, _RANGE),), np.int32)
+            if sum_bits + n_q.bit_length() < 32
+            else scratch.array("long_sums", (min(total, _RANGE),), np.int64)
+        )
+        counts, bar = np.zeros(_CLASSES, np.int64), np.zeros(2, np.int64)
+        shift = max(sum_bits - _CLASSES.bit_length(), 0)
+        count, ends = 0, []
+        for number, live in enumerate(allowed):
+            lists, live_bytes = self._lists(number, checked=False), live.view(np.uint8)
+            how, rooms = (min(n, total), sum_bits, shift), (places, sums, counts, bar, found[count:], scores[count:])
+            added = scoring.accumulate(cells, cosines, *lists, live_bytes, *how, *rooms)
+            if added < 0:
+                self._lists(number)  # says what is wrong
+            count += added
+            ends.append(count)
+        chosen = _highest(scores[:count], n, _MOST_TIED * n)
+        bounds = np.searchsorted(chosen, [0, *ends])
+        return [found[chosen[first:last]] for first, last in pairwise(bounds)]
 
     def _passages(self, windows: Sequence[NDArray[np.int32]]) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int32]]]:
         """The first window of each passage, and the score of its best window with every token taken for its centroid."""
@@ -376,11 +391,11 @@ class KernelScorer:
         segment.check_codes(len(self._codec.centroids))
         return segment.plain_codes
 
-    def _lists(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def _lists(self, number: int, *, checked: bool = True) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         assert self._codec is not None
         lists = self._segments[number].lists
         assert lists is not None
-        return lists.by_centroid(len(self._codec.centroids), len(self._segments[number].pids))
+        return lists.by_centroid(len(self._codec.centroids), len(self._segments[number].pids), checked=checked)
 
 
 class BoundedScorer:
@@ -438,21 +453,30 @@ def _nearest(
     return cells, cosines
 
 
-def _without_turns(sums: NDArray[np.int64], n_turns: int) -> NDArray[np.int32]:
-    """The sums that ``scoring.accumulate`` left, as whole numbers that can be counted one by one.
+def _side_by_side(
+    probed: list[tuple[NDArray[np.int32], NDArray[np.int16]]],
+) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
+    """Put what ``_nearest`` gave for several blocks and layers one below the other. *Shape:* (m, nprobe) each."""
+    if len(probed) == 1:
+        return probed[0]
+    shape = 32 * len(probed), max(cells.shape[1] for cells, _ in probed)
+    all_cells, all_cosines = np.full(shape, -1, np.int32), np.full(shape, kernels.NOWHERE, np.int16)
+    for turn, (cells, cosines) in enumerate(probed):
+        here = slice(turn * kernels.BLOCK, (turn + 1) * kernels.BLOCK), slice(cells.shape[1])
+        all_cells[here], all_cosines[here] = cells, cosines
+    return all_cells, all_cosines
 
-    A turn adds at most 2**16. Where all of them together could pass ``_LARGEST_SUM``, and do, the lowest bits are left out.
 
-    Args:
-        sums: *Shape:* (n_windows,), int64.
-        n_turns: how many turns there were.
-    """
-    if n_turns << 16 <= _LARGEST_SUM:
-        return sums.astype(np.uint32).view(np.int32)
-    whole = sums & ((1 << kernels.SUM_BITS) - 1)
-    left_out = max(int(whole.max(initial=0)).bit_length() - _LARGEST_SUM.bit_length() + 1, 0)
-    shortened: NDArray[np.int32] = (whole >> left_out).astype(np.int32)
-    return shortened
+def _highest(scores: NDArray[np.int64], n: int, most: int) -> NDArray[np.intp]:
+    """The places of the ``n`` highest scores, and of the first of those that tie with the last, ``most`` at most; ascending."""
+    if len(scores) <= n:
+        return np.arange(len(scores))
+    bar = np.partition(scores, len(scores) - n)[len(scores) - n]
+    chosen = np.flatnonzero(scores >= bar)
+    if len(chosen) > most:
+        ties = np.flatnonzero(scores[chosen] == bar)
+        chosen = np.delete(chosen, ties[len(ties) - (len(chosen) - most) :])
+    return chosen
 
 
 def _divide(places: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:

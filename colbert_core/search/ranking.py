@@ -32,6 +32,8 @@ _SMALL = 2**13
 _MOST_VECTORS = 100_000
 # A table of every query vector and centroid has at most so many numbers, of three bytes each; a longer query does without.
 _LARGEST_TABLE = 2**29
+# If a filter allows at most one of so many windows, looking at their codes is faster than looking through all lists.
+_FEW_ALLOWED = 8
 
 
 class Scorer(Protocol):
@@ -109,7 +111,7 @@ def search(
     allowed = [part.live if pids is None else part.live & part.segment.find(pids) for part in parts]
     open_centroids = None
     if pids is not None:
-        reaching = [_lists(segment, codec).reaching(windows) for segment, windows in zip(segments, allowed, strict=True)]
+        reaching = [_reaching(segment, codec, windows) for segment, windows in zip(segments, allowed, strict=True)]
         open_centroids = np.concatenate(reaching).astype(np.intp)
     windows = scorer.shortlist(allowed, config.nprobe, config.n_candidates, n_exact, k, open_centroids)
     return _rank(parts, scorer, windows, k, sort_keys)
@@ -227,6 +229,15 @@ def _first_windows(pids: NDArray[np.int64]) -> NDArray[np.intp]:
 
 def _greatest(scores: NDArray[Any], firsts: NDArray[np.intp]) -> NDArray[Any]:
     return np.maximum.reduceat(scores, firsts) if len(firsts) else scores
+
+
+def _reaching(segment: Segment, codec: ResidualCodec, allowed: NDArray[np.bool_]) -> NDArray[Any]:
+    """The centroids that have a token of an allowed window. Of few windows their codes say it, of many the lists."""
+    windows = np.flatnonzero(allowed).astype(np.int32)
+    if len(windows) > len(allowed) / _FEW_ALLOWED:
+        return _lists(segment, codec).reaching(allowed)
+    segment.check_codes(len(codec.centroids))
+    return np.unique(segment.plain_codes[segment.tokens_of(windows)])
 
 
 def _lists(segment: Segment, codec: ResidualCodec) -> InvertedLists:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from colbert_core.threads import spread
+from colbert_core.vectors.centroids import NearestCentroids, cluster
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,20 +31,15 @@ NBITS = (1, 2, 4, 8)
 _ROUNDED = 1e-2
 _BITS_TO_SPARE = 8
 
-# K-means looks at so many vectors per centroid, in so many passes. Eight passes would gain .002 of mean cosine.
+# K-means looks at so many vectors per centroid.
 _PER_CENTROID = 32
 _MOST_SAMPLED = 2**20
-_PASSES = 4
 MOST_CENTROIDS = 2**16
 """Up to so many centroids, a code has 16 bits."""
 MOST_LAYERS = 64
 """Of a codec. A collection has four times the tokens of the one before at each of its layers, so it never has 16."""
 # Centroids are means of unit vectors, and levels differences of two such vectors; float16 rounds them up by a thousandth.
 _LONGEST_CENTROID, _LARGEST_LEVEL = 2.0, 4.0
-# So many similarities are computed at a time: 16 MB of float32.
-_SIMILARITIES = 2**22
-# With so few centroids, a matrix product in float32 finds the nearest as fast as products of bytes do.
-_FEW_CENTROIDS = 2**10
 # What is kept of a vector is its direction, so each is compressed at that of these lengths at which the levels fit best. On the
 # vectors of Cranfield 1 - cosine is .0014 instead of .0017 at 4 bits, .0173 instead of .0191 at 2, and .0518 instead of .0545
 # at 1; 18 lengths would gain .00005 more at 4 bits. Compressing takes 3.6 us a vector instead of 3.0.
@@ -97,10 +93,10 @@ class ResidualCodec:
             n_centroids: at least 1.
             nbits: 1, 2, 4 or 8.
         """
-        centroids = _cluster(sample, n_centroids)
+        centroids = cluster(sample, n_centroids)
         vectors = sample[:: max(1, len(sample) // _FITTED_ON)]
         codec = cls(centroids, np.zeros(2**nbits, np.float32))
-        residuals = vectors - centroids[nearest_centroids(vectors, centroids, codec._rows)]
+        residuals = vectors - centroids[codec._nearest.find(vectors)]
         values = residuals.ravel()
         # Where every vector is a centroid, later ones will not be; and 256 levels are enough for vectors that are unlike all of
         # the sample as well, which a sample of few different ones would cut off at a cosine of .86.
@@ -120,7 +116,7 @@ class ResidualCodec:
             sample: as for ``fit``.
             n_centroids: how many to add.
         """
-        added = _cluster(sample, n_centroids)
+        added = cluster(sample, n_centroids)
         return ResidualCodec(np.concatenate([self.centroids, added]), self.levels, (*self.layers, len(self.centroids)))
 
     @classmethod
@@ -164,7 +160,7 @@ class ResidualCodec:
         """
         from colbert_core.kernels import building, instruction_set, plain
 
-        nearest = nearest_centroids(vectors, self.centroids, self._rows)
+        nearest = self._nearest.find(vectors)
         packed = np.zeros((len(vectors), row_bytes(self.dim, self.nbits)), np.uint8)
         vectors, centroids, nbits = plain(vectors), self.centroids, self.nbits
 
@@ -211,11 +207,13 @@ class ResidualCodec:
         Returns:
             *Shape:* (n,), uint16.
         """
-        from colbert_core.kernels import building, plain
+        from colbert_core.kernels import building, instruction_set, plain
 
         self.check_codes(codes)
         lengths = np.empty(len(codes), np.uint16)
-        building.measure(plain(codes), plain(residuals), self.centroids, self.levels, self.nbits, lengths)
+        building.measure(
+            instruction_set(), plain(codes), plain(residuals), self.centroids, self.padded_levels, self.nbits, lengths
+        )
         return lengths
 
     def shifts(self, codes: NDArray[Any], residuals: NDArray[np.uint8], doclens: NDArray[np.int32]) -> NDArray[np.uint8]:
@@ -257,16 +255,13 @@ class ResidualCodec:
             raise IndexError(f"a code is {lowest if lowest < 0 else highest}, but there are {len(self.centroids)} centroids")
 
     @cached_property
-    def _rows(self) -> ByteRows | None:
-        """The centroids as bytes if there are enough of them for bytes to be faster, else None."""
-        return None if len(self.centroids) <= _FEW_CENTROIDS else self.rows
+    def _nearest(self) -> NearestCentroids:
+        return NearestCentroids(self.centroids)
 
-    @cached_property
+    @property
     def rows(self) -> ByteRows:
         """The centroids as bytes; the last one is repeated until their number is a multiple of four."""
-        from colbert_core.kernels import ByteRows
-
-        return ByteRows.of(self.centroids, multiple=4)
+        return self._nearest.rows
 
     @cached_property
     def padded_levels(self) -> NDArray[np.float32]:
@@ -375,79 +370,6 @@ def lloyd_max(values: NDArray[np.float32], n_levels: int) -> NDArray[np.float32]
         means = np.diff(sums[edges]) / np.maximum(counts, 1)
         levels = np.where(counts > 0, means, levels)
     return np.sort(levels).astype(np.float32)
-
-
-def _cluster(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
-    """Find centroids by spherical k-means, rounded to what float16 can hold. *Shape:* (n_centroids, dim), float32.
-
-    FAISS finds a few. For many it would take 16 times as long as our kernels, for the same mean cosine: it computes in float32
-    what bytes are exact enough for.
-    """
-    cluster = _cluster_by_faiss if n_centroids <= _FEW_CENTROIDS else _cluster_by_bytes
-    rounded: NDArray[np.float32] = cluster(sample, n_centroids).astype(np.float16).astype(np.float32)
-    return rounded
-
-
-def _cluster_by_faiss(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
-    import faiss  # here, because opening and searching an index do without it
-
-    kmeans = faiss.Kmeans(
-        sample.shape[1],
-        n_centroids,
-        niter=_PASSES,
-        seed=_SEED,
-        spherical=True,
-        min_points_per_centroid=1,
-        max_points_per_centroid=_MOST_SAMPLED,
-    )
-    kmeans.train(np.ascontiguousarray(sample))
-    centroids: Any = kmeans.centroids
-    return np.asarray(centroids, np.float32)
-
-
-def _cluster_by_bytes(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
-    from colbert_core.kernels import ByteRows, building, plain
-
-    sample = plain(sample)
-    random = np.random.default_rng(_SEED)
-    centroids = sample[np.sort(random.choice(len(sample), n_centroids, replace=False))]
-    for _ in range(_PASSES):
-        nearest = nearest_centroids(sample, centroids, ByteRows.of(centroids, multiple=4))
-        sums, counts = np.zeros_like(centroids), np.zeros(n_centroids, np.int64)
-        building.add_up(sample, nearest, sums, counts)
-        # A centroid without vectors starts again at a random vector.
-        empty = np.flatnonzero(counts == 0)
-        sums[empty] = sample[random.choice(len(sample), len(empty), replace=False)]
-        centroids = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), np.float32(1e-12))
-    return centroids
-
-
-def nearest_centroids(vectors: NDArray[np.float32], centroids: NDArray[np.float32], rows: ByteRows | None) -> NDArray[np.int32]:
-    """Return for each vector the number of the centroid with the greatest dot product. *Shape:* (n,), int32.
-
-    Over 2.7 million vectors and 16,384 centroids, the mean cosine with the chosen centroid is .85590 by bytes and .85596 by
-    float32.
-
-    Args:
-        vectors: *Shape:* (n, dim), float32.
-        centroids: *Shape:* (n_centroids, dim), float32.
-        rows: the centroids as bytes, to compare by bytes; None to compare in float32.
-    """
-    nearest = np.empty(len(vectors), np.int32)
-    if rows is None:
-        step = max(_SIMILARITIES // len(centroids), 64)
-        for start in range(0, len(vectors), step):
-            nearest[start : start + step] = (vectors[start : start + step] @ centroids.T).argmax(axis=1)
-        return nearest
-    from colbert_core.kernels import building, instruction_set, plain
-
-    vectors = plain(vectors)
-
-    def find_nearest(piece: slice) -> None:
-        building.nearest_rows(instruction_set(), vectors[piece], rows.rows, nearest[piece])
-
-    spread(find_nearest, pieces(len(vectors)))
-    return nearest
 
 
 def pieces(n: int) -> list[slice]:

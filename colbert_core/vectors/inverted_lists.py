@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# Lists of more windows are not checked as a whole by a search, which checks what it reads: at a million passages that would be
+# .4 GB to read before the first answer.
+_CHECKED_AS_A_WHOLE = 2**22
+
+
 @dataclass(frozen=True, eq=False)
 class InvertedLists:
     """The lists of all centroids that occur, one after the other.
@@ -28,6 +33,7 @@ class InvertedLists:
     offsets: NDArray[np.int64]
     windows: NDArray[np.int32]
     _expanded: dict[int, tuple[NDArray[np.int64], NDArray[np.int32]]] = field(default_factory=dict, repr=False)
+    _checked: set[int] = field(default_factory=set, repr=False)
 
     @classmethod
     def build(cls, codes: NDArray[Any], doclens: NDArray[np.int32]) -> InvertedLists:
@@ -37,21 +43,28 @@ class InvertedLists:
             codes: *Shape:* (n_tokens,), the centroid of each token.
             doclens: *Shape:* (n_windows,), the number of tokens of each window.
         """
-        order = np.argsort(codes, kind="stable")  # a stable sort: among equal codes, windows ascend
-        windows = np.repeat(np.arange(len(doclens), dtype=np.int32), doclens)[order]
-        codes = codes[order]
-        is_new = np.ones(len(codes), np.bool_)
-        is_new[1:] = (codes[1:] != codes[:-1]) | (windows[1:] != windows[:-1])
-        windows, codes = windows[is_new], codes[is_new]
-        starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] + 1)) if len(codes) else np.empty(0, np.int64)
-        return cls(codes[starts], np.append(starts, len(codes)).astype(np.int64), windows)
+        from colbert_core.kernels import building, plain
 
-    def by_centroid(self, n_centroids: int, n_windows: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        codes, doclens = plain(codes), plain(doclens)
+        n_centroids = int(codes.max()) + 1 if len(codes) else 0
+        last, counts = np.full(n_centroids, -1, np.int32), np.zeros(n_centroids, np.int64)
+        building.count_listed(codes, doclens, last, counts)
+        starts = np.cumsum(counts) - counts
+        windows = np.empty(int(counts.sum()), np.int32)
+        last[:] = -1
+        building.list_windows(codes, doclens, last, starts.copy(), windows)
+        occur = np.flatnonzero(counts)
+        return cls(occur.astype(codes.dtype), np.append(starts[occur], len(windows)), windows)
+
+    def by_centroid(
+        self, n_centroids: int, n_windows: int, *, checked: bool = True
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Return the lists as the kernels read them: where the list of every centroid begins, and ``windows``.
 
         Args:
             n_centroids: centroids of the codec. There may be more of them than when the lists were built, never fewer.
             n_windows: windows of the segment.
+            checked: make sure of all windows; else, of long lists, only that each has a place, and the kernel has to look.
 
         Returns:
             *Shape:* (n_centroids + 1,), int64; and ``windows``.
@@ -63,12 +76,15 @@ class InvertedLists:
         if expanded is None:
             from colbert_core.kernels import plain
 
-            self.check(n_centroids, n_windows)
+            self._check_places(n_centroids)
             counts = np.zeros(n_centroids + 1, np.int64)
             counts[self.centroids.astype(np.int64) + 1] = np.diff(self.offsets)
             expanded = np.cumsum(counts), plain(self.windows)
             self._expanded.clear()
             self._expanded[n_centroids] = expanded
+        if (checked or len(self.windows) <= _CHECKED_AS_A_WHOLE) and n_windows not in self._checked:
+            self._check_windows(n_windows)
+            self._checked.add(n_windows)
         return expanded
 
     def check(self, n_centroids: int, n_windows: int) -> None:
@@ -81,12 +97,19 @@ class InvertedLists:
         Raises:
             IndexError: a list leads nowhere; the file is damaged.
         """
+        self._check_places(n_centroids)
+        self._check_windows(n_windows)
+
+    def _check_places(self, n_centroids: int) -> None:
         centroids, offsets, windows = self.centroids, self.offsets, self.windows
         # Compare instead of subtracting: differences of damaged numbers may wrap around and look right.
         if (centroids[1:] <= centroids[:-1]).any() or (len(centroids) and int(centroids[-1]) >= n_centroids):
             raise IndexError(f"the lists are not those of {n_centroids} centroids in their order")
         if offsets[0] != 0 or offsets[-1] != len(windows) or (offsets[1:] <= offsets[:-1]).any():
             raise IndexError("the lists do not fit together")
+
+    def _check_windows(self, n_windows: int) -> None:
+        offsets, windows = self.offsets, self.windows
         if len(windows) and not 0 <= int(windows.min()) <= int(windows.max()) < n_windows:
             raise IndexError(f"a list names window {int(windows.max())} of {n_windows}")
         ascends = windows[1:] > windows[:-1]

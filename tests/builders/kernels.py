@@ -271,23 +271,47 @@ def check_windows_of(isa, world, memory):
 
 
 def check_accumulate(isa, world, memory):
-    rng, nprobe = world.rng, min(world.n_centroids, 5)
-    cells, cosines = np.full((BLOCK, nprobe), -1, np.int32), np.full((BLOCK, nprobe), NOWHERE, np.int16)
-    expected = rng.integers(0, 9, size=world.n_windows).astype(np.int32)
-    before = expected.copy()
-    for q in range(BLOCK):
+    rng, nprobe, m = world.rng, min(world.n_centroids, 5), world.n_windows
+    shape = BLOCK * int(rng.integers(1, 4)), nprobe
+    cells, cosines = np.full(shape, -1, np.int32), np.full(shape, NOWHERE, np.int16)
+    sums = np.zeros(m, np.int64)
+    for q in range(len(cells)):
         n = rng.integers(0, nprobe + 1)
         cells[q, :n] = rng.permutation(world.n_centroids)[:n]
         cosines[q, :n] = np.sort(rng.integers(-32767, 32768, size=n))[::-1]
-        gains = np.zeros(world.n_windows, np.int64)
+        gains = np.zeros(m, np.int64)
         for cell, cosine in zip(cells[q, :n], cosines[q, :n], strict=True):
             gains[world.lists[cell]] = np.maximum(gains[world.lists[cell]], int(cosine) - int(cosines[q, n - 1]) + 1)
-        expected += gains.astype(np.int32)
-    sums = memory.room(world.n_windows, np.int64, 0)
-    sums[:] = before + (rng.integers(0, 65, size=world.n_windows) << 32)  # of two blocks before
-    lists = memory.given(world.list_offsets), memory.given(world.list_windows)
-    scoring.accumulate(memory.given(cells), memory.given(cosines), *lists, 65, sums)
-    np.testing.assert_array_equal(sums % 2**32, expected)
+        sums += gains
+    n, shift, width = int(rng.integers(1, m + 2)), int(rng.choice([0, 3, 12, 30])), int(rng.choice([1, 7, 64]))
+    sum_bits = (len(cells) << 16).bit_length()
+    wide = sum_bits + len(cells).bit_length() >= 32 or rng.random() < 0.5
+    room = memory.room(shape, np.int64), memory.room(min(width, m), np.int64 if wide else np.int32)
+    counts, bar = memory.room(int(rng.choice([1, 5, 5000])), np.int64, 0), memory.room(2, np.int64, 0)
+    found, scores = memory.room(m, np.int32), memory.room(m, np.int64)
+    count = 0
+    if m:
+        count = scoring.accumulate(
+            memory.given(cells),
+            memory.given(cosines),
+            memory.given(world.list_offsets),
+            memory.given(world.list_windows),
+            memory.given(world.live),
+            n,
+            sum_bits,
+            shift,
+            *room,
+            counts,
+            bar,
+            found,
+            scores,
+        )
+    assert (np.diff(found[:count]) > 0).all()
+    assert scores[:count].tolist() == sums[found[:count]].tolist()
+    possible = np.flatnonzero((sums > 0) & (world.live == 1))
+    assert set(found[:count].tolist()) <= set(possible.tolist())
+    nth = np.sort(sums[possible])[::-1][:n][-1:].tolist()
+    assert {window for window in possible if sums[window] >= min(nth, default=0)} <= set(found[:count].tolist())
 
 
 def check_interact(isa, world, memory):
@@ -428,11 +452,42 @@ def check_nearest_rows(isa, world, memory):
     vectors = unit_rows(world.rng, world.n_tokens, world.dim) * np.float32(world.rng.choice([1e-3, 1, 1e3]))
     vectors[world.rng.random(world.n_tokens) < 0.1] = 0
     nearest = memory.room(world.n_tokens, np.int32)
-    building.nearest_rows(isa, memory.given(vectors), memory.given(rows), nearest)
-    largest = np.abs(vectors).max(axis=1, keepdims=True)
-    numbers = np.rint(vectors * (np.float32(127) / np.maximum(largest, np.float32(1e-20)))).astype(np.int64)
-    products = numbers @ (rows[:, : world.dim].astype(np.int64) - 128).T
+    building.nearest_rows(isa, memory.given(words_of(vectors, world.width)), memory.given(rows), nearest)
+    products = quantized_rows(vectors) @ (rows[:, : world.dim].astype(np.int64) - 128).T
     np.testing.assert_array_equal(nearest, products.argmax(axis=1))
+
+
+def check_nearest_listed(isa, world, memory):
+    rng, n, n_rows, n_groups = world.rng, world.n_tokens, -(-world.n_centroids // 4) * 4, int(world.rng.integers(1, 6))
+    rows, vectors = world.byte_rows(n_rows), unit_rows(rng, n, world.dim)
+    lists = [np.sort(rng.choice(n_rows, 4 * rng.integers(0, n_rows // 4 + 1), replace=False)) for _ in range(n_groups)]
+    members = [np.flatnonzero(rng.random(n) < 0.4) for _ in range(n_groups)]
+    best, nearest = memory.room(n, np.int32, -(2**31)), memory.room(n, np.int32, -1)
+    building.nearest_listed(
+        isa,
+        memory.given(words_of(vectors, world.width)),
+        memory.given(np.concatenate(members).astype(np.int32)),
+        memory.given(np.cumsum([len(numbers) for numbers in members])),
+        memory.given(np.cumsum([0, *map(len, lists)])),
+        memory.given(np.concatenate(lists).astype(np.int32)),
+        memory.given(rows),
+        best,
+        nearest,
+    )
+    products = quantized_rows(vectors) @ rows[:, : world.dim].astype(np.int64).T  # with an offset of 128
+    seen = np.zeros(products.shape, np.bool_)
+    for numbers, listed in zip(members, lists, strict=True):
+        seen[np.ix_(numbers, listed)] = True
+    products[~seen] = -(2**31)
+    np.testing.assert_array_equal(nearest, np.where(seen.any(axis=1), products.argmax(axis=1), -1))
+    np.testing.assert_array_equal(best, products.max(axis=1))
+
+
+def quantized_rows(vectors):
+    """Whole numbers from -127 to 127, each row by a scale of its own."""
+    largest = np.abs(vectors).max(axis=1, keepdims=True)
+    by = np.float32(127) / np.maximum(largest, np.float32(1e-20))
+    return np.rint(vectors * by + np.float32(128)).astype(np.int64) - 128
 
 
 def check_add_up(isa, world, memory):
@@ -466,6 +521,66 @@ def check_stretch(isa, world, memory):
     assert (np.max(cosines, axis=0) - np.choose(chosen, cosines)).max(initial=0) < 0.01
 
 
+def check_count_listed(isa, world, memory):
+    last, counts = memory.room(world.n_centroids, np.int32, -1), memory.room(world.n_centroids, np.int64, 3)
+    building.count_listed(memory.given(world.codes), memory.given(doclens_of(world)), last, counts)
+    np.testing.assert_array_equal(counts, [3 + len(windows) for windows in windows_by_code(world)])
+
+
+def check_list_windows(isa, world, memory):
+    expected = windows_by_code(world)
+    last, places = memory.room(world.n_centroids, np.int32, -1), memory.room(world.n_centroids, np.int64)
+    places[:] = np.cumsum([0, *map(len, expected)])[:-1]
+    windows = memory.room(sum(map(len, expected)), np.int32)
+    building.list_windows(memory.given(world.codes), memory.given(doclens_of(world)), last, places, windows)
+    assert windows.tolist() == [window for listed in expected for window in listed]
+
+
+def doclens_of(world):
+    return np.diff(world.offsets).astype(np.int32)
+
+
+def windows_by_code(world):
+    owners = np.repeat(np.arange(world.n_windows), np.diff(world.offsets))
+    return [np.unique(owners[world.codes == code]).tolist() for code in range(world.n_centroids)]
+
+
+def check_quantize(isa, world, memory):
+    vectors = unit_rows(world.rng, world.n_tokens, world.dim) * np.float32(world.rng.choice([1e-3, 1, 1e3]))
+    words, scales = memory.room((world.n_tokens, world.width // 4), np.uint32), memory.room(world.n_tokens, np.float32)
+    building.quantize(memory.given(vectors), words, scales)
+    np.testing.assert_array_equal(words, words_of(vectors, world.width))
+    np.testing.assert_allclose(scales, np.abs(vectors).max(axis=1, initial=0) / 127, rtol=1e-6)
+
+
+def words_of(vectors, width):
+    """Vectors as ``quantize`` gives them to the kernels."""
+    bytes_ = np.zeros((len(vectors), width), np.int8)
+    bytes_[:, : vectors.shape[1]] = quantized_rows(vectors)
+    return bytes_.view(np.uint32)
+
+
+def check_near_rows(isa, world, memory):
+    n_rows = -(-world.n_centroids // 4) * 4
+    rows, vectors = world.byte_rows(n_rows), unit_rows(world.rng, world.n_tokens, world.dim)
+    scales, row_scale, farther = np.abs(vectors).max(axis=1, initial=0) / np.float32(127), np.float32(1 / 127), np.float32(0.3)
+    most = int(world.rng.integers(1, 9))
+    near, numbers = memory.room(world.n_tokens * most, np.uint16), memory.room(world.n_tokens * most, np.int32)
+    counts = memory.room(world.n_tokens, np.int32)
+    words = memory.given(words_of(vectors, world.width))
+    n = building.near_rows(isa, words, memory.given(scales), memory.given(rows), row_scale, farther, near, numbers, counts)
+    products = quantized_rows(vectors) @ (rows[:, : world.dim].astype(np.int64) - 128).T
+    below = (products.max(axis=1, initial=-(10**9), keepdims=True) - products) * (scales[:, None] * float(row_scale))
+    step = scales * float(row_scale)
+    for vector in range(world.n_tokens):
+        here = near[:n][numbers[:n] == vector].tolist()
+        assert here == sorted(set(here)) and len(here) == min(counts[vector], most)
+        sure, possible = (np.flatnonzero(below[vector] <= 0.3 + by * step[vector]) for by in (-0.01, 2.01))
+        assert len(sure) <= counts[vector] <= len(possible)
+        assert set(here) <= set(possible.tolist())
+        assert counts[vector] > most or set(sure.tolist()) <= set(here)
+
+
 def check_pack_residuals(isa, world, memory):
     spread = world.rng.standard_normal((world.n_tokens, world.dim)).astype(np.float32) * 0.3 / np.float32(world.dim) ** 0.5
     nearest = world.codes.astype(np.int32)
@@ -481,7 +596,8 @@ def check_pack_residuals(isa, world, memory):
 def check_measure(isa, world, memory):
     packed, _ = residual_arguments(world, memory)
     lengths = memory.room(world.n_tokens, np.uint16)
-    building.measure(*packed, memory.given(world.centroids), memory.given(world.levels), world.nbits, lengths)
+    of_codec = memory.given(world.centroids), memory.given(world.padded_levels)
+    building.measure(isa, *packed, *of_codec, world.nbits, lengths)
     vectors = world.centroids[world.codes].astype(np.float64) + world.levels[world.residual_numbers]
     exact = np.minimum(32768 / np.maximum(np.linalg.norm(vectors, axis=1), 1e-6), 65535)
     assert np.abs(lengths - exact).max(initial=0) < 0.7
@@ -504,6 +620,9 @@ OF_EITHER = [
     check_add_shifts,
     check_nearest_rows,
     check_stretch,
+    check_near_rows,
+    check_nearest_listed,
+    check_measure,
     check_decompress,
 ]
 
@@ -517,9 +636,11 @@ OF_ANY = [
     check_interact,
     check_best_of,
     check_to_bytes,
+    check_quantize,
+    check_count_listed,
+    check_list_windows,
     check_add_up,
     check_pack_residuals,
-    check_measure,
 ]
 
 
@@ -586,6 +707,7 @@ def check_on_avx2():
         check_score_bytes: scoring.score_bytes,
         check_score_floats: scoring.score_floats,
         check_nearest_rows: building.nearest_rows,
+        check_nearest_listed: building.nearest_listed,
     }
     for seed, (dim, n_q) in enumerate([(1, 1), (33, 40), (48, 32), (128, 32), (300, 70)]):
         for nbits in NBITS:

@@ -10,8 +10,6 @@ import pytest
 from builders.grown import collection, unit
 
 from colbert_core import DamagedIndexError, Index, Passage, SearchConfig, UnsupportedIndexError
-from colbert_core.kernels import SUM_BITS
-from colbert_core.search import kernel_scorer
 from colbert_core.storage.arrays import dump_arrays, load_arrays
 from colbert_core.vectors.codec import MOST_LAYERS, ResidualCodec
 from colbert_core.vectors.inverted_lists import InvertedLists
@@ -393,18 +391,6 @@ def test_what_a_writer_makes_of_damaged_vectors_is_a_named_error(path):
 
 
 # Long queries
-
-
-def test_sums_of_many_query_vectors_keep_their_order_whatever_they_reach():
-    top = (1 << SUM_BITS) - 1
-    sums = np.array([0, 5, 2**24, 2**31 - 1, 2**31, 2**32, 2**39, top], np.int64) + (np.int64(77) << SUM_BITS)
-    shortened = kernel_scorer._without_turns(sums, 2**20)
-    assert shortened.dtype == np.int32
-    assert shortened.min() >= 0
-    assert shortened.max() < 2**24
-    assert (np.diff(shortened) >= 0).all()
-    assert kernel_scorer._without_turns(sums[:2], 2**20).tolist() == [0, 5]
-    assert kernel_scorer._without_turns(sums[:3], 32).tolist() == [0, 5, 2**24]
 
 
 def test_a_query_of_thousands_of_vectors_over_many_layers_is_searched_right():

@@ -7,7 +7,7 @@ import pytest
 from builders.kernels import OF_ANY, OF_EITHER, Plain, both_instruction_sets, each_of, floats, ints, longs, worlds
 from hypothesis import given, settings
 
-from colbert_core.kernels import BLOCK, NOWHERE, SUM_BITS, ByteRows, QueryBlocks, float_blocks, scoring
+from colbert_core.kernels import BLOCK, NOWHERE, ByteRows, QueryBlocks, float_blocks, scoring
 
 
 @both_instruction_sets
@@ -50,16 +50,37 @@ def test_windows_and_passages_by_hand():
     assert windows[:4].tolist() == [0, 2, 4, 5]
 
 
-def test_sums_over_lists_by_hand():
-    offsets, windows = longs(0, 1, 3, 4), ints(0, 0, 1, 2)
-    cells, cosines = np.full((BLOCK, 3), -1, np.int32), np.full((BLOCK, 3), NOWHERE, np.int16)
+def collected(n, *, live=(1, 1, 1, 1), windows=(0, 0, 1, 2), shift=0, width=4):
+    """What is collected of four windows and three lists: 0 | 0, 1 | 2."""
+    cells, cosines = np.full((2, 3), -1, np.int32), np.full((2, 3), NOWHERE, np.int16)
     cells[0], cosines[0] = [1, 0, -1], [50, 20, NOWHERE]
     cells[1], cosines[1] = [2, 0, 1], [9, 8, -4]
-    sums = np.zeros(4, np.int64)
-    scoring.accumulate(cells, cosines, offsets, windows, 1, sums)
+    found, scores = np.empty(4, np.int32), np.empty(4, np.int64)
+    room = np.empty((2, 3), np.int64), np.empty(width, np.int32), np.zeros(100, np.int64), np.zeros(2, np.int64)
+    lists = longs(0, 1, 3, 4), ints(*windows)
+    count = scoring.accumulate(cells, cosines, *lists, np.array(live, np.uint8), n, 18, shift, *room, found, scores)
+    return count if count < 0 else list(zip(found[:count].tolist(), scores[:count].tolist(), strict=True))
+
+
+def test_sums_over_lists_by_hand():
     # 20 - 1 is nothing to the first query vector, -4 - 1 to the second; window 0 counts by its nearest cell only.
-    assert (sums % 2**SUM_BITS).tolist() == [(50 - 19) + (8 + 5), (50 - 19) + (-4 + 5), 9 + 5, 0]
-    assert (sums >> SUM_BITS).tolist() == [2, 2, 2, 0]  # the last turns
+    sums = [(0, (50 - 19) + (8 + 5)), (1, (50 - 19) + (-4 + 5)), (2, 9 + 5)]
+    assert collected(4) == collected(3) == sums
+    assert collected(4, width=1) == collected(4, width=3) == sums
+    assert collected(4, live=(1, 0, 1, 1)) == [sums[0], sums[2]]
+
+
+def test_windows_that_cannot_be_among_the_highest_are_left_out():
+    assert collected(1) == [(0, 44)]
+    assert collected(2) == [(0, 44), (1, 32)]
+    assert collected(1, shift=5) == [(0, 44), (1, 32)]  # both are 1 when shifted
+
+
+@pytest.mark.parametrize("windows", [(-1, 0, 1, 2), (0, 0, 4, 2), (0, 2, 1, 2), (0, 0, 1, 2**31 - 1), (-(2**31), 0, 1, 2)])
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_a_list_that_names_no_window_or_descends_is_no_list(windows, width):
+    if width < 4 or min(windows) < 0 or max(windows) > 3:  # within one range any order is the same
+        assert collected(4, windows=windows, width=width) == -1
 
 
 def test_rough_scores_by_hand():

@@ -29,7 +29,10 @@ KS = (10, 100)
 # Names of rows; the engine, and the settings of its searches, which are its own where nothing is said.
 PEERS = {
     "xtr-warp-rs": ("xtr-warp", {}),
-    "xtr-warp-rs, tuned": ("xtr-warp", {"nprobe": 32, "t_prime": 20000}),
+    "xtr-warp-rs, tuned": (
+        "xtr-warp",
+        {"nprobe": 64, "bound": 1024, "centroid_score_threshold": 0.0, "max_candidates": 100000},
+    ),
     "TACHIOM": ("tachiom", {}),
     "TACHIOM, tuned": ("tachiom", {"ef_search": 60, "k_centroids": 40, "k_docs_to_score": 500, "alpha": 0.35}),
     "fast-plaid": ("fast-plaid", {}),

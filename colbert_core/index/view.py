@@ -12,13 +12,12 @@ import numpy as np
 
 from colbert_core.index.reports import IndexStats
 from colbert_core.index.state import damage_named
-from colbert_core.search.config import default_config
 from colbert_core.search.diversity import diversify
 from colbert_core.search.explain import best_window, evidence_of, mark_shared, query_spans, spans_of_window
 from colbert_core.search.hits import Ranked, is_relevant, to_hits
 from colbert_core.search.hybrid import rank_by_coverage, rank_hybrid
 from colbert_core.search.mean import rank_by_mean
-from colbert_core.search.ranking import search
+from colbert_core.search.ranking import config_for, search
 from colbert_core.storage.changes import StaleRead
 from colbert_core.threads import spread
 from colbert_core.types import Page
@@ -138,8 +137,7 @@ class View:
         if words is None:
             return by_vectors
         lexicon, covered = self._coverages(words)
-        segments = [part.segment for part in self.state.snapshot.parts]
-        n_windows, n_tokens = sum(len(segment.pids) for segment in segments), sum(segment.n_tokens for segment in segments)
+        snapshot = self.state.snapshot
 
         def rank(number: int, k: int, pids: NDArray[np.int64] | None) -> Ranked:
             coverage, weight = covered[number]
@@ -149,7 +147,7 @@ class View:
                 return Ranked(found, values, self._windows_with(lexicon, words.texts[number], found), values, values)
             n_q = len(queries[number])
             # A head longer than k needs no wider search: what is found of the best k is what a search for k finds.
-            chosen = config or default_config(k, n_windows, n_q, n_tokens)
+            chosen = config or config_for(snapshot, k, n_q)
             return rank_hybrid(
                 lambda k, pids, all_: by_vectors(number, k, pids, chosen, exact or all_),
                 n_q,

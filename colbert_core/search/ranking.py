@@ -101,9 +101,7 @@ def search(
     if exact or codec is None or len(query) * len(codec.centroids) > _LARGEST_TABLE:
         return _rank(parts, BoundedScorer(segments, codec, query), _all_windows(parts, pids), k, sort_keys, bounded=True)
     scorer = KernelScorer(segments, codec, query)
-    if config is None:
-        n_windows, n_tokens = sum(len(segment.pids) for segment in segments), sum(segment.n_tokens for segment in segments)
-        config = default_config(k, n_windows, len(query), n_tokens)
+    config = config or config_for(snapshot, k, len(query))
     n_exact = max(config.n_exact, k)
     n_passages = sum(part.n_passages for part in parts) if pids is None else len(pids)
     if n_passages <= n_exact:
@@ -115,6 +113,13 @@ def search(
         open_centroids = np.concatenate(reaching).astype(np.intp)
     windows = scorer.shortlist(allowed, config.nprobe, config.n_candidates, n_exact, k, open_centroids)
     return _rank(parts, scorer, windows, k, sort_keys)
+
+
+def config_for(snapshot: Snapshot, k: int, n_q: int) -> SearchConfig:
+    """Choose a config for ``k`` passages of a snapshot, by a query of ``n_q`` vectors."""
+    segments = [part.segment for part in snapshot.parts]
+    n_windows, n_tokens = sum(len(segment.pids) for segment in segments), sum(segment.n_tokens for segment in segments)
+    return default_config(k, n_windows, n_q, n_tokens, 1 if snapshot.codec is None else len(snapshot.codec.layers))
 
 
 def best_windows(

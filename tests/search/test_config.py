@@ -10,12 +10,13 @@ from colbert_core.search.config import default_config
 
 def test_defaults_grow_with_k_and_for_short_queries_and_narrow_down_large_collections_only():
     assert default_config(10, 1000) == SearchConfig(16, None, 128)
-    assert default_config(10, 10**6) == SearchConfig(16, 1936, 128)
-    assert default_config(10, 10**6, n_tokens=10**8) == SearchConfig(16, 1840, 120)  # 12,000 tokens
-    assert default_config(10, 10**6, n_tokens=10**7) == SearchConfig(16, 14_800, 1200)
+    assert default_config(10, 2**15) == SearchConfig(16, 1936, 128)
+    assert default_config(10, 2**15, n_layers=2) == SearchConfig(10, 1936, 128)
+    assert default_config(10, 2**15, n_tokens=100 * 2**15) == SearchConfig(16, 1600, 100)  # 10,000 tokens
+    assert default_config(10, 2**15, n_tokens=10 * 2**15) == SearchConfig(16, 12_400, 1000)
     assert default_config(100, 2**15) == SearchConfig(16, 5200, 400)
-    assert default_config(100, 2**19) == SearchConfig(16, 10_000, 800)
-    assert [default_config(10, 10**5, n_q) for n_q in (1, 16, 24, 32, 300)] == [
+    assert default_config(100, 2**20) == SearchConfig(16, 46_066, 1600)
+    assert [default_config(10, 2**15, n_q) for n_q in (1, 16, 24, 32, 300)] == [
         *[SearchConfig(32, 3472, 256)] * 2,
         SearchConfig(21, 2452, 171),
         *[SearchConfig(16, 1936, 128)] * 2,

@@ -24,8 +24,7 @@ from embed import SHARD, load_shard, shards
 
 from colbert_core import set_num_threads
 from colbert_core.search import kernel_scorer
-from colbert_core.search.config import default_config
-from colbert_core.search.ranking import search
+from colbert_core.search.ranking import config_for, search
 from colbert_core.vectors.codec import ResidualCodec, count_centroids, sample_size
 from colbert_core.vectors.inverted_lists import InvertedLists
 from colbert_core.vectors.segment import Segment
@@ -102,6 +101,13 @@ def make(folder, paths, times):
     start = time.process_time()
     lists = InvertedLists.build(codes, doclens)
     print(f"{len(lists.windows)} listed windows: {time.process_time() - start:.1f} CPU seconds", flush=True)
+    start, ends = time.process_time(), np.cumsum(doclens, dtype=np.int64)
+    shifts = room("shifts", (len(doclens), codec.dim), np.uint8)
+    for first in range(0, len(doclens), AT_A_TIME // 64):
+        some = slice(first, first + AT_A_TIME // 64)
+        of_some = slice(int(ends[first] - doclens[first]), int(ends[some][-1]))
+        shifts[some] = codec.shifts(codes[of_some], residuals[of_some], doclens[some])
+    print(f"shifts of {len(doclens)} windows: {time.process_time() - start:.1f} CPU seconds", flush=True)
     arrays = {"doclens": doclens, "list_centroids": lists.centroids, "list_offsets": lists.offsets}
     for name, array in {**arrays, "list_windows": lists.windows, **codec.to_arrays()}.items():
         np.save(folder / f"{name}.npy", array)
@@ -123,7 +129,7 @@ def mapped(folder):
     files = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
     codec = ResidualCodec.from_arrays({name: np.array(files[name]) for name in ("centroids", "levels", "layers")})
     n = len(files["doclens"])
-    arrays = {name: files[name] for name in ("codes", "residuals", "lengths", "doclens") if name in files}
+    arrays = {name: files[name] for name in ("codes", "residuals", "lengths", "shifts", "doclens") if name in files}
     lists = {name: files[f"list_{name}"] for name in ("centroids", "offsets", "windows")}
     arrays |= {f"list_{name}": array for name, array in lists.items()}
     arrays |= {"rows": np.arange(n), "spans": np.zeros((n, 2), np.int32)}
@@ -176,7 +182,7 @@ def kilobytes_read(snapshot, queries, k):
     (part,), codec, reads = snapshot.parts, snapshot.codec, []
     segment, allowed = part.segment, [part.live]
     for query in queries:
-        config = default_config(k, len(segment.pids), len(query))
+        config = config_for(snapshot, k, len(query))
         scorer = kernel_scorer.KernelScorer([segment], codec, query)
         cells, _ = kernel_scorer._nearest(scorer._tables[0], 0, 0, len(codec.centroids), len(query), config.nprobe)
         offsets, _ = segment.lists.by_centroid(len(codec.centroids), len(segment.pids), checked=False)

@@ -9,7 +9,7 @@ from colbert_core.checks import check_count
 # From so many windows on, narrowing down by the lists is faster than ranking all that are listed: the same time at 2,000,
 # 1.2 times as fast at 4,000, 1.4 times at 8,000, 1.6 times at 26,000.
 _WORTH_LISTS = 2**11
-# The windows that are scored over their residuals have so many tokens at least. Of 26,000 passages these are 117, of 85 tokens a window.
+# The windows that are scored over their residuals have so many tokens at least: 117 windows of 26,000 passages, of 85 tokens.
 _TOKENS = 10_000
 
 

@@ -22,7 +22,8 @@ from embed import FIELDS, as_float32, load_shard
 from evaluate import read_jsonl, read_qrels
 
 from colbert_core import Encoder, Index, Passage, set_num_threads
-from colbert_core.vectors.codec import ResidualCodec, count_centroids, lloyd_max, nearest_centroids, sample_size
+from colbert_core.vectors.centroids import NearestCentroids
+from colbert_core.vectors.codec import ResidualCodec, count_centroids, lloyd_max, sample_size
 from colbert_core.vectors.pooling import pool_embeddings
 
 INDEXES = "1:32 1:4 1:2 1:1 1.5:2 1.5:1 2:32 2:4 2:2 2:1 3:4 3:2"
@@ -121,7 +122,7 @@ def measure_codes(collection, pool_factor):
     vectors, random = embeddings.vectors, np.random.default_rng(0)
     n = count_centroids(len(vectors))
     codec = ResidualCodec.fit(vectors[np.sort(random.choice(len(vectors), sample_size(n), replace=False))], n, 1)
-    near = codec.centroids[nearest_centroids(vectors, codec.centroids, codec._rows)]
+    near = codec.centroids[NearestCentroids(codec.centroids).find(vectors)]
     residuals = vectors - near
     sample = residuals[np.sort(random.choice(len(vectors), FITTED_ON, replace=False))]
     for nbits in (2, 1):

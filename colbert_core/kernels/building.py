@@ -504,6 +504,35 @@ def decompress_some(
             row[d] *= inverse
 
 
+@compiled
+def mean_shifts(
+    isa: Any, codes: Any, residuals: Any, doclens: Any, centroids: Any, levels: Any, nbits: int, step: Any, shifts: Any
+) -> None:
+    """Compute how far the vectors of each window lie from their centroids in the mean, as bytes with an offset of 128.
+
+    Args:
+        isa, codes, residuals, centroids, levels, nbits: as for ``decompress``.
+        doclens: *Shape:* (n_windows,), int32, at least 1.
+        step: the value of one step of a byte.
+        shifts: *Shape:* (n_windows, dim), uint8; is filled with numbers from 1 to 255.
+    """
+    dim = centroids.shape[1]
+    row, sums = np.empty(dim, np.float32), np.empty(dim, np.float32)
+    token = 0
+    for window in range(len(doclens)):
+        sums[:] = 0
+        for _ in range(doclens[window]):
+            centroid = centroids[codes[token]]
+            total = _add_residual(isa, centroid, residuals, token, levels, nbits, row)
+            inverse = np.float32(1) / max(np.sqrt(total), np.float32(1e-12))
+            for d in range(dim):
+                sums[d] += row[d] * inverse - centroid[d]
+            token += 1
+        by = np.float32(1) / (step * np.float32(doclens[window]))
+        for d in range(dim):
+            shifts[window, d] = min(max(np.rint(sums[d] * by) + np.float32(128), np.float32(1)), np.float32(255))
+
+
 @njit(forceinline=True)
 def _add_residual(isa: Any, centroid: Any, residuals: Any, i: int, levels: Any, nbits: int, row: Any) -> Any:
     """Write centroid plus residual to a row, and return the square of its length."""

@@ -51,7 +51,6 @@ _FITTED_ON = 2**14
 _SEED = 12345
 SHIFT_STEP = 1 / 256
 """One step of a byte of ``ResidualCodec.shifts``: they hold components up to .5, where .2 is the largest that was seen."""
-_WINDOWS_AT_A_TIME = 2**9
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,14 +233,21 @@ class ResidualCodec:
         Raises:
             IndexError: a code names no centroid.
         """
+        from colbert_core.kernels import building, instruction_set, plain
+
+        self.check_codes(codes)
         shifts = np.empty((len(doclens), self.dim), np.uint8)
-        ends = np.cumsum(doclens, dtype=np.int64)
-        for first, last in pairwise([*range(0, len(doclens), _WINDOWS_AT_A_TIME), len(doclens)]):
-            start, lens = int(ends[first] - doclens[first]), doclens[first:last]
-            tokens = slice(start, int(ends[last - 1]))
-            rests = self.decompress(codes[tokens], residuals[tokens]) - self.centroids[codes[tokens]]
-            means = np.add.reduceat(rests, ends[first:last] - lens - start) / lens[:, None]
-            shifts[first:last] = np.clip(np.rint(means / SHIFT_STEP) + 128, 1, 255)
+        building.mean_shifts(
+            instruction_set(),
+            plain(codes.astype(self.code_type, copy=False)),
+            plain(residuals),
+            plain(doclens),
+            self.centroids,
+            self.padded_levels,
+            self.nbits,
+            np.float32(SHIFT_STEP),
+            shifts,
+        )
         return shifts
 
     def check_codes(self, codes: NDArray[Any]) -> None:

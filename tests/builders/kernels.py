@@ -611,6 +611,16 @@ def check_decompress(isa, world, memory):
     np.testing.assert_allclose(vectors, world.decoded, rtol=1e-5, atol=1e-6)
 
 
+def check_mean_shifts(isa, world, memory):
+    packed = [memory.given(array) for array in (world.codes, world.residuals, doclens_of(world))]
+    of_codec, step = [memory.given(array) for array in (world.centroids, world.padded_levels)], np.float32(1 / 256)
+    shifts = memory.room((world.n_windows, world.dim), np.uint8)
+    building.mean_shifts(isa, *packed, *of_codec, world.nbits, step, shifts)
+    rests = np.split(world.decoded - world.centroids[world.codes], world.offsets[1:-1])
+    means = np.array([rest.mean(axis=0) for rest in rests[: world.n_windows]]).reshape(shifts.shape)
+    np.testing.assert_allclose(shifts, np.clip(means * 256 + 128, 1, 255), atol=0.51)
+
+
 OF_EITHER = [
     check_score_centroids,
     check_score_residuals,
@@ -623,6 +633,7 @@ OF_EITHER = [
     check_near_rows,
     check_nearest_listed,
     check_measure,
+    check_mean_shifts,
     check_decompress,
 ]
 

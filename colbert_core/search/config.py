@@ -50,16 +50,16 @@ def default_config(k: int, n_windows: int = 0, n_q: int = 32, n_tokens: int = 0,
     # A collection that grew has fewer centroids to rank by: over 104,000 passages as much as over 26,000 finds .955 of the top
     # 10 where this finds .98.
     growth = max(1.0, n_windows / 2**15)
-    # A query of few vectors ranks more roughly by centroids: of 43 with 6 to 15, over 14,581 passages, as many find .993 of the
-    # top 10 and twice as many .998.
-    shortness = min(max(32 / n_q, 1), 2)
+    # A query of few vectors ranks more roughly by centroids, as fewer errors cancel out: of 43 with 6 to 15, over 14,581
+    # passages, as many find .993 of the top 10 and twice as many .998.
+    shortness = max(32 / n_q, 1) ** 0.5
     wanted = min(k, n_windows) if n_windows else k
     # Scores over residuals take as long as they have tokens, 25 ns each. Short windows are ranked more roughly by centroids.
     least = _TOKENS * n_windows // n_tokens if n_tokens else 128
     n_exact = round(max(least, 4 * wanted) * growth**0.4 * shortness)
     n_candidates = None if n_windows < _WORTH_LISTS else round(400 + 12 * growth**0.25 * n_exact)
     # Of two layers, both are probed: ten of each find as much as sixteen, for two thirds of the work.
-    return SearchConfig(round((16 if n_layers == 1 else 10) * shortness), n_candidates, n_exact)
+    return SearchConfig(min(round((16 if n_layers == 1 else 10) * shortness), 64), n_candidates, n_exact)
 
 
 def ladder_of_configs(k: int, n_windows: int) -> list[SearchConfig]:

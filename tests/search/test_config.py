@@ -16,9 +16,9 @@ def test_defaults_grow_with_k_and_for_short_queries_and_narrow_down_large_collec
     assert default_config(10, 2**15, n_tokens=10 * 2**15) == SearchConfig(16, 12_400, 1000)
     assert default_config(100, 2**15) == SearchConfig(16, 5200, 400)
     assert default_config(100, 2**20) == SearchConfig(16, 46_066, 1600)
-    assert [default_config(10, 2**15, n_q) for n_q in (1, 16, 24, 32, 300)] == [
-        *[SearchConfig(32, 3472, 256)] * 2,
-        SearchConfig(21, 2452, 171),
+    assert [default_config(10, 2**15, n_q) for n_q in (1, 8, 32, 300)] == [
+        SearchConfig(64, 9088, 724),
+        SearchConfig(32, 3472, 256),
         *[SearchConfig(16, 1936, 128)] * 2,
     ]
 

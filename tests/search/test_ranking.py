@@ -57,10 +57,10 @@ def test_threads_change_nothing(grown):
 @pytest.mark.parametrize("n_q", [1, 31, 32, 33, 70])
 def test_queries_of_any_length_are_searched(grown, n_q):
     index, queries = grown
-    query = np.concatenate(queries)[:n_q]
-    assert len(query) == n_q
-    (plain,), (best,) = found(index, [query]), found(index, [query], exact=True)
-    assert recall([plain], [best]) >= 0.9
+    vectors = np.concatenate(queries)
+    some = [np.roll(vectors, -6 * place, axis=0)[:n_q] for place in range(20)]
+    assert {len(query) for query in some} == {n_q}
+    assert recall(found(index, some), found(index, some, exact=True)) >= 0.9
 
 
 @settings(max_examples=20, deadline=None)

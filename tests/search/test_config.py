@@ -9,17 +9,17 @@ from colbert_core.search.config import default_config
 
 
 def test_defaults_grow_with_k_and_for_short_queries_and_narrow_down_large_collections_only():
-    assert default_config(10, 1000) == SearchConfig(16, None, 128)
-    assert default_config(10, 2**15) == SearchConfig(16, 1936, 128)
+    assert default_config(10, 1000) == SearchConfig(12, None, 128)
+    assert default_config(10, 2**15) == SearchConfig(12, 1936, 128)
     assert default_config(10, 2**15, n_layers=2) == SearchConfig(10, 1936, 128)
-    assert default_config(10, 2**15, n_tokens=100 * 2**15) == SearchConfig(16, 1600, 100)  # 10,000 tokens
-    assert default_config(10, 2**15, n_tokens=10 * 2**15) == SearchConfig(16, 12_400, 1000)
-    assert default_config(100, 2**15) == SearchConfig(16, 5200, 400)
-    assert default_config(100, 2**20) == SearchConfig(16, 46_066, 1600)
+    assert default_config(10, 2**15, n_tokens=100 * 2**15) == SearchConfig(12, 1360, 80)  # 8,000 tokens
+    assert default_config(10, 2**15, n_tokens=10 * 2**15) == SearchConfig(12, 10_000, 800)
+    assert default_config(100, 2**15) == SearchConfig(12, 5200, 400)
+    assert default_config(100, 2**20) == SearchConfig(12, 109_024, 2263)
     assert [default_config(10, 2**15, n_q) for n_q in (1, 8, 32, 300)] == [
         SearchConfig(64, 9088, 724),
-        SearchConfig(32, 3472, 256),
-        *[SearchConfig(16, 1936, 128)] * 2,
+        SearchConfig(24, 3472, 256),
+        *[SearchConfig(12, 1936, 128)] * 2,
     ]
 
 

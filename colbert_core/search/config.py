@@ -55,11 +55,11 @@ def default_config(k: int, n_windows: int = 0, n_q: int = 32, n_tokens: int = 0,
     shortness = max(32 / n_q, 1) ** 0.5
     wanted = min(k, n_windows) if n_windows else k
     # Scores over residuals take as long as they have tokens, 25 ns each. Short windows are ranked more roughly by centroids.
-    least = _TOKENS * n_windows // n_tokens if n_tokens else 128
-    n_exact = round(max(least, 4 * wanted) * growth**0.5 * shortness)
-    n_candidates = None if n_windows < _WORTH_LISTS else round(400 + 12 * growth**0.4 * n_exact)
+    least = (_TOKENS * n_windows // n_tokens if n_tokens else 128) * growth**0.5 * shortness
+    n_exact = max(least, 4 * wanted * growth**0.3 * shortness)
+    n_candidates = None if n_windows < _WORTH_LISTS else round(400 + 12 * (least * growth**0.4 + n_exact - least))
     # Of two layers, both are probed: ten of each find as much as sixteen.
-    return SearchConfig(min(round((12 if n_layers == 1 else 10) * shortness), 64), n_candidates, n_exact)
+    return SearchConfig(min(round((12 if n_layers == 1 else 10) * shortness), 64), n_candidates, round(n_exact))
 
 
 def ladder_of_configs(k: int, n_windows: int) -> list[SearchConfig]:

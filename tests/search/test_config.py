@@ -15,9 +15,9 @@ def test_defaults_grow_with_k_and_for_short_queries_and_narrow_down_large_collec
     assert default_config(10, 2**15, n_tokens=100 * 2**15) == SearchConfig(12, 1360, 80)  # 8,000 tokens
     assert default_config(10, 2**15, n_tokens=10 * 2**15) == SearchConfig(12, 10_000, 800)
     assert default_config(100, 2**15) == SearchConfig(12, 5200, 400)
-    assert default_config(100, 2**20) == SearchConfig(12, 109_024, 2263)
+    assert default_config(100, 2**20) == SearchConfig(12, 40_043, 1131)
     assert [default_config(10, 2**15, n_q) for n_q in (1, 8, 32, 300)] == [
-        SearchConfig(64, 9088, 724),
+        SearchConfig(64, 9089, 724),
         SearchConfig(24, 3472, 256),
         *[SearchConfig(12, 1936, 128)] * 2,
     ]

@@ -170,6 +170,7 @@ _EDGE = [
     {"n_in": 64, "n_out": 64, "use_residual": True, "activation_function": "torch.nn.modules.activation.SiLU"},
     {"n_in": 64, "n_out": 48},
 ]
+_CODE = [{"n_in": checkpoints.HIDDEN, "n_out": 64}, {"n_in": 64, "n_out": 48}]
 # Stanford's rule names the pieces of punctuation; in these vocabularies PyLate's names other ones.
 SENTENCEPIECE = ("xlm-roberta", "deberta-v2", "albert")
 _NOT_STANFORD = ("pylate", "sentence-transformers")
@@ -179,6 +180,14 @@ _ZERO = {"query": "search_query: ", "document": "search_document: "}
 FAMILIES = {
     "ModernBERT as GTE-ModernColBERT": (partial(_family), tuple(FORMATS)),
     "ModernBERT as LateOn (no expansion)": (partial(_family, do_query_expansion=False), _NOT_STANFORD),
+    "ModernBERT as mLateOn (no expansion, long texts)": (
+        partial(_family, do_query_expansion=False, query_length=60, document_length=125),
+        _NOT_STANFORD,
+    ),
+    "ModernBERT as LateOn-Code (no expansion, a head of two layers)": (
+        partial(_family, do_query_expansion=False, layers=_CODE),
+        _NOT_STANFORD,
+    ),
     "ModernBERT as Reason-ModernColBERT (long queries)": (
         partial(_family, do_query_expansion=False, query_length=120, document_length=130),
         _NOT_STANFORD,

@@ -28,6 +28,7 @@ from colbert_core.kernels.vector import (
     same_floats,
     same_ints,
     store,
+    store_of_four,
     sum_of_floats,
     times,
     times_plus,
@@ -165,14 +166,7 @@ def near_rows(
             a0, b0, a1, b1, a2, b2, a3, b3 = dots(
                 isa, row, row + width, row + 2 * width, row + 3 * width, block.ctypes.data, width, starts.ctypes.data
             )
-            store(kept, a0)
-            store(kept + 64, b0)
-            store(kept + 128, a1)
-            store(kept + 192, b1)
-            store(kept + 256, a2)
-            store(kept + 320, b2)
-            store(kept + 384, a3)
-            store(kept + 448, b3)
+            store_of_four(kept, a0, b0, a1, b1, a2, b2, a3, b3)
             best = larger(larger(best, larger(a0, a1)), larger(a2, a3))
             best_other = larger(larger(best_other, larger(b0, b1)), larger(b2, b3))
         store(bars.ctypes.data, best)

@@ -43,6 +43,7 @@ from colbert_core.kernels.vector import (
     same_ints,
     set_byte,
     store,
+    store_of_four,
     sum_of_bytes,
     sum_of_floats,
     sum_of_ints,
@@ -559,14 +560,7 @@ def score_residuals(
                 best_other = larger(best_other, larger(larger(b0, b1), larger(b2, b3)))
                 if near.shape[1]:
                     to = cosines.ctypes.data + (token - first) * 128
-                    store(to, a0)
-                    store(to + 64, b0)
-                    store(to + 128, a1)
-                    store(to + 192, b1)
-                    store(to + 256, a2)
-                    store(to + 320, b2)
-                    store(to + 384, a3)
-                    store(to + 448, b3)
+                    store_of_four(to, a0, b0, a1, b1, a2, b2, a3, b3)
             total += sum_of_floats(plus(best, best_other))
             if near.shape[1]:
                 under = below.ctypes.data + block * 128

@@ -550,6 +550,19 @@ def dots(isa: Any, row_0: int, row_1: int, row_2: int, row_3: int, query: int, w
 
 
 @njit(forceinline=True)
+def store_of_four(address: int, a0: Any, b0: Any, a1: Any, b1: Any, a2: Any, b2: Any, a3: Any, b3: Any) -> None:
+    """Write what ``dots`` gave for four rows, each row's 32 numbers after those of the one before."""
+    store(address, a0)
+    store(address + 64, b0)
+    store(address + 128, a1)
+    store(address + 192, b1)
+    store(address + 256, a2)
+    store(address + 320, b2)
+    store(address + 384, a3)
+    store(address + 448, b3)
+
+
+@njit(forceinline=True)
 def dot_floats(isa: Any, row_0: int, row_1: int, row_2: int, row_3: int, query: int, dim: int) -> Any:
     """Multiply four rows of float32 with the 32 vectors of a query block; return the dot products as eight times 16 sums.
 

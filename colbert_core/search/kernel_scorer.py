@@ -291,7 +291,10 @@ class KernelScorer:
         return scores
 
     def _near_tokens(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.uint8]:
-        """Which tokens of these windows may be the nearest of a query vector; *Shape:* (n, 0) if any may."""
+        """Which tokens of these windows may be the nearest of a query vector; *Shape:* (n, 0) if any may.
+
+        Where ``roughly`` was called for the segment, they are among the windows that it scored last.
+        """
         known, near = self._near.get(number, (windows, np.empty((len(windows), 0), np.uint8)))
         return near[np.searchsorted(known, windows)]
 

@@ -1,77 +1,75 @@
 """Compares XTR's score, by the nearest tokens alone, with MaxSim over all vectors, on a test set.
 
-    python benchmarks/imputed.py /data/scifact --queries 300
+    python benchmarks/imputed.py /data/scifact --kept /data/kept
     python benchmarks/imputed.py /data/scifact --model google/xtr-base-en
 
-The folder is of BEIR's kind: corpus.jsonl, queries.jsonl and qrels/test.tsv. Every vector is compared, none is compressed, so
-the difference is the rule's.
+The folder is of BEIR's kind: corpus.jsonl, queries.jsonl and qrels/test.tsv. With --kept the passages are encoded once, into an
+index of uncompressed vectors that is kept there. Each rule is measured over all vectors, and over those of a compressed index.
 """
 
 import argparse
-import csv
-import json
+import tempfile
+import time
 from pathlib import Path
 
+import ir_measures
 import numpy as np
+from evaluate import read_jsonl, read_qrels
 
-from colbert_core import Encoder
-from colbert_core.search.imputed import imputed_scores
-
-
-def lines_of(file):
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
-
-
-def ndcg(ranked, relevant, k=10):
-    """nDCG@k with the gains of the qrels, as in trec_eval."""
-    discounts = 1 / np.log2(np.arange(2, k + 2))
-    gains = np.array([relevant.get(each, 0) for each in ranked[:k]], float)
-    ideal = np.array(sorted(relevant.values(), reverse=True)[:k], float)
-    return float(gains @ discounts[: len(gains)] / (ideal @ discounts[: len(ideal)]))
+from colbert_core import Encoder, Index, Passage, SearchConfig
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="test set with corpus.jsonl, queries.jsonl and qrels/test.tsv")
     parser.add_argument("--model", help="checkpoint (default: the model in the box)")
-    parser.add_argument("--queries", type=int, default=300, help="the first so many queries that have judgements")
-    parser.add_argument("--others", type=int, help="passages beside those that are judged relevant (default: all)")
-    parser.add_argument("--tokens", type=int, nargs="+", default=[100, 1000, 4000, 10000, 40000], help="tokens found (k')")
+    parser.add_argument("--kept", type=Path, help="folder for the uncompressed index, used again if it is there")
+    parser.add_argument("--queries", type=int, help="the first so many queries (default: all)")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[500, 2000, 8000, 40000], help="tokens found (k')")
+    parser.add_argument("--nprobe", type=int, default=32, help="centroids probed in the compressed index")
     options = parser.parse_args()
 
-    qrels = {}
-    with (options.folder / "qrels" / "test.tsv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            if int(row["score"]) > 0:
-                qrels.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
-    queries = [each for each in lines_of(options.folder / "queries.jsonl") if each["_id"] in qrels][: options.queries]
-    corpus = lines_of(options.folder / "corpus.jsonl")
-    judged = {passage_id for each in queries for passage_id in qrels[each["_id"]]}
-    others = [each for each in corpus if each["_id"] not in judged][: options.others]
-    corpus = [each for each in corpus if each["_id"] in judged] + others
-
+    qrels = read_qrels(options.folder / "qrels" / "test.tsv")
+    lines = [line for line in read_jsonl(options.folder / "queries.jsonl") if any(qrels.get(line["_id"], {}).values())]
+    names = [line["_id"] for line in lines[: options.queries]]
     encoder = Encoder.from_pretrained(options.model)
-    passages = encoder.encode_passages([f"{each.get('title', '')} {each['text']}".strip() for each in corpus])
-    owners = np.repeat(passages.owners, passages.doclens)
-    ids = [each["_id"] for each in corpus]
-    matrices = encoder.encode_queries([each["text"] for each in queries])
-    print(f"{len(ids):,} passages, {len(owners):,} vectors, {len(queries)} queries")
+    matrices = encoder.encode_queries([line["text"] for line in lines[: options.queries]])
 
-    whole = None
-    for n_tokens in [len(owners), *options.tokens]:
-        tops, measured, found = [], [], []
-        for query, matrix in zip(queries, matrices, strict=True):
-            scores = imputed_scores(matrix, passages.vectors, owners, n_tokens, len(ids))
-            best = np.argsort(-scores, kind="stable")[:10]
-            tops.append({int(pid) for pid in best if np.isfinite(scores[pid])})
-            found.append(np.isfinite(scores).sum())
-            measured.append(ndcg([ids[pid] for pid in best if np.isfinite(scores[pid])], qrels[query["_id"]]))
-        whole = whole or tops
-        shared = np.mean([len(top & other) / max(len(other), 1) for top, other in zip(tops, whole, strict=True)])
-        name = "MaxSim, all" if n_tokens == len(owners) else f"k'={n_tokens:,}"
-        print(
-            f"{name:<14} nDCG@10 {np.mean(measured):.4f}  of MaxSim's ten {shared:.3f}  passages scored {np.mean(found):,.0f}"
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        plain = options.kept or Path(folder) / "plain"
+        if not plain.exists():
+            corpus = read_jsonl(options.folder / "corpus.jsonl")
+            with Index.create(plain, encoder, nbits=32, words=False) as index:
+                index.add(
+                    [Passage(line["_id"], f"{line.get('title', '')} {line['text']}".strip()) for line in corpus], progress=True
+                )
+        with Index.open(plain) as index, Index.create(None, dim=index.dim, words=False) as packed:
+            ids = index.ids()
+            packed.add([Passage(name, "") for name in ids], embeddings=index.embeddings(ids), progress=True)
+            print(f"{len(ids):,} passages, {index.stats().tokens:,} vectors, {len(names)} queries")
+            best = {}
+            for title, searched, how in (
+                ("all vectors", index, {"exact": True}),
+                ("4 bits, all", packed, {"exact": True}),
+                (f"4 bits, {options.nprobe} probes", packed, {}),
+            ):
+                for n_tokens in (None, *options.tokens):
+                    config = None if n_tokens is None else SearchConfig(options.nprobe, n_tokens=n_tokens)
+                    searched.search_vectors(matrices[:1], 10, config=config, **how)
+                    start = time.process_time()
+                    all_hits = searched.search_vectors(matrices, 10, config=config, **how)
+                    took = 1000 * (time.process_time() - start) / len(matrices)
+                    run = {
+                        name: {hit.passage.id: hit.score for hit in hits} for name, hits in zip(names, all_hits, strict=True)
+                    }
+                    best = best or run
+                    shared = np.mean([len(run[name].keys() & best[name].keys()) / len(best[name]) for name in names])
+                    ndcg = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], {name: qrels[name] for name in names}, run)
+                    rule = "MaxSim" if n_tokens is None else f"k' = {n_tokens:,}"
+                    print(
+                        f"{title:<18} {rule:<12} nDCG@10 {ndcg[ir_measures.nDCG @ 10]:.4f}  of MaxSim's ten {shared:.3f}  "
+                        f"{took:.0f} ms of processor time"
+                    )
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ FLOORS_OF_FOLDER = {
     "evidence": [{"highlight", "telling", "words"}, {"evidence"}],
     "folders": [{"reports"}, {"planning"}, {"syncing"}],
     "index": [
-        {"advice", "batches", "blank_query", "foreign", "lexicon", "reports", "settings", "state"},
+        {"advice", "batches", "blank_query", "foreign", "lexicon", "paging", "reports", "settings", "state"},
         {"restriction"},
         {"base", "compaction", "view"},
         {"verification", "versions"},

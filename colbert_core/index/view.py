@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import functools
 import threading
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from colbert_core.index.paging import row_of
 from colbert_core.index.reports import IndexStats
 from colbert_core.index.state import damage_named
 from colbert_core.search.diversity import diversify
@@ -17,7 +18,7 @@ from colbert_core.search.explain import best_window, evidence_of, mark_shared, q
 from colbert_core.search.hits import Ranked, is_relevant, to_hits
 from colbert_core.search.hybrid import rank_by_coverage, rank_hybrid
 from colbert_core.search.mean import rank_by_mean
-from colbert_core.search.ranking import config_for, search
+from colbert_core.search.ranking import config_for, imputed_bars, search
 from colbert_core.storage.changes import StaleRead
 from colbert_core.threads import spread
 from colbert_core.types import Page
@@ -106,6 +107,7 @@ class View:
         config: SearchConfig | None = None,
         exact: bool = False,
         device: str | None = None,
+        bars: NDArray[np.float32] | None = None,
     ) -> Ranked:
         """Rank the best ``k`` passages for one query.
 
@@ -116,23 +118,30 @@ class View:
             config: how much to look at; None chooses by k.
             exact: score every passage.
             device: where to score; None for the CPU.
+            bars: what ``imputed_bars`` gave.
 
         Raises:
             DamagedIndexError: a code or a list leads nowhere.
         """
-        snapshot = self.state.snapshot
+        snapshot, options = self.state.snapshot, {"config": config, "exact": exact, "device": device, "bars": bars}
         with damage_named(self.name):
-            return search(snapshot, query, k, sort_keys=self._sort_keys, pids=pids, config=config, exact=exact, device=device)
+            return search(snapshot, query, k, sort_keys=self._sort_keys, pids=pids, **options)
 
     def _ranker(
         self, queries: Sequence[NDArray[np.float32]], words: ByWords | None, *, config: SearchConfig | None, exact: bool
     ) -> Callable[[int, int, NDArray[np.int64] | None], Ranked]:
         """Make the function that ranks the best ``k`` passages for the query of a number, among some pids or all."""
 
+        @functools.cache
+        def bars(number: int) -> NDArray[np.float32] | None:
+            with damage_named(self.name):
+                return imputed_bars(self.state.snapshot, queries[number], config, pids=self.pids, exact=exact)
+
         def by_vectors(
             number: int, k: int, pids: NDArray[np.int64] | None, config: SearchConfig | None = config, all_: bool = exact
         ) -> Ranked:
-            return self.rank(queries[number], k, pids=pids, config=config, exact=all_, device=self.device)
+            known = None if pids is self.pids else bars(number)  # those of all passages also where some are ranked once more
+            return self.rank(queries[number], k, pids=pids, config=config, exact=all_, device=self.device, bars=known)
 
         if words is None:
             return by_vectors
@@ -383,7 +392,7 @@ class View:
         """
         with self.reader.moment():
             name = self.reader.moment_of()[0][:8]
-            first, allowed = _row_of(after, name), self._allowed()
+            first, allowed = row_of(after, name), self._allowed()
             if allowed is None:
                 rows = self.reader.rows(first, -1 if limit is None else limit + 1)
             else:
@@ -471,28 +480,3 @@ class View:
 def _lengths(queries: Sequence[NDArray[np.float32]], words: ByWords | None) -> list[int]:
     """What the score of each query is divided by: its number of vectors; 1 where words alone rank."""
     return [1] * len(words.texts) if words is not None and words.alone else [len(query) for query in queries]
-
-
-def _row_of(after: str | None, name: str) -> int:
-    """The row behind which a page begins; 0 for the first page.
-
-    Args:
-        after: the name and the row, as an earlier page gave them.
-        name: of the index; one that takes its place has another, and other passages in its rows.
-
-    Raises:
-        TypeError, ValueError: it is not of this index.
-    """
-    if after is None:
-        return 0
-    if not isinstance(after, str):
-        raise TypeError(f"after is what a page gave as its next, a str, got {type(after).__name__}: {after!r:.80}")
-    of_index, _, row = after.rpartition("-")
-    if not re.fullmatch("[0-9]{1,18}", row):
-        raise ValueError(f"after is what a page gave as its next, such as '{name}-100', got {after!r:.80}.")
-    if of_index != name:
-        raise ValueError(
-            f"after={after!r:.80} is of another index, or of one that was overwritten since; this one is {name!r}. Begin anew, "
-            "without after."
-        )
-    return int(row)

@@ -22,17 +22,23 @@ class SearchConfig:
         n_candidates: number of listed windows to rank by their centroids, those at the nearest centroids first; None ranks all
             that are listed.
         n_exact: number of passages to score over their residuals, the best by their centroids; at least k are scored.
+        n_tokens: score by XTR's rule, for a model that was trained for it: of each query vector only so many nearest tokens
+            count, and a passage with none of them has the cosine of the last. It takes all tokens of the candidates into
+            account, however large ``n_exact`` is, and also counts in a collection that is not compressed. None for MaxSim.
     """
 
     nprobe: int
     n_candidates: int | None = None
     n_exact: int = 512
+    n_tokens: int | None = None
 
     def __post_init__(self) -> None:
         check_count(self.nprobe, "nprobe", "centroids")
         if self.n_candidates is not None:
             check_count(self.n_candidates, "n_candidates", "windows")
         check_count(self.n_exact, "n_exact")
+        if self.n_tokens is not None:
+            check_count(self.n_tokens, "n_tokens", "tokens")
 
 
 def default_config(k: int, n_windows: int = 0, n_q: int = 32, n_tokens: int = 0, n_layers: int = 1) -> SearchConfig:

@@ -149,7 +149,7 @@ class KernelScorer:
         Returns:
             For each segment the numbers of its windows, ascending.
         """
-        candidates = self._candidates(allowed, nprobe, n_candidates, open_centroids)
+        candidates = self.candidates(allowed, nprobe, n_candidates, open_centroids)
         if sum(map(len, candidates)) < k:
             candidates = [np.flatnonzero(live).astype(np.int32) for live in allowed]
         firsts, scores = self._passages(candidates)
@@ -162,7 +162,7 @@ class KernelScorer:
             for number, (windows, places) in enumerate(zip(firsts, best, strict=True))
         ]
 
-    def _candidates(
+    def candidates(
         self,
         allowed: Sequence[NDArray[np.bool_]],
         nprobe: int,

@@ -12,6 +12,7 @@ import numpy as np
 
 from colbert_core.search.config import SearchConfig, default_config
 from colbert_core.search.hits import Ranked
+from colbert_core.search.imputed import ImputedScorer
 from colbert_core.search.plain_scorer import PlainScorer
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def search(
     config: SearchConfig | None = None,
     exact: bool = False,
     device: str | None = None,
+    bars: NDArray[np.float32] | None = None,
 ) -> Ranked:
     """Rank the ``k`` live passages whose best window scores highest; there are fewer only where there are fewer.
 
@@ -76,10 +78,11 @@ def search(
         exact: score every passage.
         device: PyTorch's name of a device, such as "cuda", which then scores every passage and needs no config; None for the
             CPU.
+        bars: what ``imputed_bars`` gave for the config, where some of the passages are ranked once more; None computes them.
 
     Raises:
         TypeError: config is no ``SearchConfig``.
-        ValueError: the query has more than 100,000 vectors.
+        ValueError: the query has more than 100,000 vectors, or a config with ``n_tokens`` is given for a device.
         IndexError: a file is damaged, so that a code or a list leads nowhere, or a vector is none.
     """
     if not isinstance(config, SearchConfig | None):
@@ -90,6 +93,13 @@ def search(
     if not parts:
         return Ranked([], [], [])
     segments = [part.segment for part in parts]
+    if config is not None and config.n_tokens is not None:
+        if device is not None:
+            raise ValueError(
+                f"SearchConfig(n_tokens={config.n_tokens}) scores on the CPU, but this index is searched on {device!r}; leave "
+                "device or n_tokens out."
+            )
+        return _search_imputed(snapshot, query, k, sort_keys, config, pids, bars, exact=exact)
     if device is not None:
         from colbert_core.search.torch_scorer import TorchScorer  # here, because it imports torch
 
@@ -106,13 +116,84 @@ def search(
     n_passages = sum(part.n_passages for part in parts) if pids is None else len(pids)
     if n_passages <= n_exact:
         return _rank(parts, scorer, _all_windows(parts, pids), k, sort_keys)
-    allowed = [part.live if pids is None else part.live & part.segment.find(pids) for part in parts]
-    open_centroids = None
-    if pids is not None:
-        reaching = [_reaching(segment, codec, windows) for segment, windows in zip(segments, allowed, strict=True)]
-        open_centroids = np.concatenate(reaching).astype(np.intp)
+    allowed, open_centroids = _allowed(parts, codec, pids)
     windows = scorer.shortlist(allowed, config.nprobe, config.n_candidates, n_exact, k, open_centroids)
     return _rank(parts, scorer, windows, k, sort_keys)
+
+
+def imputed_bars(
+    snapshot: Snapshot,
+    query: NDArray[np.float32],
+    config: SearchConfig | None,
+    *,
+    pids: NDArray[np.int64] | None = None,
+    exact: bool = False,
+) -> NDArray[np.float32] | None:
+    """What XTR's rule takes for a cosine that was not found, by each query vector. *Shape:* (n_q,), float32.
+
+    Args:
+        snapshot: what is searched.
+        query: *Shape:* (n_q, dim), float32, unit rows.
+        config: None, or one without ``n_tokens``, scores by MaxSim, and has no bars.
+        pids: *Shape:* (n,), ascending; the passages that may be found, whose tokens alone count. None for all.
+        exact: look at all of their tokens, not only at those of the candidates.
+    """
+    if not isinstance(config, SearchConfig) or config.n_tokens is None:
+        return None
+    windows = _listed_windows(snapshot, query, config, pids, exact=exact)
+    return ImputedScorer([part.segment for part in snapshot.parts], snapshot.codec, query, windows, config.n_tokens).bars
+
+
+def _search_imputed(
+    snapshot: Snapshot,
+    query: NDArray[np.float32],
+    k: int,
+    sort_keys: SortKeys,
+    config: SearchConfig,
+    pids: NDArray[np.int64] | None,
+    bars: NDArray[np.float32] | None,
+    *,
+    exact: bool,
+) -> Ranked:
+    """Rank by XTR's rule; the arguments are those of ``search``."""
+    parts, segments = snapshot.parts, [part.segment for part in snapshot.parts]
+    assert config.n_tokens is not None
+    windows = _listed_windows(snapshot, query, config, pids, exact=exact)
+    scorer = ImputedScorer(segments, snapshot.codec, query, windows, config.n_tokens, bars)
+    if sum(len(np.unique(part.segment.pids[chosen])) for part, chosen in zip(parts, windows, strict=True)) < k:
+        windows = _all_windows(parts, pids)
+        scorer = ImputedScorer(segments, snapshot.codec, query, windows, config.n_tokens, scorer.bars)
+    return _rank(parts, scorer, windows, k, sort_keys)
+
+
+def _listed_windows(
+    snapshot: Snapshot,
+    query: NDArray[np.float32],
+    config: SearchConfig,
+    pids: NDArray[np.int64] | None,
+    *,
+    exact: bool,
+) -> list[NDArray[np.int32]]:
+    """The windows that the lists lead to, or all of an uncompressed collection."""
+    parts, codec = snapshot.parts, snapshot.codec
+    if exact or codec is None or len(query) * len(codec.centroids) > _LARGEST_TABLE:
+        return _all_windows(parts, pids)
+    from colbert_core.search.kernel_scorer import KernelScorer
+
+    allowed, open_centroids = _allowed(parts, codec, pids)
+    scorer = KernelScorer([part.segment for part in parts], codec, query)
+    return scorer.candidates(allowed, config.nprobe, config.n_candidates, open_centroids)
+
+
+def _allowed(
+    parts: Sequence[Part], codec: ResidualCodec, pids: NDArray[np.int64] | None
+) -> tuple[list[NDArray[np.bool_]], NDArray[np.intp] | None]:
+    """Which windows of each segment may be found, and the centroids whose lists have one; None for all."""
+    if pids is None:
+        return [part.live for part in parts], None
+    allowed = [part.live & part.segment.find(pids) for part in parts]
+    reaching = [_reaching(part.segment, codec, windows) for part, windows in zip(parts, allowed, strict=True)]
+    return allowed, np.concatenate(reaching).astype(np.intp)
 
 
 def config_for(snapshot: Snapshot, k: int, n_q: int) -> SearchConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import threading
 import time
 import warnings
@@ -29,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 # Calls that an actor works on at a time; others wait their turn.
 _CALLS_AT_ONCE = 8
+# Seconds for which the answers of all shards are waited for together; then each is taken as it comes.
+_SOON = 0.05
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class About:
 class Shard:
     """One replica of a shard; a Ray actor."""
 
-    def __init__(self, folder: Path, timeout: float) -> None:
-        self._folder, self._timeout = folder, timeout
+    def __init__(self, folder: Path, timeout: float, shards: int) -> None:
+        self._folder, self._timeout, self._shards = folder, timeout, shards
         self._opening = threading.Lock()
         self._index: Index | None = None
         # Whoever asks says it, for all shards together. An actor is a process of its own.
@@ -66,15 +69,25 @@ class Shard:
         node = str(load_ray().util.get_node_ip_address())
         return About(version(), node, index.made_with, index.stats().nbits, index.codec_id)
 
-    def call(self, method: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Call a method of the index."""
-        return getattr(self._opened(), method)(*arguments, **options)
+    def call(self, question: bytes) -> bytes:
+        """Call a method of the index.
+
+        Args:
+            question: the method, its arguments and its options, pickled. Ray would pickle them for each shard anew, and arrays
+                in pieces of their own: on one machine four shards answered a query in 2.8 ms so, and in 2.2 by bytes.
+
+        Returns:
+            What it returned, pickled.
+        """
+        method, arguments, options = pickle.loads(question)  # noqa: S301 - of this package, as all that Ray brings
+        return pickle.dumps(getattr(self._opened(), method)(*arguments, **options), pickle.HIGHEST_PROTOCOL)
 
     def _opened(self) -> Index:
         """The index. It is not opened with the actor: an error would come out as the actor's death."""
         with self._opening:
             if self._index is None:
                 self._index = Index.open(self._folder, timeout=self._timeout)
+                self._index.look_at_a_share(self._shards)
             return self._index
 
 
@@ -108,7 +121,7 @@ class Replicas:
             max_concurrency=_CALLS_AT_ONCE,
             scheduling_strategy="SPREAD",
         )
-        actors = [[remote.remote(layout.shard(shard), timeout) for _ in range(replicas)] for shard in range(shards)]
+        actors = [[remote.remote(layout.shard(shard), timeout, shards) for _ in range(replicas)] for shard in range(shards)]
         return cls(ray, layout, actors, timeout, allow_partial=allow_partial)
 
     def __len__(self) -> int:
@@ -132,7 +145,7 @@ class Replicas:
         Raises:
             ShardUnavailableError: one gave none in time.
         """
-        answers = self.ask({shard: (method, arguments, {}) for shard in range(len(self))})
+        answers = self.ask(dict.fromkeys(range(len(self)), (method, arguments, {})))
         return [answers[shard] for shard in sorted(answers)]
 
     def ask_or_do_without(self, calls: Calls) -> tuple[dict[int, Any], dict[int, Exception | None]]:
@@ -205,6 +218,7 @@ class _Round:
         self._ray, self._replicas, self._calls, self._turn, self._wait = ray, replicas, calls, turn, wait
         self._lost: tuple[type[Exception], ...] = lost_errors(ray) if wait else (*lost_errors(ray), StorageError)
         self._tries = Counter[int]()
+        self._pickled: dict[int, bytes] = {}  # by the identity of a call, which may be that of several shards
         self._calling: dict[Any, int] = {}  # a reference for each call, and which shard will answer
         self._asking: dict[Any, tuple[int, Any]] = {}  # the same for actors that were only asked whether they are there
 
@@ -218,6 +232,10 @@ class _Round:
         errors: dict[int, Exception] = {}
         for shard in self._calls:
             self._call(shard)
+        # What all say soon is waited for once: to be woken by each of four shards takes .4 ms more.
+        if self._calling:
+            soon = min(max(0.0, until - time.monotonic()), _SOON)
+            self._ray.wait([*self._calling], num_returns=len(self._calling), timeout=soon)
         while self._calling or self._asking:
             left = max(0.0, until - time.monotonic())
             done, _ = self._ray.wait([*self._calling, *self._asking], num_returns=1, timeout=left)
@@ -236,15 +254,21 @@ class _Round:
                 self._asking = {reference: entry for reference, entry in self._asking.items() if entry[0] != shard}
                 self._call(shard, actor)
             else:
-                answers[shard] = result
+                answers[shard] = pickle.loads(result) if isinstance(result, bytes) else result  # noqa: S301 - likewise
         return answers, {shard: errors.get(shard) for shard in self._calls if shard not in answers}
 
     def _call(self, shard: int, actor: Any = None) -> None:
         actors = self._replicas[shard]
         actor = actor or actors[(self._turn + self._tries[shard]) % len(actors)]
-        method, arguments, options = self._calls[shard]
-        sent = actor.about.remote() if method == "about" else actor.call.remote(method, arguments, options)
-        self._calling[sent] = shard
+        call = self._calls[shard]
+        if call[0] == "about":
+            self._calling[actor.about.remote()] = shard
+            return
+        if id(call) not in self._pickled:
+            self._pickled[id(call)] = self._ray.cloudpickle.dumps(
+                call, pickle.HIGHEST_PROTOCOL
+            )  # functions of a filter as well
+        self._calling[actor.call.remote(self._pickled[id(call)])] = shard
 
     def _call_again(self, shard: int) -> None:
         self._tries[shard] += 1

@@ -157,7 +157,7 @@ class ShardedIndex(IndexBase):
     def _agree(self) -> EncoderFingerprint:
         """The model that all shards were made with; they have the same codec, too."""
         folder = self._replicas.layout.folder
-        calls: Calls = {shard: ("about", (), {}) for shard in range(len(self._replicas))}
+        calls: Calls = dict.fromkeys(range(len(self._replicas)), ("about", (), {}))
         abouts: dict[int, About]
         abouts, missing = self._replicas.ask_or_do_without(calls)
         if not abouts:
@@ -233,11 +233,11 @@ class ShardedIndex(IndexBase):
             shards = sorted(counts)
             matrices = () if words.alone else matrices  # made for the evidence, if at all
         routed = None if restriction.ids is None else self._route(restriction.ids)
-        calls = {}
-        for shard in shards:
-            ids = None if routed is None else routed.get(shard, [])
-            found_by = {**options, "words": words, "where": restriction.where, "ids": ids}
-            calls[shard] = ("search_vectors", (matrices, k), found_by)
+        found_by = {**options, "words": words, "where": restriction.where}
+        if routed is None:
+            calls: Calls = dict.fromkeys(shards, ("search_vectors", (matrices, k), found_by))
+        else:
+            calls = {shard: ("search_vectors", (matrices, k), {**found_by, "ids": routed.get(shard, [])}) for shard in shards}
         answers, missing = self._replicas.ask_or_do_without(calls)
         return [answers[shard] for shard in sorted(answers)], sorted([*missing, *without_counts])
 
@@ -249,7 +249,7 @@ class ShardedIndex(IndexBase):
             UnsupportedIndexError: a shard has none yet.
             ClusterError: shards cut texts into words in different ways.
         """
-        calls: Calls = {shard: ("word_counts", (texts,), {}) for shard in range(len(self._replicas))}
+        calls: Calls = dict.fromkeys(range(len(self._replicas)), ("word_counts", (texts,), {}))
         counts: dict[int, WordCounts]
         counts, missing = self._replicas.ask_or_do_without(calls)
         for error in missing.values():

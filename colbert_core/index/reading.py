@@ -81,6 +81,13 @@ class ReadableIndex(IndexBase):
         options: dict[str, Any] = {"config": config, "exact": exact, "min_relevance": min_relevance, "words": words}
         return [self._mean(checked, k, restriction, **options)] if mean else self._hits(checked, k, restriction, **options)
 
+    def look_at_a_share(self, shards: int) -> None:
+        """Search as one of so many parts of a collection, over which passages are spread at random.
+
+        A search then looks at this part's share of what it would look at in the whole, unless its config says otherwise.
+        """
+        self._versions.shards = shards
+
     def has_words(self) -> bool:
         """Whether hybrid search is to be had; not so of an index that was made without words, or before there were any."""
 

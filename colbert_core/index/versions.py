@@ -62,6 +62,7 @@ class Versions:
             encoder: what encodes texts for evidence.
         """
         self.name, self.device, self.advice = name, device, Advice()
+        self.shards = 1  # of so many parts of a collection this is one
         self._store, self._identity, self._dim, self._encoder = store, about["identity"], about["dim"], encoder
         self._nbits: dict[str, int | None] = {about["identity"]: about["nbits"]}  # of each index that has been read here
         self._file = file
@@ -93,7 +94,7 @@ class Versions:
                 with self._store.read() as reader:
                     self.check_identity(reader)
                     moment = (reader, self.state, self.words, restriction)
-                    return work(View(*moment, self.device, self._encoder, self.name, self.advice))
+                    return work(View(*moment, self.device, self._encoder, self.name, self.advice, self.shards))
             except StaleRead:
                 continue
         raise IndexLockedError(

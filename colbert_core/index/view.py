@@ -57,6 +57,7 @@ class View:
         encoder: what encodes texts for evidence, loaded when that is first asked for.
         name: the index, for messages.
         advice: warns of filters that ask for what no passage has.
+        shards: of so many parts of a collection this is one, and looks at its share of what a search of the whole looks at.
     """
 
     reader: Reader
@@ -67,6 +68,7 @@ class View:
     encoder: LazyEncoder
     name: str
     advice: Advice
+    shards: int = 1
     _kept: list[tuple[State, NDArray[np.int64] | None]] = field(default_factory=list)
     _one_by_one: threading.Lock = field(default_factory=threading.Lock)  # the connection is for one thread at a time
 
@@ -123,7 +125,9 @@ class View:
         Raises:
             DamagedIndexError: a code or a list leads nowhere.
         """
-        snapshot, options = self.state.snapshot, {"config": config, "exact": exact, "device": device, "bars": bars}
+        snapshot = self.state.snapshot
+        config = config or config_for(snapshot, k, len(query), self.shards)
+        options = {"config": config, "exact": exact, "device": device, "bars": bars}
         with damage_named(self.name):
             return search(snapshot, query, k, sort_keys=self._sort_keys, pids=pids, **options)
 
@@ -156,7 +160,7 @@ class View:
                 return Ranked(found, values, self._windows_with(lexicon, words.texts[number], found), values, values)
             n_q = len(queries[number])
             # A head longer than k needs no wider search: what is found of the best k is what a search for k finds.
-            chosen = config or config_for(snapshot, k, n_q)
+            chosen = config or config_for(snapshot, k, n_q, self.shards)
             return rank_hybrid(
                 lambda k, pids, all_: by_vectors(number, k, pids, chosen, exact or all_),
                 n_q,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from colbert_core.checks import check_count
 
@@ -39,6 +40,22 @@ class SearchConfig:
         check_count(self.n_exact, "n_exact")
         if self.n_tokens is not None:
             check_count(self.n_tokens, "n_tokens", "tokens")
+
+    def share(self, shards: int) -> SearchConfig:
+        """What each of so many parts of a collection looks at, so that together they look at as much as this.
+
+        How many of the best n passages lie in one of s parts is spread about n / s by up to the square root of that; two such
+        spreads more miss next to nothing.
+        """
+        if shards == 1:
+            return self
+
+        def of(n: int) -> int:
+            return math.ceil(n / shards + 2 * math.sqrt(n / shards))
+
+        return replace(
+            self, n_candidates=None if self.n_candidates is None else of(self.n_candidates), n_exact=of(self.n_exact)
+        )
 
 
 def default_config(k: int, n_windows: int = 0, n_q: int = 32, n_tokens: int = 0, n_layers: int = 1) -> SearchConfig:

@@ -196,11 +196,19 @@ def _allowed(
     return allowed, np.concatenate(reaching).astype(np.intp)
 
 
-def config_for(snapshot: Snapshot, k: int, n_q: int) -> SearchConfig:
-    """Choose a config for ``k`` passages of a snapshot, by a query of ``n_q`` vectors."""
+def config_for(snapshot: Snapshot, k: int, n_q: int, shards: int = 1) -> SearchConfig:
+    """Choose a config for ``k`` passages of a snapshot, by a query of ``n_q`` vectors.
+
+    Args:
+        snapshot: what is searched.
+        k: hits that are wanted.
+        n_q: number of query vectors.
+        shards: of so many parts of a collection, over which passages are spread at random, the snapshot is one.
+    """
     segments = [part.segment for part in snapshot.parts]
     n_windows, n_tokens = sum(len(segment.pids) for segment in segments), sum(segment.n_tokens for segment in segments)
-    return default_config(k, n_windows, n_q, n_tokens, 1 if snapshot.codec is None else len(snapshot.codec.layers))
+    n_layers = 1 if snapshot.codec is None else len(snapshot.codec.layers)
+    return default_config(k, n_windows * shards, n_q, n_tokens * shards, n_layers).share(shards)
 
 
 def best_windows(

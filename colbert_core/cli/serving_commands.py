@@ -37,6 +37,9 @@ def add_serving_commands(command: Command) -> None:
     writable.add_argument("--read-only", action="store_true", help="let requests change nothing (the default)")
     writable.add_argument("--writable", action="store_true", help="let requests add, change and delete passages")
     serve.add_argument("--workers", type=int, default=1, metavar="N", help="processes that answer (default: 1)")
+    serve.add_argument(
+        "--replicas", type=int, default=1, metavar="N", help="actors for each shard of an index in shards (default: 1)"
+    )
     serve.add_argument("--model", metavar="M", help="model that reads questions (default: that of each index)")
 
     mcp = command("mcp", _mcp, "serve indexes as tools of an AI agent (MCP)", about=_MCP)
@@ -74,6 +77,7 @@ def _serve(options: argparse.Namespace) -> int:
         token_file=None if options.token_file is None else str(Path(options.token_file).absolute()),
         writable=options.writable,
         workers=options.workers,
+        replicas=options.replicas,
     )
     serve(settings, lambda address: print(f"colbert: Serving at {address}; Ctrl-C ends it.", file=sys.stderr, flush=True))
     return 0

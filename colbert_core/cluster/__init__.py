@@ -10,11 +10,23 @@ from colbert_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from colbert_core.cluster.building import build
+    from colbert_core.cluster.calls import ReplicaHealth, ShardHealth
     from colbert_core.cluster.layout import is_cluster
     from colbert_core.cluster.planning import Plan, Rates, measured_rates, plan
     from colbert_core.cluster.sharded import PartialHits, ShardedIndex
 
-__all__ = ["PartialHits", "Plan", "Rates", "ShardedIndex", "build", "is_cluster", "measured_rates", "plan"]
+__all__ = [
+    "PartialHits",
+    "Plan",
+    "Rates",
+    "ReplicaHealth",
+    "ShardHealth",
+    "ShardedIndex",
+    "build",
+    "is_cluster",
+    "measured_rates",
+    "plan",
+]
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_names(
@@ -23,6 +35,8 @@ if not TYPE_CHECKING:
             "PartialHits": "colbert_core.cluster.sharded",
             "Plan": "colbert_core.cluster.planning",
             "Rates": "colbert_core.cluster.planning",
+            "ReplicaHealth": "colbert_core.cluster.calls",
+            "ShardHealth": "colbert_core.cluster.calls",
             "ShardedIndex": "colbert_core.cluster.sharded",
             "build": "colbert_core.cluster.building",
             "is_cluster": "colbert_core.cluster.layout",

@@ -111,6 +111,13 @@ def is_cluster(folder: Path) -> bool:
     return (folder / NAME).is_file()
 
 
+def linked_folder(folder: Path) -> Path:
+    """The folder that a link stands for now, so that a process started later reads the same; a folder itself if it is none."""
+    while folder.is_symlink():
+        folder = folder.parent / folder.readlink()
+    return folder
+
+
 def hash_id(passage_id: str) -> int:
     """Hash an id to 64 bits, the same on every machine and in every run."""
     return int.from_bytes(hashlib.blake2b(passage_id.encode(), digest_size=8).digest(), "big")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from colbert_core.checks import check_count, id_list
 from colbert_core.cluster.calls import About, Replicas, shard_list
-from colbert_core.cluster.layout import Layout, shard_of
+from colbert_core.cluster.layout import Layout, linked_folder, shard_of
 from colbert_core.cluster.nodes import check_version, connect, version
 from colbert_core.errors import ClusterError, DamagedIndexError, EncoderMismatchError, UnsupportedIndexError
 from colbert_core.index.advice import Advice
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from colbert_core.cluster.calls import Calls
+    from colbert_core.cluster.calls import Calls, ShardHealth
     from colbert_core.evidence.evidence import Evidence
     from colbert_core.index.reports import IndexStats
     from colbert_core.model.fingerprint import EncoderFingerprint
@@ -125,6 +125,7 @@ class ShardedIndex(IndexBase):
             raise ValueError(f"timeout is a number of seconds above 0, got {timeout!r}.")
         layout = Layout(as_path(folder).absolute())
         n_shards = layout.read().shards
+        layout = Layout(linked_folder(layout.folder))
         missing = layout.missing(n_shards)
         if missing and not allow_partial:
             raise DamagedIndexError(
@@ -462,6 +463,21 @@ class ShardedIndex(IndexBase):
             raise self._replicas.unavailable(missing)
         if not missing:
             self._advice.say(expected, reduce(or_, answers.values()))
+
+    def health(self, timeout: float = 2.0) -> list[ShardHealth]:
+        """How each shard is, and each of its replicas; whatever does not answer is said to be down, and is no error.
+
+        Args:
+            timeout: seconds to wait for their answers.
+
+        Raises:
+            ValueError: the index is closed.
+        """
+        return self._replicas.health(timeout)
+
+    def watch(self, tell: Callable[[int, float | None], None]) -> None:
+        """Have a function told of each call to a shard: its number and the seconds that it worked, or None if it was lost."""
+        self._replicas.watch = tell
 
     def close(self) -> None:
         """End the actors. A closed index cannot be used any more; closing it again is no error. Ray itself goes on."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from colbert_core.checks import check_count
 from colbert_core.cluster.layout import NAME, is_cluster
 from colbert_core.errors import IndexExistsError, IndexNotFoundError
 from colbert_core.index.collections import Collections
@@ -16,7 +20,7 @@ from colbert_core.storage.folder import DATABASE, is_vacant
 from colbert_core.threads import new_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from os import PathLike
 
     from colbert_core.cluster import ShardedIndex
@@ -24,12 +28,21 @@ if TYPE_CHECKING:
 
     Identity = tuple[int, int]
 
+_log = logging.getLogger(__name__)
+
 
 class Catalogue:
     """Named indexes: folders that are indexes, and folders of collections, whose collections may come and go meanwhile.
 
     A name that somebody asks for is looked up among those there are; it never becomes part of a path otherwise than
     ``Collections`` writes it.
+
+    An index that takes the place of another one is opened when it is next asked for. One in shards takes seconds to open, so it
+    is opened beside the old one, which answers until the new one does.
+
+    Attributes:
+        watch: told of each call to a shard: the index, the shard, and the seconds that it worked, or None if it was
+            lost; None tells nobody.
 
     Example:
         >>> catalogue = Catalogue([folder / "wiki.idx"])
@@ -46,6 +59,7 @@ class Catalogue:
         *,
         indexes: Mapping[str, Index] | None = None,
         timeout: float = 60.0,
+        replicas: int = 1,
     ) -> None:
         """Look at the folders; nothing is opened yet.
 
@@ -55,6 +69,7 @@ class Catalogue:
             encoder: a checkpoint's name or folder, or a loaded encoder; None for the one that each index was made with.
             indexes: further ones by name, such as indexes in memory. They are not closed with the catalogue.
             timeout: seconds that a writer waits for another one.
+            replicas: actors for each shard of an index in shards.
 
         Raises:
             IndexNotFoundError: a folder is not there, or holds other things than indexes.
@@ -63,12 +78,15 @@ class Catalogue:
         """
         if isinstance(paths, str | Path):
             raise TypeError(f"paths must be a list, got {paths!r}; write [{str(paths)!r}].")
-        self._encoder, self._timeout, self._lock = encoder, timeout, new_lock()
+        self._encoder, self._timeout, self._replicas = encoder, timeout, check_count(replicas, "replicas", "actors")
+        self._lock = new_lock()
         self._loaded: TokenEncoder | None = None
         self._given = dict(indexes or {})
         self._folders: dict[str, Path] = {}
         self._collections: list[Collections] = []
         self._opened: dict[str, tuple[Identity, Index | ShardedIndex]] = {}
+        self._replacing: dict[str, Identity] = {}  # the shards that are being opened beside others, or could not be
+        self.watch: Callable[[str, int, float | None], None] | None = None
         for path in map(as_path, paths):
             if _is_index(path):
                 self._add_folder(path.absolute())
@@ -101,9 +119,25 @@ class Catalogue:
         identity = _identity(folder)
         with self._lock:
             kept = self._opened.get(name)
-            if kept is None or kept[0] != identity:  # dropped and made anew, or moved here from elsewhere
-                kept = self._opened[name] = (identity, self._open(folder))
+            if kept is not None and kept[0] != identity and is_cluster(folder) and not isinstance(kept[1], Index):
+                if self._replacing.get(name) != identity:
+                    self._replacing[name] = identity
+                    threading.Thread(target=self._replace, args=(name, folder, identity), daemon=True).start()
+            elif kept is None or kept[0] != identity:  # dropped and made anew, or moved here from elsewhere
+                kept = self._opened[name] = (identity, self._open(name, folder))
             return kept[1]
+
+    def _replace(self, name: str, folder: Path, identity: Identity) -> None:
+        """Open shards that took the place of others, and only then let go of those; each is closed once nobody has it."""
+        try:
+            index = self._open(name, folder)
+        except Exception:  # the old ones answer on; tried again when something else takes their place, or at ``reopen``
+            _log.exception("%s cannot be opened, so the index that was there before is still searched.", folder)
+            return
+        with self._lock:
+            if self._replacing.get(name) == identity:
+                self._opened[name] = (identity, index)
+                del self._replacing[name]
 
     def encoder(self) -> TokenEncoder:
         """What encodes texts of no index: the encoder of the catalogue, else of its first index, else the model in the box.
@@ -125,6 +159,7 @@ class Catalogue:
         """Open every index anew when it is next asked for. Those who are still searching the old one finish."""
         with self._lock:
             self._opened.clear()  # each is closed once nobody has it any more
+            self._replacing.clear()
             self._loaded = None
 
     def close(self) -> None:
@@ -166,12 +201,18 @@ class Catalogue:
                     return folder
         raise IndexNotFoundError(f"There is no index {name!r:.100} here; those are {some_names(self.names())}.")
 
-    def _open(self, folder: Path) -> Index | ShardedIndex:
+    def _open(self, name: str, folder: Path) -> Index | ShardedIndex:
         if is_cluster(folder):
             from colbert_core.cluster import ShardedIndex
 
-            return ShardedIndex.open(folder, self._encoder)
+            index = ShardedIndex.open(folder, self._encoder, replicas=self._replicas)
+            index.watch(partial(self._tell, name))
+            return index
         return Index.open(folder, self._encoder, timeout=self._timeout)
+
+    def _tell(self, name: str, shard: int, seconds: float | None) -> None:
+        if self.watch is not None:
+            self.watch(name, shard, seconds)
 
 
 def mode_of(index: Index | ShardedIndex, mode: Mode | None, weight: float | None = None) -> Mode:

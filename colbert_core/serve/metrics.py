@@ -26,6 +26,8 @@ class Metrics:
         seconds: how long they took, by route.
         working: requests that are being worked on or wait.
         added: passages that were added.
+        shards: how long shards worked on their calls, by index and shard.
+        lost: calls that were lost with a shard's process or node, likewise.
     """
 
     def __init__(self) -> None:
@@ -43,6 +45,24 @@ class Metrics:
             multiprocess_mode="livesum",
         )
         self.added = Counter("colbert_passages_added_total", "Passages added or replaced.", ("index",), registry=self.registry)
+        parts = ("index", "shard")
+        self.shards = Histogram(
+            "colbert_shard_seconds", "Seconds that a shard worked on a call.", parts, registry=self.registry, buckets=_BUCKETS
+        )
+        self.lost = Counter("colbert_shard_calls_lost_total", "Calls that a shard lost.", parts, registry=self.registry)
+
+    def count_shard(self, index: str, shard: int, seconds: float | None) -> None:
+        """Count a call to a shard of an index.
+
+        Args:
+            index: its name.
+            shard: the shard's number.
+            seconds: how long it worked; None if the call was lost.
+        """
+        if seconds is None:
+            self.lost.labels(index, str(shard)).inc()
+        else:
+            self.shards.labels(index, str(shard)).observe(seconds)
 
     def text(self) -> bytes:
         """Write all figures, those of all workers together, as Prometheus reads them."""

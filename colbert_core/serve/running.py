@@ -47,6 +47,7 @@ class Settings:
         token_file: file with the token that requests have to send; None asks for none.
         writable: whether requests may add, change and delete passages.
         workers: processes that answer; each loads the model.
+        replicas: actors for each shard of an index in shards, of each worker.
         limits: of a request, and of many at once.
     """
 
@@ -57,6 +58,7 @@ class Settings:
     token_file: str | None = None
     writable: bool = False
     workers: int = 1
+    replicas: int = 1
     limits: Limits = field(default_factory=Limits)
 
 
@@ -124,7 +126,7 @@ def app_of(settings: Settings) -> FastAPI:
     from colbert_core.serve.catalogue import Catalogue
 
     token = None if settings.token_file is None else read_token(Path(settings.token_file))
-    catalogue = Catalogue(settings.paths, settings.encoder)
+    catalogue = Catalogue(settings.paths, settings.encoder, replicas=settings.replicas)
     app = make_app(catalogue, writable=settings.writable, token=token, limits=settings.limits)
     lifespan = app.router.lifespan_context
 

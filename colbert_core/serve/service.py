@@ -48,6 +48,7 @@ class Service:
         self.reading = Work(limits.at_once or get_num_threads(), limits.waiting)
         self.writing = Work(_WRITERS, limits.waiting)
         self.metrics = Metrics()
+        catalogue.watch = self.metrics.count_shard
         self.problem: str | None = "The indexes are being opened; come again in a moment."
 
     async def warm_up(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
@@ -9,10 +10,12 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 import colbert_core
+from colbert_core.index.index import Index
 from colbert_core.serve.service import Served
 from colbert_core.values import stats_as_json
 
 if TYPE_CHECKING:
+    from colbert_core.cluster import ShardedIndex, ShardHealth
     from colbert_core.serve.service import Service
 
 router = APIRouter(tags=["status"])
@@ -61,6 +64,20 @@ async def index(name: str, service: Served) -> JSONResponse:
     )
 
 
+@router.get("/v1/indexes/{name}/shards")
+async def shards(name: str, service: Served) -> JSONResponse:
+    """Answer how each shard of an index is, also while some are down. An index in one piece has none.
+
+    Answers ``{"name": ..., "shards": [{"shard": 0, "is_up": true, "replicas": [{"node": ..., "generation": n, "problem": null},
+    ...]}, ...]}``; a replica that does not answer within two seconds has a problem, and no node.
+    """
+
+    def health(index: Index | ShardedIndex) -> list[dict[str, Any]]:
+        return [] if isinstance(index, Index) else [health_as_json(each) for each in index.health()]
+
+    return JSONResponse({"name": name, "shards": await service.read(name, health)})
+
+
 def _about(service: Service, name: str) -> dict[str, Any]:
     index = service.catalogue.get(name)
     return {
@@ -70,3 +87,8 @@ def _about(service: Service, name: str) -> dict[str, Any]:
         "encoder": index.encoder_name,
         "has_words": index.has_words(),
     }
+
+
+def health_as_json(health: ShardHealth) -> dict[str, Any]:
+    """Return how a shard is as values that JSON can hold."""
+    return {"shard": health.shard, "is_up": health.is_up, "replicas": [asdict(replica) for replica in health.replicas]}

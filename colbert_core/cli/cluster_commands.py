@@ -27,7 +27,8 @@ as s3://bucket/folder. Called again after an interruption it goes on with the sh
 
 _PLAN = """\
 Print what a collection needs on one machine and on several: bytes on disk and in memory, hours to build, milliseconds of a
-search. The rates are those of one machine that was measured; --measure measures this one first, in some ten seconds.
+search; and what there is the least of: memory, a day to build, or 200 ms for a search. The rates are those of one machine that
+was measured; --measure measures this one first, in some ten seconds.
 """
 
 
@@ -54,10 +55,12 @@ def add_cluster_commands(command: Command, group: Group) -> None:
     plan_.add_argument("--tokens-per-passage", required=True, type=float, metavar="N", help="vectors of one, such as 68")
     plan_.add_argument("--nbits", type=int, default=4, help="bits per component (default: 4)")
     plan_.add_argument("--dim", type=int, default=128, help="components of a vector (default: 128)")
+    add_pool_factor(plan_)
     plan_.add_argument(
         "--nodes", type=int, action="append", metavar="N", help="machines (may be repeated; default: 1, 2, 4, 8)"
     )
     plan_.add_argument("--cores", type=int, default=8, metavar="N", help="of each machine (default: 8)")
+    plan_.add_argument("--memory", type=float, default=64, metavar="GB", help="of each machine (default: 64)")
     plan_.add_argument("--measure", action="store_true", help="measure the rates of this machine first")
 
 
@@ -94,6 +97,7 @@ def _plan(options: argparse.Namespace) -> int:
             options.tokens_per_passage,
             dim=options.dim,
             nbits=options.nbits,
+            pool_factor=options.pool_factor,
             nodes=nodes,
             cores=options.cores,
             rates=rates,
@@ -101,7 +105,8 @@ def _plan(options: argparse.Namespace) -> int:
         for nodes in options.nodes or (1, 2, 4, 8)
     ]
     if options.json:
-        print(json.dumps({"rates": asdict(rates), "plans": [asdict(each) for each in plans]}))
+        shown = [{**asdict(each), "shares": each.shares(1e9 * options.memory)} for each in plans]
+        print(json.dumps({"rates": asdict(rates), "plans": shown}))
         return 0
     first = plans[0]
     print(
@@ -109,19 +114,20 @@ def _plan(options: argparse.Namespace) -> int:
         f"{first.centroids:,} centroids: {first.vector_bytes / first.tokens:.1f} bytes a token."
     )
     print()
-    head = ("nodes", "shards", "disk GB", "memory GB", "of each node", "build h", "search ms")
-    for cells in (head, *(_cells(each) for each in plans)):
+    head = ("nodes", "shards", "disk GB", "memory GB", "of each node", "build h", "search ms", "tightest")
+    for cells in (head, *(_cells(each, options.memory) for each in plans)):
         print("  ".join(f"{cell:>12}" for cell in cells))
     print()
     print(
-        f"Nodes of {first.cores} cores; a core encodes {rates.encode:,.0f} tokens a second. Rates "
+        f"Nodes of {first.cores} cores and {options.memory:g} GB; a core encodes {rates.encode:,.0f} tokens a second. Rates "
         f"{'measured here' if options.measure else 'of the machine in the docs; --measure takes those of this one'}."
     )
     return 0
 
 
-def _cells(plan: Plan) -> tuple[str, ...]:
+def _cells(plan: Plan, memory_gb: float) -> tuple[str, ...]:
     """Format a plan as a row of the table."""
+    name, share = next(iter(plan.shares(1e9 * memory_gb).items()))
     disk, memory = plan.disk_bytes / 1e9, plan.memory_bytes / 1e9
     return (
         f"{plan.nodes}",
@@ -131,4 +137,5 @@ def _cells(plan: Plan) -> tuple[str, ...]:
         f"{memory / plan.nodes:,.1f}",
         f"{plan.build_hours:,.1f}",
         f"{plan.latency_ms:,.0f}",
+        f"{name} {share:,.0%}",
     )

@@ -17,6 +17,7 @@ from colbert_core.index.index import Index
 from colbert_core.threads import get_num_threads, set_num_threads
 from colbert_core.types import Passage
 from colbert_core.vectors.codec import NBITS, ResidualCodec, count_centroids, row_bytes, sample_size
+from colbert_core.vectors.pooling import check_factor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +75,8 @@ class Plan:
 
     Attributes:
         passages: number of passages.
-        tokens: number of tokens of all passages.
+        tokens: number of tokens of all passages, which are encoded.
+        vectors: number of vectors that are kept of them.
         nbits: bits per component of a vector.
         nodes: number of machines.
         cores: number of cores of each machine.
@@ -89,6 +91,7 @@ class Plan:
 
     passages: int
     tokens: int
+    vectors: int
     nbits: int
     nodes: int
     cores: int
@@ -100,6 +103,21 @@ class Plan:
     build_hours: float
     latency_ms: float
 
+    def shares(self, memory: float, hours: float = 24, latency: float = 200) -> dict[str, float]:
+        """What share the plan takes of what there is, the largest first: what is above 1 is what breaks first.
+
+        Args:
+            memory: bytes of each machine.
+            hours: how long a build may take.
+            latency: milliseconds that a query may take.
+        """
+        shares = {
+            "memory": self.memory_bytes / self.nodes / memory,
+            "build": self.build_hours / hours,
+            "search": self.latency_ms / latency,
+        }
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
 
 def plan(
     passages: float,
@@ -107,6 +125,7 @@ def plan(
     *,
     dim: int = 128,
     nbits: int = 4,
+    pool_factor: float = 1,
     nodes: int = 1,
     cores: int = 8,
     shards: int | None = None,
@@ -119,6 +138,7 @@ def plan(
         tokens_per_passage: vectors that the model makes of a passage, at least 1; MS MARCO's have 68.
         dim: components of a vector.
         nbits: bits per component, 1, 2, 4, 8, or 32 for vectors that are kept as they are.
+        pool_factor: about 1 / pool_factor of the vectors of a passage are kept.
         nodes: number of machines.
         cores: number of cores of each machine.
         shards: number of shards; None for as many as keep each at a million passages, if there are cores for them, the same on
@@ -138,20 +158,22 @@ def plan(
     n_passages, tokens = round(passages), round(passages * tokens_per_passage)
     if shards is None:
         shards = nodes * min(cores, math.ceil(n_passages / nodes / _LARGEST_SHARD))
+    vectors = round(tokens / check_factor(pool_factor))
     if nbits == 32:
-        centroids, vector_bytes = 0, float(tokens * dim * 4)
+        centroids, vector_bytes = 0, float(vectors * dim * 4)
     else:
-        centroids = count_centroids(tokens)
+        centroids = count_centroids(vectors)
         per_token = row_bytes(dim, nbits) + _CODE_AND_LENGTH + _LISTS
-        vector_bytes = tokens * per_token + shards * centroids * dim * 2 + n_passages * dim  # a byte a component for its shift
+        vector_bytes = vectors * per_token + shards * centroids * dim * 2 + n_passages * dim  # a byte a component for its shift
     vector_bytes += n_passages * _WINDOW
-    seconds = tokens / rates.encode + tokens * (rates.compress + rates.per_centroid * centroids)
+    seconds = tokens / rates.encode + vectors * (rates.compress + rates.per_centroid * centroids)
     k_means = _K_MEANS_PASSES * sample_size(centroids) * centroids * rates.per_centroid  # by one machine
     in_turn = math.ceil(shards / nodes / cores)
     search = in_turn * (rates.search + rates.per_million * n_passages / shards / 1e6)
     return Plan(
         passages=n_passages,
         tokens=tokens,
+        vectors=vectors,
         nbits=nbits,
         nodes=nodes,
         cores=cores,

@@ -44,6 +44,30 @@ def test_plans_grow_with_the_collection_and_shrink_with_nodes():
             plan(**{"passages": 10, "tokens_per_passage": 10, **wrong})
 
 
+def test_pooled_vectors_are_encoded_all_and_kept_in_part():
+    whole, half = plan(1e6, 60), plan(1e6, 60, pool_factor=2)
+    assert (whole.tokens, whole.vectors, half.tokens, half.vectors) == (60_000_000, 60_000_000, 60_000_000, 30_000_000)
+    assert half.vector_bytes == pytest.approx(whole.vector_bytes / 2, rel=0.1)
+    encoding = 60e6 / Rates().encode / 8 / 3600
+    assert encoding < half.build_hours < whole.build_hours
+    with pytest.raises(ValueError, match="pool_factor"):
+        plan(10, 10, pool_factor=0.5)
+
+
+def test_what_breaks_first_comes_first():
+    made = plan(1e9, 68, nbits=2)
+    assert made.memory_bytes > 64e9
+    shares = made.shares(64e9)
+    assert shares == {
+        "memory": made.memory_bytes / 64e9,
+        "build": made.build_hours / 24,
+        "search": made.latency_ms / 200,
+    }
+    assert list(shares) == sorted(shares, key=lambda name: -shares[name])
+    assert next(iter(plan(1e9, 68, nbits=2, nodes=8).shares(1e15))) == "build"
+    assert next(iter(plan(1e6, 68, nbits=2).shares(1e6))) == "memory"
+
+
 def test_rates_are_measured_on_this_machine(monkeypatch):
     monkeypatch.setattr(planning, "_RANDOM_PASSAGES", 2**9)
     rates = measured_rates(WordEncoder(), [passage.text for passage in passages_of(50)])

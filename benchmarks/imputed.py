@@ -1,74 +1,59 @@
 """Compares XTR's score, by the nearest tokens alone, with MaxSim over all vectors, on a test set.
 
-    python benchmarks/imputed.py /data/scifact --kept /data/kept
-    python benchmarks/imputed.py /data/scifact --model google/xtr-base-en
+    python benchmarks/imputed.py DATA/scifact --kept FOLDER
+    python benchmarks/imputed.py DATA/scifact --kept OTHER --model google/xtr-base-en
 
-The folder is of BEIR's kind: corpus.jsonl, queries.jsonl and qrels/test.tsv. With --kept the passages are encoded once, into an
-index of uncompressed vectors that is kept there. Each rule is measured over all vectors, and over those of a compressed index.
+DATA/scifact has corpus.jsonl, queries.jsonl and qrels/test.tsv. FOLDER keeps the vectors, so that a collection is encoded once.
+Each rule is measured over uncompressed vectors, and over those of a compressed index: all of them, or those that lists lead to.
 """
 
 import argparse
-import tempfile
 import time
 from pathlib import Path
 
 import ir_measures
 import numpy as np
-from evaluate import read_jsonl, read_qrels
+from bytes import Collection
 
-from colbert_core import Encoder, Index, Passage, SearchConfig
+from colbert_core import Encoder, Index, SearchConfig, set_num_threads
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="test set with corpus.jsonl, queries.jsonl and qrels/test.tsv")
+    parser.add_argument("--kept", type=Path, required=True, help="folder for the vectors, used again if they are there")
     parser.add_argument("--model", help="checkpoint (default: the model in the box)")
-    parser.add_argument("--kept", type=Path, help="folder for the uncompressed index, used again if it is there")
-    parser.add_argument("--queries", type=int, help="the first so many queries (default: all)")
+    parser.add_argument("--queries", type=int, default=300, help="the first so many queries that have judgements")
     parser.add_argument("--tokens", type=int, nargs="+", default=[500, 2000, 8000, 40000], help="tokens found (k')")
     parser.add_argument("--nprobe", type=int, default=32, help="centroids probed in the compressed index")
     options = parser.parse_args()
-
-    qrels = read_qrels(options.folder / "qrels" / "test.tsv")
-    lines = [line for line in read_jsonl(options.folder / "queries.jsonl") if any(qrels.get(line["_id"], {}).values())]
-    names = [line["_id"] for line in lines[: options.queries]]
-    encoder = Encoder.from_pretrained(options.model)
-    matrices = encoder.encode_queries([line["text"] for line in lines[: options.queries]])
-
-    with tempfile.TemporaryDirectory() as folder:
-        plain = options.kept or Path(folder) / "plain"
-        if not plain.exists():
-            corpus = read_jsonl(options.folder / "corpus.jsonl")
-            with Index.create(plain, encoder, nbits=32, words=False) as index:
-                index.add(
-                    [Passage(line["_id"], f"{line.get('title', '')} {line['text']}".strip()) for line in corpus], progress=True
-                )
-        with Index.open(plain) as index, Index.create(None, dim=index.dim, words=False) as packed:
-            ids = index.ids()
-            packed.add([Passage(name, "") for name in ids], embeddings=index.embeddings(ids), progress=True)
-            print(f"{len(ids):,} passages, {index.stats().tokens:,} vectors, {len(names)} queries")
-            best = {}
-            for title, searched, how in (
-                ("all vectors", index, {"exact": True}),
-                ("4 bits, all", packed, {"exact": True}),
-                (f"4 bits, {options.nprobe} probes", packed, {}),
-            ):
+    collection = Collection(options.folder, options.kept, Encoder.from_pretrained(options.model), options.queries, None)
+    set_num_threads(1)
+    best = None
+    for bits in (32, 4):
+        with Index.create(None, dim=collection.embeddings.vectors.shape[1], nbits=bits, words=False) as index:
+            index.add(collection.passages, embeddings=collection.embeddings, progress=False)
+            index.compact(progress=False)
+            ways = [("all", True)] if bits == 32 else [("all", True), (f"{options.nprobe} probes", False)]
+            for looked_at, exact in ways:
                 for n_tokens in (None, *options.tokens):
                     config = None if n_tokens is None else SearchConfig(options.nprobe, n_tokens=n_tokens)
-                    searched.search_vectors(matrices[:1], 10, config=config, **how)
+                    index.search_vectors(collection.matrices[:1], 10, config=config, exact=exact)  # compiles what it needs
                     start = time.process_time()
-                    all_hits = searched.search_vectors(matrices, 10, config=config, **how)
-                    took = 1000 * (time.process_time() - start) / len(matrices)
+                    all_hits = index.search_vectors(collection.matrices, 10, config=config, exact=exact)
+                    took = 1000 * (time.process_time() - start) / len(all_hits)
                     run = {
-                        name: {hit.passage.id: hit.score for hit in hits} for name, hits in zip(names, all_hits, strict=True)
+                        name: {hit.passage.id: hit.score for hit in hits}
+                        for name, hits in zip(collection.names, all_hits, strict=True)
                     }
                     best = best or run
-                    shared = np.mean([len(run[name].keys() & best[name].keys()) / len(best[name]) for name in names])
-                    ndcg = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], {name: qrels[name] for name in names}, run)
+                    shared = np.mean([len(run[name].keys() & best[name].keys()) / len(best[name]) for name in run])
+                    ndcg = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], collection.judged, run)[ir_measures.nDCG @ 10]
                     rule = "MaxSim" if n_tokens is None else f"k' = {n_tokens:,}"
                     print(
-                        f"{title:<18} {rule:<12} nDCG@10 {ndcg[ir_measures.nDCG @ 10]:.4f}  of MaxSim's ten {shared:.3f}  "
-                        f"{took:.0f} ms of processor time"
+                        f"{bits:>2} bits, {looked_at:<10} {rule:<12} nDCG@10 {ndcg:.4f}  of MaxSim's ten {shared:.3f}  "
+                        f"{took:.0f} ms",
+                        flush=True,
                     )
 
 

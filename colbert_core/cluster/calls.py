@@ -9,16 +9,18 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass
 from itertools import count
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.cluster.nodes import answer, load_ray, lost_errors, version
-from colbert_core.errors import FilterWarning, ShardUnavailableError, StorageError
+from colbert_core.errors import FilterWarning, ReadOnlyIndexError, ShardUnavailableError, StorageError
 from colbert_core.index.index import Index
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from colbert_core.cluster.fetching import Publication, PublishedShard
     from colbert_core.cluster.layout import Layout
     from colbert_core.model.fingerprint import EncoderFingerprint
 
@@ -29,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 # Calls that an actor works on at a time; others wait their turn.
 _CALLS_AT_ONCE = 8
+# Methods that change an index. A published one cannot be: what was changed in the cache of one machine would be lost.
+_WRITES = {"add", "delete", "delete_where", "update_metadata", "clear", "compact"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class About:
 class Shard:
     """One replica of a shard; a Ray actor."""
 
-    def __init__(self, folder: Path, timeout: float) -> None:
+    def __init__(self, folder: Path | PublishedShard, timeout: float) -> None:
         self._folder, self._timeout = folder, timeout
         self._opening = threading.Lock()
         self._index: Index | None = None
@@ -74,7 +78,8 @@ class Shard:
         """The index. It is not opened with the actor: an error would come out as the actor's death."""
         with self._opening:
             if self._index is None:
-                self._index = Index.open(self._folder, timeout=self._timeout)
+                folder = self._folder if isinstance(self._folder, PathLike) else self._folder.fetch()
+                self._index = Index.open(folder, timeout=self._timeout)
             return self._index
 
 
@@ -89,7 +94,9 @@ class Replicas:
         closed: the actors have been ended.
     """
 
-    def __init__(self, ray: Any, layout: Layout, actors: list[list[Any]], timeout: float, *, allow_partial: bool) -> None:
+    def __init__(
+        self, ray: Any, layout: Layout | Publication, actors: list[list[Any]], timeout: float, *, allow_partial: bool
+    ) -> None:
         self.layout, self.actors = layout, actors
         self.timeout, self.allow_partial = timeout, allow_partial
         self.closed = False
@@ -98,7 +105,15 @@ class Replicas:
 
     @classmethod
     def start(
-        cls, ray: Any, layout: Layout, *, shards: int, replicas: int, timeout: float, allow_partial: bool, num_cpus: float
+        cls,
+        ray: Any,
+        layout: Layout | Publication,
+        *,
+        shards: int,
+        replicas: int,
+        timeout: float,
+        allow_partial: bool,
+        num_cpus: float,
     ) -> Replicas:
         """Start the actors, as far from each other as there are nodes."""
         remote = ray.remote(Shard).options(
@@ -157,9 +172,15 @@ class Replicas:
 
         Raises:
             ValueError: the index is closed.
+            ReadOnlyIndexError: a call would change an index that is published.
         """
         if self.closed:
             raise ValueError("The index is closed; open it again.")
+        if self.layout.read_only and any(method in _WRITES for method, *_ in calls.values()):
+            raise ReadOnlyIndexError(
+                f"{self.layout.folder} is published, so it can be searched only; change the folder that it was published from, "
+                "or one that it is restored to, and publish that again."
+            )
         until = time.monotonic() + self.timeout
         return _Round(self._ray, self.actors, calls, next(self._turns), wait=wait).run(until)
 

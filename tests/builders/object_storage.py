@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import urllib.parse
 import urllib.request
 
 import boto3
 from moto.server import ThreadedMotoServer
 
-KEYS = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
+USER, PASSWORD = "somebody", "secret"
 
 
 class ObjectServer:
@@ -21,14 +20,15 @@ class ObjectServer:
         self.host, self.port = server.get_host_and_port()
 
     def address(self, place):
-        """The address of "bucket/folder" on this server."""
+        """The address of "bucket/folder" on this server, with the keys to it."""
         endpoint = urllib.parse.quote(f"127.0.0.1:{self.port}", safe="")
-        return f"s3://{place}?region=us-east-1&scheme=http&endpoint_override={endpoint}"
+        return f"s3://{USER}:{PASSWORD}@{place}?region=us-east-1&scheme=http&endpoint_override={endpoint}"
 
     @property
     def client(self):
         """What AWS's own library talks to it by."""
-        return boto3.client("s3", endpoint_url=f"http://127.0.0.1:{self.port}", region_name="us-east-1")
+        keys = {"aws_access_key_id": USER, "aws_secret_access_key": PASSWORD, "region_name": "us-east-1"}
+        return boto3.client("s3", endpoint_url=f"http://127.0.0.1:{self.port}", **keys)
 
     def make_bucket(self, name):
         """Make a bucket, and return its name."""
@@ -55,14 +55,10 @@ class ObjectServer:
 
 @contextlib.contextmanager
 def object_server():
-    """Start a server on the loopback interface; while the block lasts, the environment has keys for it."""
+    """Start a server on the loopback interface."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    before = {name: os.environ.get(name) for name in KEYS}
-    os.environ.update(KEYS)
     try:
         yield ObjectServer(server)
     finally:
         server.stop()
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})

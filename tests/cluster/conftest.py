@@ -60,7 +60,7 @@ def built(nodes_of, source, tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def objects():
-    """An S3 server, with keys for it in the environment."""
+    """An S3 server."""
     from builders.object_storage import object_server
 
     with object_server() as server:

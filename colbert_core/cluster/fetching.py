@@ -197,9 +197,11 @@ class PublishedShard:
             use = _shared(lock)
             while wrong := _wrong_file(target, self.files):
                 use.close()
-                with _alone(lock, _TIMEOUT if target.is_dir() else math.inf):
+                is_damaged = target.is_dir()
+                if is_damaged:
+                    _log.warning("%s is damaged: its shard is fetched again, once nobody uses it.", wrong)
+                with _alone(lock, _TIMEOUT if is_damaged else math.inf):
                     if target.is_dir() and _wrong_file(target, self.files):
-                        _log.warning("%s is damaged: its shard is fetched again.", wrong)
                         shutil.rmtree(target)
                     if not target.is_dir():
                         known = sorted(of_address.glob(f"*/{target.name}"), reverse=True)
@@ -321,8 +323,8 @@ def _fetch_file(storage: Storage, checksum: Checksum, place: Path) -> None:
             found = write_synced(unfinished, storage.read(f"{FILES}/{checksum.sha256}"))
         except FileNotFoundError:
             raise DamagedIndexError(
-                f"{name} is missing, which {place.name} of this snapshot is made of; open the index again, since a newer one "
-                "may be published, or publish it again."
+                f"{name} is missing, which the snapshot needs; open the index again, since a newer one may be published, or "
+                "publish it again."
             ) from None
         if found != checksum:
             raise DamagedIndexError(

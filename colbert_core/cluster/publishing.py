@@ -170,6 +170,7 @@ class _Uploads:
                 "Restore the index from a copy."
             )
         self._storage.write(f"{FILES}/{checksum.sha256}", _pieces(content))
+        step("file published")
 
     def _is_there(self, sha256: str, size: int) -> bool:
         entry = self._there.get(sha256)

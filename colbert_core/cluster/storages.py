@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from colbert_core.errors import ClusterUnreachableError
 from colbert_core.extras import import_extra
 from colbert_core.paths import as_path
-from colbert_core.storage.durable import disk_errors, written_aside
+from colbert_core.storage.durable import disk_errors, step, written_aside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -136,6 +136,7 @@ class FolderStorage:
             with written_aside(path, shared=True) as unfinished, unfinished.open("wb") as file:
                 for piece in pieces:
                     file.write(piece)
+                step("file written")
 
     def copy(self, name: str, to: str) -> None:
         """See ``Storage.copy``."""

@@ -134,7 +134,9 @@ split(folder, out, shards=4, progress=False)
 
 def killed_at(step, turn, folder, out):
     arguments = [sys.executable, "-c", SPLIT, str(folder), str(out), step, str(turn)]
-    return subprocess.run(arguments, env=environment(), timeout=200, check=False).returncode == -signal.SIGKILL
+    done = subprocess.run(arguments, env=environment(), timeout=200, check=False, capture_output=True, text=True)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode == -signal.SIGKILL
 
 
 def made_shards(tmp_path):

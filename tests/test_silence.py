@@ -7,6 +7,7 @@ import importlib
 import inspect
 
 import pytest
+from builders.cluster import sharded_here
 from builders.colbertv1 import TINY, passages_of, write_collection
 from builders.documents import DOCUMENTS
 from builders.encoders import WordEncoder
@@ -20,6 +21,7 @@ from llama_index.core.schema import NodeWithScore
 import langchain_colbert as lc
 import llama_index_colbert as li
 from colbert_core import Encoder, Index, Passage, Reranker, read_foreign_index, sync
+from colbert_core.cluster import publish, restore, split
 from colbert_core.colbertv1.encoded import EncodedCollection, encode_collection
 from colbert_core.colbertv1.ivfpq import IVFPQ
 from colbert_core.colbertv1.mining import mine, mine_pairs
@@ -52,6 +54,16 @@ class Given:
         if not (self.folder / "base").exists():
             write_base(self.folder / "base")
         return self.folder / "base"
+
+    def shards(self):
+        if not (self.folder / "shards").exists():
+            sharded_here(self.folder / "shards", PASSAGES[:20])
+        return self.folder / "shards"
+
+    def published(self):
+        if not (self.folder / "published").exists():
+            publish(self.shards(), self.folder / "published", progress=False)
+        return self.folder / "published"
 
     def collection(self):
         if not (self.folder / "collection").exists():
@@ -130,9 +142,12 @@ CORE = {
     "run_pipeline": lambda given, shown: run_pipeline(
         given.collection(), given.new(), base=given.base(), say=lambda line: None, progress=shown, **TINY
     ),
+    "publish": lambda given, shown: publish(given.shards(), given.new(), progress=shown),
+    "restore": lambda given, shown: restore(given.published(), given.new(), progress=shown),
+    "split": lambda given, shown: split(given.shards(), given.new(), shards=3, progress=shown),
 }
 # Tested in tests/cluster, on a cluster.
-ON_A_CLUSTER = ["ShardedIndex.add", "build"]
+ON_A_CLUSTER = ["ShardedIndex.add", "ShardedIndex.open", "build"]
 # What others implement.
 PROTOCOLS = ["PassageIndex.add", "TokenEncoder.encode_passages"]
 

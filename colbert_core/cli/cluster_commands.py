@@ -1,4 +1,4 @@
-"""Commands for several machines: ``colbert cluster build`` and ``colbert plan``."""
+"""Commands for several machines: ``colbert plan``, and those of ``colbert cluster``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import colbert_core
 from colbert_core import cluster
-from colbert_core.cli.options import add_pool_factor, add_quiet, add_words, json_option, read_words, wants_progress
+from colbert_core.cli.options import (
+    add_pool_factor,
+    add_quiet,
+    add_words,
+    json_option,
+    quiet_option,
+    read_words,
+    wants_progress,
+)
 from colbert_core.cli.reading import demo_passages
 from colbert_core.documents.files import STREAMED
 from colbert_core.paths import as_path
@@ -17,7 +25,7 @@ if TYPE_CHECKING:
     import argparse
 
     from colbert_core.cli.options import Command, Group
-    from colbert_core.cluster import Plan
+    from colbert_core.cluster import Manifest, Plan
 
 _BUILD = f"""\
 Make a sharded index of files with the machines of a Ray cluster: {", ".join(STREAMED)}, in a folder or an object storage such
@@ -31,10 +39,45 @@ search; and what there is the least of: memory, a day to build, or 200 ms for a 
 was measured; --measure measures this one first, in some ten seconds.
 """
 
+_PUBLISH = """\
+Put a snapshot of a sharded index into an object storage such as s3://bucket/folder, or into a folder as a backup. Each shard is
+taken at one moment, while others search and write. Later snapshots upload only what has changed. `colbert search` takes the
+address like a folder, and `colbert cluster restore` makes a folder of it again.
+"""
+
+_RESTORE = """\
+Make a sharded index of a snapshot that `colbert cluster publish` made; every file is checked by its SHA-256. Called again after
+an interruption it goes on with the files that are missing.
+"""
+
+_SPLIT = """\
+Put the passages of a sharded index into another number of shards, in a new folder. Nothing is encoded again; searches that
+score every passage find the same. Searches of the old one go on meanwhile, and who writes to it waits. Called again after an
+interruption it goes on.
+"""
+
 
 def add_cluster_commands(command: Command, group: Group) -> None:
-    """Add ``colbert cluster`` and ``colbert plan``."""
+    """Add the commands."""
     members = group("cluster", "work on several machines")
+    _add_build(members)
+    _add_storage_commands(members)
+
+    plan_ = command("plan", _plan, "say what a collection will need", json_option(), about=_PLAN)
+    plan_.add_argument("--passages", required=True, type=float, metavar="N", help="such as 8.8e6")
+    plan_.add_argument("--tokens-per-passage", required=True, type=float, metavar="N", help="vectors of one, such as 68")
+    plan_.add_argument("--nbits", type=int, default=4, help="bits per component (default: 4)")
+    plan_.add_argument("--dim", type=int, default=128, help="components of a vector (default: 128)")
+    add_pool_factor(plan_)
+    plan_.add_argument(
+        "--nodes", type=int, action="append", metavar="N", help="machines (may be repeated; default: 1, 2, 4, 8)"
+    )
+    plan_.add_argument("--cores", type=int, default=8, metavar="N", help="of each machine (default: 8)")
+    plan_.add_argument("--memory", type=float, default=64, metavar="GB", help="of each machine (default: 64)")
+    plan_.add_argument("--measure", action="store_true", help="measure the rates of this machine first")
+
+
+def _add_build(members: Command) -> None:
     build_ = members("build", _build, "make a sharded index of files", about=_BUILD)
     build_.add_argument("source", metavar="SOURCE", help="a file or folder, or its address in an object storage")
     build_.add_argument("--out", required=True, type=as_path, metavar="DIR", help="the folder to make, which every node sees")
@@ -50,18 +93,29 @@ def add_cluster_commands(command: Command, group: Group) -> None:
     build_.add_argument("--json", action="store_true", help="print JSON for programs")
     add_quiet(build_)
 
-    plan_ = command("plan", _plan, "say what a collection will need", json_option(), about=_PLAN)
-    plan_.add_argument("--passages", required=True, type=float, metavar="N", help="such as 8.8e6")
-    plan_.add_argument("--tokens-per-passage", required=True, type=float, metavar="N", help="vectors of one, such as 68")
-    plan_.add_argument("--nbits", type=int, default=4, help="bits per component (default: 4)")
-    plan_.add_argument("--dim", type=int, default=128, help="components of a vector (default: 128)")
-    add_pool_factor(plan_)
-    plan_.add_argument(
-        "--nodes", type=int, action="append", metavar="N", help="machines (may be repeated; default: 1, 2, 4, 8)"
+
+def _add_storage_commands(members: Command) -> None:
+    publish_ = members(
+        "publish", _publish, "put a snapshot into an object storage or a folder", json_option(), quiet_option(), about=_PUBLISH
     )
-    plan_.add_argument("--cores", type=int, default=8, metavar="N", help="of each machine (default: 8)")
-    plan_.add_argument("--memory", type=float, default=64, metavar="GB", help="of each machine (default: 64)")
-    plan_.add_argument("--measure", action="store_true", help="measure the rates of this machine first")
+    publish_.add_argument("index", type=as_path, metavar="FOLDER", help="a sharded index")
+    publish_.add_argument("address", metavar="ADDRESS", help="such as s3://bucket/folder, or a folder")
+    publish_.add_argument(
+        "--keep", type=int, default=2, metavar="N", help="snapshots that stay, this one included (default: 2)"
+    )
+
+    restore_ = members("restore", _restore, "make a sharded index of a snapshot", json_option(), quiet_option(), about=_RESTORE)
+    restore_.add_argument("address", metavar="ADDRESS", help="where it was published")
+    restore_.add_argument("--out", required=True, type=as_path, metavar="DIR", help="the folder to make")
+    restore_.add_argument("--snapshot", metavar="NAME", help="one of `colbert cluster snapshots` (default: the newest)")
+
+    snapshots_ = members("snapshots", _snapshots, "list what is published at an address, oldest first", json_option())
+    snapshots_.add_argument("address", metavar="ADDRESS", help="where it was published")
+
+    split_ = members("split", _split, "put an index into another number of shards", json_option(), quiet_option(), about=_SPLIT)
+    split_.add_argument("index", type=as_path, metavar="FOLDER", help="a sharded index")
+    split_.add_argument("--out", required=True, type=as_path, metavar="DIR", help="the folder to make, which every node sees")
+    split_.add_argument("--shards", required=True, type=int, metavar="N", help="parts; more than now or fewer")
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -82,9 +136,49 @@ def _build(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"passages": settings.passages, "shards": settings.shards, "out": str(options.out)}))
     else:
-        shards = "1 shard" if settings.shards == 1 else f"{settings.shards} shards"
-        print(f"{settings.passages} passages in {shards} in {options.out}.")
+        print(f"{settings.passages} passages in {_shards(settings.shards)} in {options.out}.")
     return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    manifest = cluster.publish(options.index, options.address, keep=options.keep, progress=wants_progress(options))
+    _print_snapshot(manifest, options)
+    return 0
+
+
+def _restore(options: argparse.Namespace) -> int:
+    manifest = cluster.restore(options.address, options.out, snapshot=options.snapshot, progress=wants_progress(options))
+    _print_snapshot(manifest, options)
+    return 0
+
+
+def _snapshots(options: argparse.Namespace) -> int:
+    for manifest in cluster.snapshots(options.address):
+        _print_snapshot(manifest, options)
+    return 0
+
+
+def _print_snapshot(manifest: Manifest, options: argparse.Namespace) -> None:
+    name, passages, n_shards, size = manifest.snapshot, manifest.passages, len(manifest.shards), manifest.size
+    if options.json:
+        generations = [shard.generation for shard in manifest.shards]
+        about = {"snapshot": name, "passages": passages, "shards": n_shards, "bytes": size, "generations": generations}
+        print(json.dumps(about))
+    else:
+        print(f"{name}: {passages} passages in {_shards(n_shards)}, {size / 1e6:,.1f} MB.")
+
+
+def _split(options: argparse.Namespace) -> int:
+    settings = cluster.split(options.index, options.out, shards=options.shards, progress=wants_progress(options))
+    if options.json:
+        print(json.dumps({"passages": settings.passages, "shards": settings.shards, "out": str(options.out)}))
+    else:
+        print(f"{settings.passages} passages in {_shards(settings.shards)} in {options.out}.")
+    return 0
+
+
+def _shards(n: int) -> str:
+    return "1 shard" if n == 1 else f"{n} shards"
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -30,6 +30,7 @@ from colbert_core.cli.printing import (
     print_lines,
     stats_as_sentence,
 )
+from colbert_core.cli.reading import index_place
 from colbert_core.cli.reading import open_index as _open
 from colbert_core.paths import as_path
 from colbert_core.search.modes import HYBRID_WEIGHT
@@ -74,7 +75,7 @@ _MOST_HINTS = 3
 def add_index_commands(command: Command) -> None:
     """Add ``colbert search``, ``explain``, ``delete``, ``stats``, ``verify`` and ``compact``."""
     search = command("search", _search, "search an index", model_options(), about=_SEARCH)
-    search.add_argument("index", type=Path)
+    search.add_argument("index", type=index_place)
     search.add_argument("query")
     search.add_argument("-k", type=int, default=10, help="passages to find (default: 10)")
     add_where(search, """only passages with such metadata: '{"year": {"$gte": 2020}}'""")
@@ -90,7 +91,7 @@ def add_index_commands(command: Command) -> None:
     search.add_argument("--full", action="store_true", help="print whole passages with their metadata")
 
     explain = command("explain", _explain, "show which words of passages match a query", model_options(), about=_EXPLAIN)
-    explain.add_argument("index", type=Path)
+    explain.add_argument("index", type=index_place)
     explain.add_argument("query")
     explain.add_argument("-k", type=int, default=3, help="passages to find (default: 3)")
     explain.add_argument("--id", action="append", metavar="ID", help="this passage instead (may be repeated)")
@@ -98,12 +99,12 @@ def add_index_commands(command: Command) -> None:
     explain.add_argument("--html", type=as_path, metavar="FILE", help="write an HTML page")
 
     delete = command("delete", _delete, "delete passages from an index", json_option())
-    delete.add_argument("index", type=Path)
+    delete.add_argument("index", type=index_place)
     delete.add_argument("ids", nargs="*", metavar="ID")
     add_where(delete, """every passage with such metadata: '{"source": "docs/cats.md"}'""")
 
     stats = command("stats", _stats, "show the figures of an index", json_option())
-    stats.add_argument("index", type=Path)
+    stats.add_argument("index", type=index_place)
 
     verify = command("verify", _verify, "check an index for damage", json_option(), quiet_option(), about=_VERIFY)
     verify.add_argument("index", type=Path)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.cli.options import add_where, json_option, read_where
 from colbert_core.cli.printing import as_json, passage_as_block, passage_as_line, print_lines
-from colbert_core.cli.reading import open_index
+from colbert_core.cli.reading import index_place, open_index
 from colbert_core.values import passage_as_json
 
 if TYPE_CHECKING:
@@ -51,21 +50,21 @@ _AT_A_TIME = 1000
 def add_passage_commands(command: Command) -> None:
     """Add ``colbert list``, ``show``, ``fields`` and ``set``."""
     list_ = command("list", _list, "list the passages of an index", json_option(), about=_LIST)
-    list_.add_argument("index", type=Path)
+    list_.add_argument("index", type=index_place)
     add_where(list_, """only passages with such metadata: '{"year": {"$gte": 2020}}'""")
     list_.add_argument("--limit", type=int, metavar="N", help="most passages to print (default: all)")
     list_.add_argument("--after", metavar="PLACE", help="go on where an earlier list ended; it has said so")
     list_.add_argument("--full", action="store_true", help="print whole passages with their metadata")
 
     show = command("show", _show, "show whole passages of an index", json_option(), about=_SHOW)
-    show.add_argument("index", type=Path)
+    show.add_argument("index", type=index_place)
     show.add_argument("ids", nargs="+", metavar="ID")
 
     fields = command("fields", _fields, "show which metadata the passages of an index have", json_option(), about=_FIELDS)
-    fields.add_argument("index", type=Path)
+    fields.add_argument("index", type=index_place)
 
     set_ = command("set", _set, "change metadata of passages of an index", json_option(), about=_SET)
-    set_.add_argument("index", type=Path)
+    set_.add_argument("index", type=index_place)
     set_.add_argument("values", nargs="*", metavar="KEY=VALUE", help="metadata to write")
     set_.add_argument("--id", action="append", metavar="ID", help="of this passage (may be repeated)")
     add_where(set_, """of every passage with such metadata: '{"source": "docs/cats.md"}'; '{}' is all""")

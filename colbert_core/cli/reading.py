@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import colbert_core
@@ -11,16 +12,22 @@ from colbert_core import cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from colbert_core import Encoder, Index, Passage, SyncReport
     from colbert_core.cluster import ShardedIndex
     from colbert_core.documents.pieces import Splitter
 
 
-def open_index(path: Path, encoder: Encoder | None = None) -> Index | ShardedIndex:
-    """Open the index in a folder, in one piece or in shards."""
-    return cluster.ShardedIndex.open(path, encoder) if cluster.is_cluster(path) else colbert_core.Index.open(path, encoder)
+def index_place(text: str) -> Path | str:
+    """What a command calls an index: a folder, or the address at which one is published."""
+    return text if "://" in text else Path(text)
+
+
+def open_index(place: Path | str, encoder: Encoder | None = None) -> Index | ShardedIndex:
+    """Open the index in a folder, in one piece or in shards, or the one that is published at an address."""
+    if isinstance(place, str) or cluster.is_cluster(place):
+        return cluster.ShardedIndex.open(place, encoder)
+    return colbert_core.Index.open(place, encoder)
 
 
 def need_passages(index: Index, report: SyncReport, paths: Sequence[Path]) -> None:

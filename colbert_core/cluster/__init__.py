@@ -1,7 +1,8 @@
 """One collection on several machines: built and searched by Ray in shards, each an ordinary index folder.
 
-``plan`` says when that is worth while, ``build`` makes the shards, ``ShardedIndex`` searches them like one ``Index``. Ray is
-imported by what needs it; planning does not.
+``plan`` says when that is worth while, ``build`` makes the shards, ``ShardedIndex`` searches them like one ``Index``,
+``publish`` and ``restore`` take them to an object storage and back, ``split`` makes more shards of them. Ray is imported by
+what needs it; planning does not.
 """
 
 from typing import TYPE_CHECKING
@@ -11,36 +12,52 @@ from colbert_core.lazy import lazy_names
 if TYPE_CHECKING:
     from colbert_core.cluster.building import build
     from colbert_core.cluster.calls import ReplicaHealth, ShardHealth
+    from colbert_core.cluster.fetching import restore
     from colbert_core.cluster.layout import is_cluster
+    from colbert_core.cluster.manifests import Manifest, ShardFiles
     from colbert_core.cluster.planning import Plan, Rates, measured_rates, plan
+    from colbert_core.cluster.publishing import publish, snapshots
     from colbert_core.cluster.sharded import PartialHits, ShardedIndex
+    from colbert_core.cluster.splitting import split
 
 __all__ = [
+    "Manifest",
     "PartialHits",
     "Plan",
     "Rates",
     "ReplicaHealth",
+    "ShardFiles",
     "ShardHealth",
     "ShardedIndex",
     "build",
     "is_cluster",
     "measured_rates",
     "plan",
+    "publish",
+    "restore",
+    "snapshots",
+    "split",
 ]
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_names(
         __name__,
         {
+            "Manifest": "colbert_core.cluster.manifests",
             "PartialHits": "colbert_core.cluster.sharded",
             "Plan": "colbert_core.cluster.planning",
             "Rates": "colbert_core.cluster.planning",
             "ReplicaHealth": "colbert_core.cluster.calls",
             "ShardHealth": "colbert_core.cluster.calls",
+            "ShardFiles": "colbert_core.cluster.manifests",
             "ShardedIndex": "colbert_core.cluster.sharded",
             "build": "colbert_core.cluster.building",
             "is_cluster": "colbert_core.cluster.layout",
             "measured_rates": "colbert_core.cluster.planning",
             "plan": "colbert_core.cluster.planning",
+            "publish": "colbert_core.cluster.publishing",
+            "restore": "colbert_core.cluster.fetching",
+            "snapshots": "colbert_core.cluster.publishing",
+            "split": "colbert_core.cluster.splitting",
         },
     )

@@ -10,16 +10,18 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass
 from itertools import count
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.cluster.nodes import answer, load_ray, lost_errors, version
-from colbert_core.errors import FilterWarning, ShardUnavailableError, StorageError
+from colbert_core.errors import FilterWarning, ReadOnlyIndexError, ShardUnavailableError, StorageError
 from colbert_core.index.index import Index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from colbert_core.cluster.fetching import Publication, PublishedShard
     from colbert_core.cluster.layout import Layout
     from colbert_core.model.fingerprint import EncoderFingerprint
 
@@ -33,6 +35,8 @@ _log = logging.getLogger(__name__)
 _CALLS_AT_ONCE = 8
 # Seconds for which the answers of all shards are waited for together; then each is taken as it comes.
 _SOON = 0.05
+# Methods that change an index. A published one cannot be: what was changed in the cache of one machine would be lost.
+_WRITES = {"add", "delete", "delete_where", "update_metadata", "clear", "compact"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class ShardHealth:
 class Shard:
     """One replica of a shard; a Ray actor."""
 
-    def __init__(self, folder: Path, timeout: float, shards: int) -> None:
+    def __init__(self, folder: Path | PublishedShard, timeout: float, shards: int) -> None:
         self._folder, self._timeout, self._shards = folder, timeout, shards
         self._opening = threading.Lock()
         self._index: Index | None = None
@@ -126,7 +130,8 @@ class Shard:
         """The index. It is not opened with the actor: an error would come out as the actor's death."""
         with self._opening:
             if self._index is None:
-                self._index = Index.open(self._folder, timeout=self._timeout)
+                folder = self._folder if isinstance(self._folder, PathLike) else self._folder.fetch()
+                self._index = Index.open(folder, timeout=self._timeout)
                 self._index.look_at_a_share(self._shards)
             return self._index
 
@@ -143,7 +148,9 @@ class Replicas:
         watch: told of each call that a shard answered, and the seconds that took it, or None if it was lost; None tells nobody.
     """
 
-    def __init__(self, ray: Any, layout: Layout, actors: list[list[Any]], timeout: float, *, allow_partial: bool) -> None:
+    def __init__(
+        self, ray: Any, layout: Layout | Publication, actors: list[list[Any]], timeout: float, *, allow_partial: bool
+    ) -> None:
         self.layout, self.actors = layout, actors
         self.timeout, self.allow_partial = timeout, allow_partial
         self.closed = False
@@ -153,7 +160,15 @@ class Replicas:
 
     @classmethod
     def start(
-        cls, ray: Any, layout: Layout, *, shards: int, replicas: int, timeout: float, allow_partial: bool, num_cpus: float
+        cls,
+        ray: Any,
+        layout: Layout | Publication,
+        *,
+        shards: int,
+        replicas: int,
+        timeout: float,
+        allow_partial: bool,
+        num_cpus: float,
     ) -> Replicas:
         """Start the actors, as far from each other as there are nodes."""
         remote = ray.remote(Shard).options(
@@ -212,9 +227,15 @@ class Replicas:
 
         Raises:
             ValueError: the index is closed.
+            ReadOnlyIndexError: a call would change an index that is published.
         """
         if self.closed:
             raise ValueError("The index is closed; open it again.")
+        if self.layout.read_only and any(method in _WRITES for method, *_ in calls.values()):
+            raise ReadOnlyIndexError(
+                f"{self.layout.folder} is published, so it can be searched only; change the folder that it was published from, "
+                "or one that it is restored to, and publish that again."
+            )
         until = time.monotonic() + self.timeout
         return _Round(self._ray, self.actors, calls, next(self._turns), self.watch, wait=wait).run(until)
 

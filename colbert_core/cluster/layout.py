@@ -58,6 +58,12 @@ class Layout:
     """The names in the folder of a sharded index."""
 
     folder: Path
+    read_only = False  # unlike an index that is published
+
+    @property
+    def place(self) -> str:
+        """What ``ShardedIndex.open`` opens."""
+        return str(self.folder)
 
     @property
     def codec(self) -> Path:
@@ -89,21 +95,57 @@ class Layout:
         if not path.is_file():
             raise IndexNotFoundError(f"{self.folder} holds no sharded index: there is no {NAME} in it.")
         try:
-            content: dict[str, Any] = read_json_file(path)
-            version = content.pop("format")
-            if isinstance(version, int) and version > FORMAT:
-                raise UnsupportedIndexError(f"{path} has format {version}, and this version reads up to {FORMAT}; update it.")
-            settings = Settings(**content)
-            check_factor(settings.pool_factor)
-            if isinstance(settings.shards, bool) or not isinstance(settings.shards, int) or settings.shards < 1:
-                raise ValueError(f"it names {settings.shards!r} shards")
+            return load_settings(read_json_file(path), str(path))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedIndexError(f"{path} is damaged ({error!r:.200}); restore it from a copy.") from None
+
+    def read_finished(self) -> Settings:
+        """Read ``cluster.json`` of an index that is whole.
+
+        Raises:
+            IndexNotFoundError, UnsupportedIndexError, DamagedIndexError: as ``read``.
+            DamagedIndexError: its building was not finished.
+        """
+        settings = self.read()
+        missing = self.missing(settings.shards)
+        if missing or settings.passages is None:
+            which = f" ({', '.join(map(str, missing[:10]))}{', …' if len(missing) > 10 else ''})" if missing else ""
+            raise DamagedIndexError(
+                f"{self.folder} lacks {len(missing)} of its {settings.shards} shards{which}, or its building was not finished; "
+                "build it again with the same arguments, which makes what is missing."
+            )
         return settings
 
     def write(self, settings: Settings) -> None:
         """Replace ``cluster.json``; a reader sees the old one or the new one, whole."""
-        write_json(self.folder / NAME, {"format": FORMAT, **asdict(settings)}, shared=True)
+        write_json(self.folder / NAME, dump_settings(settings), shared=True)
+
+
+def dump_settings(settings: Settings) -> dict[str, Any]:
+    """Settings as JSON, with the format."""
+    return {"format": FORMAT, **asdict(settings)}
+
+
+def load_settings(content: dict[str, Any], name: str) -> Settings:
+    """Make settings of what ``dump_settings`` returned.
+
+    Args:
+        content: of JSON.
+        name: where it is from, for messages.
+
+    Raises:
+        UnsupportedIndexError: a newer version wrote it.
+        ValueError, KeyError, TypeError, AttributeError: it cannot be understood.
+    """
+    content = dict(content)
+    version = content.pop("format")
+    if isinstance(version, int) and version > FORMAT:
+        raise UnsupportedIndexError(f"{name} has format {version}, and this version reads up to {FORMAT}; update it.")
+    settings = Settings(**content)
+    check_factor(settings.pool_factor)
+    if isinstance(settings.shards, bool) or not isinstance(settings.shards, int) or settings.shards < 1:
+        raise ValueError(f"it names {settings.shards!r} shards")
+    return settings
 
 
 def is_cluster(folder: Path) -> bool:
@@ -113,7 +155,7 @@ def is_cluster(folder: Path) -> bool:
 
 def linked_folder(folder: Path) -> Path:
     """The folder that a link stands for now, so that a process started later reads the same; a folder itself if it is none."""
-    while folder.is_symlink():
+    while folder.is_symlink() and folder.exists():  # links that lead in a circle lead nowhere
         folder = folder.parent / folder.readlink()
     return folder
 

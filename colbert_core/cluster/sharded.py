@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from colbert_core.checks import check_count, id_list
 from colbert_core.cluster.calls import About, Replicas, shard_list
-from colbert_core.cluster.layout import Layout, linked_folder, shard_of
+from colbert_core.cluster.fetching import fetch_all, find_layout
+from colbert_core.cluster.layout import shard_of
 from colbert_core.cluster.nodes import check_version, connect, version
 from colbert_core.errors import ClusterError, DamagedIndexError, EncoderMismatchError, UnsupportedIndexError
 from colbert_core.index.advice import Advice
@@ -19,7 +20,6 @@ from colbert_core.index.base import IndexBase
 from colbert_core.index.restriction import Restriction
 from colbert_core.index.writing import add_in_batches
 from colbert_core.model.fingerprint import LazyEncoder, loaded_encoder
-from colbert_core.paths import as_path
 from colbert_core.rerank import Reranker
 from colbert_core.search.explain import mark_shared
 from colbert_core.search.lexical import WordCounts
@@ -96,11 +96,14 @@ class ShardedIndex(IndexBase):
         allow_partial: bool = False,
         timeout: float = 60.0,
         num_cpus: float = 0,
+        cache: str | PathLike[str] | None = None,
+        progress: bool | None = None,
     ) -> ShardedIndex:
         """Start an actor for each shard and replica, as far from each other as there are nodes.
 
         Args:
-            folder: what ``build`` made, under a path that every node sees.
+            folder: what ``build`` made, under a path that every node sees; or the address that ``publish`` put it at, such as
+                "s3://bucket/folder", from where each actor fetches its shard first. Then it can be searched only.
             encoder: a checkpoint's name or folder, or a loaded encoder; None for the one it was made with, which is then
                 loaded when it is first needed.
             replicas: actors for each shard, which share the searches and stand in for each other.
@@ -110,6 +113,8 @@ class ShardedIndex(IndexBase):
                 ``PartialHits``. Everything else still needs all shards.
             timeout: seconds that a call may take, lost actors and their new start included.
             num_cpus: cores that Ray sets aside for each actor.
+            cache: folder of each machine for what is fetched; None for ``~/.cache/colbert-retrievers``.
+            progress: show a bar while shards are fetched; None shows it on a terminal or in a notebook.
 
         Raises:
             IndexNotFoundError: there is no sharded index.
@@ -123,9 +128,8 @@ class ShardedIndex(IndexBase):
         check_count(replicas, "replicas", "actors")
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
             raise ValueError(f"timeout is a number of seconds above 0, got {timeout!r}.")
-        layout = Layout(as_path(folder).absolute())
+        layout = find_layout(folder, cache)
         n_shards = layout.read().shards
-        layout = Layout(linked_folder(layout.folder))
         missing = layout.missing(n_shards)
         if missing and not allow_partial:
             raise DamagedIndexError(
@@ -133,23 +137,12 @@ class ShardedIndex(IndexBase):
                 "the same arguments, which makes those that are missing."
             )
         loaded = None if encoder is None else loaded_encoder(encoder)
-        started = Replicas.start(
-            connect(address, timeout),
-            layout,
-            shards=n_shards,
-            replicas=replicas,
-            timeout=timeout,
-            allow_partial=allow_partial,
-            num_cpus=num_cpus,
-        )
-        settings = {
-            "replicas": replicas,
-            "address": address,
-            "allow_partial": allow_partial,
-            "timeout": timeout,
-            "num_cpus": num_cpus,
-        }
+        ray = connect(address, timeout)
+        waits: dict[str, Any] = {"timeout": timeout, "allow_partial": allow_partial, "num_cpus": num_cpus}
+        started = Replicas.start(ray, layout, shards=n_shards, replicas=replicas, **waits)
+        settings = {"replicas": replicas, "address": address, "cache": cache, **waits}
         try:
+            fetch_all(ray, layout, started.actors, partly=allow_partial, progress=progress)
             return cls(started, loaded, settings)
         except BaseException:
             started.close()
@@ -503,7 +496,7 @@ class ShardedIndex(IndexBase):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The folder, which is opened again, with actors of its own."""
-        return _reopened, (str(self._replicas.layout.folder), self._encoder.loaded, self._settings)
+        return _reopened, (self._replicas.layout.place, self._encoder.loaded, self._settings)
 
 
 def _codec_name(about: About) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from colbert_core.errors import (
+    ColBERTError,
     DamagedIndexError,
     IndexLockedError,
     IndexWriteError,
@@ -287,7 +288,7 @@ def disk_errors(path: Path | str | None, locked: str = "", *, reading: bool = Fa
     except sqlite3.DatabaseError as error:
         raise DamagedIndexError(f"{path} is damaged ({error}); restore the index from a copy.") from error
     except OSError as error:
-        if isinstance(error, StorageError):
+        if isinstance(error, ColBERTError):
             raise
         raise _write_error(path, str(error), error.errno, reading=reading) from error
 

@@ -13,8 +13,11 @@ from pathlib import Path
 from builders.encoders import WORDS, WordEncoder
 from colbert_core import Index, Passage
 from colbert_core.cluster import build, building
-from colbert_core.cluster.layout import Layout
+from colbert_core.cluster.layout import Layout, Settings, shard_of
 from colbert_core.documents.pieces import Whole, read_file
+from colbert_core.storage.arrays import dump_arrays
+from colbert_core.storage.durable import write_bytes
+from colbert_core.vectors.codec import ResidualCodec
 
 QUERIES = ["the cat sat on a mat", "happy pets purr", "what sound does rust make", "dogs bark or"]
 
@@ -58,6 +61,35 @@ def as_record(passage):
 
 def build_here(source, out, *, encoder=None, progress=False, **options):
     return out, build(source, out, encoder=encoder or WordEncoder(), progress=progress, **options)
+
+
+def sharded_here(folder, passages=PASSAGES, *, shards=2, nbits=4, seed_passages=PASSAGES, **options):
+    """A sharded index such as ``build`` makes, without Ray; the codec is of ``seed_passages``, whatever the number of shards."""
+    encoder, layout, codec = WordEncoder(), Layout(Path(folder)), None
+    layout.folder.mkdir(parents=True)
+    if nbits != 32:
+        vectors = encoder.encode_passages([passage.text for passage in seed_passages], progress=False).vectors
+        codec = ResidualCodec.fit(vectors, 16, nbits)
+        arrays = {name: [array] for name, array in codec.to_arrays().items()}
+        write_bytes(layout.codec, b"".join(dump_arrays(arrays)))
+    for shard in range(shards):
+        with Index.create(layout.shard(shard), encoder, nbits=nbits, codec=codec, **options) as index:
+            index.add([passage for passage in passages if shard_of(passage.id, shards) == shard], refit=False, progress=False)
+    words = options.get("words", "english")
+    layout.write(Settings(shards, nbits, encoder.name, {}, len(passages), words=words, pool_factor=1.0))
+    return layout.folder
+
+
+def contents_of(folder):
+    """The passages of each shard with their vectors as they are kept."""
+    found = []
+    for shard in range(Layout(Path(folder)).read().shards):
+        with Index.open(Layout(Path(folder)).shard(shard), WordEncoder()) as index:
+            assert index.verify().ok
+            passages = sorted(index.passages(), key=lambda passage: passage.id)
+            hits = index.search_many(QUERIES, 300, exact=True)
+            found.append((passages, [[(hit.passage.id, hit.score) for hit in each] for each in hits]))
+    return found
 
 
 def one_index(path, source, cluster_folder, **options):

@@ -56,3 +56,12 @@ def built(nodes_of, source, tmp_path_factory):
     """The same passages in 1, 2 and 5 shards."""
     folder = tmp_path_factory.mktemp("built")
     return {shards: build_here(source, folder / str(shards), shards=shards, workers=min(shards, 2))[0] for shards in (1, 2, 5)}
+
+
+@pytest.fixture(scope="package")
+def objects():
+    """An S3 server."""
+    from builders.object_storage import object_server
+
+    with object_server() as server:
+        yield server

@@ -49,7 +49,7 @@ FLOORS_OF_FOLDER = {
         {"main"},
         {"__main__"},
     ],
-    "cluster": [{"layout", "nodes", "planning"}, {"building", "calls"}, {"sharded"}],
+    "cluster": [{"layout", "nodes", "planning"}, {"building", "calls"}, {"reading", "windows"}, {"writing"}, {"sharded"}],
     "client": [
         {"address", "parcels", "reading"},
         {"answers", "calls"},
@@ -74,8 +74,8 @@ FLOORS_OF_FOLDER = {
     "index": [
         {"advice", "batches", "blank_query", "foreign", "lexicon", "reports", "settings", "state"},
         {"restriction"},
-        {"base", "compaction", "view"},
-        {"verification", "versions"},
+        {"compaction", "searching", "view"},
+        {"base", "verification", "versions", "windows"},
         {"tuning", "writing"},
         {"reading"},
         {"index"},

@@ -115,24 +115,28 @@ class Replicas:
         """Number of shards."""
         return len(self.actors)
 
-    def ask(self, calls: Calls) -> dict[int, Any]:
+    def ask(self, calls: Calls, *, patiently: bool = False) -> dict[int, Any]:
         """Call some shards; their answers.
+
+        Args:
+            calls: what to ask.
+            patiently: wait for as long as their work takes; ``timeout`` is for those that are lost meanwhile.
 
         Raises:
             ShardUnavailableError: one gave none in time.
         """
-        answers, missing = self.attempt(calls, wait=True)
+        answers, missing = self.attempt(calls, wait=True, patiently=patiently)
         if missing:
             raise self.unavailable(missing)
         return answers
 
-    def ask_all(self, method: str, *arguments: Any) -> list[Any]:
-        """Call a method of every shard; the answers in the order of the shards.
+    def ask_all(self, method: str, *arguments: Any, patiently: bool = False) -> list[Any]:
+        """Call a method of every shard, as ``ask`` does; the answers in the order of the shards.
 
         Raises:
             ShardUnavailableError: one gave none in time.
         """
-        answers = self.ask({shard: (method, arguments, {}) for shard in range(len(self))})
+        answers = self.ask({shard: (method, arguments, {}) for shard in range(len(self))}, patiently=patiently)
         return [answers[shard] for shard in sorted(answers)]
 
     def ask_or_do_without(self, calls: Calls) -> tuple[dict[int, Any], dict[int, Exception | None]]:
@@ -148,20 +152,22 @@ class Replicas:
             _log.warning("%s: shards %s are down; this result is without them.", self.layout.folder, shard_list(missing))
         return answers, missing
 
-    def attempt(self, calls: Calls, *, wait: bool) -> tuple[dict[int, Any], dict[int, Exception | None]]:
+    def attempt(
+        self, calls: Calls, *, wait: bool, patiently: bool = False
+    ) -> tuple[dict[int, Any], dict[int, Exception | None]]:
         """Call some shards; the answers, and the shards without one with the last error if there was any.
 
         Args:
             calls: what to ask.
             wait: for lost actors to be started again.
+            patiently: as in ``ask``.
 
         Raises:
             ValueError: the index is closed.
         """
         if self.closed:
             raise ValueError("The index is closed; open it again.")
-        until = time.monotonic() + self.timeout
-        return _Round(self._ray, self.actors, calls, next(self._turns), wait=wait).run(until)
+        return _Round(self._ray, self.actors, calls, next(self._turns), wait=wait).run(self.timeout, patiently=patiently)
 
     def unavailable(self, missing: Mapping[int, Exception | None]) -> ShardUnavailableError:
         """The error that says which shards did not answer, and why."""
@@ -208,18 +214,20 @@ class _Round:
         self._calling: dict[Any, int] = {}  # a reference for each call, and which shard will answer
         self._asking: dict[Any, tuple[int, Any]] = {}  # the same for actors that were only asked whether they are there
 
-    def run(self, until: float) -> tuple[dict[int, Any], dict[int, Exception | None]]:
+    def run(self, timeout: float, *, patiently: bool) -> tuple[dict[int, Any], dict[int, Exception | None]]:
         """Collect the answers; return them, and the shards without one with their last error if there was any.
 
         Args:
-            until: when to give up, by ``time.monotonic``.
+            timeout: seconds after which to give up.
+            patiently: give up only that long after an actor was lost, if it is not there again.
         """
+        until = time.monotonic() + timeout
         answers: dict[int, Any] = {}
         errors: dict[int, Exception] = {}
         for shard in self._calls:
             self._call(shard)
         while self._calling or self._asking:
-            left = max(0.0, until - time.monotonic())
+            left = None if patiently and not self._asking else max(0.0, until - time.monotonic())
             done, _ = self._ray.wait([*self._calling, *self._asking], num_returns=1, timeout=left)
             if not done:
                 break
@@ -230,6 +238,7 @@ class _Round:
             except self._lost as error:
                 errors[shard] = error
                 if not is_question:
+                    until = time.monotonic() + timeout if patiently else until
                     self._call_again(shard)
                 continue
             if is_question:

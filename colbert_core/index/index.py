@@ -290,6 +290,9 @@ class Index(ReadableIndex):
             progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
         """
         self._refit_if_due(writing.SMALLEST_FIT, progress=progress)
+        self._merge()
+
+    def _merge(self) -> None:
         writing.merge_segments(self._store, self._versions)
         self._store.vacuum()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from builders.encoders import WORDS, WordEncoder
 from colbert_core import Index, Passage
 from colbert_core.cluster import build, building
-from colbert_core.cluster.layout import Layout
+from colbert_core.cluster.layout import Layout, Settings
 from colbert_core.documents.pieces import Whole, read_file
 
 QUERIES = ["the cat sat on a mat", "happy pets purr", "what sound does rust make", "dogs bark or"]
@@ -66,6 +66,18 @@ def one_index(path, source, cluster_folder, **options):
     for location, name, _ in building.find_sources(source):
         index.add(read_file(Path(location), name, Whole()), refit=False)
     return index
+
+
+def begin_shards(folder, shards, encoder, codec, **options):
+    """An index in shards without passages, made without Ray; ``codec`` None keeps vectors as they are."""
+    layout = Layout(folder)
+    nbits = 32 if codec is None else codec.nbits
+    pool_factor = options.get("pool_factor", 1)
+    folder.mkdir()
+    layout.write(Settings(shards, nbits, encoder.name, passages=0, pool_factor=pool_factor))
+    for shard in range(shards):
+        Index.create(layout.shard(shard), encoder, nbits=nbits, codec=codec, words="english", **options).close()
+    return folder
 
 
 def checksums(folder):

@@ -13,12 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from colbert_core import Encoder, Index, Passage, SyncReport
+    from colbert_core import Index, Passage, SyncReport, TokenEncoder
     from colbert_core.cluster import ShardedIndex
-    from colbert_core.documents.pieces import Splitter
 
 
-def open_index(path: Path, encoder: Encoder | None = None) -> Index | ShardedIndex:
+def open_index(path: Path, encoder: str | TokenEncoder | None = None) -> Index | ShardedIndex:
     """Open the index in a folder, in one piece or in shards."""
     return cluster.ShardedIndex.open(path, encoder) if cluster.is_cluster(path) else colbert_core.Index.open(path, encoder)
 
@@ -62,21 +61,6 @@ def read_passages(lines: Sequence[str], source: str) -> Iterator[Passage]:
             )
         except (ValueError, TypeError) as error:
             raise ValueError(f"Line {number} of {source}: {error}") from None
-
-
-def find_all_files(paths: list[Path]) -> list[Path]:
-    """Find the files at and below several paths, each once."""
-    from colbert_core.documents.files import find_files
-
-    return list(dict.fromkeys(file for path in paths for file in find_files(path)))
-
-
-def read_files(files: list[Path], splitter: Splitter) -> Iterator[Passage]:
-    """Read the passages of files. They are named by the paths as given."""
-    from colbert_core.documents.pieces import read_file
-
-    for path in files:
-        yield from read_file(path, path.as_posix(), splitter)
 
 
 def demo_passages() -> list[Passage]:

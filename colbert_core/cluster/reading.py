@@ -139,7 +139,7 @@ class ReadableShards(IndexBase):
         return about.codec
 
     def background(self) -> Background | None:
-        """How the vectors of all shards together are spread; None without any. Shards that are as they were are not read again."""
+        """How the vectors of all shards together are spread; None without any. Only shards that have changed send sums."""
         known = self._known_moments
         calls: Calls = {shard: ("_moments", (known[shard][0] if shard in known else None,), {}) for shard in self._shards}
         answers, _ = self._replicas.ask_or_do_without(calls)

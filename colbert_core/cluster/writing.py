@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
 
 from colbert_core.checks import id_list
 from colbert_core.cluster.calls import shard_list
 from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.cluster.reading import ReadableShards
 from colbert_core.errors import DamagedIndexError, IndexExistsError
+from colbert_core.index.batches import dump_all
 from colbert_core.index.restriction import Restriction
-from colbert_core.index.writing import add_in_batches
+from colbert_core.index.writing import FileChanges, add_in_batches, renamed
 from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
 from colbert_core.storage.aside import folder_aside, is_free
 from colbert_core.storage.durable import disk_errors, sync_file, sync_folder
 from colbert_core.vectors.embeddings import embeddings_of
-from colbert_core.vectors.pooling import check_factor
+from colbert_core.vectors.pooling import check_factor, pool_embeddings
+from colbert_core.vectors.segment import merged_segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
     from os import PathLike
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from colbert_core.cluster.calls import Calls
+    from colbert_core.storage.sources import Source
     from colbert_core.types import Passage, TokenEmbeddings, Where
+    from colbert_core.vectors.segment import Segment
+
+
+# Passages of a file that no file has: the next sync reads it again, whatever is left of it.
+_INTERRUPTED = -1
 
 
 class WritableShards(ReadableShards):
@@ -145,6 +155,89 @@ class WritableShards(ReadableShards):
         }
         return sum(self._replicas.ask(calls).values())
 
+    def _sources(self) -> list[tuple[Source, int]]:
+        """The files that the index was made of; shards that say different things of one were interrupted between them.
+
+        A shard knows of the files that have passages in it. The home of a file, which its name hashes to, knows of it always,
+        so a file is in as a whole if all who know of it agree, its home does, and together they have all of its passages.
+        """
+        told: dict[str, dict[int, tuple[Source, int]]] = {}
+        for shard, sources in enumerate(self._replicas.ask_all("_sources")):
+            for source, left in sources:
+                told.setdefault(source.name, {})[shard] = source, left
+        merged = []
+        for name, entries in sorted(told.items()):
+            known, left = [source for source, _ in entries.values()], sum(left for _, left in entries.values())
+            is_whole = self._home(name) in entries and known.count(known[0]) == len(known)
+            merged.append((known[0] if is_whole else replace(known[0], n_passages=_INTERRUPTED), left))
+        return merged
+
+    def _home(self, name: str) -> int:
+        """The shard that knows of a file in any case."""
+        return shard_of(name, len(self._replicas))
+
+    def _owners(self, ids: Sequence[str]) -> dict[str, str]:
+        calls: Calls = {shard: ("_owners", (of_shard,), {}) for shard, of_shard in self._route(ids).items()}
+        return {passage_id: owner for owners in self._replicas.ask(calls).values() for passage_id, owner in owners.items()}
+
+    def _next_row(self) -> list[int]:
+        return self._replicas.ask_all("_next_row")
+
+    def _put_files(self, passages: Sequence[Passage], files: FileChanges) -> None:
+        """Add passages of files, in one commit of each shard that has something of them."""
+        if files.moved:
+            self._move_files(files.moved)
+        windows = None
+        if passages:
+            dump_all(passages)  # a mistake is found before the encoder takes its time
+            windows = self.encoder.encode_passages([passage.text for passage in passages], progress=False)
+            windows = pool_embeddings(windows, self._pool_factor)
+        places: dict[int, list[int]] = {shard: [] for shard in self._shards}
+        for place, passage in enumerate(passages):
+            places[shard_of(passage.id, len(self._replicas))].append(place)
+        calls: Calls = {
+            shard: (
+                "_put_part",
+                (
+                    [passages[place] for place in of_shard],
+                    embeddings_of(windows, of_shard) if windows is not None and of_shard else None,
+                    self._part_of(files, shard, [files.owners[place] for place in of_shard]),
+                    [name for name in files.sources if self._home(name) == shard],
+                ),
+                {},
+            )
+            for shard, of_shard in places.items()
+        }
+        self._replicas.ask(calls if files.sources else {})
+
+    @staticmethod
+    def _part_of(files: FileChanges, shard: int, owners: Sequence[str]) -> FileChanges:
+        whole = {name: None if rows is None else rows[shard] for name, rows in files.whole.items()}
+        return FileChanges(owners, files.sources, whole)
+
+    def _move_files(self, moved: Mapping[str, Source]) -> None:
+        """Give passages of files that have moved their new ids, by which they belong to other shards, with their vectors."""
+        taken = self._replicas.ask_all("_take_files", list(moved))
+        passages: list[Passage] = []
+        owners: list[str] = []
+        segments: list[Segment] = []
+        for of_passages, old_passages, segment in taken:
+            if segment is not None:
+                segments.append(replace(segment, pids=segment.pids + len(passages)))
+            passages += [renamed(each, old, moved[old]) for old, each in zip(of_passages, old_passages, strict=True)]
+            owners += [moved[old].name for old in of_passages]
+        sources = {**dict.fromkeys(moved), **{source.name: source for source in moved.values()}}
+        calls: dict[int, tuple[str, tuple[Any, ...], dict[str, Any]]] = {}
+        for shard in self._shards:
+            places = [place for place, each in enumerate(passages) if shard_of(each.id, len(self._replicas)) == shard]
+            files = FileChanges([owners[place] for place in places], sources, dict.fromkeys(moved))
+            home = [name for name in sources if self._home(name) == shard]
+            calls[shard] = "_put_part", ([passages[place] for place in places], _windows_of(segments, places), files, home), {}
+        self._replicas.ask(calls)
+
+    def _refit_if_due(self, first: int, *, progress: bool | None) -> None:
+        """The codec stays."""
+
     def clear(self) -> None:
         """Delete all passages. The codec stays, since every shard compresses with it."""
         self._replicas.ask_all("delete_where", {})
@@ -161,7 +254,7 @@ class WritableShards(ReadableShards):
             self._replicas.ask_all("_merge", patiently=True)
             bar.update(len(self._replicas))
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write a copy of all shards to a folder, which ``ShardedIndex.open`` opens.
 
         Each shard is copied as it is at one moment, and all of them at about the same: what is written meanwhile may be in the
@@ -169,14 +262,20 @@ class WritableShards(ReadableShards):
 
         Args:
             path: a folder that is new or empty, under a path that every node sees.
+            overwrite: do nothing if ``path`` is where the index is already. Another one is never overwritten: shards cannot be
+                replaced in one step.
 
         Raises:
             IndexExistsError: there is something at ``path``.
             DamagedIndexError: nodes wrote their shards where they are not seen from here.
         """
         target, layout = as_path(path).absolute(), self._replicas.layout
+        if overwrite and target.resolve() == layout.folder.resolve():  # also through a link
+            return
         if not is_free(target):
-            raise IndexExistsError(f"{target} holds something already; name a folder that is new or empty.")
+            raise IndexExistsError(
+                f"{target} holds something already, and shards are not overwritten; name a folder that is new or empty."
+            )
         with contextlib.ExitStack() as stack:
             with disk_errors(target):
                 copy = Layout(stack.enter_context(folder_aside(target)) / "new")
@@ -194,3 +293,18 @@ class WritableShards(ReadableShards):
                 copy.write(layout.read())
                 copy.folder.rename(target)  # an empty folder gives way
                 sync_folder(target.parent)
+
+
+def _windows_of(segments: Sequence[Segment], places: Sequence[int]) -> Segment | None:
+    """The windows of some passages, with pids that count from 0; None if they have none.
+
+    Args:
+        segments: windows of all passages, in the order of their pids.
+        places: the passages, ascending.
+    """
+    pids = np.array(places, np.int64)
+    chosen = [(segment, kept) for segment in segments if (kept := segment.find(pids)).any()]
+    if not chosen:
+        return None
+    merged = merged_segment(chosen)
+    return replace(merged, pids=np.searchsorted(pids, merged.pids).astype(np.int64))

@@ -17,21 +17,24 @@ from colbert_core.types import Page, Passage, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from os import PathLike
     from typing import Self
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from colbert_core.index.reports import Tuning, Verification
+    from colbert_core.index.reports import IndexStats, Tuning, Verification
+    from colbert_core.index.writing import FileChanges
     from colbert_core.storage.fields import Outline, Survey
-    from colbert_core.types import Query, Where
+    from colbert_core.storage.sources import Source
+    from colbert_core.types import Query, TokenEmbeddings, Where
 
 # Characters of a string that is an example of a field's values.
 _LONGEST_EXAMPLE = 100
 
 
 class IndexBase(SearchableIndex):
-    """Everything that an index has, in one piece or in shards."""
+    """What an ``Index`` and a ``colbert_core.cluster.ShardedIndex`` have in common, which is nearly everything."""
 
     def passages(
         self,
@@ -220,6 +223,53 @@ class IndexBase(SearchableIndex):
         return self._verify(check_count(n_queries, "n_queries", "queries"), progress)
 
     @abstractmethod
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+        """Write a copy of the newest state to a folder."""
+
+    @abstractmethod
+    def add(
+        self,
+        passages: Iterable[Passage],
+        *,
+        embeddings: Iterable[NDArray[np.float32]] | TokenEmbeddings | None = None,
+        pool_factor: float = 1,
+        progress: bool | None = None,
+    ) -> list[str]:
+        """Add passages; one whose id is known already replaces the old one."""
+
+    @abstractmethod
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete passages by id; how many are gone."""
+
+    @abstractmethod
+    def delete_where(self, where: Where) -> int:
+        """Delete the passages that a filter matches; how many are gone."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Delete all passages."""
+
+    @abstractmethod
+    def compact(self, *, progress: bool | None = None) -> None:
+        """Put segments together, and give the room of deleted passages back."""
+
+    @abstractmethod
+    def get(self, ids: Iterable[str]) -> list[Passage | None]:
+        """The passages with these ids, in their order; None where there is none."""
+
+    @abstractmethod
+    def ids(self, where: Where | None = None) -> list[str]:
+        """The ids of all passages, or of those that a filter matches."""
+
+    @abstractmethod
+    def stats(self) -> IndexStats:
+        """Figures of the newest state."""
+
+    @abstractmethod
+    def __contains__(self, passage_id: object) -> bool:
+        """Whether there is a passage with this id."""
+
+    @abstractmethod
     def _survey(self, paths: Sequence[str], value: str | None = None) -> Survey:
         """Which fields there are; the kinds of some, and those that have a string for a value."""
 
@@ -250,6 +300,28 @@ class IndexBase(SearchableIndex):
     @abstractmethod
     def __len__(self) -> int:
         """Number of passages."""
+
+    # What keeps an index in step with folders
+
+    @abstractmethod
+    def _sources(self) -> list[tuple[Source, int]]:
+        """The files that the index was made of, by their names, each with the number of its passages that are left."""
+
+    @abstractmethod
+    def _owners(self, ids: Sequence[str]) -> dict[str, str]:
+        """The name of the file of each of these passages that is of one."""
+
+    @abstractmethod
+    def _next_row(self) -> Any:
+        """Where the next passage will lie, for ``FileChanges.whole``."""
+
+    @abstractmethod
+    def _put_files(self, passages: Sequence[Passage], files: FileChanges) -> None:
+        """Add passages of files, replacing those that these files gave before."""
+
+    @abstractmethod
+    def _refit_if_due(self, first: int, *, progress: bool | None) -> None:
+        """Compress what has become large enough, from so many tokens on, if the codec is one that may change."""
 
     @abstractmethod
     def _update_metadata(self, restriction: Restriction, metadata: dict[str, Any], remove: list[str]) -> int:

@@ -12,7 +12,7 @@ from colbert_core.index.restriction import Restriction
 from colbert_core.index.state import damage_named
 from colbert_core.index.tuning import count_windows, tune
 from colbert_core.index.verification import check, sample_queries, verify
-from colbert_core.index.windows import evidence_of_windows, unchanged, window_vectors
+from colbert_core.index.windows import evidence_of_windows, take_files, unchanged, window_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from colbert_core.storage.sources import Source
     from colbert_core.types import Hit, Page, Passage, Where
     from colbert_core.vectors.background import Background, Moments
+    from colbert_core.vectors.segment import Segment
 
     Matrices = Sequence[NDArray[np.float32]]
 
@@ -132,6 +133,9 @@ class ReadableIndex(IndexBase):
             return {passage_id: owners[row] for passage_id, row in rows.items() if row in owners}
 
         return self._versions.read(look)
+
+    def _take_files(self, names: Sequence[str]) -> tuple[list[str], list[Passage], Segment | None]:
+        return self._versions.read(lambda view: take_files(view, names))
 
     def _next_row(self) -> int:
         return self._versions.read(lambda view: int(view.reader.about()["next_row"]))

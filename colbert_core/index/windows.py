@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from colbert_core.search.explain import evidence_of
 from colbert_core.storage.changes import StaleRead
 from colbert_core.types import Passage
+from colbert_core.vectors.segment import merged_segment
 from colbert_core.vectors.snapshot import vectors_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from colbert_core.evidence.evidence import Evidence
     from colbert_core.index.view import View
     from colbert_core.vectors.background import Background
+    from colbert_core.vectors.segment import Segment
 
 
 @dataclass(frozen=True)
@@ -119,3 +122,18 @@ def _evidence(
     return evidence_of(
         question.query, question.vectors, question.spans, passage, window.span, vectors, spans, min_similarity, background
     )
+
+
+def take_files(view: View, names: Sequence[str]) -> tuple[list[str], list[Passage], Segment | None]:
+    """The passages of some files: the name of the file of each, the passages, and their windows with pids that count from 0."""
+    with view.reader.moment():
+        snapshot, rows = view.state.snapshot, view.reader.sources.rows_of(names)
+        owners, passages = view.reader.sources.owners(rows), view.reader.passages(rows)
+    pids = np.array(rows, np.int64)
+    chosen = [(part.segment, part.live & part.segment.find(pids)) for part in snapshot.parts]
+    chosen = [(segment, kept) for segment, kept in chosen if kept.any()]
+    if snapshot.codec is not None:
+        chosen = [(segment.with_shifts(snapshot.codec), kept) for segment, kept in chosen]
+    segment = merged_segment(chosen) if chosen else None
+    numbered = segment and replace(segment, pids=np.searchsorted(pids, segment.pids).astype(np.int64))
+    return [owners[row] for row in rows], passages, numbered

@@ -74,7 +74,7 @@ def begin_shards(folder, shards, encoder, codec, **options):
     nbits = 32 if codec is None else codec.nbits
     pool_factor = options.get("pool_factor", 1)
     folder.mkdir()
-    layout.write(Settings(shards, nbits, encoder.name, passages=0, pool_factor=pool_factor))
+    layout.write(Settings(shards, nbits, str(encoder.name), passages=0, pool_factor=pool_factor))
     for shard in range(shards):
         Index.create(layout.shard(shard), encoder, nbits=nbits, codec=codec, words="english", **options).close()
     return folder

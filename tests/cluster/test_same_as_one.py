@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import threading
 
 import numpy as np
@@ -17,6 +18,9 @@ from colbert_core import Index, IndexExistsError, Passage, SearchConfig
 from colbert_core.cluster import ShardedIndex
 from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.vectors.codec import ResidualCodec
+
+# Some filters ask for what no passage of a small corpus has; tests/cluster/test_sharded.py looks at what is said of that.
+pytestmark = pytest.mark.filterwarnings("ignore::colbert_core.FilterWarning")
 
 MODES = ({"mode": "maxsim"}, {"mode": "hybrid"}, {"mode": "hybrid", "weight": 0.8}, {"mode": "words"})
 SHARDS = (1, 2, 3)
@@ -93,7 +97,7 @@ def test_every_search_and_look_is_that_of_one_index(all_of_them, corpus, queries
     found = one.search_many(queries, exact=True, evidence=True, **by, **options)
     mean = one.search_mean(queries, exact=True, **by, **options)
     diverse = one.search_diverse(queries[0], fetch_k=fetch_k, lambda_mult=share, exact=True, **by, **options)
-    evidence = [one.explain(queries[0], passage_id, **by) for passage_id in known]
+    evidence = [one.explain(queries[0], passage_id, mode=by["mode"]) for passage_id in known]
     background = one.background()
     for index in sharded:
         index.compact(progress=False)
@@ -104,7 +108,7 @@ def test_every_search_and_look_is_that_of_one_index(all_of_them, corpus, queries
         assert index.search_diverse(queries[0], fetch_k=fetch_k, lambda_mult=share, exact=True, **by, **options) == diverse
         assert [index.search(query, exact=True, **by, **options) for query in queries] == found
         is_blank = [not passage.text.strip() for passage in index.get(known)]
-        told = [index.explain(queries[0], passage_id, **by) for passage_id in known]
+        told = [index.explain(queries[0], passage_id, mode=by["mode"]) for passage_id in known]
         assert len(index.encoder.encoded) - n_encoded == sum(is_blank)  # no passage is encoded anew to be explained
         if one.codec_id is not None:
             assert [hit.evidence for of_query in hits for hit in of_query] == [
@@ -282,19 +286,14 @@ def test_damage_of_a_shard_and_passages_of_another_are_told_by_its_number(nodes_
         ]
     with Index.open(Layout(folder).shard(0), encoder) as shard:
         shard.delete([passage.id for passage in in_1[:3]])
-        shard.compact()
-        (file,) = shard._versions.read(lambda view: view.reader.files("segment"))
-    path = Layout(folder).shard(0) / "files" / file.name
-    if not path.exists():
-        pytest.skip("the segment is a row of SQLite")
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 1
-    path.write_bytes(content)
+    with contextlib.closing(sqlite3.connect(Layout(folder).shard(0) / "index.sqlite")) as connection, connection:
+        connection.execute("UPDATE passages SET text = 'the dog' WHERE id = ?", (in_0[0].id,))
     with ShardedIndex.open(folder, encoder, timeout=300) as index:
         verified = index.verify(progress=False)
-        assert not verified.ok
-        assert all(problem.startswith("Shard 0: ") for problem in verified.problems)
-        assert len(in_0) + len(in_1) == len(index)
+        (problem,) = verified.problems
+        assert problem.startswith("Shard 0: ")
+        assert in_0[0].id in problem
+        assert (verified.recall, verified.queries) == (None, 0)
 
 
 # Writers meanwhile

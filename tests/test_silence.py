@@ -132,9 +132,13 @@ CORE = {
     ),
 }
 # Tested in tests/cluster, on a cluster.
-ON_A_CLUSTER = ["ShardedIndex.add", "build"]
+ON_A_CLUSTER = [*(f"ShardedIndex.{method}" for method in ("add", "compact", "tune", "verify")), "build"]
 # What others implement.
-PROTOCOLS = ["PassageIndex.add", "TokenEncoder.encode_passages"]
+PROTOCOLS = [
+    *(f"IndexBase.{method}" for method in ("add", "compact", "tune", "verify")),
+    "PassageIndex.add",
+    "TokenEncoder.encode_passages",
+]
 
 
 def retrieve_llama(given, shown):

@@ -97,7 +97,7 @@ class WritableShards(ReadableShards):
             passages,
             embeddings,
             dim=self.dim,
-            encode=lambda texts, _: self.encoder.encode_passages(texts, progress=False),
+            encode=lambda texts, bar: self.encoder.encode_passages(texts, progress=bar),
             commit=self._commit,
             pool_factor=max(check_factor(pool_factor), self._pool_factor),
             progress=progress,

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from colbert_core.evidence.evidence import Evidence
     from colbert_core.folders.reports import Problem, SyncReport
     from colbert_core.folders.syncing import sync
+    from colbert_core.index.base import IndexBase
     from colbert_core.index.blank_query import hits_of_blank_query
     from colbert_core.index.collections import Collections
     from colbert_core.index.foreign import ForeignIndex, read_foreign_index
     from colbert_core.index.index import Index
-    from colbert_core.index.opening import open_or_create
     from colbert_core.index.reports import IndexStats, MetadataField, Tuning, Verification
     from colbert_core.metadata import plain_metadata
     from colbert_core.model.checkpoint import EncoderConfig
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from colbert_core.search.excerpts import Excerpt
     from colbert_core.search.modes import HYBRID_WEIGHT, MODES
     from colbert_core.search.surroundings import widen
-    from colbert_core.serve.opening import open_index
+    from colbert_core.serve.opening import open_index, open_or_create
     from colbert_core.threads import get_num_threads, set_num_threads
     from colbert_core.types import Hit, Page, Passage, PassageIndex, TokenEmbeddings, TokenEncoder
     from colbert_core.vectors.maxsim import maxsim
@@ -72,6 +72,7 @@ __all__ = [
     "ForeignIndex",
     "Hit",
     "Index",
+    "IndexBase",
     "IndexExistsError",
     "IndexLockedError",
     "IndexNotFoundError",
@@ -133,6 +134,7 @@ _PLACES = {
     "ForeignIndex": "colbert_core.index.foreign",
     "Hit": "colbert_core.types",
     "Index": "colbert_core.index.index",
+    "IndexBase": "colbert_core.index.base",
     "IndexExistsError": "colbert_core.errors",
     "IndexLockedError": "colbert_core.errors",
     "IndexNotFoundError": "colbert_core.errors",
@@ -165,7 +167,7 @@ _PLACES = {
     "hits_of_blank_query": "colbert_core.index.blank_query",
     "maxsim": "colbert_core.vectors.maxsim",
     "open_index": "colbert_core.serve.opening",
-    "open_or_create": "colbert_core.index.opening",
+    "open_or_create": "colbert_core.serve.opening",
     "plain_metadata": "colbert_core.metadata",
     "read_foreign_index": "colbert_core.index.foreign",
     "set_num_threads": "colbert_core.threads",

@@ -23,7 +23,7 @@ from langchain_colbert.options import (
 if TYPE_CHECKING:
     from langchain_core.documents import Document
 
-    from colbert_core import Hit, Index
+    from colbert_core import Hit, IndexBase
 
 
 class SearchableStore(VectorStore):
@@ -31,7 +31,7 @@ class SearchableStore(VectorStore):
 
     @property
     @abstractmethod
-    def index(self) -> Index:
+    def index(self) -> IndexBase:
         """The index to search."""
 
     def similarity_search(

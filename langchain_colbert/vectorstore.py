@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import run_in_executor
 
-from colbert_core import Collections, Index, IndexNotFoundError, TokenEncoder, open_or_create
+from colbert_core import Collections, IndexNotFoundError, TokenEncoder, open_index, open_or_create
 from langchain_colbert.documents import add_documents, delete_documents, to_document, to_documents, to_where
 from langchain_colbert.searching import SearchableStore
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from langchain_core.documents import Document
 
+    from colbert_core import IndexBase
     from langchain_colbert.documents import Filter
 
     Model = str | PathLike[str] | TokenEncoder
@@ -36,13 +37,15 @@ class ColBERTVectorStore(SearchableStore):
         model: a checkpoint's name or folder, or a loaded encoder.
         persist_directory: folder of the index, made when documents are first added; None keeps everything in memory.
         collection_name: the collection of ``persist_directory`` that is meant, which then holds several.
-        index: a ``colbert_core.Index``, instead of both.
+        index: a ``colbert_core.Index`` or ``colbert_core.cluster.ShardedIndex``, instead of both.
         show_progress: False shows no bars.
 
     Instantiate:
         ```python
         from langchain_colbert import ColBERTVectorStore
         from langchain_core.documents import Document
+
+    from colbert_core import IndexBase
 
         store = ColBERTVectorStore()  # persist_directory="wiki.idx" keeps it on disk
         ```
@@ -164,7 +167,7 @@ class ColBERTVectorStore(SearchableStore):
         *,
         persist_directory: str | PathLike[str] | None = None,
         collection_name: str | None = None,
-        index: Index | None = None,
+        index: IndexBase | None = None,
         show_progress: bool | None = None,
     ) -> None:
         """Open a store. It loads no model before the first use, and makes no folder before documents are added.
@@ -197,12 +200,12 @@ class ColBERTVectorStore(SearchableStore):
         self._model, self.show_progress = model, show_progress
         # The working folder may change.
         self._path = None if persist_directory is None else Path(persist_directory).expanduser().absolute()
-        self._index = index
+        self._index: IndexBase | None = index
         if self._path is not None and self._path.is_dir() and any(self._path.iterdir()):
             self._make()
 
     @property
-    def index(self) -> Index:
+    def index(self) -> IndexBase:
         """The index of the engine. One in memory is made at the first use, one in a folder when documents are first added.
 
         Raises:
@@ -428,7 +431,8 @@ class ColBERTVectorStore(SearchableStore):
             IndexNotFoundError: there is no index.
             EncoderMismatchError: the index was made with another model.
         """
-        return cls(index=Index.open(folder_path, model), show_progress=show_progress)
+        index: Any = open_index(Path(folder_path), model)
+        return cls(index=index, show_progress=show_progress)
 
     def __repr__(self) -> str:
         return f"ColBERTVectorStore({self._index or self._path or 'in memory, not made yet'})"

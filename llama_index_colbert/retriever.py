@@ -252,7 +252,7 @@ class ColBERTRetriever(BaseRetriever):
             IndexNotFoundError: there is no index.
         """
         folder, _ = saved.find(path)
-        return cls(Index.open(folder, model), similarity_top_k, **kwargs)
+        return cls(open_index(folder, model), similarity_top_k, **kwargs)
 
     @classmethod
     def from_index(

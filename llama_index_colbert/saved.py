@@ -16,12 +16,12 @@ from colbert_core import IndexNotFoundError
 if TYPE_CHECKING:
     from os import PathLike
 
-    from colbert_core import Index
+    from colbert_core import IndexBase
 
 NAME = "colbert"
 
 
-def save(index: Index, persist_dir: str | PathLike[str], name: str = NAME, **about: Any) -> None:
+def save(index: IndexBase, persist_dir: str | PathLike[str], name: str = NAME, **about: Any) -> None:
     """Write a copy of the index, and replace the one that was written here before.
 
     Args:

@@ -22,7 +22,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from colbert_core import Collections, Index, IndexNotFoundError, TokenEncoder, hits_of_blank_query, open_or_create
+from colbert_core import Collections, IndexBase, IndexNotFoundError, TokenEncoder, hits_of_blank_query, open_or_create
 from llama_index_colbert import saved
 from llama_index_colbert.engines import EngineMaker, refuse_unknown
 from llama_index_colbert.filters import of_document, to_where
@@ -88,13 +88,13 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         default=None,
         description="Show bars; False shows none, None shows them on a terminal or in a notebook once a second has passed.",
     )
-    _index: Index | None = PrivateAttr(default=None)
+    _index: IndexBase | None = PrivateAttr(default=None)
 
     def __init__(
         self,
         model: str | Path | TokenEncoder | None = None,
         path: str | Path | None = None,
-        index: Index | None = None,
+        index: IndexBase | None = None,
         collection_name: str | None = None,
         **fields: Any,
     ) -> None:
@@ -117,7 +117,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         """
         if collection_name is not None and path is None:
             raise ValueError(f"collection_name={collection_name!r} needs path=, the folder of the collections.")
-        if index is not None and not isinstance(index, Index):
+        if index is not None and not isinstance(index, IndexBase):
             raise TypeError(f"index must be an Index of colbert_core, got {type(index).__name__}.")
         fields |= {"model": model, "path": path, "collection_name": collection_name}
         super().__init__(**fields)
@@ -126,7 +126,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
             self._make()
 
     @property
-    def index(self) -> Index:
+    def index(self) -> IndexBase:
         """The index to search; others may share it.
 
         Raises:
@@ -204,7 +204,7 @@ class ColBERTVectorStore(BasePydanticVectorStore):
         saved.save(self.index, path.parent, path.stem)
 
     @property
-    def client(self) -> Index:
+    def client(self) -> IndexBase:
         """The index."""
         return self.index
 

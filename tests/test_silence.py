@@ -147,9 +147,13 @@ CORE = {
     "split": lambda given, shown: split(given.shards(), given.new(), shards=3, progress=shown),
 }
 # Tested in tests/cluster, on a cluster.
-ON_A_CLUSTER = ["ShardedIndex.add", "ShardedIndex.open", "build"]
+ON_A_CLUSTER = [*(f"ShardedIndex.{method}" for method in ("add", "compact", "open", "tune", "verify")), "build"]
 # What others implement.
-PROTOCOLS = ["PassageIndex.add", "TokenEncoder.encode_passages"]
+PROTOCOLS = [
+    *(f"IndexBase.{method}" for method in ("add", "compact", "tune", "verify")),
+    "PassageIndex.add",
+    "TokenEncoder.encode_passages",
+]
 
 
 def retrieve_llama(given, shown):

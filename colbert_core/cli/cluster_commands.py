@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _BUILD = f"""\
 Make a sharded index of files with the machines of a Ray cluster: {", ".join(STREAMED)}, in a folder or an object storage such
-as s3://bucket/folder. Called again after an interruption it goes on with the shards that are missing. `colbert search` and
-`add`, `delete` and `stats` take the folder like any other index.
+as s3://bucket/folder. Called again after an interruption it goes on with the shards that are missing. `colbert search`,
+`sync`, `add`, `delete`, `verify` and the others take the folder like any other index.
 """
 
 _PLAN = """\

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import colbert_core
-from colbert_core import cluster
 from colbert_core.cli.options import (
     add_pool_factor,
     add_words,
@@ -22,7 +21,7 @@ from colbert_core.cli.options import (
     wants_progress,
 )
 from colbert_core.cli.printing import stats_as_sentence
-from colbert_core.cli.reading import find_all_files, need_passages, read_files
+from colbert_core.cli.reading import need_passages, open_index
 from colbert_core.extras import import_extra
 from colbert_core.paths import as_path
 from colbert_core.values import stats_as_json
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from colbert_core import Index, SyncReport
     from colbert_core.cli.options import Command
+    from colbert_core.cluster import ShardedIndex
     from colbert_core.types import TokenEncoder
 
 _INDEX = """\
@@ -145,48 +145,14 @@ def _count_files(folder: Path) -> int:
 
 def _add(options: argparse.Namespace) -> int:
     _check_tokens(options)
-    if cluster.is_cluster(options.index):
-        return _add_to_shards(options)
-    with colbert_core.Index.open(options.index, load_named_encoder(options)) as index:
+    with open_index(options.index, load_named_encoder(options)) as index:
         report = _synced(index, options, remove=False)
         stats = stats_as_json(index.stats()), stats_as_sentence(index.stats())
     return _say_synced(report, stats, options)
 
 
-def _add_to_shards(options: argparse.Namespace) -> int:
-    """Add files to an index in shards, which does not know of files: they are named by their paths as given."""
-    files = find_all_files(options.files)
-    with cluster.ShardedIndex.open(options.index, load_named_encoder(options)) as index:
-        encoder: Any = index.encoder
-        if not hasattr(encoder, "split"):
-            raise ValueError(f"The encoder {encoder!r:.80} cannot split files; add passages in Python.")
-        added = set(index.add(read_files(files, encoder), progress=wants_progress(options)))
-        for path in files:  # what a file held before and no longer does
-            index.delete(
-                passage_id
-                for passage_id in index.ids({"source": {"$exists": True, "$eq": path.as_posix()}})  # or nothing has one
-                if passage_id not in added and _is_piece(passage_id, path, added)
-            )
-        stats = index.stats()
-    if options.json:
-        print(json.dumps({"added": len(added), **stats_as_json(stats)}))
-    else:
-        print(f"{len(added)} passages added. {stats_as_sentence(stats)}")
-    return 0
-
-
-def _is_piece(passage_id: str, path: Path, added: set[str]) -> bool:
-    """Tell whether a passage is a piece of something that has just been added: of a text file, or of a record."""
-    whole, _, number = passage_id.rpartition("#")
-    if not number.isdecimal():
-        return f"{passage_id}#1" in added  # a record that was short
-    return (path.suffix.lower() in (".txt", ".md") and whole == path.as_posix()) or whole in added or f"{whole}#1" in added
-
-
 def _sync(options: argparse.Namespace) -> int:
     _check_tokens(options)
-    if cluster.is_cluster(options.index):
-        raise ValueError(f"{options.index} is in shards, which cannot be synced; `colbert add` adds files to it.")
     with _made(options.index, options.files) as folder, _opened(folder, options) as index:
         code = _sync_once(index, options)
         if options.watch:
@@ -196,10 +162,10 @@ def _sync(options: argparse.Namespace) -> int:
     return code
 
 
-def _opened(folder: Path, options: argparse.Namespace) -> Index:
+def _opened(folder: Path, options: argparse.Namespace) -> Index | ShardedIndex:
     """Open the index of a sync, or make it if it is not there."""
     if folder.exists():
-        return colbert_core.Index.open(folder, load_named_encoder(options))
+        return open_index(folder, load_named_encoder(options))
     if options.dry_run:
         return colbert_core.Index.create(None, dim=1)  # nothing is encoded
     return _create(folder, load_encoder(options), options)
@@ -210,7 +176,7 @@ def _create(folder: Path, encoder: TokenEncoder, options: argparse.Namespace) ->
     return colbert_core.Index.create(folder, encoder, nbits=options.nbits, words=words, pool_factor=options.pool_factor)
 
 
-def _sync_once(index: Index, options: argparse.Namespace) -> int:
+def _sync_once(index: Index | ShardedIndex, options: argparse.Namespace) -> int:
     report = _synced(index, options, dry_run=options.dry_run)
     stats = stats_as_json(index.stats()), stats_as_sentence(index.stats())
     code = _say_synced(report, stats, options)
@@ -225,7 +191,7 @@ def _check_tokens(options: argparse.Namespace) -> None:
         check_count(options.piece_tokens, "--piece-tokens", "tokens")
 
 
-def _synced(index: Index, options: argparse.Namespace, **others: bool) -> SyncReport:
+def _synced(index: Index | ShardedIndex, options: argparse.Namespace, **others: bool) -> SyncReport:
     return colbert_core.sync(
         options.files,
         index,

@@ -229,7 +229,7 @@ def _hints_at_where(index: Index | ShardedIndex, unknown: list[str]) -> list[str
 
 
 def _compact(options: argparse.Namespace) -> int:
-    with colbert_core.Index.open(options.index) as index:
+    with _open(options.index) as index:
         index.compact(progress=wants_progress(options))
         stats = index.stats()
     print(json.dumps(stats_as_json(stats)) if options.json else stats_as_sentence(stats))
@@ -250,7 +250,7 @@ def _stats(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    with colbert_core.Index.open(options.index) as index:
+    with _open(options.index) as index:
         verified = index.verify(progress=wants_progress(options))
     if options.json:
         print(json.dumps({"ok": verified.ok, **asdict(verified)}))

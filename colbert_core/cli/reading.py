@@ -13,9 +13,8 @@ from colbert_core import cluster
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from colbert_core import Encoder, Index, Passage, SyncReport
+    from colbert_core import Index, Passage, SyncReport, TokenEncoder
     from colbert_core.cluster import ShardedIndex
-    from colbert_core.documents.pieces import Splitter
 
 
 def index_place(text: str) -> Path | str:
@@ -23,7 +22,7 @@ def index_place(text: str) -> Path | str:
     return text if "://" in text else Path(text)
 
 
-def open_index(place: Path | str, encoder: Encoder | None = None) -> Index | ShardedIndex:
+def open_index(place: Path | str, encoder: str | TokenEncoder | None = None) -> Index | ShardedIndex:
     """Open the index in a folder, in one piece or in shards, or the one that is published at an address."""
     if isinstance(place, str) or cluster.is_cluster(place):
         return cluster.ShardedIndex.open(place, encoder)
@@ -69,21 +68,6 @@ def read_passages(lines: Sequence[str], source: str) -> Iterator[Passage]:
             )
         except (ValueError, TypeError) as error:
             raise ValueError(f"Line {number} of {source}: {error}") from None
-
-
-def find_all_files(paths: list[Path]) -> list[Path]:
-    """Find the files at and below several paths, each once."""
-    from colbert_core.documents.files import find_files
-
-    return list(dict.fromkeys(file for path in paths for file in find_files(path)))
-
-
-def read_files(files: list[Path], splitter: Splitter) -> Iterator[Passage]:
-    """Read the passages of files. They are named by the paths as given."""
-    from colbert_core.documents.pieces import read_file
-
-    for path in files:
-        yield from read_file(path, path.as_posix(), splitter)
 
 
 def demo_passages() -> list[Passage]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from colbert_core.cli.options import load_encoder, wants_progress
 from colbert_core.cli.printing import print_lines
+from colbert_core.cli.reading import open_index
 from colbert_core.colbertv1 import pipeline
 from colbert_core.colbertv1.encoded import encode_collection
 from colbert_core.colbertv1.ivfpq import IVFPQ
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from colbert_core.evaluation.datasets import Dataset
     from colbert_core.evaluation.measures import Evaluation, Search
     from colbert_core.evaluation.trec import Qrels
+    from colbert_core.index.base import IndexBase
     from colbert_core.model.encoder import Encoder
     from colbert_core.train import Example, TrainConfig
 
@@ -135,7 +137,7 @@ def run_mine(options: argparse.Namespace) -> int:
     else:
         if options.triples:
             raise ValueError("--triples goes with --with bm25; train --preset colbertv1 takes an example's first negative.")
-        with Index.open(options.engine) as index:
+        with open_index(options.engine) as index:
             texts = {passage.id: passage.text for passage in dataset.passages()}
             examples = mine(
                 dataset.queries(options.split),
@@ -153,7 +155,7 @@ def run_mine(options: argparse.Namespace) -> int:
     return 0
 
 
-def _search_checked(index: Index, texts: dict[str, str], options: argparse.Namespace) -> SearchMany:
+def _search_checked(index: IndexBase, texts: dict[str, str], options: argparse.Namespace) -> SearchMany:
     """Return a search of an index that raises an error where it finds a passage that has no text here."""
     search = searcher(index)
 
@@ -229,7 +231,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if baseline is not None:
         about["compared"] = asdict(compare(baseline, retrieved.run, qrels, ignore_identical_ids=not keeps_own))
     if options.plot:
-        with Index.open(options.index, options.model) as index:
+        with open_index(options.index, options.model) as index:
             plot_recall_latency(list(_points(index, queries, qrels, options)), options.plot)
     by_query = measured.by_query if options.per_query else {}
     if options.json:
@@ -250,7 +252,7 @@ def _evaluate_weights(
 ) -> int:
     """Score an index by several weights of the words, and print a row for each."""
     rows: list[dict[str, Any]] = []
-    with Index.open(options.index, options.model) as index:
+    with open_index(options.index, options.model) as index:
         for weight in options.weight:
             search = search_index(index, _depth(options), exact=options.exact, mode=options.mode, weight=weight)
             found = run_of(search, queries, progress=wants_progress(options))
@@ -302,7 +304,7 @@ def _say_missing(options: argparse.Namespace, dataset: Dataset, split: str, meas
 
 def _missing_in_index(options: argparse.Namespace, dataset: Dataset, split: str, unknown: set[str]) -> list[str]:
     """Find judged passages that an index lacks, in one piece or cut into ``ID#1``, ``ID#2`` and so on."""
-    with Index.open(options.index, options.model) as index:
+    with open_index(options.index, options.model) as index:
         ids = index.ids()
     there = {*ids, *(name.rpartition("#")[0] for name in ids)} | unknown
     judged = dict.fromkeys(passage for grades in dataset.qrels(split).values() for passage in grades)
@@ -373,7 +375,7 @@ def _retrieve(options: argparse.Namespace, dataset: Dataset, queries: dict[str, 
         reranker = Reranker(load_encoder(options))
         return rerank_run(reranker, run, queries, passages, depth=options.depth, progress=progress), n_identical
     if options.index:
-        with Index.open(options.index, options.model) as index:
+        with open_index(options.index, options.model) as index:
             by = {"mode": options.mode, "weight": _weight(options)}
             search = search_index(index, _depth(options), exact=options.exact, **by)
             retrieved = run_of(search, queries, progress=progress)
@@ -390,7 +392,7 @@ def _weight(options: argparse.Namespace) -> float | None:
     return options.weight[0] if options.weight else None
 
 
-def _points(index: Index, queries: dict[str, str], qrels: Qrels, options: argparse.Namespace) -> Iterator[Point]:
+def _points(index: IndexBase, queries: dict[str, str], qrels: Qrels, options: argparse.Namespace) -> Iterator[Point]:
     """Measure recall at 100 and time, for configs from a few passages scored up to all of them."""
     stats = index.stats()
     for config in ladder_of_configs(100, stats.windows)[::4]:

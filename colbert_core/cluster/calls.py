@@ -36,7 +36,7 @@ _CALLS_AT_ONCE = 8
 # Seconds for which the answers of all shards are waited for together; then each is taken as it comes.
 _SOON = 0.05
 # Methods that change an index. A published one cannot be: what was changed in the cache of one machine would be lost.
-_WRITES = {"add", "delete", "delete_where", "update_metadata", "clear", "compact"}
+_WRITES = {"add", "delete", "delete_where", "update_metadata", "_merge", "_put_part", "_take_files"}
 
 
 @dataclass(frozen=True)
@@ -185,24 +185,28 @@ class Replicas:
         """Number of shards."""
         return len(self.actors)
 
-    def ask(self, calls: Calls) -> dict[int, Any]:
+    def ask(self, calls: Calls, *, patiently: bool = False) -> dict[int, Any]:
         """Call some shards; their answers.
+
+        Args:
+            calls: what to ask.
+            patiently: wait for as long as their work takes; ``timeout`` is for those that are lost meanwhile.
 
         Raises:
             ShardUnavailableError: one gave none in time.
         """
-        answers, missing = self.attempt(calls, wait=True)
+        answers, missing = self.attempt(calls, wait=True, patiently=patiently)
         if missing:
             raise self.unavailable(missing)
         return answers
 
-    def ask_all(self, method: str, *arguments: Any) -> list[Any]:
-        """Call a method of every shard; the answers in the order of the shards.
+    def ask_all(self, method: str, *arguments: Any, patiently: bool = False) -> list[Any]:
+        """Call a method of every shard, as ``ask`` does; the answers in the order of the shards.
 
         Raises:
             ShardUnavailableError: one gave none in time.
         """
-        answers = self.ask(dict.fromkeys(range(len(self)), (method, arguments, {})))
+        answers = self.ask(dict.fromkeys(range(len(self)), (method, arguments, {})), patiently=patiently)
         return [answers[shard] for shard in sorted(answers)]
 
     def ask_or_do_without(self, calls: Calls) -> tuple[dict[int, Any], dict[int, Exception | None]]:
@@ -218,12 +222,15 @@ class Replicas:
             _log.warning("%s: shards %s are down; this result is without them.", self.layout.folder, shard_list(missing))
         return answers, missing
 
-    def attempt(self, calls: Calls, *, wait: bool) -> tuple[dict[int, Any], dict[int, Exception | None]]:
+    def attempt(
+        self, calls: Calls, *, wait: bool, patiently: bool = False
+    ) -> tuple[dict[int, Any], dict[int, Exception | None]]:
         """Call some shards; the answers, and the shards without one with the last error if there was any.
 
         Args:
             calls: what to ask.
             wait: for lost actors to be started again.
+            patiently: as in ``ask``.
 
         Raises:
             ValueError: the index is closed.
@@ -236,8 +243,8 @@ class Replicas:
                 f"{self.layout.folder} is published, so it can be searched only; change the folder that it was published from, "
                 "or one that it is restored to, and publish that again."
             )
-        until = time.monotonic() + self.timeout
-        return _Round(self._ray, self.actors, calls, next(self._turns), self.watch, wait=wait).run(until)
+        asking = _Round(self._ray, self.actors, calls, next(self._turns), self.watch, wait=wait)
+        return asking.run(self.timeout, patiently=patiently)
 
     def health(self, timeout: float) -> list[ShardHealth]:
         """Ask every replica how it is, all at once, for so many seconds at most.
@@ -312,12 +319,14 @@ class _Round:
         self._calling: dict[Any, int] = {}  # a reference for each call, and which shard will answer
         self._asking: dict[Any, tuple[int, Any]] = {}  # the same for actors that were only asked whether they are there
 
-    def run(self, until: float) -> tuple[dict[int, Any], dict[int, Exception | None]]:
+    def run(self, timeout: float, *, patiently: bool) -> tuple[dict[int, Any], dict[int, Exception | None]]:
         """Collect the answers; return them, and the shards without one with their last error if there was any.
 
         Args:
-            until: when to give up, by ``time.monotonic``.
+            timeout: seconds after which to give up.
+            patiently: give up only that long after an actor was lost, if it is not there again.
         """
+        until = time.monotonic() + timeout
         answers: dict[int, Any] = {}
         errors: dict[int, Exception] = {}
         for shard in self._calls:
@@ -327,7 +336,7 @@ class _Round:
             soon = min(max(0.0, until - time.monotonic()), _SOON)
             self._ray.wait([*self._calling], num_returns=len(self._calling), timeout=soon)
         while self._calling or self._asking:
-            left = max(0.0, until - time.monotonic())
+            left = None if patiently and not self._asking else max(0.0, until - time.monotonic())
             done, _ = self._ray.wait([*self._calling, *self._asking], num_returns=1, timeout=left)
             if not done:
                 break
@@ -339,6 +348,7 @@ class _Round:
                 errors[shard] = error
                 if not is_question:
                     self._tell(shard, None)
+                    until = time.monotonic() + timeout if patiently else until
                     self._call_again(shard)
                 continue
             if is_question:

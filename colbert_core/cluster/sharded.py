@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import replace
-from functools import reduce
-from operator import or_
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.checks import check_count, id_list
+from colbert_core.checks import check_count
 from colbert_core.cluster.calls import About, Replicas, shard_list
 from colbert_core.cluster.fetching import fetch_all, find_layout
-from colbert_core.cluster.layout import shard_of
 from colbert_core.cluster.nodes import check_version, connect, version
+from colbert_core.cluster.windows import Found, evidence_of_hits, search_again, vectors_of_hits
+from colbert_core.cluster.writing import WritableShards
 from colbert_core.errors import ClusterError, DamagedIndexError, EncoderMismatchError, UnsupportedIndexError
 from colbert_core.index.advice import Advice
-from colbert_core.index.base import IndexBase
 from colbert_core.index.restriction import Restriction
-from colbert_core.index.writing import add_in_batches
 from colbert_core.model.fingerprint import LazyEncoder, loaded_encoder
-from colbert_core.rerank import Reranker
-from colbert_core.search.explain import mark_shared
+from colbert_core.search.diversity import diversify
+from colbert_core.search.explain import evidence_anew, mark_shared
 from colbert_core.search.lexical import WordCounts
-from colbert_core.storage.fields import together
-from colbert_core.types import Hit, Page
-from colbert_core.vectors.embeddings import embeddings_of
-from colbert_core.vectors.pooling import check_factor
+from colbert_core.types import Hit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,12 +31,9 @@ if TYPE_CHECKING:
 
     from colbert_core.cluster.calls import Calls, ShardHealth
     from colbert_core.evidence.evidence import Evidence
-    from colbert_core.index.reports import IndexStats
     from colbert_core.model.fingerprint import EncoderFingerprint
     from colbert_core.search.lexical import ByWords
-    from colbert_core.storage.fields import Outline, Survey
-    from colbert_core.types import Passage, Query, TokenEmbeddings, TokenEncoder, Where
-    from colbert_core.vectors.background import Background
+    from colbert_core.types import Passage, Query, TokenEncoder
 
 
 class PartialHits(list[Hit]):
@@ -57,8 +48,8 @@ class PartialHits(list[Hit]):
         self.missing_shards = tuple(missing_shards)
 
 
-class ShardedIndex(IndexBase):
-    """An index in shards on the machines of a Ray cluster, with the searches, adds and deletes of an ``Index``.
+class ShardedIndex(WritableShards):
+    """An index in shards on the machines of a Ray cluster, which does what an ``Index`` does.
 
     A query is encoded once, here, and each shard finds its best; merged, these are the best of all, in the order and with the
     scores of one index with the same codec. Where words rank as well, all shards are asked first how often they have the words
@@ -68,6 +59,10 @@ class ShardedIndex(IndexBase):
     A shard whose process or node died is asked again on another replica, or on the same one once Ray has started it again.
     What cannot be had in time is a ``ShardUnavailableError``, or with ``allow_partial`` a result that says which shards are
     missing. A ``where`` that is a function is sent to the shards, and must be one that can be.
+
+    What differs from an ``Index``: the codec never changes, so ``add`` has no ``refit``, and ``clear`` and ``compact`` keep it.
+    What writes is a commit of each shard, not of all together. ``create`` and ``convert`` are refused: ``build`` makes shards,
+    because their codec is fitted to passages of all of them.
 
     Example:
         >>> with ShardedIndex.open("wiki.cluster") as index:
@@ -82,8 +77,8 @@ class ShardedIndex(IndexBase):
         fingerprint = self._agree()
         self._encoder = LazyEncoder(fingerprint, encoder)
         self._advice = Advice()
-        self._background: Background | None = None
         self._has_words = False
+        self._known_moments = {}
 
     @classmethod
     def open(
@@ -186,15 +181,53 @@ class ShardedIndex(IndexBase):
         words: ByWords | None = None,
         **options: Any,
     ) -> list[list[Hit]]:
+        if texts is not None:
+            shown = partial(self._hits_with_evidence, texts, matrices, k, restriction, words=words, **options)
+            return search_again(shown, repr(self))
         answers, missing = self._search(matrices, k, restriction, options, words)
         n_queries = len(matrices if words is None else words.texts)
         value: Callable[[Hit], float] = (lambda hit: hit.score) if words is None else (lambda hit: hit.value)
-        all_hits = [self._merge([best[place] for best in answers], k, value, missing) for place in range(n_queries)]
-        for text, hits in zip(texts or (), all_hits, strict=texts is not None):
-            ranked = self._reranker().rank(text, [hit.passage for hit in hits], evidence=True, progress=False)
-            evidence = {hit.passage.id: self._marked(hit.evidence, words is not None) for hit in ranked}
-            hits[:] = [replace(hit, evidence=evidence[hit.passage.id]) for hit in hits]
+        return [self._merge([best[place] for best in answers], k, value, missing) for place in range(n_queries)]
+
+    def _hits_with_evidence(
+        self,
+        texts: Sequence[str],
+        matrices: Sequence[NDArray[np.float32]],
+        k: int,
+        restriction: Restriction,
+        *,
+        words: ByWords | None,
+        **options: Any,
+    ) -> list[list[Hit]]:
+        """What is found, with its evidence.
+
+        Raises:
+            StaleRead: a passage has changed since it was found, or a shard is lost.
+        """
+        all_hits = self._hits(matrices, k, restriction, words=words, **options)
+        found = [Found(*each) for each in zip(texts, matrices, all_hits, strict=True)]
+        all_evidence = evidence_of_hits(self._replicas, self.encoder, found, None, self.background())
+        for hits, of_hits in zip(all_hits, all_evidence, strict=True):
+            marked = [self._marked(evidence, by_words=words is not None) for evidence in of_hits]
+            hits[:] = [replace(hit, evidence=evidence) for hit, evidence in zip(hits, marked, strict=True)]
         return all_hits
+
+    def _diverse(
+        self,
+        matrices: Sequence[NDArray[np.float32]],
+        k: int,
+        fetch_k: int,
+        weight: float,
+        restriction: Restriction,
+        **options: Any,
+    ) -> list[Hit]:
+        def choose() -> list[Hit]:
+            (hits,) = self._hits(matrices, max(k, fetch_k), restriction, **options)
+            order = diversify([hit.value for hit in hits], vectors_of_hits(self._replicas, hits), k, weight)
+            hits[:] = [replace(hits[place], rank=rank) for rank, place in enumerate(order, 1)]
+            return hits
+
+        return search_again(choose, repr(self))
 
     def _mean(
         self,
@@ -216,7 +249,16 @@ class ShardedIndex(IndexBase):
         options: dict[str, Any],
         words: ByWords | None,
     ) -> tuple[list[list[list[Hit]]], list[int]]:
-        """What each shard found for the queries, and which shards did not answer."""
+        """What each shard found for the queries, and which shards did not answer.
+
+        Raises:
+            ValueError: the config scores by XTR's rule.
+        """
+        if (config := options.get("config")) is not None and getattr(config, "n_tokens", None) is not None:
+            raise ValueError(
+                f"SearchConfig(n_tokens={config.n_tokens}) scores by the nearest tokens of a whole collection, and no shard knows "
+                "those of the others; leave n_tokens out, or search one index."
+            )
         shards: Iterable[int] = range(len(self._replicas))
         self._advise(restriction)
         without_counts: list[int] = []
@@ -262,200 +304,40 @@ class ShardedIndex(IndexBase):
         hits = [replace(hit, rank=rank) for rank, hit in enumerate(best, 1)]
         return PartialHits(hits, missing) if self._replicas.allow_partial else hits
 
-    def _marked(self, evidence: Evidence | None, by_words: bool) -> Evidence | None:
+    def _marked(self, evidence: Evidence, *, by_words: bool) -> Evidence:
         words = self._replicas.layout.read().words
-        return mark_shared(evidence, words) if by_words and evidence is not None and isinstance(words, str) else evidence
-
-    def _reranker(self) -> Reranker:
-        """What makes evidence, against one shard's vectors: ids are hashed to shards, so each is a sample of the whole."""
-        if self._background is None:
-            calls: Calls = {shard: ("background", (), {}) for shard in range(len(self._replicas))}
-            answers, _ = self._replicas.ask_or_do_without(calls)
-            self._background = next(filter(None, answers.values()), None)
-        return Reranker(self.encoder).against(self._background)
+        return mark_shared(evidence, words) if by_words and isinstance(words, str) else evidence
 
     def _explain(self, query: str, passage: str | Passage, min_similarity: float | None, *, by_words: bool) -> Evidence:
-        if isinstance(passage, str):
-            (known,) = self.get([passage])
+        passage_id, (matrix,) = passage if isinstance(passage, str) else passage.id, self._matrices([query])
+        restriction = Restriction(ids=[passage_id])
+
+        def show() -> Evidence:
+            (hits,) = self._hits([matrix], 1, restriction, config=None, exact=True, min_relevance=None)
+            if hits:
+                ((evidence,),) = evidence_of_hits(
+                    self._replicas, self.encoder, [Found(query, matrix, hits)], min_similarity, self.background()
+                )
+                return self._marked(evidence, by_words=by_words)
+            (known,) = self.get([passage_id])
             if known is None:
-                raise ValueError(f"There is no passage with the id {passage!r} in {self!r}.")
-            passage = known
-        evidence = self._reranker().explain(query, passage, min_similarity=min_similarity)
-        return self._marked(evidence, by_words) or evidence
+                raise ValueError(f"There is no passage with the id {passage_id!r} in {self!r}.")
+            return evidence_anew(self.encoder, query, matrix, known, min_similarity, self.background())
 
-    def add(
-        self,
-        passages: Iterable[Passage],
-        *,
-        embeddings: Iterable[NDArray[np.float32]] | TokenEmbeddings | None = None,
-        pool_factor: float = 1,
-        progress: bool | None = None,
-    ) -> list[str]:
-        """Add passages; one whose id is known already replaces the old one. As ``Index.add``, with the codec that is there.
+        return search_again(show, repr(self))
 
-        They are encoded here; for millions there is ``build``.
-
-        Args:
-            passages: with ids that differ from each other.
-            embeddings: their vectors, if they were made elsewhere.
-            pool_factor: keep about 1 / pool_factor of each passage's vectors; a larger one of ``build`` counts.
-            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
-
-        Returns:
-            Their ids, in the order given.
+    def word_counts(self, texts: Iterable[str]) -> WordCounts:
+        """Count what the collection says about the words of some queries, so that parts of one can be searched as a whole.
 
         Raises:
-            TypeError, ValueError: as ``Index.add``.
-            PartialAddError: any error after some were added; ``added`` says which.
+            ValueError: a shard was made without words.
+            UnsupportedIndexError: a shard has none yet.
+            ShardUnavailableError: a shard gave no answer in time.
         """
-        return add_in_batches(
-            passages,
-            embeddings,
-            dim=self.dim,
-            encode=lambda texts, _: self.encoder.encode_passages(texts, progress=False),
-            commit=self._commit,
-            pool_factor=max(check_factor(pool_factor), self._pool_factor),
-            progress=progress,
-            in_order=False,
-        )
-
-    def _commit(self, batch: list[Passage], _: list[str], windows: TokenEmbeddings, added: list[str]) -> None:
-        """Add passages to their shards; ``added`` learns the ids of those that are in, whatever happens."""
-        places: dict[int, list[int]] = {}
-        for place, passage in enumerate(batch):
-            places.setdefault(shard_of(passage.id, len(self._replicas)), []).append(place)
-        calls = {
-            shard: (
-                "add",
-                ([batch[place] for place in of_shard],),
-                {"embeddings": embeddings_of(windows, of_shard), "refit": False, "progress": False},
-            )
-            for shard, of_shard in places.items()
-        }
-        done, missing = self._replicas.attempt(calls, wait=True)
-        added += [passage.id for passage in batch if shard_of(passage.id, len(self._replicas)) in done]
+        counts, missing = self._count_words(list(texts))
         if missing:
-            raise self._replicas.unavailable(missing)
-
-    def delete(self, ids: Iterable[str]) -> int:
-        """Delete passages by id; unknown ids are no error.
-
-        Returns:
-            How many passages are gone. Those of a shard that was lost after it had deleted them, and asked again, do not count.
-        """
-        routed = self._route(list(dict.fromkeys(id_list(ids))))
-        return sum(self._replicas.ask({shard: ("delete", (of_shard,), {}) for shard, of_shard in routed.items()}).values())
-
-    def delete_where(self, where: Where) -> int:
-        """Delete the passages that a filter matches; ``{}`` matches all of them.
-
-        Returns:
-            As ``delete``.
-        """
-        self._advise(Restriction(where))
-        return sum(self._replicas.ask_all("delete_where", where))
-
-    def get(self, ids: Iterable[str]) -> list[Passage | None]:
-        """The passages with these ids, in their order; None where there is none."""
-        wanted = id_list(ids)
-        routed = self._route(list(dict.fromkeys(wanted)))
-        answers = self._replicas.ask({shard: ("get", (of_shard,), {}) for shard, of_shard in routed.items()})
-        passages = {
-            passage_id: passage
-            for shard, of_shard in routed.items()
-            for passage_id, passage in zip(of_shard, answers[shard], strict=True)
-        }
-        return [passages[passage_id] for passage_id in wanted]
-
-    def ids(self, where: Where | None = None) -> list[str]:
-        """The ids of all passages, or of those that a filter matches, shard by shard."""
-        self._advise(Restriction(where))
-        return [passage_id for ids in self._replicas.ask_all("ids", where) for passage_id in ids]
-
-    def _page(self, restriction: Restriction, limit: int | None, after: str | None) -> Page[Passage]:
-        """Shard by shard; ``after`` begins with the shard's number."""
-        self._advise(restriction)
-        routed = None if restriction.ids is None else self._route(restriction.ids)
-        first, of_shard = (0, None) if after is None else self._place(after)
-        found: list[Passage] = []
-        for shard in range(first, len(self._replicas)):
-            ids = None if routed is None else routed.get(shard, [])
-            left = None if limit is None else max(limit - len(found), 1)
-            options = {"ids": ids, "limit": left, "after": of_shard if shard == first else None}
-            page: Page[Passage] = self._replicas.ask({shard: ("passages", (restriction.where,), options)})[shard]
-            if page and limit is not None and len(found) == limit:
-                return Page(found, f"{shard}:")
-            found += page
-            if page.next is not None:
-                return Page(found, f"{shard}:{page.next}")
-        return Page(found)
-
-    def _place(self, after: str) -> tuple[int, str | None]:
-        """The shard with which a page begins, and behind what.
-
-        Raises:
-            TypeError, ValueError: it comes from elsewhere.
-        """
-        if not isinstance(after, str):
-            raise TypeError(f"after is what a page gave as its next, a str, got {type(after).__name__}: {after!r:.80}")
-        shard, colon, of_shard = after.partition(":")
-        if not (colon and re.fullmatch("[0-9]{1,9}", shard) and int(shard) < len(self._replicas)):
-            raise ValueError(f"after is what a page of this index gave as its next, such as '0:', got {after!r:.80}.")
-        return int(shard), of_shard or None
-
-    def _count(self, restriction: Restriction) -> int:
-        self._advise(restriction)
-        return sum(self._replicas.ask_all("count", restriction.where))
-
-    def _outline(self, limit: int, after: str | None) -> Outline:
-        return together(self._replicas.ask_all("_outline", limit, after), limit)
-
-    def _update_metadata(self, restriction: Restriction, metadata: dict[str, Any], remove: list[str]) -> int:
-        """Those of a shard that was lost after it had changed them, and asked again, do not count."""
-        self._advise(restriction)
-        shards: Iterable[int] = range(len(self._replicas))
-        routed = None if restriction.ids is None else self._route(restriction.ids)
-        calls = {
-            shard: (
-                "update_metadata",
-                (metadata,),
-                {"where": restriction.where, "ids": None if routed is None else routed[shard], "remove": remove},
-            )
-            for shard in (shards if routed is None else routed)
-        }
-        return sum(self._replicas.ask(calls).values())
-
-    def has_words(self) -> bool:
-        """Whether all shards have words, so that hybrid search is to be had."""
-        self._has_words = self._has_words or all(self._replicas.ask_all("has_words"))  # they do not lose them again
-        return self._has_words
-
-    def stats(self) -> IndexStats:
-        """Figures of all shards together; ``generation`` counts the commits of all."""
-        each: list[IndexStats] = self._replicas.ask_all("stats")
-        sums = ("passages", "windows", "tokens", "segments", "dead_tokens", "vector_bytes", "generation", "word_bytes")
-        summed = {name: sum(getattr(stats, name) for stats in each) for name in sums}
-        return replace(each[0], pool_factor=self._pool_factor, **summed)
-
-    def _survey(self, paths: Sequence[str], value: str | None = None) -> Survey:
-        surveys: list[Survey] = self._replicas.ask_all("_survey", paths, value)
-        return reduce(or_, surveys)
-
-    def _advise(self, restriction: Restriction) -> None:
-        """Warn of a filter that asks for what no passage of any shard has.
-
-        The shards are asked for this before they are asked for anything else, but only when a field is first compared with a
-        type: what one of them has had counts as there from then on. A shard that is down may have it.
-        """
-        expected = self._advice.unsaid(restriction.expected)
-        if not expected:
-            return
-        calls: Calls = {shard: ("_survey", ([each.path for each in expected],), {}) for shard in range(len(self._replicas))}
-        answers, missing = self._replicas.attempt(calls, wait=not self._replicas.allow_partial)
-        if missing and not self._replicas.allow_partial:
-            raise self._replicas.unavailable(missing)
-        if not missing:
-            self._advice.say(expected, reduce(or_, answers.values()))
+            raise self._replicas.unavailable(dict.fromkeys(missing))
+        return WordCounts.together(counts.values())
 
     def health(self, timeout: float = 2.0) -> list[ShardHealth]:
         """How each shard is, and each of its replicas; whatever does not answer is said to be down, and is no error.
@@ -475,19 +357,6 @@ class ShardedIndex(IndexBase):
     def close(self) -> None:
         """End the actors. A closed index cannot be used any more; closing it again is no error. Ray itself goes on."""
         self._replicas.close()
-
-    def _route(self, ids: Sequence[str]) -> dict[int, list[str]]:
-        """The ids by the shards that they belong to."""
-        routed: dict[int, list[str]] = {}
-        for passage_id in ids:
-            routed.setdefault(shard_of(passage_id, len(self._replicas)), []).append(passage_id)
-        return routed
-
-    def __len__(self) -> int:
-        return sum(self._replicas.ask_all("__len__"))
-
-    def __contains__(self, passage_id: object) -> bool:
-        return isinstance(passage_id, str) and self.get([passage_id]) != [None]
 
     def __repr__(self) -> str:
         state = "closed, " if self._replicas.closed else ""

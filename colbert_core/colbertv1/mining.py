@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from os import PathLike
 
+    from colbert_core.index.base import IndexBase
     from colbert_core.types import TokenEncoder
 
     SearchMany = Callable[[list[str], int], list[list[tuple[str, float]]]]
@@ -158,7 +159,7 @@ def as_collection(pairs: Iterable[Example]) -> tuple[dict[str, str], dict[str, d
     return queries, qrels, passages
 
 
-def searcher(index: Index) -> SearchMany:
+def searcher(index: IndexBase) -> SearchMany:
     """Return a search of an index for ``mine``.
 
     A document that was cut into ``ID#1``, ``ID#2`` and so on has the score of its best piece, as ``ID``, the id that judgements

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from colbert_core.evaluation.trec import Run
-    from colbert_core.index.index import Index
+    from colbert_core.index.base import IndexBase
     from colbert_core.rerank import Reranker
     from colbert_core.search.config import SearchConfig
     from colbert_core.types import Mode, Passage
@@ -303,7 +303,7 @@ def run_of(search: Search, queries: Mapping[str, str], *, progress: bool | None 
 
 
 def search_index(
-    index: Index,
+    index: IndexBase,
     k: int,
     *,
     exact: bool = False,
@@ -311,7 +311,7 @@ def search_index(
     mode: Mode = "maxsim",
     weight: float | None = None,
 ) -> Search:
-    """Return a search of an ``Index`` for ``run_of``. The arguments are those of ``Index.search_many``.
+    """Return a search of an ``Index`` or ``ShardedIndex`` for ``run_of``. The arguments are those of ``Index.search_many``.
 
     A document that the command line cut into ``ID#1``, ``ID#2`` and so on has the score of its best piece, as ``ID``. Where
     words rank as well, scores are ``hybrid_relevance``.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from colbert_core.documents.files import FoundFile
     from colbert_core.documents.pieces import Splitter
     from colbert_core.folders.planning import Known, Plan
-    from colbert_core.index.index import Index
+    from colbert_core.index.base import IndexBase
     from colbert_core.types import Passage
 
 # A commit ends at either: about 60,000 tokens, ten seconds of encoding on two cores. With a commit for each file, 1,000 files
@@ -43,7 +43,7 @@ _UNFINISHED = -LATEST - 1
 
 def sync(
     paths: Iterable[str | PathLike[str]] | str | PathLike[str],
-    index: Index,
+    index: IndexBase,
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -65,7 +65,8 @@ def sync(
 
     Args:
         paths: a folder or several, or files.
-        index: where the passages go. Passages that came by other ways are left alone.
+        index: where the passages go, an ``Index`` or a ``colbert_core.cluster.ShardedIndex``, whose shards each commit what is
+            theirs of a file. Passages that came by other ways are left alone.
         include: patterns as in .gitignore, such as "*.md" or "docs/**": only files that match one are read.
         exclude: the same: files and folders that match one are left out.
         piece_tokens: most tokens of a piece; None for what a file was cut by before, else as many as the encoder reads.
@@ -103,7 +104,7 @@ class _Batch:
     passages: list[Passage] = field(default_factory=list)
     owners: list[str] = field(default_factory=list)
     sources: dict[str, Source | None] = field(default_factory=dict)
-    whole: dict[str, int | None] = field(default_factory=dict)
+    whole: dict[str, Any] = field(default_factory=dict)
     moved: dict[str, Source] = field(default_factory=dict)
     characters: int = 0
 
@@ -119,7 +120,7 @@ class _Batch:
 
 
 class _Run:
-    def __init__(self, index: Index, known: Known, plan: Plan, piece_tokens: int | None) -> None:
+    def __init__(self, index: IndexBase, known: Known, plan: Plan, piece_tokens: int | None) -> None:
         self.report = SyncReport(unchanged=plan.unchanged, problems=list(plan.problems), ignored=plan.ignored)
         self._index, self._known, self._plan, self._piece_tokens = index, known, plan, piece_tokens
         self._batch = _Batch()

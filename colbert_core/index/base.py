@@ -2,238 +2,39 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from colbert_core.checks import check_count, check_relevance, check_similarity
+from colbert_core.checks import check_count, check_share, id_list
 from colbert_core.index.advice import complaint, name_in_a_filter
 from colbert_core.index.reports import MetadataField
 from colbert_core.index.restriction import Restriction
+from colbert_core.index.searching import SearchableIndex
 from colbert_core.metadata import dump_metadata
-from colbert_core.search.lexical import by_words
 from colbert_core.storage.fields import TYPES
-from colbert_core.text.blank import check_queries
-from colbert_core.types import Hit, Page, Passage, check_text
-from colbert_core.vectors.embeddings import query_matrices
+from colbert_core.types import Page, Passage, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from os import PathLike
     from typing import Self
 
+    import numpy as np
     from numpy.typing import NDArray
 
-    from colbert_core.evidence.evidence import Evidence
-    from colbert_core.model.fingerprint import EncoderFingerprint, LazyEncoder
-    from colbert_core.search.config import SearchConfig
-    from colbert_core.search.lexical import ByWords
+    from colbert_core.index.reports import IndexStats, Tuning, Verification
+    from colbert_core.index.writing import FileChanges
     from colbert_core.storage.fields import Outline, Survey
-    from colbert_core.types import Mode, Query, TokenEncoder, Where
+    from colbert_core.storage.sources import Source
+    from colbert_core.types import Query, TokenEmbeddings, Where
 
-# How far the length of a row may be from 1, as for the query vectors of an encoder.
-_UNIT_ERROR = 1e-2
 # Characters of a string that is an example of a field's values.
 _LONGEST_EXAMPLE = 100
 
 
-class IndexBase(ABC):
-    """An index with an encoder that is loaded when it is first needed."""
-
-    _encoder: LazyEncoder
-
-    @property
-    def made_with(self) -> EncoderFingerprint:
-        """Where the vectors come from."""
-        return self._encoder.fingerprint
-
-    @property
-    def encoder(self) -> TokenEncoder:
-        """What encodes texts; loaded at first use where the index was opened without one.
-
-        Raises:
-            EncoderMismatchError: the index holds vectors from elsewhere, or its encoder cannot be loaded or has changed.
-        """
-        return self._encoder.get()
-
-    @property
-    def encoder_name(self) -> str | None:
-        """Name of the encoder the index was made with, which is not loaded for it; None for vectors from elsewhere."""
-        return self.made_with.name
-
-    @property
-    def dim(self) -> int:
-        """Components of every vector."""
-        return self.made_with.dim
-
-    def search(
-        self,
-        query: Query,
-        k: int = 10,
-        *,
-        where: Where | None = None,
-        ids: Iterable[str] | None = None,
-        min_relevance: float | None = None,
-        config: SearchConfig | None = None,
-        exact: bool = False,
-        evidence: bool = False,
-        mode: Mode = "maxsim",
-        weight: float | None = None,
-    ) -> list[Hit]:
-        """Find the passages that match a query best.
-
-        Args:
-            query: text, or its vectors, *Shape:* (n_q, dim); rows are scaled to length 1.
-            k: most hits, at least 1; there are exactly min(k, number of matching passages) unless ``min_relevance`` drops some.
-            where: only passages whose metadata match: ``{"year": {"$gte": 2020}, "lang": "en"}``, by the operators of
-                ``colbert_core.storage.filters``; or a function of a passage, which is called for every passage (of an index
-                in memory, while it is locked; of one in shards, in their processes). A ``FilterWarning`` says where a condition
-                names a field that no passage has, or a type that none of its values has.
-            ids: only passages with these ids; an empty list matches none.
-            min_relevance: least relevance of a hit, from 0 to 1.
-            config: how much of a compressed index to look at; None chooses by k.
-            exact: score every passage that may be found. Scores are the same either way.
-            evidence: give each hit the ``evidence`` of its window, as ``explain`` does; the query must be text.
-            mode: "maxsim" ranks by vectors; "hybrid" by relevance + weight * coverage of the query's words, which finds
-                identifiers and rare names as well, and ``min_relevance`` is of that sum; "words" by coverage alone, among the
-                passages that have one of the words, and loads no model.
-            weight: of the coverage in hybrid mode, from 0 to 1; None for .1 to .5, by how rare the words of the query are.
-
-        Returns:
-            Hits, best first, equal scores by id; none from an empty index.
-
-        Raises:
-            TypeError: the query is neither a string nor an array, or no string where evidence is wanted; k is no whole number,
-                or a filter's value is of a wrong type.
-            ValueError: the query is blank, k is below 1, vectors are of another dim, zero or not finite, or a filter's
-                operator is unknown.
-            EncoderMismatchError: the query is text and the index has no encoder.
-            DamagedIndexError: a file of the index has changed.
-        """
-        (hits,) = self.search_many(
-            [query],
-            k,
-            where=where,
-            ids=ids,
-            min_relevance=min_relevance,
-            config=config,
-            exact=exact,
-            evidence=evidence,
-            mode=mode,
-            weight=weight,
-        )
-        return hits
-
-    def search_many(
-        self,
-        queries: Iterable[Query],
-        k: int = 10,
-        *,
-        where: Where | None = None,
-        ids: Iterable[str] | None = None,
-        min_relevance: float | None = None,
-        config: SearchConfig | None = None,
-        exact: bool = False,
-        evidence: bool = False,
-        mode: Mode = "maxsim",
-        weight: float | None = None,
-    ) -> list[list[Hit]]:
-        """``search`` for several queries over one state of the index, by as many threads as ``set_num_threads`` allows.
-
-        Texts are encoded together, in batches of other shapes than alone, so scores may differ in their last digits.
-        """
-        queries = _query_list(queries)
-        if evidence and (without_words := [query for query in queries if not isinstance(query, str)]):
-            kind = type(without_words[0]).__name__
-            raise TypeError(f"evidence needs the words of each query, got a {kind}; search by text for it.")
-        k, min_relevance = check_count(k, "k"), check_relevance(min_relevance, "min_relevance")
-        restriction, words = Restriction(where, ids), by_words(mode, weight, queries)
-        matrices = self._matrices(queries, None if evidence else words)
-        texts = [str(query) for query in queries] if evidence else None
-        return self._hits(
-            matrices, k, restriction, config=config, exact=exact, min_relevance=min_relevance, texts=texts, words=words
-        )
-
-    def search_mean(
-        self,
-        queries: Iterable[Query],
-        k: int = 10,
-        *,
-        where: Where | None = None,
-        ids: Iterable[str] | None = None,
-        min_relevance: float | None = None,
-        config: SearchConfig | None = None,
-        exact: bool = False,
-        mode: Mode = "maxsim",
-        weight: float | None = None,
-    ) -> list[Hit]:
-        """Find the passages that match several queries best on average, such as a question and made-up answers to it (HyDE).
-
-        The best of each query are looked at, twice as many each time, until no other passage can have a higher mean (the
-        threshold algorithm of Fagin, Lotem and Naor, PODS 2001, section 4).
-
-        Args:
-            queries: at least one, each as in ``search``; so are the other arguments.
-            k: most hits.
-            where: as in ``search``.
-            ids: as in ``search``.
-            min_relevance: of the mean.
-            config: for each query.
-            exact: as in ``search``.
-            mode: as in ``search``.
-            weight: as in ``search``.
-
-        Returns:
-            Hits, best first; score, relevance and coverage are means over the queries, and the span is that of the query that
-            matches best.
-
-        Raises:
-            ValueError: there are no queries; otherwise as ``search``.
-        """
-        queries = _query_list(queries)
-        k, min_relevance = check_count(k, "k"), check_relevance(min_relevance, "min_relevance")
-        restriction, words = Restriction(where, ids), by_words(mode, weight, queries)
-        if not queries:
-            raise ValueError("There are no queries to search by; give at least one.")
-        matrices = self._matrices(queries, words)
-        return self._mean(matrices, k, restriction, config=config, exact=exact, min_relevance=min_relevance, words=words)
-
-    def explain(
-        self,
-        query: str,
-        passage: str | Passage | Hit,
-        *,
-        min_similarity: float | None = None,
-        mode: Mode = "maxsim",
-    ) -> Evidence:
-        """Show which words of a passage answer which words of a query, in the window of the passage that scores highest.
-
-        The vectors are those that the index keeps, so the similarities add up to the score that a search gives. Where they
-        were pooled, or the index is in shards, the passage is encoded anew.
-
-        Args:
-            query: text.
-            passage: a passage of the index: its id, itself, or a hit.
-            min_similarity: cosine from which a word of the query counts as found, and below which no word of the passage is
-                marked, from -1 to 1. None leaves both to the lifts: by how much a cosine exceeds what is to be expected.
-            mode: as in ``search``; where words rank, those that query and passage share are evidence as well.
-
-        Raises:
-            TypeError: the query is not a string.
-            ValueError: the query is blank, the threshold is out of range, there is no such mode or no passage with this id, or
-                the index was made without words.
-            EncoderMismatchError: the index has no encoder.
-            DamagedIndexError: a file of the index has changed.
-        """
-        if not isinstance(query, str):
-            raise TypeError(f"explain needs the words of the query, got a {type(query).__name__}.")
-        check_similarity(min_similarity)
-        passage = passage.passage if isinstance(passage, Hit) else passage
-        if not isinstance(passage, str | Passage):
-            raise TypeError(f"passage must be an id, a Passage or a Hit, got {passage!r:.80}.")
-        words = by_words(mode, None, [query])
-        return self._explain(query, passage, min_similarity, by_words=words is not None)
+class IndexBase(SearchableIndex):
+    """What an ``Index`` and a ``colbert_core.cluster.ShardedIndex`` have in common, which is nearly everything."""
 
     def passages(
         self,
@@ -365,45 +166,108 @@ class IndexBase(ABC):
             raise ValueError("There is nothing to change: metadata is empty, and no key is to be removed.")
         return self._update_metadata(Restriction(where, ids), written, removed)
 
-    def _matrices(self, queries: list[Query], words: ByWords | None = None) -> list[NDArray[np.float32]]:
-        """The vectors of queries; none where words alone rank, once the queries are checked."""
-        if words is not None and words.alone:
-            check_queries([check_text(text, f"Query {place}").strip() for place, text in enumerate(words.texts)])
-            return []
-        return query_matrices(queries, self.dim, self._encoder.get)
+    def embeddings(self, ids: Iterable[str]) -> list[NDArray[np.float32]]:
+        """The vectors of these passages as the index keeps them, those of all windows one after the other.
 
-    @abstractmethod
-    def _hits(
+        Returns:
+            For each id *Shape:* (n_tokens, dim), float32, unit rows; n_tokens differs, and is 0 where nothing can be read.
+
+        Raises:
+            TypeError: ``ids`` is one string.
+            ValueError: there is no passage with an id.
+        """
+        wanted = id_list(ids)
+        found = self._embeddings(wanted)
+        unknown = [passage_id for passage_id, vectors in zip(wanted, found, strict=True) if vectors is None]
+        if unknown:
+            raise ValueError(f"There is no passage with the id {unknown[0]!r} ({len(unknown)} of {len(wanted)} are unknown).")
+        return [vectors for vectors in found if vectors is not None]
+
+    def tune(
         self,
-        matrices: Sequence[NDArray[np.float32]],
-        k: int,
-        restriction: Restriction,
+        target_recall: float = 0.95,
         *,
-        config: SearchConfig | None,
-        exact: bool,
-        min_relevance: float | None,
-        texts: Sequence[str] | None = None,
-        words: ByWords | None = None,
-    ) -> list[list[Hit]]:
-        """The best passages for each matrix, unit rows; with their evidence where the queries' texts are given."""
+        k: int = 10,
+        queries: Iterable[Query] | None = None,
+        progress: bool | None = None,
+    ) -> Tuning:
+        """Find the quickest search that finds enough of what scoring every passage would find.
+
+        Args:
+            target_recall: part of the ``k`` best passages that has to be found on average, from 0 to 1.
+            k: hits that are wanted.
+            queries: texts or matrices like those to come, fifty or more; None takes 50 passages, each as a query of up to 32
+                of its own vectors.
+            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
+
+        Returns:
+            The config with its measured recall and time, on the CPU; of an index in shards, the time until their answers are
+            merged. The last one that is tried scores everything.
+
+        Raises:
+            ValueError: the index is empty, or there are no queries.
+        """
+        target_recall, k = check_share(target_recall, "target_recall"), check_count(k, "k")
+        matrices = None if queries is None else self._matrices(list(queries))
+        if matrices == [] or not len(self):
+            raise ValueError(f"{self!r} cannot be tuned without {'queries' if matrices == [] else 'passages'}; give some.")
+        return self._tune(matrices, k, target_recall, progress)
+
+    def verify(self, n_queries: int = 20, *, progress: bool | None = None) -> Verification:
+        """Check every checksum, that all parts fit together, and how much a plain search finds.
+
+        Args:
+            n_queries: how many passages are sampled, each as a query of up to 32 of its own vectors.
+            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
+        """
+        return self._verify(check_count(n_queries, "n_queries", "queries"), progress)
 
     @abstractmethod
-    def _mean(
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+        """Write a copy of the newest state to a folder."""
+
+    @abstractmethod
+    def add(
         self,
-        matrices: Sequence[NDArray[np.float32]],
-        k: int,
-        restriction: Restriction,
+        passages: Iterable[Passage],
         *,
-        config: SearchConfig | None,
-        exact: bool,
-        min_relevance: float | None,
-        words: ByWords | None = None,
-    ) -> list[Hit]:
-        """The best passages by the mean over at least one matrix, unit rows."""
+        embeddings: Iterable[NDArray[np.float32]] | TokenEmbeddings | None = None,
+        pool_factor: float = 1,
+        progress: bool | None = None,
+    ) -> list[str]:
+        """Add passages; one whose id is known already replaces the old one."""
 
     @abstractmethod
-    def _explain(self, query: str, passage: str | Passage, min_similarity: float | None, *, by_words: bool) -> Evidence:
-        """The evidence of a passage, or of the one with this id."""
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete passages by id; how many are gone."""
+
+    @abstractmethod
+    def delete_where(self, where: Where) -> int:
+        """Delete the passages that a filter matches; how many are gone."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Delete all passages."""
+
+    @abstractmethod
+    def compact(self, *, progress: bool | None = None) -> None:
+        """Put segments together, and give the room of deleted passages back."""
+
+    @abstractmethod
+    def get(self, ids: Iterable[str]) -> list[Passage | None]:
+        """The passages with these ids, in their order; None where there is none."""
+
+    @abstractmethod
+    def ids(self, where: Where | None = None) -> list[str]:
+        """The ids of all passages, or of those that a filter matches."""
+
+    @abstractmethod
+    def stats(self) -> IndexStats:
+        """Figures of the newest state."""
+
+    @abstractmethod
+    def __contains__(self, passage_id: object) -> bool:
+        """Whether there is a passage with this id."""
 
     @abstractmethod
     def _survey(self, paths: Sequence[str], value: str | None = None) -> Survey:
@@ -422,6 +286,44 @@ class IndexBase(ABC):
         """What the passages have in the first fields behind a path, by their order."""
 
     @abstractmethod
+    def _embeddings(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        """The vectors of these passages, *Shape:* (n_tokens, dim) each, float32; None where there is no such passage."""
+
+    @abstractmethod
+    def _tune(self, matrices: list[NDArray[np.float32]] | None, k: int, target_recall: float, progress: bool | None) -> Tuning:
+        """The quickest search that finds enough; without matrices by passages of the index."""
+
+    @abstractmethod
+    def _verify(self, n_queries: int, progress: bool | None) -> Verification:
+        """What is wrong, and the recall by so many passages of the index."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of passages."""
+
+    # What keeps an index in step with folders
+
+    @abstractmethod
+    def _sources(self) -> list[tuple[Source, int]]:
+        """The files that the index was made of, by their names, each with the number of its passages that are left."""
+
+    @abstractmethod
+    def _owners(self, ids: Sequence[str]) -> dict[str, str]:
+        """The name of the file of each of these passages that is of one."""
+
+    @abstractmethod
+    def _next_row(self) -> Any:
+        """Where the next passage will lie, for ``FileChanges.whole``."""
+
+    @abstractmethod
+    def _put_files(self, passages: Sequence[Passage], files: FileChanges) -> None:
+        """Add passages of files, replacing those that these files gave before."""
+
+    @abstractmethod
+    def _refit_if_due(self, first: int, *, progress: bool | None) -> None:
+        """Compress what has become large enough, from so many tokens on, if the codec is one that may change."""
+
+    @abstractmethod
     def _update_metadata(self, restriction: Restriction, metadata: dict[str, Any], remove: list[str]) -> int:
         """Write keys, and remove others, in the metadata of the passages that may be found; how many have changed."""
 
@@ -438,17 +340,6 @@ class IndexBase(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _query_list(queries: Iterable[Query]) -> list[Query]:
-    """Return several queries as a list.
-
-    Raises:
-        TypeError: they are a single query.
-    """
-    if isinstance(queries, str) or hasattr(queries, "__array__"):
-        raise TypeError(f"queries must be a list, got one {type(queries).__name__}; use search for a single query.")
-    return list(queries)
 
 
 def _key_list(keys: Iterable[str]) -> list[str]:
@@ -473,28 +364,3 @@ def _example(kind: str, value: Any) -> Any:
     if kind in "bB":
         return bool(value)
     return f"{value[:_LONGEST_EXAMPLE]}…" if isinstance(value, str) and len(value) > _LONGEST_EXAMPLE else value
-
-
-def check_unit_matrices(matrices: Iterable[NDArray[np.float32]], dim: int) -> Sequence[NDArray[np.float32]]:
-    """Return query matrices that can be scored as they are.
-
-    Args:
-        matrices: *Shape:* (n_q, dim) each, float32, unit rows.
-        dim: components that are wanted.
-
-    Raises:
-        ValueError: one is not.
-    """
-    checked = list(matrices)
-    for position, matrix in enumerate(checked):
-        is_matrix = isinstance(matrix, np.ndarray) and matrix.ndim == 2 and matrix.dtype == np.float32
-        if not is_matrix or not len(matrix) or matrix.shape[1] != dim:
-            got = f"{getattr(matrix, 'dtype', type(matrix).__name__)} {getattr(matrix, 'shape', '')}"
-            raise ValueError(f"Query {position} must be float32 of shape (n, {dim}) with n >= 1, got {got}.")
-        lengths = np.linalg.norm(matrix, axis=1)
-        if not np.allclose(lengths, 1, atol=_UNIT_ERROR):
-            raise ValueError(
-                f"Query {position} must have rows of length 1, got lengths from {lengths.min():g} to {lengths.max():g}; "
-                "use search_many, which scales them."
-            )
-    return checked

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from colbert_core.index.restriction import Restriction
     from colbert_core.types import Passage, TokenEncoder, Where
     from colbert_core.vectors.codec import ResidualCodec
+    from colbert_core.vectors.segment import Segment
 
     Matrices = Sequence[NDArray[np.float32]]
 
@@ -290,6 +291,9 @@ class Index(ReadableIndex):
             progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
         """
         self._refit_if_due(writing.SMALLEST_FIT, progress=progress)
+        self._merge()
+
+    def _merge(self) -> None:
         writing.merge_segments(self._store, self._versions)
         self._store.vacuum()
 
@@ -322,6 +326,16 @@ class Index(ReadableIndex):
             windows = self.encoder.encode_passages([passage.text for passage in passages], progress=False)
             windows = pool_embeddings(windows, self._pool_factor)
         writing.commit_batch(self._store, self._versions, passages, metadata, windows, [], of_encoder=True, files=files)
+
+    def _put_part(
+        self,
+        passages: Sequence[Passage],
+        windows: TokenEmbeddings | Segment | None,
+        files: writing.FileChanges,
+        home: Sequence[str],
+    ) -> None:
+        """What ``_put_files`` of an index in shards has for this one of them."""
+        writing.commit_part(self._store, self._versions, passages, windows, files, home)
 
     def _refit_if_due(self, first: int, *, progress: bool | None) -> None:
         if self._nbits is not None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.checks import check_count, check_relevance, check_share, id_list
-from colbert_core.errors import UnsupportedIndexError
-from colbert_core.index.base import IndexBase, check_unit_matrices
+from colbert_core.checks import id_list
+from colbert_core.errors import DamagedIndexError, UnsupportedIndexError
+from colbert_core.index.base import IndexBase
 from colbert_core.index.restriction import Restriction
-from colbert_core.index.tuning import tune
-from colbert_core.index.verification import verify
-from colbert_core.search.lexical import by_words
+from colbert_core.index.state import damage_named
+from colbert_core.index.tuning import count_windows, tune
+from colbert_core.index.verification import check, sample_queries, verify
+from colbert_core.index.windows import evidence_of_windows, take_files, unchanged, window_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from colbert_core.index.reports import IndexStats, Tuning, Verification
     from colbert_core.index.versions import Versions
     from colbert_core.index.view import View
-    from colbert_core.search.config import SearchConfig
-    from colbert_core.search.lexical import ByWords, WordCounts
+    from colbert_core.index.windows import Question, Window
+    from colbert_core.search.lexical import WordCounts
     from colbert_core.storage.fields import Outline, Survey
     from colbert_core.storage.sources import Source
-    from colbert_core.types import Hit, Mode, Page, Passage, Query, Where
-    from colbert_core.vectors.background import Background
+    from colbert_core.types import Hit, Page, Passage, Where
+    from colbert_core.vectors.background import Background, Moments
+    from colbert_core.vectors.segment import Segment
 
     Matrices = Sequence[NDArray[np.float32]]
 
@@ -46,40 +47,6 @@ class ReadableIndex(IndexBase):
         """SHA-256 of the codec, hexadecimal; None while the index is uncompressed. Equal codecs have equal ids."""
         file = self._versions.read(lambda view: view.state).codec_file
         return None if file is None else file.sha256
-
-    def search_vectors(
-        self,
-        matrices: Iterable[NDArray[np.float32]],
-        k: int = 10,
-        *,
-        where: Where | None = None,
-        ids: Iterable[str] | None = None,
-        min_relevance: float | None = None,
-        config: SearchConfig | None = None,
-        exact: bool = False,
-        mean: bool = False,
-        words: ByWords | None = None,
-    ) -> list[list[Hit]]:
-        """``search_many`` by what an encoder made, taken as it is: to scale it again would change its last digits.
-
-        Args:
-            matrices: *Shape:* (n_q, dim) each, float32, unit rows.
-            k: as in ``search``, and so are the others.
-            where: as in ``search``.
-            ids: as in ``search``.
-            min_relevance: as in ``search``.
-            config: as in ``search``.
-            exact: as in ``search``.
-            mean: rank by the mean over all matrices, as ``search_mean`` does; there is one list of hits then.
-            words: of the same queries, to rank by them as well; or by them alone, without matrices.
-
-        Raises:
-            ValueError: a matrix has another shape or type, or rows of another length.
-        """
-        k, min_relevance = check_count(k, "k"), check_relevance(min_relevance, "min_relevance")
-        restriction, checked = Restriction(where, ids), check_unit_matrices(matrices, self.dim)
-        options: dict[str, Any] = {"config": config, "exact": exact, "min_relevance": min_relevance, "words": words}
-        return [self._mean(checked, k, restriction, **options)] if mean else self._hits(checked, k, restriction, **options)
 
     def look_at_a_share(self, shards: int) -> None:
         """Search as one of so many parts of a collection, over which passages are spread at random.
@@ -116,58 +83,45 @@ class ReadableIndex(IndexBase):
         """
         return self._versions.read(lambda view: view.background)
 
+    def _moments(self, known: tuple[str, int] | None) -> tuple[tuple[str, int], Moments | None] | None:
+        """Sums over the vectors, and the moment of which they are; None if that is the one that is ``known``."""
+
+        def look(view: View) -> tuple[tuple[str, int], Moments | None] | None:
+            moment = view.state.identity, view.state.generation
+            with damage_named(view.name):
+                return None if moment == known else (moment, view.state.moments)
+
+        return self._versions.read(look)
+
+    def _window_vectors(self, windows: Sequence[Window]) -> Matrices:
+        """The vectors of windows. *Shape:* (n, dim) each, float32.
+
+        Raises:
+            StaleRead: one has changed since it was found.
+        """
+        return unchanged(self._versions.read(lambda view: window_vectors(view, windows)))
+
+    def _evidence(
+        self, questions: Sequence[Question], min_similarity: float | None, background: Background | None
+    ) -> list[list[Evidence | None]]:
+        """The evidence of windows for their questions; None of one whose vectors are not one for each token.
+
+        Raises:
+            StaleRead: a window has changed since it was found.
+        """
+        vectors = self._window_vectors([window for question in questions for window in question.windows])
+        return evidence_of_windows(questions, vectors, min_similarity, background)
+
     def _hits(self, matrices: Matrices, k: int, restriction: Restriction, **options: Any) -> list[list[Hit]]:
         return self._versions.read(lambda view: view.hits(matrices, k, **options), restriction)
 
     def _mean(self, matrices: Matrices, k: int, restriction: Restriction, **options: Any) -> list[Hit]:
         return self._versions.read(lambda view: view.mean(matrices, k, **options), restriction)
 
-    def search_diverse(
-        self,
-        query: Query,
-        k: int = 10,
-        fetch_k: int = 50,
-        lambda_mult: float = 0.5,
-        *,
-        where: Where | None = None,
-        ids: Iterable[str] | None = None,
-        min_relevance: float | None = None,
-        config: SearchConfig | None = None,
-        exact: bool = False,
-        mode: Mode = "maxsim",
-        weight: float | None = None,
+    def _diverse(
+        self, matrices: Matrices, k: int, fetch_k: int, weight: float, restriction: Restriction, **options: Any
     ) -> list[Hit]:
-        """Find passages that match a query and differ from each other, by maximal marginal relevance.
-
-        Of the ``fetch_k`` best, each step takes the one with the greatest ``lambda_mult * relevance - (1 - lambda_mult) *
-        likeness``, where likeness is the mean MaxSim per vector, both ways, to the most similar one taken before
-        (Carbonell and Goldstein, SIGIR 1998).
-
-        Args:
-            query: as in ``search``; so are the other arguments.
-            k: most hits, at least 1.
-            fetch_k: how many of the best are chosen from; k if that is more.
-            lambda_mult: from 0 (as different as possible) to 1 (as relevant as possible).
-            where: as in ``search``.
-            ids: as in ``search``.
-            min_relevance: as in ``search``.
-            config: as in ``search``.
-            exact: as in ``search``.
-            mode: as in ``search``.
-            weight: as in ``search``.
-
-        Returns:
-            Hits in the order in which they were taken; ``rank`` is that order.
-        """
-        k, fetch_k = check_count(k, "k"), check_count(fetch_k, "fetch_k")
-        options: dict[str, Any] = {"config": config, "exact": exact}
-        options["min_relevance"], share = (
-            check_relevance(min_relevance, "min_relevance"),
-            check_share(lambda_mult, "lambda_mult"),
-        )
-        restriction, options["words"] = Restriction(where, ids), by_words(mode, weight, [query])
-        matrices = self._matrices([query], options["words"])
-        return self._versions.read(lambda view: view.diverse(matrices, k, fetch_k, share, **options), restriction)
+        return self._versions.read(lambda view: view.diverse(matrices, k, fetch_k, weight, **options), restriction)
 
     def _explain(self, query: str, passage: str | Passage, min_similarity: float | None, *, by_words: bool) -> Evidence:
         passage_id, (matrix,) = passage if isinstance(passage, str) else passage.id, self._matrices([query])
@@ -187,6 +141,9 @@ class ReadableIndex(IndexBase):
 
         return self._versions.read(look)
 
+    def _take_files(self, names: Sequence[str]) -> tuple[list[str], list[Passage], Segment | None]:
+        return self._versions.read(lambda view: take_files(view, names))
+
     def _next_row(self) -> int:
         return self._versions.read(lambda view: int(view.reader.about()["next_row"]))
 
@@ -202,33 +159,7 @@ class ReadableIndex(IndexBase):
     def _outline(self, limit: int, after: str | None) -> Outline:
         return self._versions.read(lambda view: view.reader.outline(limit, after))
 
-    def tune(
-        self,
-        target_recall: float = 0.95,
-        *,
-        k: int = 10,
-        queries: Iterable[Query] | None = None,
-        progress: bool | None = None,
-    ) -> Tuning:
-        """Find the quickest search that finds enough of what scoring every passage would find.
-
-        Args:
-            target_recall: part of the ``k`` best passages that has to be found on average, from 0 to 1.
-            k: hits that are wanted.
-            queries: texts or matrices like those to come, fifty or more; None takes 50 passages, each as a query of up to 32
-                of its own vectors.
-            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
-
-        Returns:
-            The config with its measured recall and time, on the CPU. The last one that is tried scores everything.
-
-        Raises:
-            ValueError: the index is empty, or there are no queries.
-        """
-        target_recall, k = check_share(target_recall, "target_recall"), check_count(k, "k")
-        matrices = None if queries is None else self._matrices(list(queries))
-        if matrices == [] or not len(self):
-            raise ValueError(f"{self!r} cannot be tuned without {'queries' if matrices == [] else 'passages'}; give some.")
+    def _tune(self, matrices: list[NDArray[np.float32]] | None, k: int, target_recall: float, progress: bool | None) -> Tuning:
         return self._versions.read(lambda view: tune(view, matrices, k, target_recall, progress))
 
     def get(self, ids: Iterable[str]) -> list[Passage | None]:
@@ -248,32 +179,27 @@ class ReadableIndex(IndexBase):
         """
         return self._versions.read(lambda view: view.ids(), Restriction(where))
 
-    def embeddings(self, ids: Iterable[str]) -> list[NDArray[np.float32]]:
-        """The vectors of these passages as the index keeps them, those of all windows one after the other.
-
-        Returns:
-            For each id *Shape:* (n_tokens, dim), float32, unit rows; n_tokens differs, and is 0 where nothing can be read.
-
-        Raises:
-            TypeError: ``ids`` is one string.
-            ValueError: there is no passage with an id.
-        """
-        wanted = id_list(ids)
-        return self._versions.read(lambda view: view.embeddings(wanted, self.dim))
+    def _embeddings(self, ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        return self._versions.read(lambda view: view.embeddings(ids, self.dim))
 
     def stats(self) -> IndexStats:
         """Figures of the newest state."""
         stats = self._versions.read(lambda view: view.stats(dim=self.dim, nbits=self._nbits, encoder_name=self.encoder_name))
         return replace(stats, pool_factor=self._pool_factor)
 
-    def verify(self, n_queries: int = 20, *, progress: bool | None = None) -> Verification:
-        """Check every checksum, that all parts fit together, and how much a plain search finds.
+    def _verify(self, n_queries: int, progress: bool | None) -> Verification:
+        return self._versions.read(lambda view: verify(view, n_queries, progress))
 
-        Args:
-            n_queries: how many passages are sampled, each as a query of up to 32 of its own vectors.
-            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
-        """
-        return self._versions.read(partial(verify, n_queries=check_count(n_queries, "n_queries", "queries"), progress=progress))
+    def _check(self) -> tuple[list[str], int]:
+        """What is wrong, in words, and the number of passages without checksums; no search is measured."""
+        try:
+            return self._versions.read(lambda view: check(view, progress=False))
+        except DamagedIndexError as error:
+            return [str(error)], 0
+
+    def _queries(self, n: int) -> tuple[list[NDArray[np.float32]], int]:
+        """The vectors of at most ``n`` passages as queries, *Shape:* (n_q, dim) each, and how many windows the index has."""
+        return self._versions.read(lambda view: (sample_queries(view, n), count_windows(view)))
 
     def __len__(self) -> int:
         return self._versions.read(lambda view: view.reader.count())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from colbert_core.errors import DamagedIndexError
-from colbert_core.vectors.background import Background
+from colbert_core.vectors.background import Background, Moments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,13 +39,18 @@ class State:
     codec_file: File | None
 
     @cached_property
-    def background(self) -> Background | None:
-        """How the vectors of the collection are spread, computed once for each generation; None if there is none.
+    def moments(self) -> Moments | None:
+        """Sums over the vectors of the collection, computed once for each generation; None if there is none.
 
         Raises:
             IndexError: a file is damaged.
         """
-        return Background.of_snapshot(self.snapshot)
+        return Moments.of_snapshot(self.snapshot)
+
+    @cached_property
+    def background(self) -> Background | None:
+        """How the vectors of the collection are spread; as ``moments``."""
+        return None if self.moments is None else Background.of_moments(self.moments)
 
     def live_tokens(self) -> int:
         """Number of vectors of the passages that can be found."""

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from colbert_core.index.reports import Tuning
-from colbert_core.index.state import damage_named
-from colbert_core.index.verification import QUERY_LENGTH
+from colbert_core.index.verification import sample_queries
 from colbert_core.progress import progress_bar
 from colbert_core.search.config import ladder_of_configs
-from colbert_core.vectors.snapshot import vectors_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from colbert_core.index.view import View
     from colbert_core.search.config import SearchConfig
 
+    Find = Callable[[NDArray[np.float32], SearchConfig | None], Iterable[Hashable]]
+
 # Passages that stand in for queries where none are given.
-_N_QUERIES = 50
+N_QUERIES = 50
 
 
 def tune(
@@ -41,18 +41,48 @@ def tune(
     Raises:
         ValueError: no passage has vectors.
     """
-    snapshot = view.state.snapshot
-    if not any(part.live.any() for part in snapshot.parts):
-        raise ValueError(f"{view.name} cannot be tuned: there is nothing to read in its passages; add some with text.")
-    with damage_named(view.name):
-        matrices = queries or [vectors_of(snapshot, pid)[:QUERY_LENGTH] for pid in view.sample_pids(_N_QUERIES)]
-    best, _ = _search_all(view, matrices, k, None)
+    matrices = queries or sample_queries(view, N_QUERIES)
+
+    def find(matrix: NDArray[np.float32], config: SearchConfig | None) -> list[int]:
+        return view.rank(matrix, k, config=config, exact=config is None).pids
+
+    return find_quickest(find, matrices, ladder_of_configs(k, count_windows(view)), target_recall, progress, view.name)
+
+
+def count_windows(view: View) -> int:
+    """Number of windows that a search may have to look at."""
+    return sum(len(part.segment.pids) for part in view.state.snapshot.parts)
+
+
+def find_quickest(
+    find: Find,
+    queries: Sequence[NDArray[np.float32]],
+    ladder: Sequence[SearchConfig],
+    target_recall: float,
+    progress: bool | None,
+    name: str,
+) -> Tuning:
+    """Try configs from the least thorough on.
+
+    Args:
+        find: the passages that a search with a config finds for a query; None scores everything.
+        queries: *Shape:* (n_q, dim) each, float32, unit rows.
+        ladder: configs, each looking at more than the one before.
+        target_recall: as for ``tune``.
+        progress: as for ``tune``.
+        name: the index, for messages.
+
+    Raises:
+        ValueError: there is no query, since no passage has vectors; or nothing is found for one.
+    """
+    best = _search_all(find, queries, None)[0] if queries else [set()]
+    if not all(best):
+        raise ValueError(f"{name} cannot be tuned: there is nothing to read in its passages; add some with text.")
     tried: list[tuple[SearchConfig, float, float]] = []
-    ladder = ladder_of_configs(k, sum(len(part.segment.pids) for part in snapshot.parts))
     with progress_bar("Tuning", len(ladder), "config", progress) as bar:
         for config in ladder:
-            pids, milliseconds = _search_all(view, matrices, k, config)
-            recall = float(np.mean([len(ours & all_) / len(all_) for ours, all_ in zip(pids, best, strict=True)]))
+            found, milliseconds = _search_all(find, queries, config)
+            recall = float(np.mean([len(ours & all_) / len(all_) for ours, all_ in zip(found, best, strict=True)]))
             tried.append((config, recall, milliseconds))
             bar.update()
             if recall >= target_recall and milliseconds > 2 * min(
@@ -66,13 +96,13 @@ def tune(
 
 
 def _search_all(
-    view: View, matrices: Sequence[NDArray[np.float32]], k: int, config: SearchConfig | None
-) -> tuple[list[set[int]], float]:
-    """The pids that are found for each query, on the CPU, and the median of the milliseconds. None scores everything."""
-    pids, seconds = [], []
-    for matrix in matrices:
+    find: Find, queries: Sequence[NDArray[np.float32]], config: SearchConfig | None
+) -> tuple[list[set[Hashable]], float]:
+    """What is found for each query, and the median of the milliseconds. None scores everything."""
+    found, seconds = [], []
+    for query in queries:
         start = time.perf_counter()
-        ranking = view.rank(matrix, k, config=config, exact=config is None)
+        passages = find(query, config)
         seconds.append(time.perf_counter() - start)
-        pids.append(set(ranking.pids))
-    return pids, 1000 * float(np.median(seconds))
+        found.append(set(passages))
+    return found, 1000 * float(np.median(seconds))

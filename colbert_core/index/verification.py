@@ -8,18 +8,21 @@ import numpy as np
 
 from colbert_core.errors import DamagedIndexError
 from colbert_core.index.reports import Verification
+from colbert_core.index.state import damage_named
 from colbert_core.progress import progress_bar
 from colbert_core.text.blank import has_no_words
 from colbert_core.vectors.snapshot import pids_with_vectors, vectors_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Sequence
+
     from numpy.typing import NDArray
 
     from colbert_core.index.view import View
     from colbert_core.vectors.snapshot import Snapshot
 
 # The best passages by which recall is measured.
-_K = 10
+RECALL_AT = 10
 _READ_AT_A_TIME = 1000
 # As many vectors as a query of a ColBERT model has.
 QUERY_LENGTH = 32
@@ -33,6 +36,40 @@ def verify(view: View, n_queries: int, progress: bool | None) -> Verification:
         n_queries: how many passages are sampled, each as a query of up to 32 of its own vectors.
         progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
     """
+    problems, n_unchecked = check(view, progress)
+    queries = [] if problems else sample_queries(view, n_queries)
+    return verified(problems, n_unchecked, queries, lambda query, exact: view.rank(query, RECALL_AT, exact=exact).pids)
+
+
+def verified(
+    problems: list[str],
+    n_unchecked: int,
+    queries: Sequence[NDArray[np.float32]],
+    find: Callable[[NDArray[np.float32], bool], Iterable[Hashable]],
+) -> Verification:
+    """Measure how much a plain search finds, and say it with what was found before.
+
+    Args:
+        problems: what is wrong, in words.
+        n_unchecked: number of passages without checksums.
+        queries: *Shape:* (n_q, dim) each, float32, unit rows; none measures nothing.
+        find: the ``RECALL_AT`` best passages for a query, by a plain search or, if its second argument says so, of all.
+    """
+    shares = []
+    for query in queries:
+        plain, best = (set(find(query, exact)) for exact in (False, True))
+        shares.append(len(plain & best) / len(best))
+    return Verification(problems, float(np.mean(shares)) if shares else None, len(shares), n_unchecked)
+
+
+def sample_queries(view: View, n: int) -> list[NDArray[np.float32]]:
+    """At most ``n`` passages drawn at random, each as a query of its first vectors. *Shape:* (n_q, dim) each, float32."""
+    with damage_named(view.name):
+        return [vectors_of(view.state.snapshot, pid)[:QUERY_LENGTH] for pid in view.sample_pids(n)]
+
+
+def check(view: View, progress: bool | None) -> tuple[list[str], int]:
+    """Look for damage; what there is, in words, and the number of passages whose texts have no checksums."""
     problems = []
     try:
         with view.reader.moment():  # in memory a writer could come between the two
@@ -41,21 +78,13 @@ def verify(view: View, n_queries: int, progress: bool | None) -> Verification:
         problems.append(str(error))
     problems += _check_files(view, progress)
     if problems:
-        return Verification(list(dict.fromkeys(problems)), None, 0)
+        return list(dict.fromkeys(problems)), 0
     n_unchecked = 0 if view.reader.has_checksums() else len(pids)
     problems = _check_passages(view, pids)
     problems = find_misfits(snapshot, pids if problems else np.setdiff1d(pids, _silent(view, snapshot, pids))) + problems
     problems += view.reader.changed_settings()
     problems += [] if problems else view.reader.words.problems()  # other texts have other words
-    sampled = [] if problems else view.sample_pids(n_queries)
-    if not sampled:
-        return Verification(problems, None, 0, n_unchecked)
-    shares = []
-    for pid in sampled:
-        query = vectors_of(snapshot, pid)[:QUERY_LENGTH]
-        plain, best = (set(view.rank(query, _K, exact=exact).pids) for exact in (False, True))
-        shares.append(len(plain & best) / len(best))
-    return Verification([], float(np.mean(shares)), len(shares), n_unchecked)
+    return problems, n_unchecked
 
 
 def find_misfits(snapshot: Snapshot, pids: NDArray[np.int64]) -> list[str]:

@@ -14,7 +14,7 @@ from colbert_core.index.paging import row_of
 from colbert_core.index.reports import IndexStats
 from colbert_core.index.state import damage_named
 from colbert_core.search.diversity import diversify
-from colbert_core.search.explain import best_window, evidence_of, mark_shared, query_spans, spans_of_window
+from colbert_core.search.explain import evidence_anew, evidence_of, mark_shared, query_spans, spans_of_window
 from colbert_core.search.hits import Ranked, is_relevant, to_hits
 from colbert_core.search.hybrid import rank_by_coverage, rank_hybrid
 from colbert_core.search.mean import rank_by_mean
@@ -322,7 +322,7 @@ class View:
         (passage,) = self.reader.passages(pids)
         ranking = self.rank(vectors, 1, pids=np.array(pids, np.int64), exact=True, device=self.device)
         if not ranking.pids:  # there is nothing to read in it
-            return self._evidence_anew(query, vectors, passage, min_similarity)
+            return evidence_anew(self.encoder.get(), query, vectors, passage, min_similarity, self.background)
         return self.evidence(query, vectors, pids[0], passage, ranking.spans[0], min_similarity, by_words=by_words)
 
     def evidence(
@@ -357,16 +357,7 @@ class View:
             window_vectors = vectors_of(snapshot, pid, span)
         token_spans = spans_of_window(encoder, passage.text, span, len(window_vectors))
         if token_spans is None:
-            return self._evidence_anew(query, vectors, passage, min_similarity)
-        words = query_spans(encoder, query, len(vectors))
-        return evidence_of(query, vectors, words, passage, span, window_vectors, token_spans, min_similarity, self.background)
-
-    def _evidence_anew(
-        self, query: str, vectors: NDArray[np.float32], passage: Passage, min_similarity: float | None
-    ) -> Evidence:
-        """Match the words of a query with those of a passage that is encoded for it."""
-        encoder = self.encoder.get()
-        span, window_vectors, token_spans = best_window(vectors, encoder.encode_passages([passage.text], progress=False))
+            return evidence_anew(encoder, query, vectors, passage, min_similarity, self.background)
         words = query_spans(encoder, query, len(vectors))
         return evidence_of(query, vectors, words, passage, span, window_vectors, token_spans, min_similarity, self.background)
 
@@ -418,20 +409,14 @@ class View:
             passages = iter(self.reader.passages([pids[passage_id] for passage_id in known]))
         return [next(passages) if passage_id in pids else None for passage_id in ids]
 
-    def embeddings(self, ids: Sequence[str], dim: int) -> list[NDArray[np.float32]]:
+    def embeddings(self, ids: Sequence[str], dim: int) -> list[NDArray[np.float32] | None]:
         """The vectors of these passages, those of all windows one after the other. *Shape:* (n_tokens, dim) each, float32.
 
-        There are none of a passage with nothing to read.
-
-        Raises:
-            ValueError: there is no passage with an id.
+        There are none of a passage with nothing to read, and None stands for one that is not there.
         """
         state, pids = self._pids_of(ids)
-        unknown = [passage_id for passage_id in ids if passage_id not in pids]
-        if unknown:
-            raise ValueError(f"There is no passage with the id {unknown[0]!r} ({len(unknown)} of {len(ids)} are unknown).")
         with damage_named(self.name):
-            return [vectors_of(state.snapshot, pids[passage_id], dim=dim) for passage_id in ids]
+            return [vectors_of(state.snapshot, pids[each], dim=dim) if each in pids else None for each in ids]
 
     def sample_pids(self, n: int) -> list[int]:
         """At most ``n`` passages that have vectors, drawn at random but the same for the same collection."""

@@ -35,7 +35,7 @@ from colbert_core.vectors.pooling import check_factor, pool_embeddings
 from colbert_core.vectors.segment import Segment, as_segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -67,14 +67,14 @@ class FileChanges:
     Attributes:
         owners: for each passage added, the name of its file; none where passages are of no file.
         sources: what is known of files now, by their names; None forgets one.
-        whole: names of files that are in as a whole with this commit, or gone: their passages of before go. The number is the
-            first row that stays, for a file of several commits; None for those of this commit.
+        whole: names of files that are in as a whole with this commit, or gone: their passages of before go. For a file of
+            several commits there is the first row that stays, in shards the first of each; None for those of this commit.
         moved: what is known of files that lie elsewhere now, by their old names; their passages get the new name.
     """
 
     owners: Sequence[str] = ()
     sources: Mapping[str, Source | None] = field(default_factory=dict)
-    whole: Mapping[str, int | None] = field(default_factory=dict)
+    whole: Mapping[str, Any] = field(default_factory=dict)
     moved: Mapping[str, Source] = field(default_factory=dict)
 
     def stale_rows(self, reader: Reader, first: int) -> Iterator[int]:
@@ -90,12 +90,24 @@ class FileChanges:
         for old, source in self.moved.items():
             rows = reader.sources.rows_of([old])
             for row, passage in zip(rows, reader.passages(rows), strict=True):
-                start = f"{old}#"
-                new_id = f"{source.name}#{passage.id.removeprefix(start)}" if passage.id.startswith(start) else passage.id
-                was = {"source": old, "document_id": old}
-                metadata = {key: source.name if was.get(key) == value else value for key, value in passage.metadata.items()}
-                metadata |= {"path": source.path} if "path" in metadata else {}
-                yield row, Passage(new_id, passage.text), dump_metadata(metadata, f"Metadata of passage {new_id!r}")
+                new = renamed(passage, old, source)
+                yield row, Passage(new.id, new.text), dump_metadata(new.metadata, f"Metadata of passage {new.id!r}")
+
+
+def renamed(passage: Passage, old: str, source: Source) -> Passage:
+    """A passage of a file that was moved, as it is where the file is now.
+
+    Args:
+        passage: of the file.
+        old: name of the file before.
+        source: what is known of the file now.
+    """
+    start = f"{old}#"
+    new_id = f"{source.name}#{passage.id.removeprefix(start)}" if passage.id.startswith(start) else passage.id
+    was = {"source": old, "document_id": old}
+    metadata = {key: source.name if was.get(key) == value else value for key, value in passage.metadata.items()}
+    metadata |= {"path": source.path} if "path" in metadata else {}
+    return Passage(new_id, passage.text, metadata)
 
 
 NO_FILES = FileChanges()
@@ -234,6 +246,38 @@ def commit_batch(
         changes = replace(changes, changed=list(files.renamed_passages(writer)), renamed=renamed)
         writer.commit(replace(changes, sources=sources, owners=files.owners))
         added += ids
+
+
+def commit_part(
+    store: Store,
+    versions: Versions,
+    passages: Sequence[Passage],
+    windows: TokenEmbeddings | Segment | None,
+    files: FileChanges,
+    home: Collection[str],
+) -> None:
+    """Add what belongs to one of several shards of what is known of files, in one commit; none if that is nothing.
+
+    A shard knows of the files that have passages in it, and of those that it is the home of.
+
+    Args:
+        store: the passages and files.
+        versions: of the same index.
+        passages: those of this shard.
+        windows: of these passages, with pids that count from 0; None for no passages.
+        files: what becomes of all files; the owners are those of these passages.
+        home: names of the files that are known here in any case.
+    """
+    here = versions.read(lambda view: view.reader.sources.known(list(files.sources))) | {*home, *files.owners}
+    sources = {name: source for name, source in files.sources.items() if name in here}
+    if not sources:
+        return
+    kept = {*home, *files.owners}
+    for name, start in files.whole.items():
+        if name in sources and start is None and name not in kept:
+            sources[name] = None  # it has no passages here any more
+    mine = replace(files, sources=sources, whole={name: start for name, start in files.whole.items() if name in sources})
+    commit_batch(store, versions, passages, dump_all(passages), windows, [], of_encoder=True, files=mine)
 
 
 def delete_ids(store: Store, versions: Versions, ids: Iterable[str]) -> int:

@@ -119,18 +119,34 @@ def query_spans(encoder: TokenEncoder, query: str, n_q: int) -> NDArray[np.int32
     return spans if len(spans) == n_q else np.zeros((n_q, 2), np.int32)
 
 
-def spans_of_window(encoder: TokenEncoder, text: str, window: tuple[int, int], n: int) -> NDArray[np.int32] | None:
+def spans_of_window(
+    encoder: TokenEncoder, text: str, window: tuple[int, int], n: int | None = None
+) -> NDArray[np.int32] | None:
     """Return the characters of each of a window's ``n`` vectors without running a model. *Shape:* (n, 2), int32.
 
     Return None if the vectors are not one for each token of this encoder: they were pooled, another encoder made them, or the
-    encoder is the user's own and does not know the characters.
+    encoder is the user's own and does not know the characters. Where ``n`` is None, whoever has the vectors must see to that.
     """
     windows_of: Any = getattr(encoder, "passage_spans", None)
     for span, token_spans in [] if windows_of is None else windows_of(text):
-        if tuple(span) == tuple(window) and len(token_spans) == n:
+        if tuple(span) == tuple(window) and n in (None, len(token_spans)):
             spans: NDArray[np.int32] = token_spans
             return spans
     return None
+
+
+def evidence_anew(
+    encoder: TokenEncoder,
+    query: str,
+    query_vectors: NDArray[np.float32],
+    passage: Passage,
+    min_similarity: float | None,
+    background: Background | None,
+) -> Evidence:
+    """Match the words of a query with those of a passage that is encoded for it; the arguments are those of ``evidence_of``."""
+    span, vectors, token_spans = best_window(query_vectors, encoder.encode_passages([passage.text], progress=False))
+    spans = query_spans(encoder, query, len(query_vectors))
+    return evidence_of(query, query_vectors, spans, passage, span, vectors, token_spans, min_similarity, background)
 
 
 def best_window(

@@ -82,6 +82,12 @@ class SourceTables(Tables):
                 )
         return [(Source(*entry[1:]), left.get(entry[0], 0)) for entry in entries]
 
+    def known(self, names: Sequence[str]) -> set[str]:
+        """Those of some names that are names of files of the index."""
+        if not self.are_there():
+            return set()
+        return {name for (name,) in self._in_turns("SELECT name FROM sources WHERE name IN", names)}
+
     def rows_of(self, names: Iterable[str]) -> list[int]:
         """The rows of all passages of some files, ascending."""
         if not self.are_there():

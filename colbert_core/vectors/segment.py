@@ -322,3 +322,10 @@ def merged_arrays(parts: Sequence[tuple[Segment, NDArray[np.bool_]]]) -> dict[st
         arrays["list_offsets"] = [lists.offsets]
         arrays["list_windows"] = [lists.windows]
     return arrays
+
+
+def merged_segment(parts: Sequence[tuple[Segment, NDArray[np.bool_]]]) -> Segment:
+    """Merge the chosen windows of several segments into one, in memory; the arguments are those of ``merged_arrays``."""
+    arrays: dict[str, Any] = {name: np.concatenate(pieces) for name, pieces in merged_arrays(parts).items()}
+    lists = [arrays.pop(name, None) for name in ("list_centroids", "list_offsets", "list_windows")]
+    return Segment(pids=arrays.pop("rows"), lists=None if lists[0] is None else InvertedLists(*lists), **arrays)

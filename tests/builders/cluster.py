@@ -100,6 +100,17 @@ def one_index(path, source, cluster_folder, **options):
     return index
 
 
+def begin_shards(folder, shards, encoder, codec, pool_factor=1.0):
+    """An index in shards without passages, made without Ray; ``codec`` None keeps vectors as they are."""
+    layout = Layout(folder)
+    nbits = 32 if codec is None else codec.nbits
+    folder.mkdir()
+    layout.write(Settings(shards, nbits, str(encoder.name), passages=0, pool_factor=pool_factor))
+    for shard in range(shards):
+        Index.create(layout.shard(shard), encoder, nbits=nbits, codec=codec, words="english").close()
+    return folder
+
+
 def checksums(folder):
     """What the segments and codecs of all shards are made of."""
     files = {}

@@ -171,3 +171,21 @@ class SpanEncoder(WordEncoder):
 
     def query_spans(self, text):
         return np.array([(0, 0), *((match.start(), match.end()) for match in re.finditer(r"\S+", text))], np.int32)
+
+
+class ReadableEncoder(SpanEncoder):
+    """Knows the characters of the words of passages as well, and writes down which passages it encodes."""
+
+    def __init__(self, dim: int = 64, window: int = 8) -> None:
+        super().__init__(dim, window)
+        self.encoded: list[str] = []
+
+    def encode_passages(self, texts, *, progress=None):
+        self.encoded += texts
+        return super().encode_passages(texts, progress=progress)
+
+    def passage_spans(self, text):
+        embeddings = super().encode_passages([text])
+        ends = np.cumsum(embeddings.doclens)
+        windows = zip(embeddings.window_spans.tolist(), ends - embeddings.doclens, ends, strict=True)
+        return [(tuple(span), embeddings.token_spans[start:end]) for span, start, end in windows]

@@ -43,6 +43,11 @@ def served(built):
         yield index
 
 
+def test_the_rule_that_counts_tokens_of_the_whole_is_refused(served):
+    with pytest.raises(ValueError, match=r"n_tokens=100.*leave n_tokens out"):
+        served.search(QUERIES[0], config=SearchConfig(nprobe=4, n_tokens=100))
+
+
 # The same as one index
 
 

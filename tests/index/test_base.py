@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from colbert_core import Index, Passage
-from colbert_core.index.base import check_unit_matrices
+from colbert_core.index.searching import check_unit_matrices
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from colbert_core import DamagedIndexError, Index, Passage
 from colbert_core.vectors import background
-from colbert_core.vectors.background import Background
+from colbert_core.vectors.background import Background, Moments
 from colbert_core.vectors.codec import ResidualCodec
 from colbert_core.vectors.inverted_lists import InvertedLists
 from colbert_core.vectors.segment import Segment
@@ -57,10 +57,23 @@ def compressed(windows_of_centroid):
 
 def test_centroids_weigh_by_the_windows_near_them_and_what_they_are_short_of_goes_anywhere(monkeypatch):
     monkeypatch.setattr(background, "_TOKENS_OF_ASSUMPTION", 0)
-    found = Background.of_snapshot(compressed([[0, 1, 2], [3]]))
+    found = Background.of_moments(Moments.of_snapshot(compressed([[0, 1, 2], [3]])))
     # Centroids (0.8, 0) three times and (0, 0.8) once; 1 - 0.64 of the squared length is missing, half of it in each direction.
     assert found.mean == pytest.approx([0.6, 0.2])
     assert found.covariance == pytest.approx(np.array([[0.48 + 0.18 - 0.36, -0.12], [-0.12, 0.16 + 0.18 - 0.04]]))
+
+
+def test_the_moments_of_parts_are_those_of_the_whole():
+    whole = Moments.of_snapshot(compressed([[0, 1, 2], [3]]))
+    parts = [Moments.of_snapshot(compressed(lists)) for lists in ([[0, 1], [2]], [[0], []])]
+    assert (whole.n_tokens, whole.weight) == (4, 4.0)
+    assert whole.first.tolist() == pytest.approx([2.4, 0.8])  # three times (0.8, 0) and once (0, 0.8)
+    together = parts[0] + parts[1]
+    assert (together.n_tokens, together.weight) == (4, 4.0)
+    assert together.first.tolist() == whole.first.tolist()
+    assert together.second.tolist() == whole.second.tolist()
+    found, expected = Background.of_moments(together), Background.of_moments(whole)
+    assert (found.mean.tolist(), found.covariance.tolist()) == (expected.mean.tolist(), expected.covariance.tolist())
 
 
 def test_an_index_without_vectors_has_no_background(words):
@@ -97,9 +110,9 @@ def test_a_sample_is_bounded_and_spread_over_all_segments(words, monkeypatch):
     index = Index.create(None, words)
     index.add([Passage(str(number), "the cat sat on a mat") for number in range(40)])
     seen = []
-    made = Background._of
+    made = Moments.of_vectors
     monkeypatch.setattr(
-        Background, "_of", classmethod(lambda cls, vectors, *rest: seen.append(len(vectors)) or made(vectors, *rest))
+        Moments, "of_vectors", classmethod(lambda cls, vectors, *rest: seen.append(len(vectors)) or made(vectors, *rest))
     )
     index.background()
     assert 0 < seen[0] <= 9
@@ -109,9 +122,9 @@ def test_a_list_of_no_centroid_is_named_as_damage():
     snapshot = compressed([[0, 1, 2], [3]])
     short = Snapshot(snapshot.parts, ResidualCodec(snapshot.codec.centroids[:1], snapshot.codec.levels))
     with pytest.raises(IndexError, match="a code is 1, but there are 1 centroids"):
-        Background.of_snapshot(short)
+        Moments.of_snapshot(short)
     lists = snapshot.parts[0].segment.lists
     lists.offsets[1] = 9
     with pytest.raises(IndexError, match="the lists do not fit together"):
-        Background.of_snapshot(snapshot)
+        Moments.of_snapshot(snapshot)
     assert issubclass(DamagedIndexError, Exception)

@@ -49,7 +49,13 @@ FLOORS_OF_FOLDER = {
         {"main"},
         {"__main__"},
     ],
-    "cluster": [{"layout", "nodes", "planning"}, {"building", "calls"}, {"sharded"}],
+    "cluster": [
+        {"layout", "nodes", "planning"},
+        {"calls", "progress"},
+        {"sharded", "staging"},
+        {"encoding"},
+        {"building"},
+    ],
     "client": [
         {"address", "parcels", "reading"},
         {"answers", "calls"},

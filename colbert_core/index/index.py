@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from colbert_core.index.restriction import Restriction
     from colbert_core.types import Passage, TokenEncoder, Where
     from colbert_core.vectors.codec import ResidualCodec
+    from colbert_core.vectors.segment import Segment
 
     Matrices = Sequence[NDArray[np.float32]]
 
@@ -322,6 +323,10 @@ class Index(ReadableIndex):
             windows = self.encoder.encode_passages([passage.text for passage in passages], progress=False)
             windows = pool_embeddings(windows, self._pool_factor)
         writing.commit_batch(self._store, self._versions, passages, metadata, windows, [], of_encoder=True, files=files)
+
+    def _put_windows(self, passages: Sequence[Passage], windows: Segment) -> None:
+        """Add passages in one commit; their windows are compressed by the codec of this index, or by none if it has none."""
+        writing.commit_batch(self._store, self._versions, passages, dump_all(passages), windows, [])
 
     def _refit_if_due(self, first: int, *, progress: bool | None) -> None:
         if self._nbits is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from builders.encoders import WORDS, WordEncoder
 from colbert_core import Index, Passage
-from colbert_core.cluster import build, building
+from colbert_core.cluster import build, encoding, staging
 from colbert_core.cluster.layout import Layout
 from colbert_core.documents.pieces import Whole, read_file
 
@@ -62,8 +62,8 @@ def build_here(source, out, *, encoder=None, progress=False, **options):
 
 def one_index(path, source, cluster_folder, **options):
     """One index of the same passages with the same codec."""
-    index = Index.create(path, WordEncoder(), codec=building._load_codec(Layout(cluster_folder)), **options)
-    for location, name, _ in building.find_sources(source):
+    index = Index.create(path, WordEncoder(), codec=encoding.load_codec(Layout(cluster_folder)), **options)
+    for location, name, _ in staging.find_sources(source):
         index.add(read_file(Path(location), name, Whole()), refit=False)
     return index
 

@@ -157,7 +157,7 @@ def _build_shards(give: Give, layout: Layout, by_shard: dict[int, list[Batch]], 
     todo = {shard: [batch for batch in batches if batch not in done] for shard, batches in by_shard.items()}
     left = {shard: len(batches) for shard, batches in todo.items()}
     n_passages = sum(batch.passages for batches in by_shard.values() for batch in batches)
-    n_encoded = sum(batch.passages for batch in encoded)
+    n_encoded, written = sum(batch.passages for batch in encoded), 0
 
     def write(shard: int) -> Work:
         return Work("write", (shard, by_shard[shard]))
@@ -177,6 +177,8 @@ def _build_shards(give: Give, layout: Layout, by_shard: dict[int, list[Batch]], 
                 (shard, _) = work.arguments
                 log.note("done", **_place(work))
                 shutil.rmtree(layout.encoded(shard), ignore_errors=True)
+                written += 1
+                bar.set_postfix(refresh=True, shards=f"{written}/{len(by_shard)}")
                 continue
             (batch,) = work.arguments
             log.note("done", **_place(work), passages=batch.passages, tokens=result)

@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 
 import psutil
+import ray
 
 from builders.encoders import WORDS, WordEncoder
 from colbert_core import Index, Passage
@@ -122,6 +123,11 @@ def node_killed(cluster, node=None):
     (raylet,) = node.all_processes["raylet"]
     os.kill(raylet.process.pid, signal.SIGKILL)
     cluster.remove_node(node, allow_graceful=False)
+
+
+def count_alive():
+    """How many nodes the cluster takes to be alive."""
+    return sum(node["Alive"] for node in ray.nodes())
 
 
 def node_of(cluster, pids):

@@ -11,13 +11,13 @@ import threading
 import time
 
 import pytest
-import ray
 from builders.cluster import (
     QUERIES,
     Noting,
     as_record,
     build_here,
     checksums,
+    count_alive,
     node_killed,
     node_of,
     notes,
@@ -28,7 +28,7 @@ from builders.encoders import WORDS, WordEncoder
 from builders.processes import environment
 
 from colbert_core import IndexNotFoundError
-from colbert_core.cluster import ShardedIndex, building, read_progress, staging
+from colbert_core.cluster import ShardedIndex, building, encoding, read_progress, staging
 from colbert_core.cluster.layout import Layout
 
 # Ray Data warns of its own settings when it copies them.
@@ -37,15 +37,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data")
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_batches():
-    """Every block of passages that are staged is a batch of its own."""
+    """Every block of passages that are staged is a batch of its own, and the sample is encoded in 19 pieces."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(staging, "_SMALLEST", 1)
+        patch.setattr(encoding, "_PIECE", 32)
         yield
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Six files with 100 passages each, which is enough for three workers to encode the sample, and six texts."""
+    """Six files with 100 passages each, and six texts."""
     folder, passages = tmp_path_factory.mktemp("files"), passages_of(600, seed=1)
     for n in range(6):
         lines = [json.dumps(as_record(passage)) for passage in passages[100 * n : 100 * n + 100]]
@@ -72,7 +73,7 @@ def test_two_workers_encode_the_batches_of_one_shard(nodes_of, files, whole, tmp
     calls = calls_of(tmp_path)
     out, settings = build_here(files, tmp_path / "out", shards=1, workers=2, encoder=Noting(calls, seconds=0.1))
     assert (settings.passages, read_progress(out).stage) == (606, "done")
-    assert len(notes(calls, "encoding")) == 3 + 12  # pieces of the sample, and batches
+    assert len(notes(calls, "encoding")) == 19 + 12  # pieces of the sample, and batches
     assert len({process for process, _ in notes(calls, "encoding")}) == 2
     assert checksums(out) == whole[1]
     with ShardedIndex.open(out, WordEncoder()) as index, one_index(None, files, out, nbits=4) as one:
@@ -114,7 +115,7 @@ def test_two_workers_share_a_gpu(nodes_of, files, whole, tmp_path):
         assert checksums(out) == whole[1]
     finally:
         nodes_of.remove_node(node)
-        wait_until(lambda: sum(each["Alive"] for each in ray.nodes()) == 3)
+        wait_until(lambda: count_alive() == 3)
 
 
 DRIVER = """
@@ -194,8 +195,8 @@ def test_a_node_that_is_killed_costs_nothing(nodes_of, files, whole, tmp_path, s
         build_here(files, out, shards=3, workers=3, encoder=Noting(calls, seconds=1.0))
     finally:
         killer.join()
-        wait_until(lambda: sum(node["Alive"] for node in ray.nodes()) == 2, 120)
         if killed:
+            wait_until(lambda: count_alive() == 2, 120)
             nodes_of.add_node(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
     assert killed == [stage]
     assert checksums(out) == whole[3]

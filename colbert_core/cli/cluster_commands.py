@@ -25,12 +25,20 @@ if TYPE_CHECKING:
     import argparse
 
     from colbert_core.cli.options import Command, Group
-    from colbert_core.cluster import Manifest, Plan
+    from colbert_core.cluster import Manifest, Plan, Progress
+
+# Seconds without an event after which a build may well have died: a batch takes a minute, and a large codec some more.
+_LONG = 600.0
 
 _BUILD = f"""\
 Make a sharded index of files with the machines of a Ray cluster: {", ".join(STREAMED)}, in a folder or an object storage such
-as s3://bucket/folder. Called again after an interruption it goes on with the shards that are missing. `colbert search`,
-`sync`, `add`, `delete`, `verify` and the others take the folder like any other index.
+as s3://bucket/folder. Called again after an interruption it goes on with what is missing; `colbert cluster status` says how far
+it is. `colbert search`, `sync`, `add`, `delete`, `verify` and the others take the folder like any other index.
+"""
+
+_STATUS = """\
+Say how far the build of a sharded index is: what is done, how fast, how long it will take, and which workers are slow. Only
+files are read, so any machine that sees the folder will do, and Ray is not needed.
 """
 
 _PLAN = """\
@@ -81,7 +89,7 @@ def _add_build(members: Command) -> None:
     build_ = members("build", _build, "make a sharded index of files", about=_BUILD)
     build_.add_argument("source", metavar="SOURCE", help="a file or folder, or its address in an object storage")
     build_.add_argument("--out", required=True, type=as_path, metavar="DIR", help="the folder to make, which every node sees")
-    build_.add_argument("--shards", required=True, type=int, metavar="N", help="parts; at least as many as workers")
+    build_.add_argument("--shards", required=True, type=int, metavar="N", help="parts of the index")
     build_.add_argument("--model", help="checkpoint folder that every node sees, or hub name (default: the model in the box)")
     build_.add_argument("--nbits", type=int, help="bits per component: 1, 2, 4, 8, or 32 for uncompressed (default: 4)")
     add_pool_factor(build_)
@@ -89,9 +97,14 @@ def _add_build(members: Command) -> None:
     build_.add_argument("--address", help="of the Ray cluster, host:port (default: the one at hand, or this machine)")
     build_.add_argument("--workers", type=int, metavar="N", help="that encode (default: as many as there is room for)")
     build_.add_argument("--cpus", type=float, default=1, metavar="N", help="cores of each worker (default: 1)")
-    build_.add_argument("--gpus", type=float, default=0, metavar="N", help="GPUs of each worker, such as 0.5 (default: 0)")
+    build_.add_argument(
+        "--gpus", type=float, default=0, metavar="N", help="GPUs of each worker; 0.5 for two on each (default: 0)"
+    )
     build_.add_argument("--json", action="store_true", help="print JSON for programs")
     add_quiet(build_)
+
+    status_ = members("status", _status, "say how far a build is", json_option(), about=_STATUS)
+    status_.add_argument("folder", type=as_path, metavar="DIR", help="the folder that is being made")
 
 
 def _add_storage_commands(members: Command) -> None:
@@ -179,6 +192,50 @@ def _split(options: argparse.Namespace) -> int:
 
 def _shards(n: int) -> str:
     return "1 shard" if n == 1 else f"{n} shards"
+
+
+def _status(options: argparse.Namespace) -> int:
+    progress = cluster.read_progress(options.folder)
+    if options.json:
+        print(json.dumps(asdict(progress)))
+        return 0
+    print(f"{progress.stage}: {', '.join(_counts(progress))}")
+    rates = [
+        f"{rate:,.0f} {unit}"
+        for rate, unit in ((progress.passages_per_second, "passages"), (progress.tokens_per_second, "tokens"))
+        if rate
+    ]
+    if rates:
+        print(f"{' and '.join(rates)} a second in the last minutes")
+    if progress.seconds_left is not None:
+        print(f"about {_spell(progress.seconds_left)} of {progress.stage} left")
+    if progress.at_work:
+        print(f"{len(progress.at_work)} workers are busy, {len(progress.stragglers)} of them for long")
+    for task in progress.stragglers:
+        what = f"shard {task.shard} is being written" if task.batch is None else f"batch {task.batch} of shard {task.shard}"
+        print(f"  {what}, since {_spell(task.seconds)}, at {task.where}")
+    if progress.quiet_seconds is not None and progress.quiet_seconds > _LONG:
+        print(f"Nothing has happened for {_spell(progress.quiet_seconds)}. If the build has ended, call it again: it goes on.")
+    return 0
+
+
+def _counts(progress: Progress) -> list[str]:
+    """How much is done of how much, by what there is."""
+    counts = (
+        ("files", progress.files_done, progress.files),
+        ("passages", progress.passages_done, progress.passages),
+        ("batches", progress.batches_done, progress.batches),
+        ("shards", progress.shards_done, progress.shards),
+    )
+    return [f"{done:,} of {total:,} {unit}" for unit, done, total in counts if total is not None]
+
+
+def _spell(seconds: float) -> str:
+    """Write a duration in the largest unit of which it has one and a half."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def _plan(options: argparse.Namespace) -> int:

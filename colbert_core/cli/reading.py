@@ -24,6 +24,7 @@ def index_place(text: str) -> Path | str:
 
 def open_index(place: Path | str, encoder: str | TokenEncoder | None = None) -> Index | ShardedIndex:
     """Open the index in a folder, in one piece or in shards, or the one that is published at an address."""
+    place = index_place(place) if isinstance(place, str) else place
     if isinstance(place, str) or cluster.is_cluster(place):
         return cluster.ShardedIndex.open(place, encoder)
     return colbert_core.Index.open(place, encoder)

@@ -1,8 +1,8 @@
 """One collection on several machines: built and searched by Ray in shards, each an ordinary index folder.
 
-``plan`` says when that is worth while, ``build`` makes the shards, ``ShardedIndex`` searches them like one ``Index``,
-``publish`` and ``restore`` take them to an object storage and back, ``split`` makes more shards of them. Ray is imported by
-what needs it; planning does not.
+``plan`` says when that is worth while, ``build`` makes the shards and ``read_progress`` says how far it is, ``ShardedIndex``
+searches them like one ``Index``, ``publish`` and ``restore`` take them to an object storage and back, ``split`` makes more
+shards of them. Ray is imported by what needs it; planning and ``read_progress`` do not.
 """
 
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from colbert_core.cluster.layout import is_cluster
     from colbert_core.cluster.manifests import Manifest, ShardFiles
     from colbert_core.cluster.planning import Plan, Rates, measured_rates, plan
+    from colbert_core.cluster.progress import Progress, Task, read_progress
     from colbert_core.cluster.publishing import publish, snapshots
     from colbert_core.cluster.sharded import PartialHits, ShardedIndex
     from colbert_core.cluster.splitting import split
@@ -24,16 +25,19 @@ __all__ = [
     "Manifest",
     "PartialHits",
     "Plan",
+    "Progress",
     "Rates",
     "ReplicaHealth",
     "ShardFiles",
     "ShardHealth",
     "ShardedIndex",
+    "Task",
     "build",
     "is_cluster",
     "measured_rates",
     "plan",
     "publish",
+    "read_progress",
     "restore",
     "snapshots",
     "split",
@@ -46,11 +50,13 @@ if not TYPE_CHECKING:
             "Manifest": "colbert_core.cluster.manifests",
             "PartialHits": "colbert_core.cluster.sharded",
             "Plan": "colbert_core.cluster.planning",
+            "Progress": "colbert_core.cluster.progress",
             "Rates": "colbert_core.cluster.planning",
             "ReplicaHealth": "colbert_core.cluster.calls",
             "ShardHealth": "colbert_core.cluster.calls",
             "ShardFiles": "colbert_core.cluster.manifests",
             "ShardedIndex": "colbert_core.cluster.sharded",
+            "Task": "colbert_core.cluster.progress",
             "build": "colbert_core.cluster.building",
             "is_cluster": "colbert_core.cluster.layout",
             "measured_rates": "colbert_core.cluster.planning",
@@ -59,5 +65,6 @@ if not TYPE_CHECKING:
             "restore": "colbert_core.cluster.fetching",
             "snapshots": "colbert_core.cluster.publishing",
             "split": "colbert_core.cluster.splitting",
+            "read_progress": "colbert_core.cluster.progress",
         },
     )

@@ -6,7 +6,11 @@
       cluster.json           how many shards, of what, by which model; written first and last
       codec.safetensors      the codec of all shards; none where vectors are kept as they are
       shard-0000 ...         ordinary index folders; each is there once it is whole
-      staged/                passages on their way to their shards, while it is being built
+      staged/                while it is being built:
+        000000 ...           the passages of each file, by shard
+        plan.json            how they are cut into batches, once all files are read
+        shard-0000 ...       the batches of a shard that are encoded
+        log.jsonl            what has happened so far, for who asks how far the build is
 
 Every machine has to see the folder under the same path.
 """
@@ -74,6 +78,28 @@ class Layout:
     def staged(self) -> Path:
         """Where passages wait for their shards to be built."""
         return self.folder / "staged"
+
+    @property
+    def plan(self) -> Path:
+        """How the passages of the shards are cut into batches."""
+        return self.staged / "plan.json"
+
+    @property
+    def log(self) -> Path:
+        """What has happened to the build so far."""
+        return self.staged / "log.jsonl"
+
+    def of_file(self, number: int) -> Path:
+        """The folder with the passages of a file, once it is read."""
+        return self.staged / f"{number:06}"
+
+    def encoded(self, shard: int) -> Path:
+        """The folder of those batches of a shard that are encoded."""
+        return self.staged / f"shard-{shard:04}"
+
+    def batch(self, shard: int, number: int) -> Path:
+        """The file of a batch, once it is encoded."""
+        return self.encoded(shard) / f"{number:06}.safetensors"
 
     def shard(self, number: int) -> Path:
         """The folder of a shard."""

@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 from collections import Counter, deque
+from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from colbert_core.errors import ClusterError, ClusterUnreachableError
 from colbert_core.extras import import_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 # How many workers an item may kill: after so many it is the item that is at fault, and not the worker.
 _TRIES = 5
@@ -154,39 +155,60 @@ def answer(ray: Any, reference: Any) -> Any:
         raise (cause if isinstance(cause, Exception) else error) from None
 
 
-def share(ray: Any, workers: Sequence[Any], method: str, items: Sequence[Any], *, timeout: float) -> Iterator[tuple[int, Any]]:
-    """Give each item to a worker that is free; what a lost worker had goes to another one.
+@dataclass(frozen=True, eq=False)
+class Work:
+    """A call for any worker to answer; each is itself alone, whatever it holds.
+
+    Attributes:
+        method: name of the worker's method.
+        arguments: what it takes.
+    """
+
+    method: str
+    arguments: tuple[Any, ...]
+
+
+def share(
+    ray: Any,
+    workers: Sequence[Any],
+    waiting: deque[Work],
+    *,
+    timeout: float,
+    begun: Callable[[Work, str], object] | None = None,
+) -> Iterator[tuple[Work, Any]]:
+    """Give work to whichever worker is free, until none is left; what a lost worker had goes to another one.
 
     Args:
         ray: connected.
-        workers: actors that Ray starts again when they die, with a method ``about`` that takes nothing.
-        method: name of the workers' method that takes an item.
-        items: what to work on.
+        workers: actors that Ray starts again when they die, with a method ``about`` that takes nothing and says where they are.
+        waiting: what to do, from the left. More may be put there between the answers.
         timeout: seconds to wait when there is no worker at all.
+        begun: is told of each piece of work that a worker gets, and where this worker is.
 
     Yields:
-        The place of each item in ``items`` with what the method returned for it, as they are done.
+        Each piece of work with what the method returned for it, as they are done.
 
     Raises:
-        ClusterError: no worker could be started, or one item was the end of several of them.
+        ClusterError: no worker could be started, or one piece of work was the end of several of them.
     """
-    waiting, tries = deque(range(len(items))), Counter[int]()
-    idle: list[Any] = []
+    tries = Counter[Work]()
+    idle: list[tuple[Any, str]] = []
     # The first answer of a worker says that it is there. Ray holds the question back until it is, also for one that died.
-    busy: dict[Any, tuple[Any, int | None]] = {_ask_whether_it_is_there(worker): (worker, None) for worker in workers}
-    left = len(items)
-    while left:
+    busy: dict[Any, tuple[Any, str, Work | None]] = {_ask_whether_it_is_there(worker): (worker, "", None) for worker in workers}
+    while waiting or any(work for _, _, work in busy.values()):
         while waiting and idle:
-            worker, number = idle.pop(), waiting.popleft()
-            busy[getattr(worker, method).remote(items[number])] = (worker, number)
-        at_work = any(number is not None for _, number in busy.values())
+            (worker, where), work = idle.pop(), waiting.popleft()
+            busy[getattr(worker, work.method).remote(*work.arguments)] = (worker, where, work)
+            if begun is not None:
+                begun(work, where)
+        at_work = any(work for _, _, work in busy.values())
         done, _ = ray.wait(list(busy), num_returns=1, timeout=None if at_work else timeout)
         if not done:
             raise ClusterError(
                 f"None of {len(workers)} workers was there within {timeout:g} s; the cluster has "
                 f"{_resources(ray.cluster_resources())}, of which {_resources(ray.available_resources())} are free."
             )
-        worker, held = busy.pop(done[0])
+        worker, where, held = busy.pop(done[0])
         try:
             result = answer(ray, done[0])
         except lost_errors(ray) as error:
@@ -197,15 +219,16 @@ def share(ray: Any, workers: Sequence[Any], method: str, items: Sequence[Any], *
             tries[held] += 1
             if tries[held] == _TRIES:
                 raise ClusterError(
-                    f"The work on {items[held]!r:.100} was the end of {_TRIES} workers, of the last one so: {error!s:.1000}"
+                    f"The work on {held.arguments!r:.100} was the end of {_TRIES} workers, of the last one so: {error!s:.1000}"
                 ) from error
             waiting.appendleft(held)
-            busy[_ask_whether_it_is_there(worker)] = (worker, None)
+            busy[_ask_whether_it_is_there(worker)] = (worker, "", None)
             continue
-        idle.append(worker)
-        if held is not None:
-            left -= 1
-            yield held, result
+        if held is None:
+            idle.append((worker, result))
+            continue
+        idle.append((worker, where))
+        yield held, result
 
 
 def _ask_whether_it_is_there(worker: Any) -> Any:

@@ -256,8 +256,8 @@ class ShardedIndex(WritableShards):
         """
         if (config := options.get("config")) is not None and getattr(config, "n_tokens", None) is not None:
             raise ValueError(
-                f"SearchConfig(n_tokens={config.n_tokens}) scores by the nearest tokens of a whole collection, and no shard knows "
-                "those of the others; leave n_tokens out, or search one index."
+                f"SearchConfig(n_tokens={config.n_tokens}) scores by the nearest tokens of a whole collection, and no shard "
+                "knows those of the others; leave n_tokens out, or search one index."
             )
         shards: Iterable[int] = range(len(self._replicas))
         self._advise(restriction)

@@ -337,6 +337,10 @@ class Index(ReadableIndex):
         """What ``_put_files`` of an index in shards has for this one of them."""
         writing.commit_part(self._store, self._versions, passages, windows, files, home)
 
+    def _put_windows(self, passages: Sequence[Passage], windows: Segment) -> None:
+        """Add passages in one commit; their windows are compressed by the codec of this index, or by none if it has none."""
+        writing.commit_batch(self._store, self._versions, passages, dump_all(passages), windows, [])
+
     def _refit_if_due(self, first: int, *, progress: bool | None) -> None:
         if self._nbits is not None:
             writing.refit_if_due(self._store, self._versions, self._nbits, first, progress)

@@ -8,11 +8,15 @@ import random
 import signal
 import sqlite3
 import time
+import uuid
 from pathlib import Path
+
+import psutil
+import ray
 
 from builders.encoders import WORDS, WordEncoder
 from colbert_core import Index, Passage
-from colbert_core.cluster import build, building
+from colbert_core.cluster import build, encoding, staging
 from colbert_core.cluster.layout import Layout, Settings, shard_of
 from colbert_core.documents.pieces import Whole, read_file
 from colbert_core.storage.arrays import dump_arrays
@@ -42,6 +46,42 @@ class Fatal(WordEncoder):
                     raise RuntimeError("the model is on fire")
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().encode_passages(texts, progress=progress)
+
+
+class Noting(WordEncoder):
+    """Notes each call in a file of ``folder``, by what it is for and by its process, and then takes its time.
+
+    It reads texts as they are, and notes that of ".txt" as well. The file holds the GPUs that the process may use.
+    """
+
+    piece_tokens = Whole.piece_tokens
+
+    def __init__(self, folder, *, seconds=0.0):
+        super().__init__()
+        self.folder, self.seconds = Path(folder), seconds
+
+    def note(self, what):
+        note = self.folder / f"{what}-{os.getpid()}-{uuid.uuid4().hex}"
+        note.write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+        time.sleep(self.seconds)
+
+    def count_tokens(self, text):
+        return Whole().count_tokens(text)
+
+    def split(self, text, document_id, *, size=None):
+        if document_id.endswith(".txt"):  # not each record of a file of records
+            self.note("reading")
+        return Whole().split(text, document_id, size=size)
+
+    def encode_passages(self, texts, *, progress=None):
+        is_probe = len(texts) == 1 and texts[0].startswith("The same words")
+        self.note("probing" if is_probe else "encoding")
+        return super().encode_passages(texts, progress=progress)
+
+
+def notes(folder, what):
+    """The processes that ``Noting`` noted, with the GPUs of each, a pair for each call."""
+    return [(int(path.name.split("-")[1]), path.read_text()) for path in Path(folder).glob(f"{what}-*")]
 
 
 def passages_of(n, seed=0):
@@ -94,8 +134,8 @@ def contents_of(folder):
 
 def one_index(path, source, cluster_folder, **options):
     """One index of the same passages with the same codec."""
-    index = Index.create(path, WordEncoder(), codec=building._load_codec(Layout(cluster_folder)), **options)
-    for location, name, _ in building.find_sources(source):
+    index = Index.create(path, WordEncoder(), codec=encoding.load_codec(Layout(cluster_folder)), **options)
+    for location, name, _ in staging.find_sources(source):
         index.add(read_file(Path(location), name, Whole()), refit=False)
     return index
 
@@ -120,9 +160,25 @@ def checksums(folder):
     return files
 
 
-def node_killed(cluster):
-    """SIGKILL of everything that a node is: a machine that loses its power."""
-    node = [node for node in cluster.list_all_nodes() if node is not cluster.head_node][-1]
+def node_killed(cluster, node=None):
+    """SIGKILL of everything that a node is: a machine that loses its power. The last one by default."""
+    node = node or [node for node in cluster.list_all_nodes() if node is not cluster.head_node][-1]
     (raylet,) = node.all_processes["raylet"]
     os.kill(raylet.process.pid, signal.SIGKILL)
     cluster.remove_node(node, allow_graceful=False)
+
+
+def count_alive():
+    """How many nodes the cluster takes to be alive."""
+    return sum(node["Alive"] for node in ray.nodes())
+
+
+def node_of(cluster, pids):
+    """A node that one of these processes is on, but not that of the driver; None if there is none."""
+    for node in cluster.list_all_nodes():
+        (raylet,) = node.all_processes["raylet"]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            own = {process.pid for process in psutil.Process(raylet.process.pid).children(recursive=True)}
+            if node is not cluster.head_node and own & set(pids):
+                return node
+    return None

@@ -12,7 +12,7 @@ from builders.cluster import PASSAGES, QUERIES, one_index
 from builders.encoders import WordEncoder
 
 from colbert_core import EncoderMismatchError, Index, Passage, UnsupportedIndexError
-from colbert_core.cluster import ShardedIndex, build, building
+from colbert_core.cluster import ShardedIndex, build, encoding
 from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.errors import ClusterError
 
@@ -137,7 +137,7 @@ def test_a_shard_that_was_replaced_by_one_of_other_words_is_told(built, tmp_path
     folder = tmp_path / "copy"
     shutil.copytree(built[2], folder)
     shutil.rmtree(folder / "shard-0001")
-    codec = building._load_codec(Layout(folder))
+    codec = encoding.load_codec(Layout(folder))
     Index.create(folder / "shard-0001", WordEncoder(), codec=codec, words=words).close()
     with ShardedIndex.open(folder, WordEncoder()) as index:
         with pytest.raises(error, match=problem):

@@ -28,7 +28,7 @@ from colbert_core import (
     Passage,
     SearchConfig,
 )
-from colbert_core.cluster import PartialHits, ShardedIndex, building
+from colbert_core.cluster import PartialHits, ShardedIndex, encoding
 from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.errors import ClusterError, ShardUnavailableError
 
@@ -383,7 +383,7 @@ def test_shards_of_different_models_or_codecs_are_refused(built, tmp_path):
         def vector(self, word):
             return super().vector(word + "!")
 
-    codec = building._load_codec(Layout(folder))
+    codec = encoding.load_codec(Layout(folder))
     for encoder, options, error, words in (
         (Other(), {"codec": codec}, EncoderMismatchError, "Shard 0 .* was made with 'words', shard 1 with 'words'"),
         (WordEncoder(dim=32), {}, EncoderMismatchError, "build those"),
@@ -398,7 +398,7 @@ def test_shards_of_different_models_or_codecs_are_refused(built, tmp_path):
 
 
 def test_a_codec_of_another_kind_is_refused(built):
-    codec = building._load_codec(Layout(built[2]))
+    codec = encoding.load_codec(Layout(built[2]))
     for options in ({"dim": 32}, {"dim": 64, "nbits": 2}):
         with pytest.raises(ValueError, match="The codec is for dim 64 and 4 bits, the index for dim"):
             Index.create(None, codec=codec, **options)

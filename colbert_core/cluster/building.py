@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections import deque
+from collections import Counter, deque
 from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -130,7 +130,7 @@ def build(
                 for shard in missing:  # what another codec has compressed is of no use
                     shutil.rmtree(layout.encoded(shard), ignore_errors=True)
                 write_codec(layout, fit_codec(give, layout, n_passages, nbits))
-            _build_shards(give, layout, by_shard, log, progress)
+            _build_shards(give, layout, batches, by_shard, log, progress)
         _clear_away(layout)
     settings = replace(settings, passages=n_passages)
     layout.write(settings)
@@ -150,28 +150,32 @@ def _check(shards: int, nbits: int, words: Words, workers: int | None, num_gpus:
         raise ValueError(f"num_gpus must be a part of one GPU, such as 0.5, or a whole number of them, got {num_gpus!r}.")
 
 
-def _build_shards(give: Give, layout: Layout, by_shard: dict[int, list[Batch]], log: Log, progress: bool | None) -> None:
-    """Have the batches encoded that are not yet, and each shard written as soon as all of its batches are."""
-    encoded = [batch for batches in by_shard.values() for batch in batches if layout.batch(batch.shard, batch.number).is_file()]
-    done = set(encoded)
-    todo = {shard: [batch for batch in batches if batch not in done] for shard, batches in by_shard.items()}
-    left = {shard: len(batches) for shard, batches in todo.items()}
-    n_passages = sum(batch.passages for batches in by_shard.values() for batch in batches)
-    n_encoded, written = sum(batch.passages for batch in encoded), 0
+def _build_shards(
+    give: Give, layout: Layout, batches: list[Batch], by_shard: dict[int, list[Batch]], log: Log, progress: bool | None
+) -> None:
+    """Have the batches encoded that are not yet, and each shard written as soon as all of its batches are.
+
+    Args:
+        give: shares work among the workers.
+        layout: of the folder.
+        batches: of all shards.
+        by_shard: those of the shards that are missing.
+        log: of the build.
+        progress: show a bar.
+    """
+    done = {batch for batch in batches if batch.shard not in by_shard or layout.batch(batch.shard, batch.number).is_file()}
+    todo = [batch for batch in batches if batch not in done]
+    left = Counter(batch.shard for batch in todo)
+    n_passages, n_done = (sum(batch.passages for batch in some) for some in (batches, done))
+    written = 0
 
     def write(shard: int) -> Work:
         return Work("write", (shard, by_shard[shard]))
 
-    waiting = deque(write(shard) for shard, n in left.items() if not n)
-    waiting += (Work("encode_batch", (batch,)) for batches in todo.values() for batch in batches)
-    log.note(
-        "encoding",
-        passages=n_passages,
-        passages_done=n_encoded,
-        batches=sum(map(len, by_shard.values())),
-        batches_done=len(encoded),
-    )
-    with progress_bar("Encoding", n_passages, "passage", progress, n_encoded) as bar:
+    waiting = deque(write(shard) for shard in by_shard if not left[shard])
+    waiting += (Work("encode_batch", (batch,)) for batch in todo)
+    log.note("encoding", passages=n_passages, passages_done=n_done, batches=len(batches), batches_done=len(done))
+    with progress_bar("Encoding", n_passages, "passage", progress, n_done) as bar:
         for work, result in give(waiting, begun=lambda work, where: log.note("begun", **_place(work), where=where)):
             if work.method == "write":
                 (shard, _) = work.arguments

@@ -153,6 +153,7 @@ class _State:
             case "encoding":
                 self.stage, self.since, self.totals = "encoding", event["time"], event
                 self.passages, self.batches = event["passages_done"], event["batches_done"]
+                self._end_encoding(event)
             case "begun":
                 self.begun[event["shard"], event["batch"]] = event
             case "done":
@@ -166,6 +167,9 @@ class _State:
         if stage == "encoding":
             self.passages += event["passages"]
             self.batches += 1
+        self._end_encoding(event)
+
+    def _end_encoding(self, event: Event) -> None:
         if self.batches == self.totals["batches"] and self.stage == "encoding":
             self.stage, self.since = "writing", event["time"]
 

@@ -85,6 +85,12 @@ def test_shards_are_written_when_all_is_encoded():
     assert progress.passages_per_second is progress.tokens_per_second is None
 
 
+def test_a_build_that_goes_on_when_all_is_encoded_is_writing():
+    events = [*READ, event("encoding", 100, passages=600, passages_done=600, batches=6, batches_done=6), began(100, 1, None)]
+    progress = progress_of(events, SETTINGS, 1, now=110)
+    assert (progress.stage, progress.passages_done, progress.seconds_left) == ("writing", 600, None)
+
+
 def test_what_an_earlier_process_had_begun_is_nobodys_work():
     events = [*ENCODING, done(110, 0, 0), event("run", 1000, read=[0, 1, 2])]
     progress = progress_of(events, SETTINGS, 0, now=1001)

@@ -45,8 +45,6 @@ class ColBERTVectorStore(SearchableStore):
         from langchain_colbert import ColBERTVectorStore
         from langchain_core.documents import Document
 
-    from colbert_core import IndexBase
-
         store = ColBERTVectorStore()  # persist_directory="wiki.idx" keeps it on disk
         ```
 

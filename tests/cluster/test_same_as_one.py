@@ -20,7 +20,7 @@ from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.vectors.codec import ResidualCodec
 
 # Some filters ask for what no passage of a small corpus has; tests/cluster/test_sharded.py looks at what is said of that.
-pytestmark = pytest.mark.filterwarnings("ignore::colbert_core.FilterWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::colbert_core.FilterWarning"), pytest.mark.timeout(900)]
 
 MODES = ({"mode": "maxsim"}, {"mode": "hybrid"}, {"mode": "hybrid", "weight": 0.8}, {"mode": "words"})
 SHARDS = (1, 2, 3)

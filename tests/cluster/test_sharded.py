@@ -343,7 +343,9 @@ def test_the_commands_build_and_search_shards(nodes_of, run, source, stanford_fo
     assert run("delete", out, "id1", "id2")[1] == "2 passages deleted.\n"
     assert json.loads(run("stats", out, "--json")[1])["passages"] == 238
     (tmp_path / "more.jsonl").write_text('{"id": "more", "text": "a happy cat"}\n')
-    assert run("add", out, str(tmp_path / "more.jsonl"), "--quiet")[1].startswith("1 passages added. The index has 239 ")
+    assert run("add", out, str(tmp_path / "more.jsonl"), "--quiet")[1].startswith(
+        "1 passages added from 1 file (.jsonl 1). The index has 239 "
+    )
 
 
 # Bad input

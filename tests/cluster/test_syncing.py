@@ -15,6 +15,8 @@ from colbert_core.cluster import ShardedIndex
 from colbert_core.folders import syncing
 from colbert_core.vectors.codec import ResidualCodec
 
+pytestmark = pytest.mark.timeout(900)  # on a busy machine Ray alone takes minutes to start
+
 
 @pytest.fixture(scope="module")
 def codec(stanford):

@@ -16,6 +16,8 @@ from colbert_core.cluster import ShardedIndex
 from colbert_core.evaluation import run_of, search_index
 from colbert_core.vectors.codec import ResidualCodec
 
+pytestmark = pytest.mark.timeout(900)  # on a busy machine Ray alone takes minutes to start
+
 QUERY = "happy cats purr"
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
 from colbert_core.storage.aside import folder_aside
 from colbert_core.storage.changes import StaleRead
+from colbert_core.storage.connection import connect
 from colbert_core.storage.durable import Checksum, disk_errors, sha256_of, step
 from colbert_core.storage.folder import DATABASE, FILES
 from colbert_core.storage.store import Store
@@ -215,7 +215,7 @@ def _moments_of(manifest: Manifest) -> list[tuple[str, int]]:
 def _put_shard(folder: Path, uploads: _Uploads, pool: ThreadPoolExecutor) -> ShardFiles:
     """Upload one moment of a shard; no writer waits for that."""
     with disk_errors(folder), folder_aside(folder) as work:
-        about, contents = _with_store(folder, lambda store: _copy_moment(store, work / DATABASE))
+        (identity, generation, passages), contents = _with_store(folder, lambda store: _copy_moment(store, work / DATABASE))
         _forget_deleted(work / DATABASE)
         checksums = {DATABASE: _checksum_of(work / DATABASE)}
         checksums |= {f"{FILES}/{name}": Checksum(len(content), name) for name, content in contents.items()}
@@ -228,7 +228,7 @@ def _put_shard(folder: Path, uploads: _Uploads, pool: ThreadPoolExecutor) -> Sha
             for each in done:
                 each.cancel()
         contents.clear()  # Windows removes no file that is mapped
-    return ShardFiles(*about, checksums)
+    return ShardFiles(identity, generation, passages, checksums)
 
 
 def _copy_moment(store: Store, database: Path) -> tuple[tuple[str, int, int], dict[str, NDArray[np.uint8]]]:
@@ -250,7 +250,7 @@ def _copy_moment(store: Store, database: Path) -> tuple[tuple[str, int, int], di
 
 def _forget_deleted(database: Path) -> None:
     """Write a copied database anew: in the room that SQLite keeps for later are texts that were deleted, and so are words."""
-    with disk_errors(database), contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
+    with disk_errors(database), contextlib.closing(connect(database, "rw", _TIMEOUT)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
         WordTables(connection, lambda sql, values=(): connection.execute(sql, values).fetchall(), str(database)).optimize()
         connection.execute("VACUUM")

@@ -200,7 +200,8 @@ def _windows_of(state: State, rows: NDArray[np.int64]) -> Segment | None:
         return None
     names = ("pids", "spans", "doclens", "vectors", "codes", "residuals", "lengths", "shifts")
     columns = {name: [getattr(piece, name) for piece in pieces] for name in names}
-    return Segment(**{name: None if column[0] is None else np.concatenate(column) for name, column in columns.items()})
+    joined: dict[str, Any] = {name: np.concatenate(column) for name, column in columns.items() if column[0] is not None}
+    return Segment(**joined)
 
 
 def _pieces(state: State, rows: NDArray[np.int64]) -> Iterator[Segment]:
@@ -211,7 +212,7 @@ def _pieces(state: State, rows: NDArray[np.int64]) -> Iterator[Segment]:
         if not len(windows):
             continue
         tokens = segment.tokens_of(windows)
-        by_token = {name: getattr(segment, name) for name in ("vectors", "codes", "residuals", "lengths")}
+        by_token: dict[str, Any] = {name: getattr(segment, name) for name in ("vectors", "codes", "residuals", "lengths")}
         piece = Segment(
             np.searchsorted(rows, segment.pids[windows]).astype(np.int64),
             segment.spans[windows],

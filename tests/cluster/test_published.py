@@ -53,8 +53,8 @@ def test_a_published_index_is_searched_like_its_folder_and_refuses_to_be_written
     publish(index_folder, address)
     encoder, cache = WordEncoder(), tmp_path / "cache"
     with (
-        ShardedIndex.open(index_folder, encoder) as folder,
-        ShardedIndex.open(address, encoder, cache=cache, replicas=2, progress=False) as index,
+        ShardedIndex.open(index_folder, encoder, timeout=250) as folder,
+        ShardedIndex.open(address, encoder, cache=cache, replicas=2, timeout=250, progress=False) as index,
     ):
         for options in ({"exact": True}, {}, {"mode": "hybrid"}, {"where": {"year": 2003}}, {"evidence": True}):
             assert index.search_many(QUERIES, 20, **options) == folder.search_many(QUERIES, 20, **options)
@@ -80,11 +80,11 @@ def test_who_has_the_old_snapshot_open_goes_on_with_it_and_an_actor_that_died_fe
     objects, nodes_of, address, index_folder, tmp_path
 ):
     publish(index_folder, address)
-    with ShardedIndex.open(address, WordEncoder(), cache=tmp_path / "a") as old:
+    with ShardedIndex.open(address, WordEncoder(), cache=tmp_path / "a", timeout=250) as old:
         before = old.search("rust is a language", 5)
         add(index_folder, Passage("new", "rust is a language"))
         publish(index_folder, address)
-        with ShardedIndex.open(address, WordEncoder(), cache=tmp_path / "a") as new:
+        with ShardedIndex.open(address, WordEncoder(), cache=tmp_path / "a", timeout=250) as new:
             assert "new" in ids(new.search("rust is a language", 5))
             assert old.search("rust is a language", 5) == before
             for of_shard in old._replicas.actors:

@@ -95,7 +95,10 @@ def test_all_searches_of_a_sharded_index_find_the_same_after_it_was_split(nodes_
     folder = changed(sharded_here(tmp_path / "old"))
     split(folder, tmp_path / "new", shards=3)
     encoder = WordEncoder()
-    with ShardedIndex.open(folder, encoder) as old, ShardedIndex.open(tmp_path / "new", encoder) as new:
+    with (
+        ShardedIndex.open(folder, encoder, timeout=250) as old,
+        ShardedIndex.open(tmp_path / "new", encoder, timeout=250) as new,
+    ):
         for options in (
             {"k": 300, "exact": True},
             {"k": 10},

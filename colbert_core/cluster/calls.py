@@ -257,13 +257,14 @@ class Replicas:
         asked = [[actor.about.remote() for actor in of_shard] for of_shard in self.actors]
         everyone = [reference for of_shard in asked for reference in of_shard]
         done = set(self._ray.wait(everyone, num_returns=len(everyone), timeout=timeout)[0])
+        lost: tuple[type[Exception], ...] = (*lost_errors(self._ray), StorageError)
 
         def health(reference: Any) -> ReplicaHealth:
             if reference not in done:
                 return ReplicaHealth(None, None, f"It did not answer within {timeout:g} s.")
             try:
                 about: About = answer(self._ray, reference)
-            except (*lost_errors(self._ray), StorageError) as error:
+            except lost as error:
                 return ReplicaHealth(None, None, str(error)[:1000])
             return ReplicaHealth(about.node, about.generation, None)
 

@@ -13,7 +13,7 @@ from colbert_core.checks import id_list
 from colbert_core.cluster.calls import shard_list
 from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.cluster.reading import ReadableShards
-from colbert_core.errors import DamagedIndexError, IndexExistsError
+from colbert_core.errors import DamagedIndexError, IndexExistsError, ReadOnlyIndexError
 from colbert_core.index.batches import dump_all
 from colbert_core.index.restriction import Restriction
 from colbert_core.index.writing import FileChanges, add_in_batches, renamed
@@ -267,9 +267,14 @@ class WritableShards(ReadableShards):
 
         Raises:
             IndexExistsError: there is something at ``path``.
+            ReadOnlyIndexError: the index is published; ``restore`` makes a folder of it.
             DamagedIndexError: nodes wrote their shards where they are not seen from here.
         """
         target, layout = as_path(path).absolute(), self._replicas.layout
+        if not isinstance(layout, Layout):
+            raise ReadOnlyIndexError(
+                f"{layout.folder} is published; colbert_core.cluster.restore makes a folder of it, with every file checked."
+            )
         if overwrite and target.resolve() == layout.folder.resolve():  # also through a link
             return
         if not is_free(target):

@@ -6,7 +6,7 @@ import functools
 import threading
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -127,7 +127,7 @@ class View:
         """
         snapshot = self.state.snapshot
         config = config or config_for(snapshot, k, len(query), self.shards)
-        options = {"config": config, "exact": exact, "device": device, "bars": bars}
+        options: dict[str, Any] = {"config": config, "exact": exact, "device": device, "bars": bars}
         with damage_named(self.name):
             return search(snapshot, query, k, sort_keys=self._sort_keys, pids=pids, **options)
 

@@ -65,11 +65,15 @@ def test_a_published_index_is_searched_like_its_folder_and_refuses_to_be_written
             lambda: index.delete(["id7"]),
             lambda: index.delete_where({}),
             lambda: index.update_metadata({"a": 1}, ids=["id7"]),
+            index.clear,
+            lambda: index.compact(progress=False),
         ):
             with pytest.raises(
                 ReadOnlyIndexError, match="s3://published.*is published, so it can be searched only; change the folder"
             ):
                 write()
+        with pytest.raises(ReadOnlyIndexError, match="restore makes a folder of it"):
+            index.save(cache / "copy")
         assert len(index) == 240
         with pickle.loads(pickle.dumps(index)) as again:
             assert ids(again.search(QUERIES[0])) == ids(index.search(QUERIES[0]))

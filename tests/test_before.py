@@ -60,7 +60,7 @@ def check_hits(hits, expected):
 
 
 def without_later_fields(text):
-    for later in (", word_bytes=0", ", skip_first=False", ", nested_dims=()"):
+    for later in (", word_bytes=0", ", skip_first=False", ", nested_dims=()", ", n_tokens=None"):
         text = text.replace(later, "")
     return text
 

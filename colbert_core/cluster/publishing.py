@@ -116,14 +116,18 @@ def publish(
 
 
 def snapshots(address: str | PathLike[str]) -> list[Manifest]:
-    """The snapshots at an address, oldest first; none where nothing was published.
+    """The snapshots at an address, oldest first.
 
     Raises:
+        IndexNotFoundError: nothing was published there.
         ClusterUnreachableError: the storage does not answer, or refuses.
         DamagedIndexError: a manifest cannot be understood.
     """
     storage = storage_at(address)
-    return [read_manifest(storage, f"{SNAPSHOTS}/{name}") for name in sorted(storage.entries(SNAPSHOTS))]
+    names = sorted(storage.entries(SNAPSHOTS))
+    if not names:
+        read_manifest(storage)  # says that there is none
+    return [read_manifest(storage, f"{SNAPSHOTS}/{name}") for name in names]
 
 
 def _newest(storage: Storage) -> Manifest | None:

@@ -48,7 +48,7 @@ class ReadableIndex(IndexBase):
         file = self._versions.read(lambda view: view.state).codec_file
         return None if file is None else file.sha256
 
-    def look_at_a_share(self, shards: int) -> None:
+    def _look_at_a_share(self, shards: int) -> None:
         """Search as one of so many parts of a collection, over which passages are spread at random.
 
         A search then looks at this part's share of what it would look at in the whole, unless its config says otherwise.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any
 
 from colbert_core.checks import check_count
 
@@ -40,6 +42,11 @@ class SearchConfig:
         check_count(self.n_exact, "n_exact")
         if self.n_tokens is not None:
             check_count(self.n_tokens, "n_tokens", "tokens")
+
+    def __setstate__(self, state: list[Any]) -> None:
+        """Take what a pickle holds; one that was made before there was ``n_tokens`` scores by MaxSim."""
+        for name, value in zip_longest(self.__slots__, state):
+            object.__setattr__(self, name, value)
 
     def share(self, shards: int) -> SearchConfig:
         """What each of so many parts of a collection looks at, so that together they look at as much as this.

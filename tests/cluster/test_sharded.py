@@ -182,8 +182,10 @@ def test_actors_that_are_killed_while_searching_change_no_result(built, replicas
         assert len(index.ids()) == 240
 
 
-def test_a_shard_that_stays_down_is_an_error_or_said_to_be_missing(built, caplog):
-    with ShardedIndex.open(built[2], WordEncoder(), timeout=90) as index:
+def test_a_shard_that_stays_down_is_an_error_or_said_to_be_missing(built, tmp_path, caplog):
+    folder = tmp_path / "copy"
+    shutil.copytree(built[2], folder)
+    with ShardedIndex.open(folder, WordEncoder(), timeout=90) as index:
         whole = index.search(QUERIES[0], 300)
         assert not isinstance(whole, PartialHits)
         ray.kill(index._replicas.actors[1][0])  # and not started again
@@ -202,7 +204,7 @@ def test_a_shard_that_stays_down_is_an_error_or_said_to_be_missing(built, caplog
         with pytest.raises(PartialAddError) as partial:
             index.add([on_0, on_1])
         assert partial.value.added == [on_0.id]
-    with ShardedIndex.open(built[2], WordEncoder(), timeout=90, allow_partial=True) as index:
+    with ShardedIndex.open(folder, WordEncoder(), timeout=90, allow_partial=True) as index:
         assert index.search(QUERIES[0], 300).missing_shards == ()
         ray.kill(index._replicas.actors[1][0])
         with caplog.at_level(logging.WARNING):

@@ -38,6 +38,7 @@ def nodes_of(tmp_path_factory):
     quick = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 20}
     # Idle workers stay: by default one beyond a node's core is ended after a second, and the next task starts another.
     quick |= {"num_workers_soft_limit": 4, "idle_worker_killing_time_threshold_ms": 60_000}
+    quick |= {"worker_niceness": 0}  # by default 15: other tests would go first, and these wait for minutes
     head = {"num_cpus": 1, "include_dashboard": False, "_system_config": quick, "object_store_memory": 80 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):

@@ -156,6 +156,7 @@ def pytest_addoption(parser):
 
 
 # The longest first, so that no worker is left with one of them when the others have nothing to do any more.
+WITHOUT_RAY = {"test_planning.py", "test_progress.py", "test_publishing.py", "test_staging.py"}
 LONGEST = ("cluster/", "test_notebooks.py", "train/", "kernels/")
 
 
@@ -174,14 +175,21 @@ def pytest_xdist_auto_num_workers(config):
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Hand out files, but all tests of the cluster to one worker: they share one, and two would be too much for two cores."""
+    """Hand out files, but all tests of the cluster to one worker: they share one, and two would be too much for two cores.
+
+    The slow ones mostly wait, for nodes to be missed and actors to come again, so those that build have a cluster of their own.
+    """
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
+    is_slow = config.getoption("markexpr") == "slow"
+
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            file = super()._split_scope(nodeid)
-            return "tests/cluster" if file.startswith("tests/cluster/") else file
+            folder, _, file = super()._split_scope(nodeid).rpartition("/")
+            if folder != "tests/cluster" or file in WITHOUT_RAY:
+                return f"{folder}/{file}"
+            return f"{folder}/building" if is_slow and file.startswith("test_building") else folder
 
     return Scheduling(config, log)

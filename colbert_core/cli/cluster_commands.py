@@ -259,14 +259,14 @@ def _plan(options: argparse.Namespace) -> int:
         shown = [{**asdict(each), "shares": each.shares(1e9 * options.memory)} for each in plans]
         print(json.dumps({"rates": asdict(rates), "plans": shown}))
         return 0
-    first = plans[0]
+    first, rows = plans[0], [_cells(each, options.memory) for each in plans]
     print(
         f"{first.passages:,} passages, {first.tokens:,} tokens, dim {options.dim}, {first.nbits} bits, "
         f"{first.centroids:,} centroids: {first.vector_bytes / first.tokens:.1f} bytes a token."
     )
     print()
     head = ("nodes", "shards", "disk GB", "memory GB", "of each node", "build h", "search ms", "tightest")
-    for cells in (head, *(_cells(each, options.memory) for each in plans)):
+    for cells in (head, *rows):
         print("  ".join(f"{cell:>12}" for cell in cells))
     print()
     print(

@@ -110,7 +110,13 @@ class Plan:
             memory: bytes of each machine.
             hours: how long a build may take.
             latency: milliseconds that a query may take.
+
+        Raises:
+            ValueError: one of them is not above 0.
         """
+        for name, value in (("memory", memory), ("hours", hours), ("latency", latency)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a number above 0, got {value:g}.")
         shares = {
             "memory": self.memory_bytes / self.nodes / memory,
             "build": self.build_hours / hours,

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 def open_index(
     path_or_url: str | PathLike[str], encoder: str | PathLike[str] | TokenEncoder | None = None
 ) -> Index | ShardedIndex | Client:
-    """Open the index in a folder, or the one at the URL of a service.
+    """Open the index in a folder, the one published at an address, or the one at the URL of a service.
 
     Args:
-        path_or_url: a folder, as for ``Index.open`` or ``ShardedIndex.open``, or a URL, as for ``colbert_core.serve.Client``:
-            "http://127.0.0.1:8080/v1/indexes/wiki". Where the service wants a token, make the client yourself.
+        path_or_url: a folder, or an address such as "s3://bucket/wiki", as for ``Index.open`` and ``ShardedIndex.open``; or a
+            URL, as for ``colbert_core.serve.Client``: "http://127.0.0.1:8080/v1/indexes/wiki". Where the service wants a token,
+            make the client yourself.
         encoder: as in ``Index.open``; a service has its own.
 
     Raises:
@@ -37,6 +38,8 @@ def open_index(
     if not (isinstance(path_or_url, str) and "://" in path_or_url):
         folder = as_path(path_or_url)
         return _open_shards(folder, encoder) if is_cluster(folder) else Index.open(folder, encoder)
+    if not path_or_url.lower().startswith(("http://", "https://")):
+        return _open_shards(path_or_url, encoder)
     if encoder is not None:
         raise ValueError(f"The service at {path_or_url} has its own model, so {encoder!r:.80} would not be used; leave it out.")
     from colbert_core.serve.client.sync import Client  # here, because who opens a folder needs none of it
@@ -62,7 +65,7 @@ def open_or_create(
     return opening.open_or_create(path, encoder)
 
 
-def _open_shards(folder: Path, encoder: str | PathLike[str] | TokenEncoder | None) -> ShardedIndex:
+def _open_shards(place: Path | str, encoder: str | PathLike[str] | TokenEncoder | None) -> ShardedIndex:
     from colbert_core.cluster import ShardedIndex
 
-    return ShardedIndex.open(folder, encoder)
+    return ShardedIndex.open(place, encoder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pyarrow
 import pyarrow.parquet
@@ -11,6 +12,8 @@ import ray
 from builders import cluster as cluster_builders
 from builders import encoders
 from builders.cluster import PASSAGES, as_record, build_here
+
+from colbert_core.vectors.codec import ResidualCodec
 
 
 @pytest.fixture(scope="package")
@@ -66,3 +69,10 @@ def objects():
 
     with object_server() as server:
         yield server
+
+
+@pytest.fixture(scope="package")
+def codec(stanford):
+    """A codec of the vectors of a small ColBERT model."""
+    texts = [" ".join(random.Random(seed).choices(encoders.WORDS, k=12)) for seed in range(100)]
+    return ResidualCodec.fit(stanford.encode_passages(texts, progress=False).vectors, 16, 4)

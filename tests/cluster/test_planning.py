@@ -66,6 +66,9 @@ def test_what_breaks_first_comes_first():
     assert list(shares) == sorted(shares, key=lambda name: -shares[name])
     assert next(iter(plan(1e9, 68, nbits=2, nodes=8).shares(1e15))) == "build"
     assert next(iter(plan(1e6, 68, nbits=2).shares(1e6))) == "memory"
+    for wrong in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="memory must be a number above 0"):
+            made.shares(wrong)
 
 
 def test_rates_are_measured_on_this_machine(monkeypatch):

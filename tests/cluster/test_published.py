@@ -14,7 +14,7 @@ from builders.cluster import QUERIES, sharded_here
 from builders.encoders import WordEncoder
 from builders.processes import environment
 
-from colbert_core import DamagedIndexError, Index, Passage, ReadOnlyIndexError
+from colbert_core import DamagedIndexError, Index, IndexNotFoundError, Passage, ReadOnlyIndexError, open_index
 from colbert_core.cluster import ShardedIndex, publish, restore, snapshots
 from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.cluster.storages import storage_at
@@ -113,6 +113,11 @@ COMMAND = [sys.executable, "-m", "colbert_core.cli"]
 def run(*arguments, **variables):
     command = [*COMMAND, *map(str, arguments)]
     return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=250, check=False)
+
+
+def test_an_address_is_no_service_for_who_opens_whatever_there_is(address):
+    with pytest.raises(IndexNotFoundError, match="s3://published"):
+        open_index(address, WordEncoder())
 
 
 def test_the_command_line_publishes_lists_restores_and_splits(objects, address, index_folder, tmp_path):

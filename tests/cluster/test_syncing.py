@@ -13,15 +13,8 @@ from builders.encoders import WORDS
 from colbert_core import Index, sync
 from colbert_core.cluster import ShardedIndex
 from colbert_core.folders import syncing
-from colbert_core.vectors.codec import ResidualCodec
 
 pytestmark = pytest.mark.timeout(900)  # on a busy machine Ray alone takes minutes to start
-
-
-@pytest.fixture(scope="module")
-def codec(stanford):
-    texts = [" ".join(random.Random(seed).choices(WORDS, k=12)) for seed in range(100)]
-    return ResidualCodec.fit(stanford.encode_passages(texts, progress=False).vectors, 16, 4)
 
 
 @pytest.fixture(scope="module")

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-import random
 
 import pytest
 from builders.bars import write_to_terminal
 from builders.cluster import PASSAGES, begin_shards
-from builders.encoders import WORDS
 
 from colbert_core import Index, IndexExistsError, Reranker, open_index, open_or_create
 from colbert_core.cluster import ShardedIndex
 from colbert_core.evaluation import run_of, search_index
-from colbert_core.vectors.codec import ResidualCodec
 
 pytestmark = pytest.mark.timeout(900)  # on a busy machine Ray alone takes minutes to start
 
 QUERY = "happy cats purr"
-
-
-@pytest.fixture(scope="module")
-def codec(stanford):
-    texts = [" ".join(random.Random(seed).choices(WORDS, k=12)) for seed in range(100)]
-    return ResidualCodec.fit(stanford.encode_passages(texts, progress=False).vectors, 16, 4)
 
 
 @pytest.fixture(scope="module")

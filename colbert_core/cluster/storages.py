@@ -91,7 +91,10 @@ def storage_at(address: str | PathLike[str]) -> Storage:
         filesystem, inner = fs.FileSystem.from_uri(text)
     except ValueError as error:
         reason = str(error).replace(text, shown(text))
-        raise ValueError(f"{shown(text)} is no address that pyarrow knows ({reason:.300}).") from None
+        raise ValueError(
+            f"{shown(text)} is no address that pyarrow knows, such as s3://bucket/folder ({reason:.300}); "
+            "the URL of a service begins with http:// or https://."
+        ) from None
     except OSError as error:
         raise _refusal(shown(text), "used", error) from None
     if not inner.strip("/"):

@@ -103,5 +103,5 @@ def test_mistakes_are_said_at_once(url):
         ColBERTRetriever.from_index(url, model="some model")
     with pytest.raises(ServiceUnreachableError, match="Nothing answers"):
         ColBERTRetriever(index="http://127.0.0.1:9/v1/indexes/wiki")
-    with pytest.raises(ValueError, match="url must begin with http"):
+    with pytest.raises(ValueError, match="the URL of a service begins with http:// or https://"):
         ColBERTRetriever(index="ftp://127.0.0.1/wiki")

@@ -54,7 +54,7 @@ FLOORS_OF_FOLDER = {
         {"manifests", "progress", "splitting"},
         {"fetching", "staging"},
         {"calls", "encoding"},
-        {"building", "publishing", "reading", "windows"},
+        {"actors", "building", "here", "publishing", "reading", "windows"},
         {"writing"},
         {"sharded"},
     ],

@@ -17,13 +17,12 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from colbert_core.cluster.layout import Layout, linked_folder
 from colbert_core.cluster.manifests import SNAPSHOTS, Manifest, read_manifest
-from colbert_core.cluster.nodes import answer, lost_errors
 from colbert_core.cluster.storages import is_address, shown, storage_at
-from colbert_core.errors import DamagedIndexError, IndexExistsError, IndexNotFoundError, StorageError
+from colbert_core.errors import DamagedIndexError, IndexExistsError, IndexNotFoundError
 from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
 from colbert_core.storage.aside import folder_begun, is_free
@@ -227,29 +226,6 @@ def find_layout(folder: str | PathLike[str], cache: str | PathLike[str] | None =
     if cache is not None:
         raise ValueError(f"cache is for an index at an address such as s3://bucket/folder; {folder} is a folder. Leave it out.")
     return Layout(linked_folder(as_path(folder).absolute()))
-
-
-def fetch_all(ray: Any, layout: Layout | Publication, actors: list[list[Any]], *, partly: bool, progress: bool | None) -> None:
-    """Have every actor fetch its shard, which takes as long as it takes; nothing to do for a folder.
-
-    Args:
-        ray: connected.
-        layout: where the index is.
-        actors: of each shard.
-        partly: a shard that cannot be fetched is left to those who ask for it.
-        progress: show a bar.
-    """
-    if isinstance(layout, Layout):
-        return
-    waiting = [actor.about.remote() for of_shard in actors for actor in of_shard]
-    # Whoever asks next hears of an actor that died, and whether Ray has started it again.
-    left_alone = (*lost_errors(ray), StorageError) if partly else lost_errors(ray)
-    with progress_bar("Fetching", len(waiting), "shard", progress) as bar:
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1)
-            with contextlib.suppress(*left_alone):
-                answer(ray, done[0])
-            bar.update()
 
 
 # The cache::

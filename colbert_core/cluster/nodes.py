@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.errors import ClusterError, ClusterUnreachableError
+from colbert_core.errors import ClusterError, ClusterUnreachableError, MissingExtraError
 from colbert_core.extras import import_extra
 
 if TYPE_CHECKING:
@@ -64,6 +64,15 @@ def connect(address: str | None, timeout: float) -> Any:
             "and give the address it prints."
         ) from error
     return ray
+
+
+def is_at_hand() -> bool:
+    """Tell whether there is a cluster that ``connect`` would use without an address; without Ray there is none."""
+    try:
+        ray = load_ray()
+    except MissingExtraError:
+        return False
+    return ray.is_initialized() or _is_at_hand(ray)
 
 
 def _is_at_hand(ray: Any) -> bool:

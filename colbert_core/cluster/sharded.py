@@ -1,4 +1,4 @@
-"""Search a sharded index like one ``Index``: shards in Ray actors, a query encoded once, exact merging of their answers."""
+"""Search a sharded index like one ``Index``: a query encoded once, shards here or in Ray actors, exact merging of answers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from colbert_core.checks import check_count
-from colbert_core.cluster.calls import About, Replicas, shard_list
-from colbert_core.cluster.fetching import fetch_all, find_layout
-from colbert_core.cluster.nodes import check_version, connect, version
+from colbert_core.cluster.actors import Actors
+from colbert_core.cluster.calls import shard_list
+from colbert_core.cluster.fetching import find_layout
+from colbert_core.cluster.here import Here
+from colbert_core.cluster.nodes import check_version, connect, is_at_hand, version
 from colbert_core.cluster.windows import Found, evidence_of_hits, search_again, vectors_of_hits
 from colbert_core.cluster.writing import WritableShards
 from colbert_core.errors import ClusterError, DamagedIndexError, EncoderMismatchError, UnsupportedIndexError
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from colbert_core.cluster.calls import Calls, ShardHealth
+    from colbert_core.cluster.calls import About, Calls, Replicas, ShardHealth
     from colbert_core.evidence.evidence import Evidence
     from colbert_core.model.fingerprint import EncoderFingerprint
     from colbert_core.search.lexical import ByWords
@@ -49,7 +51,7 @@ class PartialHits(list[Hit]):
 
 
 class ShardedIndex(WritableShards):
-    """An index in shards on the machines of a Ray cluster, which does what an ``Index`` does.
+    """An index in shards, here or on the machines of a Ray cluster, which does what an ``Index`` does.
 
     A query is encoded once, here, and each shard finds its best; merged, these are the best of all, in the order and with the
     scores of one index with the same codec. Where words rank as well, all shards are asked first how often they have the words
@@ -94,16 +96,20 @@ class ShardedIndex(WritableShards):
         cache: str | PathLike[str] | None = None,
         progress: bool | None = None,
     ) -> ShardedIndex:
-        """Start an actor for each shard and replica, as far from each other as there are nodes.
+        """Open the shards in this process, or in actors on the machines of a Ray cluster.
+
+        There is an actor for each shard, or for each core of the cluster if it has fewer, as far from each other as there are
+        nodes. In this process the threads that ``get_num_threads`` allows search the shards, and Ray is not needed.
 
         Args:
             folder: what ``build`` made, under a path that every node sees; or the address that ``publish`` put it at, such as
                 "s3://bucket/folder", from where each actor fetches its shard first. Then it can be searched only.
             encoder: a checkpoint's name or folder, or a loaded encoder; None for the one it was made with, which is then
                 loaded when it is first needed.
-            replicas: actors for each shard, which share the searches and stand in for each other.
-            address: of the Ray cluster, "host:port", "ray://host:port" or "auto"; None for the one at hand, or else Ray on
-                this machine alone, which is started and stays until the process ends.
+            replicas: actors that have each shard, which share the searches and stand in for each other.
+            address: of the Ray cluster, "host:port", "ray://host:port" or "auto"; "local" for this process; None for the
+                cluster at hand, or else this process. With replicas it is Ray on this machine alone instead, which is started
+                and stays until the process ends.
             allow_partial: a search goes without the shards that are down, says so in the log, and its hits are
                 ``PartialHits``. Everything else still needs all shards.
             timeout: seconds that a call may take, lost actors and their new start included.
@@ -118,7 +124,7 @@ class ShardedIndex(WritableShards):
             ClusterUnreachableError: the cluster does not answer.
             ClusterError: shards have different codecs, or nodes different versions of this package.
             ShardUnavailableError: a shard could not be started in time.
-            MissingExtraError: Ray is not installed.
+            MissingExtraError: there is an address or there are replicas, and Ray is not installed.
         """
         check_count(replicas, "replicas", "actors")
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
@@ -132,12 +138,19 @@ class ShardedIndex(WritableShards):
                 "the same arguments, which makes those that are missing."
             )
         loaded = None if encoder is None else loaded_encoder(encoder)
-        ray = connect(address, timeout)
-        waits: dict[str, Any] = {"timeout": timeout, "allow_partial": allow_partial, "num_cpus": num_cpus}
-        started = Replicas.start(ray, layout, shards=n_shards, replicas=replicas, **waits)
-        settings = {"replicas": replicas, "address": address, "cache": cache, **waits}
+        if address == "local" and replicas > 1:
+            raise ValueError(
+                f"address 'local' has one replica of each shard, this process, and replicas is {replicas}; leave one out."
+            )
+        waits: dict[str, Any] = {"timeout": timeout, "allow_partial": allow_partial}
+        started: Replicas
+        if address == "local" or (address is None and replicas == 1 and not is_at_hand()):
+            started = Here(layout, shards=n_shards, **waits)
+        else:
+            started = Actors(connect(address, timeout), layout, shards=n_shards, replicas=replicas, num_cpus=num_cpus, **waits)
+        settings = {"replicas": replicas, "address": address, "num_cpus": num_cpus, "cache": cache, **waits}
         try:
-            fetch_all(ray, layout, started.actors, partly=allow_partial, progress=progress)
+            started.fetch(partly=allow_partial, progress=progress)
             return cls(started, loaded, settings)
         except BaseException:
             started.close()
@@ -355,7 +368,7 @@ class ShardedIndex(WritableShards):
         self._replicas.watch = tell
 
     def close(self) -> None:
-        """End the actors. A closed index cannot be used any more; closing it again is no error. Ray itself goes on."""
+        """Close the shards, or end their actors. A closed index cannot be used any more; closing it again is no error."""
         self._replicas.close()
 
     def __repr__(self) -> str:

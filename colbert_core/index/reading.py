@@ -48,12 +48,13 @@ class ReadableIndex(IndexBase):
         file = self._versions.read(lambda view: view.state).codec_file
         return None if file is None else file.sha256
 
-    def _look_at_a_share(self, shards: int) -> None:
-        """Search as one of so many parts of a collection, over which passages are spread at random.
+    def _be_one_of(self, shards: int) -> None:
+        """Be one of so many parts of a collection, over which passages are spread at random.
 
-        A search then looks at this part's share of what it would look at in the whole, unless its config says otherwise.
+        A search then looks at this part's share of what it would look at in the whole, unless its config says otherwise. Of
+        filters that ask for what no passage has, who asks all parts says it.
         """
-        self._versions.shards = shards
+        self._versions.shards, self._versions.advice = shards, None
 
     def has_words(self) -> bool:
         """Whether hybrid search is to be had; not so of an index that was made without words, or before there were any."""

@@ -61,7 +61,8 @@ class Versions:
             device: PyTorch's name of where searches score; None for the CPU.
             encoder: what encodes texts for evidence.
         """
-        self.name, self.device, self.advice = name, device, Advice()
+        self.name, self.device = name, device
+        self.advice: Advice | None = Advice()
         self.shards = 1  # of so many parts of a collection this is one
         self._store, self._identity, self._dim, self._encoder = store, about["identity"], about["dim"], encoder
         self._nbits: dict[str, int | None] = {about["identity"]: about["nbits"]}  # of each index that has been read here

@@ -56,7 +56,7 @@ class View:
         device: PyTorch's name of where searches score; None for the CPU.
         encoder: what encodes texts for evidence, loaded when that is first asked for.
         name: the index, for messages.
-        advice: warns of filters that ask for what no passage has.
+        advice: warns of filters that ask for what no passage has; None says nothing.
         shards: of so many parts of a collection this is one, and looks at its share of what a search of the whole looks at.
     """
 
@@ -67,7 +67,7 @@ class View:
     device: str | None
     encoder: LazyEncoder
     name: str
-    advice: Advice
+    advice: Advice | None
     shards: int = 1
     _kept: list[tuple[State, NDArray[np.int64] | None]] = field(default_factory=list)
     _one_by_one: threading.Lock = field(default_factory=threading.Lock)  # the connection is for one thread at a time

@@ -1,0 +1,91 @@
+"""Shards in this process, searched by its threads. This needs no Ray."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from colbert_core.cluster.calls import ReplicaHealth, Replicas, Shards, shard_list
+from colbert_core.cluster.layout import Layout
+from colbert_core.errors import ShardUnavailableError, StorageError
+from colbert_core.progress import progress_bar
+from colbert_core.threads import spread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from colbert_core.cluster.calls import Calls
+    from colbert_core.cluster.fetching import Publication
+
+_NODE = "localhost"
+
+
+class Here(Replicas):
+    """Shards in this process. ``timeout`` is for writers of other processes alone: nothing that is here can be lost."""
+
+    def __init__(self, layout: Layout | Publication, *, shards: int, timeout: float, allow_partial: bool) -> None:
+        super().__init__(layout, shards, timeout, allow_partial=allow_partial)
+        self._shards = Shards({shard: layout.shard(shard) for shard in range(shards)}, timeout, shards, _NODE)
+
+    def fetch(self, *, partly: bool, progress: bool | None) -> None:
+        """As of ``Replicas``."""
+        if isinstance(self.layout, Layout):
+            return
+        with progress_bar("Fetching", len(self), "shard", progress) as bar:
+
+            def fetch(shard: int) -> None:
+                self._or_why_not(lambda: self._shards.about(shard), raising=not partly)
+                bar.update()
+
+            spread(fetch, range(len(self)))
+
+    def unavailable(self, missing: Mapping[int, Exception | None]) -> ShardUnavailableError:
+        """As of ``Replicas``."""
+        reason = next((f" Shard {shard}: {error!s:.1000}" for shard, error in missing.items() if error), "")
+        return ShardUnavailableError(
+            f"{len(missing)} of the {len(self)} shards of {self.layout.folder} cannot be read ({shard_list(missing)}); "
+            f"allow_partial=True searches the other shards.{reason}",
+            sorted(missing),
+        )
+
+    def _attempt(
+        self,
+        calls: Calls,
+        *,
+        wait: bool,
+        patiently: bool,  # noqa: ARG002 - it takes as long as it takes
+    ) -> tuple[dict[int, Any], dict[int, Exception | None]]:
+        def call(shard: int) -> Any:
+            return self._or_why_not(lambda: self._shards.call(shard, *calls[shard]), raising=wait)
+
+        answers: dict[int, Any] = {}
+        missing: dict[int, Exception | None] = {}
+        for shard, found in zip(calls, spread(call, list(calls)), strict=True):
+            if isinstance(found, StorageError):
+                missing[shard] = found
+            else:
+                answers[shard], seconds = found
+            if self.watch is not None:
+                self.watch(shard, None if shard in missing else seconds)
+        return answers, missing
+
+    @staticmethod
+    def _or_why_not(work: Callable[[], Any], *, raising: bool) -> Any:
+        """What some work returns, or why a shard cannot be read."""
+        try:
+            return work()
+        except StorageError as error:
+            if raising:
+                raise
+            return error
+
+    def _health(self, timeout: float) -> list[list[ReplicaHealth]]:  # noqa: ARG002 - they answer at once
+        def health(shard: int) -> list[ReplicaHealth]:
+            about = self._or_why_not(lambda: self._shards.about(shard), raising=False)
+            if isinstance(about, StorageError):
+                return [ReplicaHealth(None, None, str(about)[:1000])]
+            return [ReplicaHealth(about.node, about.generation, None)]
+
+        return spread(health, range(len(self)))
+
+    def _end(self) -> None:
+        self._shards.close()

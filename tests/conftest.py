@@ -156,7 +156,17 @@ def pytest_addoption(parser):
 
 
 # The longest first, so that no worker is left with one of them when the others have nothing to do any more.
-WITHOUT_RAY = {"test_planning.py", "test_progress.py", "test_publishing.py", "test_staging.py"}
+WITHOUT_RAY = {
+    "test_hybrid.py",
+    "test_planning.py",
+    "test_progress.py",
+    "test_publishing.py",
+    "test_same_as_one.py",
+    "test_splitting.py",
+    "test_staging.py",
+    "test_syncing.py",
+    "test_users.py",
+}
 LONGEST = ("cluster/", "test_notebooks.py", "train/", "kernels/")
 
 

@@ -140,6 +140,13 @@ def one_index(path, source, cluster_folder, **options):
     return index
 
 
+def one_here(path, cluster_folder, passages=PASSAGES):
+    """One index of what ``sharded_here`` put into shards, with the same codec."""
+    index = Index.create(path, WordEncoder(), codec=encoding.load_codec(Layout(Path(cluster_folder))))
+    index.add(passages, refit=False, progress=False)
+    return index
+
+
 def begin_shards(folder, shards, encoder, codec, pool_factor=1.0):
     """An index in shards without passages, made without Ray; ``codec`` None keeps vectors as they are."""
     layout = Layout(folder)

@@ -133,6 +133,19 @@ def test_a_build_whose_driver_was_killed_goes_on(nodes_of, built, source, tmp_pa
 # Bad input
 
 
+def test_words_are_chosen_when_shards_are_built(nodes_of, source, tmp_path):
+    with pytest.raises(ValueError, match="words must be one of english, words, trigrams"):
+        build(source, tmp_path / "out", shards=1, words="klingon", encoder=WordEncoder())
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "one.jsonl").write_text('{"id": "a", "text": "concatenate"}')
+    options = {"shards": 1, "encoder": WordEncoder(), "nbits": 32, "workers": 1, "progress": False}
+    build(tmp_path / "one.jsonl", tmp_path / "out", words="trigrams", **options)
+    with Index.open(tmp_path / "out" / "shard-0000") as shard:
+        assert [hit.passage.id for hit in shard.search("cat", mode="words")] == ["a"]
+    with pytest.raises(ValueError, match="was begun with words='trigrams', but 'english' is asked for"):
+        build(tmp_path / "one.jsonl", tmp_path / "out", **options)
+
+
 def test_what_cannot_be_read_is_an_error_before_anything_is_made(nodes_of, tmp_path):
     out = tmp_path / "out"
     for wrong, error, words in (

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import sqlite3
 
 import pytest
-import ray
-from builders.cluster import PASSAGES, QUERIES, one_index
+from builders.cluster import PASSAGES, QUERIES, one_here, sharded_here
 from builders.encoders import WordEncoder
 
 from colbert_core import EncoderMismatchError, Index, Passage, UnsupportedIndexError
-from colbert_core.cluster import ShardedIndex, build, encoding
+from colbert_core.cluster import ShardedIndex, encoding
 from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.errors import ClusterError
-
-# Ray Data warns of its own settings when it copies them.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data")
 
 MODES = [{"mode": "maxsim"}, {"mode": "hybrid"}, {"mode": "hybrid", "weight": 0.9}, {"mode": "words"}]
 # Also of stop words alone, of a word that nobody has, and of both kinds with others.
@@ -25,12 +20,21 @@ TEXTS = [*QUERIES, "on a", "zebra", "the zebra", "cat zebra-5"]
 
 
 @pytest.fixture(scope="module")
-def copied(built, source, tmp_path_factory):
+def two(tmp_path_factory):
+    """Two shards, which no test changes."""
+    return sharded_here(tmp_path_factory.mktemp("hybrid") / "two")
+
+
+@pytest.fixture(scope="module")
+def copied(two, tmp_path_factory):
     """Two shards and one index of the same passages, some of which came later; opened without loading an encoder."""
     folder = tmp_path_factory.mktemp("hybrid")
-    shutil.copytree(built[2], folder / "shards")
+    shutil.copytree(two, folder / "shards")
     new = [Passage("id5", "zebra-5 naps", {"year": 2003}), Passage("new", "zebra zebra", {"year": 2001}), Passage("blank", " ")]
-    with one_index(folder / "one", source, built[2]) as one, ShardedIndex.open(folder / "shards", WordEncoder()) as index:
+    with (
+        one_here(folder / "one", two) as one,
+        ShardedIndex.open(folder / "shards", WordEncoder(), address="local") as index,
+    ):
         assert index.add(new) == one.add(new, refit=False)
         assert index.delete(["id1", "id2"]) == one.delete(["id1", "id2"]) == 2
     return folder
@@ -39,7 +43,10 @@ def copied(built, source, tmp_path_factory):
 @pytest.fixture(scope="module")
 def both(copied):
     """The shards and the one index, with an encoder."""
-    with ShardedIndex.open(copied / "shards", WordEncoder()) as index, Index.open(copied / "one", WordEncoder()) as one:
+    with (
+        ShardedIndex.open(copied / "shards", WordEncoder(), address="local") as index,
+        Index.open(copied / "one", WordEncoder()) as one,
+    ):
         yield index, one
 
 
@@ -76,7 +83,7 @@ def test_hits_of_shards_have_evidence_whatever_ranks(both, by):
 
 def test_words_alone_load_no_encoder(copied, both):
     index, one = both
-    with ShardedIndex.open(copied / "shards") as without:  # the encoder "words" could not be loaded
+    with ShardedIndex.open(copied / "shards", address="local") as without:  # the encoder "words" could not be loaded
         found = without.search("zebra", mode="words")
         assert found == one.search("zebra", mode="words") == index.search("zebra", mode="words")
         assert {hit.passage.id for hit in found} == {"new", "id5"}
@@ -95,28 +102,14 @@ def test_the_figures_tell_the_bytes_of_all_words(both):
 # Faults
 
 
-def test_what_a_shard_that_is_down_would_count_is_missing(built, source, tmp_path, caplog):
-    with ShardedIndex.open(built[2], WordEncoder(), timeout=60, allow_partial=True) as index:
-        assert index.search("cat", mode="words").missing_shards == ()
-        ray.kill(index._replicas.actors[1][0])
-        with one_index(tmp_path / "one", source, built[2]) as rest, caplog.at_level(logging.WARNING):
-            rest.delete(passage.id for passage in PASSAGES if shard_of(passage.id, 2) == 1)
-            for by in MODES[1:]:
-                hits = index.search(QUERIES[0], 300, exact=True, **by)
-                assert hits.missing_shards == (1,)
-                assert hits == rest.search(QUERIES[0], 300, exact=True, **by)  # by what the others count
-                assert index.search_mean(QUERIES[:2], exact=True, **by).missing_shards == (1,)
-        assert "shards 1 are down" in caplog.text
-
-
 @pytest.mark.parametrize("allow_partial", [False, True])
-def test_shards_without_words_say_so_and_are_not_taken_for_down(built, tmp_path, allow_partial):
+def test_shards_without_words_say_so_and_are_not_taken_for_down(two, tmp_path, allow_partial):
     folder = tmp_path / "copy"
-    shutil.copytree(built[2], folder)
+    shutil.copytree(two, folder)
     connection = sqlite3.connect(folder / "shard-0001" / "index.sqlite")
     connection.executescript("DROP TABLE words; DROP TABLE lengths; DELETE FROM about WHERE key = 'words'")  # as before
     connection.close()
-    with ShardedIndex.open(folder, WordEncoder(), allow_partial=allow_partial) as index:
+    with ShardedIndex.open(folder, WordEncoder(), allow_partial=allow_partial, address="local") as index:
         for by in MODES[1:]:
             with pytest.raises(UnsupportedIndexError, match=r"shard-0001 has no words .* `colbert compact`"):
                 index.search("cat", **by)
@@ -133,13 +126,13 @@ def test_shards_without_words_say_so_and_are_not_taken_for_down(built, tmp_path,
         ("trigrams", ClusterError, "Shards 0 and 1 of .* cut texts into words in different ways"),
     ],
 )
-def test_a_shard_that_was_replaced_by_one_of_other_words_is_told(built, tmp_path, words, error, problem):
+def test_a_shard_that_was_replaced_by_one_of_other_words_is_told(two, tmp_path, words, error, problem):
     folder = tmp_path / "copy"
-    shutil.copytree(built[2], folder)
+    shutil.copytree(two, folder)
     shutil.rmtree(folder / "shard-0001")
     codec = encoding.load_codec(Layout(folder))
     Index.create(folder / "shard-0001", WordEncoder(), codec=codec, words=words).close()
-    with ShardedIndex.open(folder, WordEncoder()) as index:
+    with ShardedIndex.open(folder, WordEncoder(), address="local") as index:
         with pytest.raises(error, match=problem):
             index.search("happy cats", mode="words")
         assert index.search("happy cats")
@@ -160,19 +153,3 @@ def test_what_means_nothing_is_refused_before_a_shard_is_asked(both):
             index.search(**wrong)
     with pytest.raises(ValueError, match="no queries"):
         index.search_mean([], mode="words")
-
-
-# Building
-
-
-def test_words_are_chosen_when_shards_are_built(nodes_of, source, tmp_path):
-    with pytest.raises(ValueError, match="words must be one of english, words, trigrams"):
-        build(source, tmp_path / "out", shards=1, words="klingon", encoder=WordEncoder())
-    assert not (tmp_path / "out").exists()
-    (tmp_path / "one.jsonl").write_text('{"id": "a", "text": "concatenate"}')
-    options = {"shards": 1, "encoder": WordEncoder(), "nbits": 32, "workers": 1, "progress": False}
-    build(tmp_path / "one.jsonl", tmp_path / "out", words="trigrams", **options)
-    with Index.open(tmp_path / "out" / "shard-0000") as shard:
-        assert [hit.passage.id for hit in shard.search("cat", mode="words")] == ["a"]
-    with pytest.raises(ValueError, match="was begun with words='trigrams', but 'english' is asked for"):
-        build(tmp_path / "one.jsonl", tmp_path / "out", **options)

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from builders.cluster import Fatal, build_here
+from builders.cluster import PASSAGES, Fatal, build_here
 from builders.encoders import WordEncoder
 from builders.kernels import needs_linux
 
@@ -155,14 +155,17 @@ def test_ray_that_is_started_here_refuses_strangers(tmp_path):
 def test_without_ray_the_pip_line_is_named(built, source, tmp_path, monkeypatch, run):
     for name in ("ray", "ray.data"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'ray\[data\]"):
-        ShardedIndex.open(built[2])
+    for needed in ({"address": "auto"}, {"replicas": 2}):
+        with pytest.raises(MissingExtraError, match=r"pip install 'ray\[data\]"):
+            ShardedIndex.open(built[2], **needed)
     with pytest.raises(MissingExtraError, match=r"pip install 'ray\[data\]"):
         build(source, tmp_path / "out", shards=2)
     assert not (tmp_path / "out").exists()
-    code, _, error = run("search", str(built[2]), "cat")
+    code, _, error = run("cluster", "build", str(source), "--out", str(tmp_path / "out"), "--shards", "2")
     assert code == 1
     assert "pip install" in error
+    with ShardedIndex.open(built[2], WordEncoder()) as index:  # what is here needs no Ray
+        assert index.search(PASSAGES[5].text, 1)[0].passage.id == PASSAGES[5].id
     code, printed, _ = run("plan", "--passages", "8.8e6", "--tokens-per-passage", "68", "--nbits", "2")
     assert code == 0
     assert printed.startswith("8,800,000 passages, 598,400,000 tokens, dim 128, 2 bits, 65,536 centroids")

@@ -1,4 +1,7 @@
-"""Everything that an index does, done by 1, 2 and 3 shards: the same as by one index with the same codec, to the last bit."""
+"""Everything that an index does, done by 1, 2 and 3 shards: the same as by one index with the same codec, to the last bit.
+
+The shards are in this process; tests/cluster/test_actors.py compares these with actors.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import threading
 
 import numpy as np
 import pytest
-import ray
 from builders.cluster import PASSAGES, begin_shards
 from builders.encoders import WORDS, ReadableEncoder, WordEncoder
 from hypothesis import given, settings
@@ -20,7 +22,7 @@ from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.vectors.codec import ResidualCodec
 
 # Some filters ask for what no passage of a small corpus has; tests/cluster/test_sharded.py looks at what is said of that.
-pytestmark = [pytest.mark.filterwarnings("ignore::colbert_core.FilterWarning"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.filterwarnings("ignore::colbert_core.FilterWarning")
 
 MODES = ({"mode": "maxsim"}, {"mode": "hybrid"}, {"mode": "hybrid", "weight": 0.8}, {"mode": "words"})
 SHARDS = (1, 2, 3)
@@ -53,7 +55,7 @@ def a_codec():
 
 
 @pytest.fixture(scope="module", params=["compressed", "as they are"])
-def all_of_them(request, nodes_of, tmp_path_factory):
+def all_of_them(request, tmp_path_factory):
     """One index, and the same in 1, 2 and 3 shards, all with one encoder; without passages."""
     folder, encoder = tmp_path_factory.mktemp("same"), ReadableEncoder()
     codec = a_codec() if request.param == "compressed" else None
@@ -62,7 +64,7 @@ def all_of_them(request, nodes_of, tmp_path_factory):
         nbits = codec.nbits if codec else 32
         one = stack.enter_context(Index.create(folder / "one", encoder, codec=codec, nbits=nbits))
         folders = [begin_shards(folder / str(n), n, encoder, codec) for n in shards]
-        yield one, [stack.enter_context(ShardedIndex.open(each, encoder, timeout=300)) for each in folders]
+        yield one, [stack.enter_context(ShardedIndex.open(each, encoder, address="local")) for each in folders]
 
 
 def refill(one, sharded, corpus):
@@ -248,7 +250,7 @@ def test_a_copy_of_all_shards_opens_and_is_the_same(all_of_them, tmp_path):
     refill(one, sharded, PASSAGES[:30])
     index = sharded[-1]
     index.save(tmp_path / "copy")
-    with ShardedIndex.open(tmp_path / "copy", index.encoder, timeout=300) as copy:
+    with ShardedIndex.open(tmp_path / "copy", index.encoder, address="local") as copy:
         index.delete(["id3"])
         assert copy.search("happy cats", 50, exact=True) == one.search("happy cats", 50, exact=True)
         assert (copy.codec_id, copy.stats().passages) == (index.codec_id, 30)
@@ -271,16 +273,16 @@ def test_a_sharded_index_has_every_public_name_of_an_index():
 # Damage, and passages in a wrong shard
 
 
-def test_damage_of_a_shard_and_passages_of_another_are_told_by_its_number(nodes_of, tmp_path):
+def test_damage_of_a_shard_and_passages_of_another_are_told_by_its_number(tmp_path):
     encoder, codec = ReadableEncoder(), a_codec()
     folder = begin_shards(tmp_path / "two", 2, encoder, codec)
     in_0, in_1 = ([passage for passage in PASSAGES if shard_of(passage.id, 2) == shard] for shard in (0, 1))
-    with ShardedIndex.open(folder, encoder, timeout=300) as index:
+    with ShardedIndex.open(folder, encoder, address="local") as index:
         index.add(PASSAGES, progress=False)
         assert index.verify(progress=False).ok
     with Index.open(Layout(folder).shard(0), encoder) as shard:
         shard.add(in_1[:3], progress=False)
-    with ShardedIndex.open(folder, encoder, timeout=300) as index:
+    with ShardedIndex.open(folder, encoder, address="local") as index:
         assert index.verify(progress=False).problems == [
             "Shard 0: 3 passages belong to other shards, and are not found by their ids"
         ]
@@ -288,7 +290,7 @@ def test_damage_of_a_shard_and_passages_of_another_are_told_by_its_number(nodes_
         shard.delete([passage.id for passage in in_1[:3]])
     with contextlib.closing(sqlite3.connect(Layout(folder).shard(0) / "index.sqlite")) as connection, connection:
         connection.execute("UPDATE passages SET text = 'the dog' WHERE id = ?", (in_0[0].id,))
-    with ShardedIndex.open(folder, encoder, timeout=300) as index:
+    with ShardedIndex.open(folder, encoder, address="local") as index:
         verified = index.verify(progress=False)
         (problem,) = verified.problems
         assert problem.startswith("Shard 0: ")
@@ -325,32 +327,15 @@ def test_hits_have_evidence_and_differ_while_others_replace_them(all_of_them):
         writer.join()
 
 
-def test_a_shard_that_is_lost_is_missing_from_what_differs_as_well(nodes_of, tmp_path):
-    encoder = ReadableEncoder()
-    folder = begin_shards(tmp_path / "two", 2, encoder, a_codec())
-    with ShardedIndex.open(folder, encoder, timeout=300) as index:
-        index.add(PASSAGES[:60], progress=False)
-    with ShardedIndex.open(folder, encoder, allow_partial=True, timeout=300) as index:
-        whole = index.search_diverse("happy cats", 60, 60, exact=True)
-        assert whole.missing_shards == ()
-        ray.kill(index._replicas.actors[1][0])
-        some = index.search_diverse("happy cats", 60, 60, exact=True)
-        assert some.missing_shards == (1,)
-        assert {hit.passage.id for hit in some} == {hit.passage.id for hit in whole if shard_of(hit.passage.id, 2) == 0}
-        shown = index.search("happy cats", 5, exact=True, evidence=True)
-        assert shown.missing_shards == (1,)
-        assert all(hit.evidence.passage_id == hit.passage.id for hit in shown)
-
-
 # Pooled vectors are none of a token
 
 
-def test_passages_with_pooled_vectors_are_explained_as_by_one_index(nodes_of, tmp_path):
+def test_passages_with_pooled_vectors_are_explained_as_by_one_index(tmp_path):
     encoder, codec = ReadableEncoder(), a_codec()
     folder = begin_shards(tmp_path / "two", 2, encoder, codec, pool_factor=2)
     with (
         Index.create(tmp_path / "one", encoder, codec=codec, pool_factor=2) as one,
-        ShardedIndex.open(folder, encoder, timeout=300) as index,
+        ShardedIndex.open(folder, encoder, address="local") as index,
     ):
         for each in (one, index):
             each.add(PASSAGES[:50], progress=False)

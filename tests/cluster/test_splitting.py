@@ -91,13 +91,13 @@ def test_a_split_index_is_added_to_with_the_codec_that_it_had(tmp_path):
         assert old.codec_id == new.codec_id is not None
 
 
-def test_all_searches_of_a_sharded_index_find_the_same_after_it_was_split(nodes_of, tmp_path):
+def test_all_searches_of_a_sharded_index_find_the_same_after_it_was_split(tmp_path):
     folder = changed(sharded_here(tmp_path / "old"))
     split(folder, tmp_path / "new", shards=3)
     encoder = WordEncoder()
     with (
-        ShardedIndex.open(folder, encoder, timeout=250) as old,
-        ShardedIndex.open(tmp_path / "new", encoder, timeout=250) as new,
+        ShardedIndex.open(folder, encoder, address="local") as old,
+        ShardedIndex.open(tmp_path / "new", encoder, address="local") as new,
     ):
         for options in (
             {"k": 300, "exact": True},

@@ -14,14 +14,12 @@ from colbert_core import Index, sync
 from colbert_core.cluster import ShardedIndex
 from colbert_core.folders import syncing
 
-pytestmark = pytest.mark.timeout(900)  # on a busy machine Ray alone takes minutes to start
-
 
 @pytest.fixture(scope="module")
-def opened(nodes_of, stanford, codec, tmp_path_factory):
+def opened(stanford, codec, tmp_path_factory):
     """Three shards, which several tests empty and fill again."""
     folder = begin_shards(tmp_path_factory.mktemp("synced") / "three", 3, stanford, codec)
-    with ShardedIndex.open(folder, stanford, timeout=300) as index:
+    with ShardedIndex.open(folder, stanford, address="local") as index:
         yield index
 
 

@@ -13,19 +13,23 @@ from colbert_core import Index, IndexExistsError, Reranker, open_index, open_or_
 from colbert_core.cluster import ShardedIndex
 from colbert_core.evaluation import run_of, search_index
 
-pytestmark = pytest.mark.timeout(900)  # on a busy machine Ray alone takes minutes to start
-
 QUERY = "happy cats purr"
 
 
+@pytest.fixture(autouse=True)
+def no_cluster_at_hand(monkeypatch):
+    """Shards are opened in this process, also while other tests have a cluster."""
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+
+
 @pytest.fixture(scope="module")
-def folders(nodes_of, stanford, codec, tmp_path_factory):
+def folders(stanford, codec, tmp_path_factory):
     """Two shards and one index of the same passages."""
     folder = tmp_path_factory.mktemp("users")
     begin_shards(folder / "two", 2, stanford, codec)
     with (
         Index.create(folder / "one", stanford, codec=codec) as one,
-        ShardedIndex.open(folder / "two", stanford, timeout=300) as index,
+        ShardedIndex.open(folder / "two", stanford, address="local") as index,
     ):
         for each in (one, index):
             each.add(PASSAGES[:60], progress=False)
@@ -36,7 +40,7 @@ def folders(nodes_of, stanford, codec, tmp_path_factory):
 def both(folders, stanford):
     with (
         Index.open(folders / "one", stanford) as one,
-        ShardedIndex.open(folders / "two", stanford, timeout=300) as index,
+        ShardedIndex.open(folders / "two", stanford, address="local") as index,
     ):
         yield one, index
 
@@ -129,7 +133,7 @@ def test_bars_of_shards_can_be_silenced(both, monkeypatch):
         assert stderr.getvalue() != ""
 
 
-def test_commands_take_a_folder_of_shards(nodes_of, run, stanford, codec, tmp_path):
+def test_commands_take_a_folder_of_shards(run, stanford, codec, tmp_path):
     folder, docs = tmp_path / "two.cluster", tmp_path / "docs"
     begin_shards(folder, 2, stanford, codec)
     docs.mkdir()

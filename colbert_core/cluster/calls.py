@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 # Calls that an actor works on at a time; others wait their turn.
 _CALLS_AT_ONCE = 8
 # Methods that change an index. A published one cannot be: what was changed in the cache of one machine would be lost.
-_WRITES = {"add", "delete", "delete_where", "update_metadata", "_merge", "_put_part", "_take_files"}
+_WRITES = {"add", "delete", "delete_where", "update_metadata", "_extend_codec", "_merge", "_put_part", "_take_files"}
 
 
 @dataclass(frozen=True)
@@ -226,13 +226,22 @@ class Replicas:
         """
         if self.closed:
             raise ValueError("The index is closed; open it again.")
-        if self.layout.read_only and any(method in _WRITES for method, *_ in calls.values()):
+        if any(method in _WRITES for method, *_ in calls.values()):
+            self.check_writable()
+        asking = _Round(self._ray, self.actors, calls, next(self._turns), self.watch, wait=wait)
+        return asking.run(self.timeout, patiently=patiently)
+
+    def check_writable(self) -> None:
+        """Make sure that the shards can be changed.
+
+        Raises:
+            ReadOnlyIndexError: the index is published.
+        """
+        if self.layout.read_only:
             raise ReadOnlyIndexError(
                 f"{self.layout.folder} is published, so it can be searched only; change the folder that it was published from, "
                 "or one that it is restored to, and publish that again."
             )
-        asking = _Round(self._ray, self.actors, calls, next(self._turns), self.watch, wait=wait)
-        return asking.run(self.timeout, patiently=patiently)
 
     def health(self, timeout: float) -> list[ShardHealth]:
         """Ask every replica how it is, all at once, for so many seconds at most.

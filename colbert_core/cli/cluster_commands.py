@@ -20,7 +20,6 @@ from colbert_core.cli.options import (
 from colbert_core.cli.reading import demo_passages
 from colbert_core.documents.files import STREAMED
 from colbert_core.paths import as_path
-from colbert_core.vectors.codec import MOST_CENTROIDS
 
 if TYPE_CHECKING:
     import argparse
@@ -212,7 +211,7 @@ def _refit(options: argparse.Namespace) -> int:
     else:
         print(
             f"Nothing to do: the codec has {done.centroids:,} centroids, fitted to {done.fitted_on:,} vectors. There are "
-            f"{done.tokens:,} now; it gets more at four times as many, up to {MOST_CENTROIDS:,}."
+            f"{done.tokens:,} now; it gets more at four times as many, up to 65,536 in all."
         )
     return 0
 

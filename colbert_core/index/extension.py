@@ -52,8 +52,9 @@ class Extension:
 
     def write(self, path: Path) -> None:
         """Keep it in a file, which is there durably once it is whole."""
-        about = {"extends": np.frombuffer(bytes.fromhex(self.extends), np.uint8), "tokens": np.array([self.tokens], np.int64)}
-        arrays = {**self.codec.to_arrays(), **about}
+        arrays = self.codec.to_arrays()
+        arrays["extends"] = np.frombuffer(bytes.fromhex(self.extends), np.uint8)
+        arrays["tokens"] = np.array([self.tokens], np.int64)
         write_bytes(path, b"".join(dump_arrays({name: [array] for name, array in arrays.items()})), shared=True)
 
     @classmethod
@@ -69,9 +70,9 @@ class Extension:
             arrays = load_arrays(np.frombuffer(path.read_bytes(), np.uint8))
             codec = ResidualCodec.from_arrays(arrays)
             extends, tokens = arrays.get("extends"), arrays.get("tokens")
-            if extends is None or (extends.dtype, extends.shape) != (np.uint8, (32,)) or len(codec.layers) < 2:
+            if extends is None or extends.dtype != np.uint8 or extends.shape != (32,) or len(codec.layers) < 2:
                 raise ValueError("it does not say which codec it extends")
-            if tokens is None or (tokens.dtype, tokens.shape) != (np.int64, (1,)) or tokens[0] < 0:
+            if tokens is None or tokens.dtype != np.int64 or tokens.shape != (1,) or tokens[0] < 0:
                 raise ValueError("it does not say what it was fitted to")
         except ValueError as error:
             raise DamagedIndexError(f"{path} is damaged: {error}; restore the index from a copy.") from None

@@ -196,8 +196,8 @@ def test_what_comes_after_a_refit_is_found_better_than_with_the_codec_of_a_small
                 found = [{hit.passage.id for hit in index.search(query, 10, exact=exact)} for query in queries]
                 recalls[is_refit, exact] = np.mean([len(a & b) / 10 for a, b in zip(found, right, strict=True)])
     print(recalls)
-    assert recalls[True, True] >= recalls[False, True]
-    assert recalls[True, False] >= recalls[False, False] - 0.01
+    assert recalls[True, True] >= recalls[False, True] + 0.02
+    assert recalls[True, False] >= recalls[False, False] + 0.02
 
 
 # Interruptions

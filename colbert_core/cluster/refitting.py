@@ -57,17 +57,18 @@ def refit(replicas: Replicas, *, progress: bool | None) -> Refit:
             stack.enter_context(alone(layout.refit_lock, replicas.timeout))
         extension = extension_of(layout)
         each: list[IndexStats] = replicas.ask_all("stats")
-        n_tokens = sum(stats.tokens for stats in each)
-        if extension is None:
-            if each[0].nbits is None:
-                return Refit(0, 0, n_tokens, None)
-            centroids = each[0].centroids
-            fitted_on = layout.read().fitted_on(n_tokens, sum(stats.passages for stats in each))
-            wanted = refit_due(n_tokens, centroids, fitted_on, is_given=False, first=0)
-            extension = None if wanted is None else _extended(replicas, layout, each, wanted)
+        n_tokens, centroids = sum(stats.tokens for stats in each), each[0].centroids
+        if each[0].nbits is None:
+            return Refit(0, 0, n_tokens, None)
+        fitted_on = layout.read().fitted_on(n_tokens, sum(stats.passages for stats in each))
+        wanted = refit_due(n_tokens, centroids, fitted_on, is_given=False, first=0)
+        if extension is None and wanted is None:
+            return Refit(0, centroids, n_tokens, fitted_on)
+        with progress_bar("Refitting", len(replicas), "shard", progress) as bar:
+            if extension is None and wanted is not None:
+                extension = _extended(replicas, layout, each, wanted)
             if extension is None:
                 return Refit(0, centroids, n_tokens, fitted_on)
-        with progress_bar("Refitting", len(replicas), "shard", progress) as bar:
             replicas.ask_all("_extend_codec", layout.refit, patiently=True)
             bar.update(len(replicas))
         step("codec taken")

@@ -239,7 +239,7 @@ class WritableShards(ReadableShards):
         self._replicas.ask(calls)
 
     def _refit_if_due(self, first: int, *, progress: bool | None) -> None:
-        """The codec stays; ``refit`` is called by whoever owns the collection."""
+        """The codec stays; ``refit`` is what adds centroids."""
 
     def refit(self, *, progress: bool | None = None) -> Refit:
         """Give the codec more centroids, if the collection has grown fourfold since it was fitted.

@@ -74,7 +74,7 @@ class Catalogue:
         Args:
             paths: each an index, in one piece or in shards, whose name is that of its folder without a suffix; or a folder of
                 collections, which have their own names, and of other indexes. It may be empty, and fill later. Or an address
-                where an index in shards is published, such as "s3://bucket/wiki"; its last part is the name.
+                where an index in shards is published, such as "s3://bucket/wiki", whose last part is the name.
             encoder: a checkpoint's name or folder, or a loaded encoder; None for the one that each index was made with.
             indexes: further ones by name, such as indexes in memory. They are not closed with the catalogue.
             timeout: seconds that a writer waits for another one.
@@ -176,6 +176,9 @@ class Catalogue:
         except Exception:  # the old ones answer on; tried again when something else takes their place, or at ``reopen``
             where = shown(place) if isinstance(place, str) else place
             _log.exception("%s cannot be opened, so the index that was there before is still searched.", where)
+            if isinstance(place, str):  # the next look tries again: an object storage may have failed for a moment
+                with self._lock:
+                    self._replacing.pop(name, None)
             return
         with self._lock:
             if self._replacing.get(name) == identity:

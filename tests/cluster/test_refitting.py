@@ -11,6 +11,7 @@ import threading
 
 import numpy as np
 import pytest
+import ray
 from builders.cluster import QUERIES, checksums, passages_of, sharded_here
 from builders.encoders import WordEncoder
 from builders.processes import environment
@@ -481,6 +482,28 @@ def test_searches_go_on_while_a_codec_is_replaced_and_find_the_same(nodes_of, tm
         index.add([Passage("new", "happy pets purr")], progress=False)
         assert "new" in [hit.passage.id for hit in other.search("happy pets purr", 3)]
     publish(folder, tmp_path / "published", progress=False)
+
+
+def test_a_shard_whose_actor_dies_before_or_after_it_took_the_codec_is_asked_again(nodes_of, tmp_path, monkeypatch):
+    folder = grown(tmp_path / "index", shards=2)
+    with ShardedIndex.open(folder, WordEncoder(), timeout=250) as index:
+        before, ask_all, killed = scores(index), index._replicas.ask_all, []
+
+        def ask_and_kill(method, *arguments, **options):
+            if method == "_extend_codec":
+                for turn in ("before", "after"):
+                    for (actor,) in index._replicas.actors:
+                        ray.kill(actor, no_restart=False)
+                    killed.append(turn)
+                    ask_all(method, *arguments, **options)
+            return ask_all(method, *arguments, **options)
+
+        monkeypatch.setattr(index._replicas, "ask_all", ask_and_kill)
+        assert index.refit(progress=False).added
+        assert killed == ["before", "after"]
+        assert scores(index) == before
+        assert len(set(codecs(folder))) == 1
+        assert index.refit(progress=False).added == 0
 
 
 def test_actors_open_and_finish_what_was_interrupted(nodes_of, halfway, tmp_path, capsys):

@@ -206,6 +206,31 @@ def test_a_published_index_is_served_by_its_address_and_a_newer_snapshot_takes_i
     assert "secret" not in caplog.text
 
 
+def test_a_newer_snapshot_that_cannot_be_opened_is_tried_again(monkeypatch, caplog):
+    newest, problems = ["1"], []
+
+    class Opened(str):
+        def close(self):
+            pass
+
+    def open_newest(*_):
+        if problems:
+            raise OSError(problems.pop())
+        return Opened(newest[0])
+
+    monkeypatch.setattr(catalogue_module, "_LOOK_SECONDS", -1.0)
+    monkeypatch.setattr(catalogue_module, "_identity", lambda _: newest[0])
+    monkeypatch.setattr(Catalogue, "_open", open_newest)
+    catalogue = Catalogue(["s3://bucket/wiki"])
+    assert catalogue.get("wiki") == "1"
+    problems.append("the network is down")
+    newest[0] = "2"
+    assert catalogue.get("wiki") == "1"
+    until(lambda: "s3://bucket/wiki cannot be opened" in caplog.text)
+    until(lambda: catalogue.get("wiki") == "2")
+    catalogue.close()
+
+
 def test_an_address_where_nothing_is_published_and_that_of_a_service_are_refused(objects, address, tmp_path):
     with pytest.raises(IndexNotFoundError, match="Nothing is published at s3://served"):
         Catalogue([address])

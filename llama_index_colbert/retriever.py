@@ -12,7 +12,7 @@ from llama_index.core.indices.base import BaseIndex
 from llama_index.core.ingestion import run_transformations
 from llama_index_instrumentation import get_dispatcher
 
-from colbert_core import Index, PassageIndex, TokenEncoder, hits_of_blank_query, open_index, widen
+from colbert_core import Index, IndexBase, PassageIndex, TokenEncoder, hits_of_blank_query, open_index, widen
 from llama_index_colbert import saved
 from llama_index_colbert.filters import to_where
 from llama_index_colbert.nodes import copy_documents, take_objects_out, to_nodes_with_score, to_passage
@@ -283,10 +283,14 @@ class ColBERTRetriever(BaseRetriever):
 
         Raises:
             FileExistsError: ``colbert.idx`` is there and was not written by ``persist``.
-            TypeError: the index lies in shards on several machines; it is on disk already.
+            IndexExistsError: it is there, and the index lies in shards, which are not written over others.
+            TypeError: the index is that of a service.
         """
-        if not isinstance(self.index, Index):
-            raise TypeError(f"persist writes an Index, got {self.index!r}; it is on disk already, and stays where it is.")
+        if not isinstance(self.index, IndexBase):
+            raise TypeError(
+                f"persist writes an index that is open here, got {self.index!r}; it stays with its service, and "
+                "ColBERTRetriever.from_index opens it again."
+            )
         saved.save(self.index, path)
 
     def add_nodes(self, nodes: Sequence[BaseNode]) -> list[str]:

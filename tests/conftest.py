@@ -161,6 +161,7 @@ WITHOUT_RAY = {
     "test_planning.py",
     "test_progress.py",
     "test_publishing.py",
+    "test_refitting.py",
     "test_same_as_one.py",
     "test_splitting.py",
     "test_staging.py",

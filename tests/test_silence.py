@@ -147,7 +147,7 @@ CORE = {
     "split": lambda given, shown: split(given.shards(), given.new(), shards=3, progress=shown),
 }
 # Tested in tests/cluster, on a cluster.
-ON_A_CLUSTER = [*(f"ShardedIndex.{method}" for method in ("add", "compact", "open", "tune", "verify")), "build"]
+ON_A_CLUSTER = [*(f"ShardedIndex.{method}" for method in ("add", "compact", "open", "refit", "tune", "verify")), "build"]
 # What others implement.
 PROTOCOLS = [
     *(f"IndexBase.{method}" for method in ("add", "compact", "tune", "verify")),

@@ -64,6 +64,12 @@ score every passage find the same. Searches of the old one go on meanwhile, and 
 interruption it goes on.
 """
 
+_REFIT = """\
+Give the codec of a sharded index more centroids, if the collection has grown fourfold since it was fitted. What is there stays
+as it is and scores what it scored; what is added from then on is compressed with less error. Searches and writers go on
+meanwhile. Called again after an interruption it goes on.
+"""
+
 
 def add_cluster_commands(command: Command, group: Group) -> None:
     """Add the commands."""
@@ -130,6 +136,9 @@ def _add_storage_commands(members: Command) -> None:
     split_.add_argument("--out", required=True, type=as_path, metavar="DIR", help="the folder to make, which every node sees")
     split_.add_argument("--shards", required=True, type=int, metavar="N", help="parts; more than now or fewer")
 
+    refit_ = members("refit", _refit, "fit the codec of an index that has grown", json_option(), quiet_option(), about=_REFIT)
+    refit_.add_argument("index", type=as_path, metavar="FOLDER", help="a sharded index")
+
 
 def _build(options: argparse.Namespace) -> int:
     settings = cluster.build(
@@ -187,6 +196,23 @@ def _split(options: argparse.Namespace) -> int:
         print(json.dumps({"passages": settings.passages, "shards": settings.shards, "out": str(options.out)}))
     else:
         print(f"{settings.passages} passages in {_shards(settings.shards)} in {options.out}.")
+    return 0
+
+
+def _refit(options: argparse.Namespace) -> int:
+    with cluster.ShardedIndex.open(options.index) as index:
+        done = index.refit(progress=wants_progress(options))
+    if options.json:
+        print(json.dumps(asdict(done)))
+    elif done.fitted_on is None:
+        print("Nothing to do: the vectors are kept as they are, so there is no codec.")
+    elif done.added:
+        print(f"{done.added:,} centroids more, {done.centroids:,} in all, fitted to {done.fitted_on:,} vectors.")
+    else:
+        print(
+            f"Nothing to do: the codec has {done.centroids:,} centroids, fitted to {done.fitted_on:,} vectors. There are "
+            f"{done.tokens:,} now; it gets more at four times as many, up to 65,536 in all."
+        )
     return 0
 
 

@@ -6,28 +6,31 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from colbert_core.cli.reading import index_place
+
 if TYPE_CHECKING:
     import argparse
 
     from colbert_core.cli.options import Command
 
 _SERVE = """\
-Serve indexes over HTTP: search, list, explain, rerank, and a page to look at. Each INDEX is an index, or a folder of
-collections; without any it reranks and encodes only. It listens on this machine alone, and only reads, unless told otherwise.
+Serve indexes over HTTP: search, list, explain, rerank, and a page to look at. Each INDEX is an index, a folder of collections,
+or an address where `colbert cluster publish` put one, such as s3://bucket/wiki; without any it reranks and encodes only. It
+listens on this machine alone, and only reads, unless told otherwise.
 SIGHUP opens the indexes anew; Ctrl-C and SIGTERM end it once requests that are under way are done.
 """
 
 _MCP = """\
 Serve indexes as tools of an AI agent, by the Model Context Protocol: search, get_passage, explain, list_collections. Each
-INDEX is an index, or a folder of collections. The agent's program starts this command, and talks to it over standard input
-and output; with --http it listens instead.
+INDEX is an index, a folder of collections, or an address such as s3://bucket/wiki. The agent's program starts this command, and
+talks to it over standard input and output; with --http it listens instead.
 """
 
 
 def add_serving_commands(command: Command) -> None:
     """Add ``colbert serve`` and ``colbert mcp``."""
     serve = command("serve", _serve, "serve indexes over HTTP, with a page to look at", about=_SERVE)
-    serve.add_argument("indexes", nargs="*", type=Path, metavar="INDEX")
+    serve.add_argument("indexes", nargs="*", type=index_place, metavar="INDEX")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
     serve.add_argument("--port", type=int, default=8080, help="port to listen at; 0 takes a free one (default: 8080)")
     serve.add_argument(
@@ -43,7 +46,7 @@ def add_serving_commands(command: Command) -> None:
     serve.add_argument("--model", metavar="M", help="model that reads questions (default: that of each index)")
 
     mcp = command("mcp", _mcp, "serve indexes as tools of an AI agent (MCP)", about=_MCP)
-    mcp.add_argument("indexes", nargs="+", type=Path, metavar="INDEX")
+    mcp.add_argument("indexes", nargs="+", type=index_place, metavar="INDEX")
     mcp.add_argument(
         "--max-tokens", type=int, metavar="N", help="most tokens of an answer; a call may ask for less (default: 4000)"
     )
@@ -70,7 +73,7 @@ def _serve(options: argparse.Namespace) -> int:
     from colbert_core.serve.running import Settings, serve
 
     settings = Settings(
-        tuple(str(path.absolute()) for path in options.indexes),
+        tuple(place if isinstance(place, str) else str(place.absolute()) for place in options.indexes),
         encoder=options.model,
         host=options.host,
         port=options.port,

@@ -1,8 +1,8 @@
 """One collection on several machines: built and searched by Ray in shards, each an ordinary index folder.
 
 ``plan`` says when that is worth while, ``build`` makes the shards and ``read_progress`` says how far it is, ``ShardedIndex``
-searches them like one ``Index``, ``publish`` and ``restore`` take them to an object storage and back, ``split`` makes more
-shards of them. Ray is imported by what needs it; planning and ``read_progress`` do not.
+searches them like one ``Index``, and fits its codec when it has grown, ``publish`` and ``restore`` take them to an object
+storage and back, ``split`` makes more shards of them. Ray is imported by what needs it; planning and ``read_progress`` do not.
 """
 
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from colbert_core.cluster.planning import Plan, Rates, measured_rates, plan
     from colbert_core.cluster.progress import Progress, Task, read_progress
     from colbert_core.cluster.publishing import publish, snapshots
+    from colbert_core.cluster.refitting import Refit
     from colbert_core.cluster.sharded import PartialHits, ShardedIndex
     from colbert_core.cluster.splitting import split
 
@@ -27,6 +28,7 @@ __all__ = [
     "Plan",
     "Progress",
     "Rates",
+    "Refit",
     "ReplicaHealth",
     "ShardFiles",
     "ShardHealth",
@@ -52,6 +54,7 @@ if not TYPE_CHECKING:
             "Plan": "colbert_core.cluster.planning",
             "Progress": "colbert_core.cluster.progress",
             "Rates": "colbert_core.cluster.planning",
+            "Refit": "colbert_core.cluster.refitting",
             "ReplicaHealth": "colbert_core.cluster.calls",
             "ShardHealth": "colbert_core.cluster.calls",
             "ShardFiles": "colbert_core.cluster.manifests",

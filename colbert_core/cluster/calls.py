@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # Methods that change an index. A published one cannot be: what was changed in the cache of one machine would be lost.
-_WRITES = {"add", "delete", "delete_where", "update_metadata", "_merge", "_put_part", "_take_files"}
+_WRITES = {"add", "delete", "delete_where", "update_metadata", "_extend_codec", "_merge", "_put_part", "_take_files"}
 
 
 @dataclass(frozen=True)
@@ -205,12 +205,21 @@ class Replicas(ABC):
             ReadOnlyIndexError: a call would change an index that is published.
         """
         self._check_open()
-        if self.layout.read_only and any(method in _WRITES for method, *_ in calls.values()):
+        if any(method in _WRITES for method, *_ in calls.values()):
+            self.check_writable()
+        return self._attempt(calls, wait=wait, patiently=patiently)
+
+    def check_writable(self) -> None:
+        """Make sure that the shards can be changed.
+
+        Raises:
+            ReadOnlyIndexError: the index is published.
+        """
+        if self.layout.read_only:
             raise ReadOnlyIndexError(
                 f"{self.layout.folder} is published, so it can be searched only; change the folder that it was published from, "
                 "or one that it is restored to, and publish that again."
             )
-        return self._attempt(calls, wait=wait, patiently=patiently)
 
     def health(self, timeout: float) -> list[ShardHealth]:
         """Ask every replica how it is, all at once, for so many seconds at most.

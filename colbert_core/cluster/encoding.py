@@ -23,6 +23,7 @@ from colbert_core.cluster.staging import read_batch, read_sample
 from colbert_core.errors import DamagedIndexError, IndexExistsError
 from colbert_core.index.batches import batched
 from colbert_core.index.compaction import compress
+from colbert_core.index.extension import codec_bytes
 from colbert_core.index.index import Index
 from colbert_core.model.fingerprint import loaded_encoder
 from colbert_core.storage.arrays import dump_arrays, load_arrays
@@ -214,8 +215,7 @@ def fit_codec(give: Give, layout: Layout, n_passages: int, nbits: int) -> Residu
 
 def write_codec(layout: Layout, codec: ResidualCodec) -> None:
     """Keep the codec of all shards."""
-    arrays = {name: [array] for name, array in codec.to_arrays().items()}
-    write_bytes(layout.codec, b"".join(dump_arrays(arrays)), shared=True)
+    write_bytes(layout.codec, codec_bytes(codec), shared=True)
 
 
 def load_codec(layout: Layout) -> ResidualCodec:

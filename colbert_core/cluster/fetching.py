@@ -13,13 +13,13 @@ import math
 import os
 import shutil
 import sqlite3
-import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colbert_core.cluster.layout import Layout, linked_folder
+from colbert_core.cluster.locks import alone, shared
 from colbert_core.cluster.manifests import SNAPSHOTS, Manifest, read_manifest
 from colbert_core.cluster.storages import is_address, shown, storage_at
 from colbert_core.errors import DamagedIndexError, IndexExistsError, IndexNotFoundError
@@ -32,7 +32,7 @@ from colbert_core.storage.folder import DATABASE, FILES
 from colbert_core.storage.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from os import PathLike
 
     from colbert_core.cluster.layout import Settings
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _TIMEOUT = 60.0
-_PAUSE = 0.05
 
 
 def restore(
@@ -80,7 +79,7 @@ def restore(
     manifest = _manifest_of(storage, snapshot)
     with disk_errors(target):
         begun = folder_begun(target)
-        with _alone(begun / ".lock"), progress_bar("Restoring", len(manifest.shards), "shard", progress) as bar:
+        with alone(begun / ".lock"), progress_bar("Restoring", len(manifest.shards), "shard", progress) as bar:
             if not is_free(target):  # somebody else was at it
                 raise IndexExistsError(f"{target} has come into being meanwhile; restore to another folder.")
             work = begun / manifest.snapshot
@@ -193,19 +192,19 @@ class PublishedShard:
         lock = _lock_of(target)
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            use = _shared(lock)
+            use = shared(lock)
             while wrong := _wrong_file(target, self.files):
                 use.close()
                 is_damaged = target.is_dir()
                 if is_damaged:
                     _log.warning("%s is damaged: its shard is fetched again, once nobody uses it.", wrong)
-                with _alone(lock, _TIMEOUT if is_damaged else math.inf):
+                with alone(lock, _TIMEOUT if is_damaged else math.inf):
                     if target.is_dir() and _wrong_file(target, self.files):
                         shutil.rmtree(target)
                     if not target.is_dir():
                         known = sorted(of_address.glob(f"*/{target.name}"), reverse=True)
                         _fetch_shard(storage_at(self.place), self.files, target, known)
-                use = _shared(lock)
+                use = shared(lock)
             self._use.append(use)
             _remove_unused(of_address, self.snapshot, target.name)
         return target
@@ -261,7 +260,7 @@ def _remove_unused(of_address: Path, snapshot: str, name: str) -> None:
     """Remove a shard of older snapshots from the cache, unless somebody on this machine uses it."""
     for lock in of_address.glob(f"*/{_lock_of(Path(name))}"):
         if lock.parent.name < snapshot:
-            with contextlib.suppress(sqlite3.OperationalError, OSError), _alone(lock, 0):
+            with contextlib.suppress(sqlite3.OperationalError, OSError), alone(lock, 0):
                 for left in (lock.with_name(name), folder_begun(lock.with_name(name))):
                     shutil.rmtree(left, ignore_errors=True)
 
@@ -309,40 +308,5 @@ def _fetch_file(storage: Storage, checksum: Checksum, place: Path) -> None:
             )
 
 
-# Locks that end with their process, on every system: SQLite's
-
-
 def _lock_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.lock")
-
-
-@contextlib.contextmanager
-def _alone(path: Path, seconds: float = math.inf) -> Iterator[None]:
-    """Wait until nobody else has the lock, neither alone nor shared.
-
-    Raises:
-        sqlite3.OperationalError: somebody has it for longer than the seconds.
-    """
-    with contextlib.closing(_locked(path, "BEGIN EXCLUSIVE", seconds)):
-        yield
-
-
-def _shared(path: Path) -> sqlite3.Connection:
-    """Share a lock with others for as long as the connection lives; waits for who has it alone."""
-    return _locked(path, "BEGIN; SELECT count(*) FROM sqlite_master", math.inf)
-
-
-def _locked(path: Path, statements: str, seconds: float) -> sqlite3.Connection:
-    until = time.monotonic() + seconds
-    connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-    while True:
-        try:
-            for statement in statements.split("; "):
-                connection.execute(statement).fetchall()
-            return connection
-        except sqlite3.OperationalError as error:
-            connection.rollback()
-            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() >= until:
-                connection.close()
-                raise
-            time.sleep(_PAUSE)

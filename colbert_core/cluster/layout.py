@@ -5,6 +5,7 @@
     DIR/
       cluster.json           how many shards, of what, by which model; written first and last
       codec.safetensors      the codec of all shards; none where vectors are kept as they are
+      refit.safetensors      one with more centroids, until all shards have taken it
       shard-0000 ...         ordinary index folders; each is there once it is whole
       staged/                while it is being built:
         000000 ...           the passages of each file, by shard
@@ -21,7 +22,7 @@ import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from colbert_core.errors import DamagedIndexError, IndexNotFoundError, UnsupportedIndexError
+from colbert_core.errors import ClusterError, DamagedIndexError, IndexNotFoundError, UnsupportedIndexError
 from colbert_core.storage.durable import write_json
 from colbert_core.storage.incoming import read_json_file
 from colbert_core.vectors.pooling import check_factor
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-FORMAT = 3  # 1 does not say how words are cut, nor 2 how many vectors are kept: all of them
+# 1 does not say how words are cut, 2 not how many vectors are kept (all of them), 3 not to how many the codec was fitted.
+FORMAT = 4
 NAME = "cluster.json"
 
 
@@ -46,6 +48,7 @@ class Settings:
         passages: number of passages; None until all are built in.
         words: how texts are cut into words; False for no words.
         pool_factor: about 1 / pool_factor of the vectors of a passage are kept.
+        codec_tokens: number of vectors that the codec was fitted to; None for those of the passages that were built in.
     """
 
     shards: int
@@ -55,6 +58,18 @@ class Settings:
     passages: int | None = None
     words: str | bool = "english"
     pool_factor: float = 1.0
+    codec_tokens: int | None = None
+
+    def fitted_on(self, n_tokens: int, n_passages: int) -> int:
+        """Number of vectors that the codec was fitted to; where nobody has noted it, by what passages have in the mean.
+
+        Args:
+            n_tokens: vectors of the collection now.
+            n_passages: passages of the collection now.
+        """
+        if self.codec_tokens is not None:
+            return self.codec_tokens
+        return round(n_tokens * (self.passages or n_passages) / max(n_passages, 1))
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,16 @@ class Layout:
     def codec(self) -> Path:
         """The codec's file."""
         return self.folder / "codec.safetensors"
+
+    @property
+    def refit(self) -> Path:
+        """The codec that shards are to take in the place of theirs; there while a refit is not done."""
+        return self.folder / "refit.safetensors"
+
+    @property
+    def refit_lock(self) -> Path:
+        """Locked by who refits."""
+        return self.folder / ".refit.lock"
 
     @property
     def staged(self) -> Path:
@@ -125,13 +150,27 @@ class Layout:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedIndexError(f"{path} is damaged ({error!r:.200}); restore it from a copy.") from None
 
+    def check_refit(self) -> None:
+        """Make sure that all shards have one codec, before they are copied.
+
+        Raises:
+            ClusterError: a refit is not done.
+        """
+        if self.refit.is_file():
+            raise ClusterError(
+                f"{self.folder} is being refit, or that was interrupted, so its shards may have two codecs; "
+                "`colbert cluster refit` with this folder finishes it. Do this again then."
+            )
+
     def read_finished(self) -> Settings:
         """Read ``cluster.json`` of an index that is whole.
 
         Raises:
             IndexNotFoundError, UnsupportedIndexError, DamagedIndexError: as ``read``.
             DamagedIndexError: its building was not finished.
+            ClusterError: a refit of it was not finished.
         """
+        self.check_refit()
         settings = self.read()
         missing = self.missing(settings.shards)
         if missing or settings.passages is None:
@@ -169,6 +208,8 @@ def load_settings(content: dict[str, Any], name: str) -> Settings:
         raise UnsupportedIndexError(f"{name} has format {version}, and this version reads up to {FORMAT}; update it.")
     settings = Settings(**content)
     check_factor(settings.pool_factor)
+    if (tokens := settings.codec_tokens) is not None and (not isinstance(tokens, int) or tokens < 0):
+        raise ValueError(f"its codec is fitted to {tokens!r:.80} vectors")
     if isinstance(settings.shards, bool) or not isinstance(settings.shards, int) or settings.shards < 1:
         raise ValueError(f"it names {settings.shards!r} shards")
     return settings

@@ -77,7 +77,7 @@ def publish(
         IndexNotFoundError: there is no sharded index.
         DamagedIndexError: its building was not finished, or a file of it has changed since it was written.
         ClusterUnreachableError: the storage does not answer, has no such bucket, or refuses.
-        ClusterError: somebody else published to the same address meanwhile.
+        ClusterError: a refit is not done, or somebody else published to the same address meanwhile.
         IndexWriteError: a disk is full or failed.
         MissingExtraError: pyarrow is not installed.
     """
@@ -96,10 +96,15 @@ def publish(
         if layout.codec.is_file():
             codec = _checksum_of(layout.codec)
             uploads.put(codec, _mapped(layout.codec))
-        shards = []
+        shards, codecs = [], set()
         for number in range(settings.shards):
-            shards.append(_put_shard(layout.shard(number), uploads, pool))
+            shard, codec_id = _put_shard(layout.shard(number), uploads, pool)
+            shards.append(shard)
+            codecs.add(codec_id)
             bar.update()
+    if len(codecs) > 1:
+        layout.check_refit()
+        raise ClusterError(f"{layout.folder} was refit while it was published; publish it again.")
     manifest = Manifest(_new_name(newest), settings, codec, tuple(shards))
     if (_newest(storage) or newest) != newest:
         raise ClusterError(
@@ -216,10 +221,12 @@ def _moments_of(manifest: Manifest) -> list[tuple[str, int]]:
     return [(shard.identity, shard.generation) for shard in manifest.shards]
 
 
-def _put_shard(folder: Path, uploads: _Uploads, pool: ThreadPoolExecutor) -> ShardFiles:
-    """Upload one moment of a shard; no writer waits for that."""
+def _put_shard(folder: Path, uploads: _Uploads, pool: ThreadPoolExecutor) -> tuple[ShardFiles, str | None]:
+    """Upload one moment of a shard; no writer waits for that. Return what it is made of, and the id of its codec."""
     with disk_errors(folder), folder_aside(folder) as work:
-        (identity, generation, passages), contents = _with_store(folder, lambda store: _copy_moment(store, work / DATABASE))
+        (identity, generation, passages, codec), contents = _with_store(
+            folder, lambda store: _copy_moment(store, work / DATABASE)
+        )
         _forget_deleted(work / DATABASE)
         checksums = {DATABASE: _checksum_of(work / DATABASE)}
         checksums |= {f"{FILES}/{name}": Checksum(len(content), name) for name, content in contents.items()}
@@ -232,19 +239,21 @@ def _put_shard(folder: Path, uploads: _Uploads, pool: ThreadPoolExecutor) -> Sha
             for each in done:
                 each.cancel()
         contents.clear()  # Windows removes no file that is mapped
-    return ShardFiles(identity, generation, passages, checksums)
+    return ShardFiles(identity, generation, passages, checksums), codec
 
 
-def _copy_moment(store: Store, database: Path) -> tuple[tuple[str, int, int], dict[str, NDArray[np.uint8]]]:
+def _copy_moment(store: Store, database: Path) -> tuple[tuple[str, int, int, str | None], dict[str, NDArray[np.uint8]]]:
     """Copy the database of one moment, and map its files, which are there until the arrays go.
 
     Returns:
-        Identity, generation and number of passages; and the files by their SHA-256, each *Shape:* (n_bytes,), uint8.
+        Identity, generation, number of passages and id of the codec, None for none; and the files by their SHA-256, each
+        *Shape:* (n_bytes,), uint8.
     """
     for _ in range(_TRIES):
         with contextlib.suppress(StaleRead), store.read() as reader:
             mapped = {file.name: reader.bytes_of(file) for file in reader.files()}
-            about = (*reader.moment_of(), reader.count())
+            codec = next((file.sha256 for file in reader.files("codec")), None)
+            about = (*reader.moment_of(), reader.count(), codec)
             reader.dump(database)
             return about, {name: content for name, content in mapped.items() if content is not None}
     raise IndexLockedError(

@@ -110,7 +110,8 @@ class ReadableShards(IndexBase):
         each: list[IndexStats] = self._replicas.ask_all("stats")
         sums = ("passages", "windows", "tokens", "segments", "dead_tokens", "vector_bytes", "generation", "word_bytes")
         summed = {name: sum(getattr(stats, name) for stats in each) for name in sums}
-        return replace(each[0], pool_factor=self._pool_factor, **summed)
+        centroids = max(stats.centroids for stats in each)  # a refit goes from shard to shard
+        return replace(each[0], pool_factor=self._pool_factor, centroids=centroids, **summed)
 
     def _survey(self, paths: Sequence[str], value: str | None = None) -> Survey:
         surveys: list[Survey] = self._replicas.ask_all("_survey", paths, value)
@@ -134,7 +135,10 @@ class ReadableShards(IndexBase):
 
     @property
     def codec_id(self) -> str | None:
-        """SHA-256 of the codec that all shards have, hexadecimal; None where vectors are kept as they are."""
+        """SHA-256 of the codec that all shards have, hexadecimal; None where vectors are kept as they are.
+
+        That of the first shard while a ``refit`` is not done.
+        """
         about: About = self._replicas.ask({0: ("about", (), {})})[0]
         return about.codec
 

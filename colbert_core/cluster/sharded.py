@@ -13,6 +13,7 @@ from colbert_core.cluster.calls import shard_list
 from colbert_core.cluster.fetching import find_layout
 from colbert_core.cluster.here import Here
 from colbert_core.cluster.nodes import check_version, connect, is_at_hand, version
+from colbert_core.cluster.refitting import extension_of
 from colbert_core.cluster.windows import Found, evidence_of_hits, search_again, vectors_of_hits
 from colbert_core.cluster.writing import WritableShards
 from colbert_core.errors import ClusterError, DamagedIndexError, EncoderMismatchError, UnsupportedIndexError
@@ -62,8 +63,8 @@ class ShardedIndex(WritableShards):
     What cannot be had in time is a ``ShardUnavailableError``, or with ``allow_partial`` a result that says which shards are
     missing. A ``where`` that is a function is sent to the shards, and must be one that can be.
 
-    What differs from an ``Index``: the codec never changes, so ``add`` has no ``refit``, and ``clear`` and ``compact`` keep it.
-    What writes is a commit of each shard, not of all together. ``create`` and ``convert`` are refused: ``build`` makes shards,
+    What differs from an ``Index``: ``add``, ``clear`` and ``compact`` keep the codec, to which ``refit`` adds centroids. What
+    writes is a commit of each shard, not of all together. ``create`` and ``convert`` are refused: ``build`` makes shards,
     because their codec is fitted to passages of all of them.
 
     Example:
@@ -76,7 +77,7 @@ class ShardedIndex(WritableShards):
         self._replicas = replicas
         self._settings = settings
         self._pool_factor = replicas.layout.read().pool_factor  # vectors are pooled before they are sent to their shards
-        fingerprint = self._agree()
+        fingerprint = self._agree(self._ask_about())
         self._encoder = LazyEncoder(fingerprint, encoder)
         self._advice = Advice()
         self._has_words = False
@@ -156,15 +157,23 @@ class ShardedIndex(WritableShards):
             started.close()
             raise
 
-    def _agree(self) -> EncoderFingerprint:
-        """The model that all shards were made with; they have the same codec, too."""
-        folder = self._replicas.layout.folder
+    def _ask_about(self) -> dict[int, About]:
+        """What the shards say of themselves; all of the same codec, if a refit was done between their answers."""
         calls: Calls = dict.fromkeys(range(len(self._replicas)), ("about", (), {}))
-        abouts: dict[int, About]
-        abouts, missing = self._replicas.ask_or_do_without(calls)
-        if not abouts:
-            raise self._replicas.unavailable(missing)
-        first = min(abouts)
+        for _ in range(2):
+            abouts: dict[int, About]
+            abouts, missing = self._replicas.ask_or_do_without(calls)
+            if not abouts:
+                raise self._replicas.unavailable(missing)
+            if len({about.codec for about in abouts.values()}) == 1:
+                break
+        return abouts
+
+    def _agree(self, abouts: Mapping[int, About]) -> EncoderFingerprint:
+        """The model that all shards were made with; they have the same codec, too, or one extends the other."""
+        folder, first = self._replicas.layout.folder, min(abouts)
+        extension = None if len({about.codec for about in abouts.values()}) == 1 else extension_of(self._replicas.layout)
+        refit = set() if extension is None else {extension.id, extension.extends}
         for shard, about in abouts.items():
             check_version(version(), about.version, about.node)
             if not about.made_with.agrees_with(abouts[first].made_with):
@@ -172,7 +181,8 @@ class ShardedIndex(WritableShards):
                     f"Shard {first} of {folder} was made with {abouts[first].made_with.encoder}, shard {shard} "
                     f"with {about.made_with.encoder}; build those that are not of the model you want again."
                 )
-            if (about.codec, about.nbits) != (abouts[first].codec, abouts[first].nbits):
+            of_first = abouts[first]
+            if about.nbits != of_first.nbits or not (about.codec == of_first.codec or {about.codec, of_first.codec} <= refit):
                 raise ClusterError(
                     f"Shards {first} and {shard} of {folder} have different codecs "
                     f"({_codec_name(abouts[first])} and {_codec_name(about)}), so their scores cannot be compared; build them "

@@ -17,6 +17,7 @@ from colbert_core.checks import check_count
 from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.errors import ClusterError, DamagedIndexError, IndexExistsError, UnsupportedIndexError
 from colbert_core.index.batches import dump_all
+from colbert_core.index.extension import codec_bytes
 from colbert_core.index.index import Index
 from colbert_core.index.writing import commit_batch, take_codec
 from colbert_core.paths import as_path
@@ -74,7 +75,7 @@ def split(folder: str | PathLike[str], out: str | PathLike[str], *, shards: int,
         IndexLockedError: somebody else was writing to a shard for a minute.
         ReadOnlyIndexError: the old folder cannot be written to from here, so that nobody can be kept from writing.
         DamagedIndexError: a shard is missing, or not what was written.
-        ClusterError: shards have different codecs.
+        ClusterError: shards have different codecs, as while a refit is not done.
         IndexWriteError: the disk is full or failed.
     """
     check_count(shards, "shards", "shards")
@@ -97,9 +98,10 @@ def split(folder: str | PathLike[str], out: str | PathLike[str], *, shards: int,
                         _fill(aside, number, olds, codec)
                     step("shard made")
                 bar.update(sum(int((old.targets == number).sum()) for old in olds))
-        if layout.codec.is_file():
-            shutil.copyfile(layout.codec, new.codec)
-        settings = replace(settings, shards=shards, passages=n_passages)
+        if codec is not None:
+            new.codec.write_bytes(codec_bytes(codec))
+        fitted_on = None if codec is None else settings.fitted_on(sum(old.state.live_tokens() for old in olds), n_passages)
+        settings = replace(settings, shards=shards, passages=n_passages, codec_tokens=fitted_on)
         new.write(settings)
         if not is_free(target):
             raise IndexExistsError(f"{target} has come into being meanwhile; name another folder.")
@@ -154,7 +156,7 @@ def _common_codec(layout: Layout, olds: list[_Old]) -> ResidualCodec | None:
         if old.index.codec_id != first.index.codec_id or not old.index.made_with.agrees_with(first.index.made_with):
             raise ClusterError(
                 f"Shards 0 and {number} of {layout.folder} have different codecs or models, so their codes mean different "
-                "vectors; build them again."
+                "vectors; finish the refit if one is under way, or build them again."
             )
     return first.state.snapshot.codec
 

@@ -18,10 +18,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit
 
 from colbert_core import errors
 from colbert_core.cluster.layout import Layout, hash_id, shard_of
 from colbert_core.cluster.nodes import check_version, load_ray, version
+from colbert_core.cluster.storages import is_address, shown
 from colbert_core.documents.files import STREAMED, find_files
 from colbert_core.documents.pieces import Whole, read_file
 from colbert_core.errors import ClusterError, ClusterUnreachableError, ColBERTError, DamagedIndexError
@@ -86,28 +88,32 @@ def find_sources(source: str | PathLike[str]) -> list[tuple[str, str, int]]:
         ]
     from pyarrow import fs  # comes with ray[data]
 
-    address = str(source).rstrip("/")
+    parts = urlsplit(str(source))
+    address = parts._replace(path=parts.path.rstrip("/"))
     try:
-        storage, inner = fs.FileSystem.from_uri(address)
+        storage, inner = fs.FileSystem.from_uri(address.geturl())
         about = storage.get_file_info(inner)
         entries = (
             storage.get_file_info(fs.FileSelector(inner, recursive=True)) if about.type == fs.FileType.Directory else [about]
         )
     except OSError as error:
         raise ClusterUnreachableError(
-            f"{source} cannot be read ({error!s:.300}); is it there, and may this machine?"
+            f"{shown(str(source))} cannot be read ({error!s:.300}); is it there, and may this machine?"
         ) from error
     except ValueError as error:
-        raise ValueError(f"{source} is no address that pyarrow knows ({error!s:.300}).") from None
+        reason = str(error).replace(address.geturl(), shown(str(source)))
+        raise ValueError(f"{shown(str(source))} is no address that pyarrow knows ({reason:.300}).") from None
     files = [entry for entry in entries if entry.type == fs.FileType.File and f".{entry.extension.lower()}" in STREAMED]
     if not files:
-        raise ValueError(f"{source} holds no {', '.join(STREAMED)} file.")
+        raise ValueError(f"{shown(str(source))} holds no {', '.join(STREAMED)} file.")
     root = inner if about.type == fs.FileType.Directory else inner.rpartition("/")[0]
     placed = [(entry, entry.path.removeprefix(root).lstrip("/")) for entry in files]
-    return sorted(
-        ((address if entry.path == inner else f"{address}/{name}", name, entry.size) for entry, name in placed),
-        key=lambda entry: entry[1],
-    )
+
+    def location(entry: Any, name: str) -> str:
+        """The address of a file: its name goes before the settings behind "?"."""
+        return (address if entry.path == inner else address._replace(path=f"{address.path}/{quote(name)}")).geturl()
+
+    return sorted(((location(entry, name), name, entry.size) for entry, name in placed), key=lambda entry: entry[1])
 
 
 # Reading
@@ -250,7 +256,7 @@ def _named_in_errors(passages: Iterator[Passage], path: Path, location: str) -> 
     try:
         yield from passages
     except ValueError as error:
-        raise ValueError(str(error).replace(str(path), location)) from None
+        raise ValueError(str(error).replace(str(path), shown(location) if is_address(location) else location)) from None
 
 
 @contextlib.contextmanager
@@ -262,13 +268,13 @@ def _fetch(location: str) -> Iterator[Path]:
     from pyarrow import fs
 
     with tempfile.TemporaryDirectory(prefix="colbert-") as folder:
-        path = Path(folder) / location.rpartition("/")[2]
+        path = Path(folder) / Path(unquote(shown(location))).name
         try:
             storage, inner = fs.FileSystem.from_uri(location)
             with storage.open_input_stream(inner) as stream, path.open("wb") as copy:
                 shutil.copyfileobj(stream, copy, 2**20)
         except OSError as error:
-            raise ClusterUnreachableError(f"{location} cannot be read ({error!s:.300}).") from error
+            raise ClusterUnreachableError(f"{shown(location)} cannot be read ({error!s:.300}).") from error
         yield path
 
 

@@ -13,7 +13,8 @@ from colbert_core.checks import id_list
 from colbert_core.cluster.calls import shard_list
 from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.cluster.reading import ReadableShards
-from colbert_core.errors import DamagedIndexError, IndexExistsError, ReadOnlyIndexError
+from colbert_core.cluster.refitting import Refit, refit, take_extension
+from colbert_core.errors import ClusterError, DamagedIndexError, IndexExistsError, ReadOnlyIndexError
 from colbert_core.index.batches import dump_all
 from colbert_core.index.restriction import Restriction
 from colbert_core.index.writing import FileChanges, add_in_batches, renamed
@@ -78,7 +79,8 @@ class WritableShards(ReadableShards):
     ) -> list[str]:
         """Add passages; one whose id is known already replaces the old one. As ``Index.add``, with the codec that is there.
 
-        They are encoded here; for millions there is ``build``.
+        They are encoded here; for millions there is ``build``. ``refit`` gives the codec of a collection that has grown more
+        centroids.
 
         Args:
             passages: with ids that differ from each other.
@@ -218,6 +220,7 @@ class WritableShards(ReadableShards):
     def _move_files(self, moved: Mapping[str, Source]) -> None:
         """Give passages of files that have moved their new ids, by which they belong to other shards, with their vectors."""
         taken = self._replicas.ask_all("_take_files", list(moved))
+        take_extension(self._replicas)
         passages: list[Passage] = []
         owners: list[str] = []
         segments: list[Segment] = []
@@ -236,7 +239,33 @@ class WritableShards(ReadableShards):
         self._replicas.ask(calls)
 
     def _refit_if_due(self, first: int, *, progress: bool | None) -> None:
-        """The codec stays."""
+        """The codec stays; ``refit`` is what adds centroids."""
+
+    def refit(self, *, progress: bool | None = None) -> Refit:
+        """Give the codec more centroids, if the collection has grown fourfold since it was fitted.
+
+        An ``Index`` does this by itself in ``add``. Here it is a step of its own, since it takes minutes for millions of tokens
+        and a commit of every shard. Vectors that are there stay as they are, and score what they scored, to the last digit;
+        what is added from then on is compressed with less error.
+
+        Searches and writers go on meanwhile. A call that was interrupted leaves shards with the old codec and shards with the
+        new one; all of them can be searched and added to, but ``save``, ``publish`` and ``split`` want one codec. Called again
+        it goes on with the codec that the first call made.
+
+        Args:
+            progress: show a bar; None shows it on a terminal or in a notebook once a second has passed.
+
+        Returns:
+            What was done; ``added`` is 0 where it was not time.
+
+        Raises:
+            IndexLockedError: somebody else refits, or a writer was busy for long.
+            ReadOnlyIndexError: the index is published.
+            ClusterError: shards have different codecs.
+            ShardUnavailableError: a shard gave no answer in time.
+            IndexWriteError: the disk is full or failed.
+        """
+        return refit(self._replicas, progress=progress)
 
     def clear(self) -> None:
         """Delete all passages. The codec stays, since every shard compresses with it."""
@@ -268,6 +297,7 @@ class WritableShards(ReadableShards):
         Raises:
             IndexExistsError: there is something at ``path``.
             ReadOnlyIndexError: the index is published; ``restore`` makes a folder of it.
+            ClusterError: a refit is not done.
             DamagedIndexError: nodes wrote their shards where they are not seen from here.
         """
         target, layout = as_path(path).absolute(), self._replicas.layout
@@ -286,7 +316,11 @@ class WritableShards(ReadableShards):
                 copy = Layout(stack.enter_context(folder_aside(target)) / "new")
                 copy.folder.mkdir()
             calls: Calls = {shard: ("save", (copy.shard(shard),), {}) for shard in self._shards}
+            layout.check_refit()
+            before = self._codecs()
             self._replicas.ask(calls, patiently=True)
+            if len(before | self._codecs()) > 1:  # some copies may have the old one, and some the new one
+                raise ClusterError(f"{layout.folder} was refit while it was saved; save it again.")
             if missing := copy.missing(len(self._replicas)):
                 raise DamagedIndexError(
                     f"Shards {shard_list(missing)} were saved, but are not below {target}: every node has to see that path."
@@ -298,6 +332,10 @@ class WritableShards(ReadableShards):
                 copy.write(layout.read())
                 copy.folder.rename(target)  # an empty folder gives way
                 sync_folder(target.parent)
+
+    def _codecs(self) -> set[str | None]:
+        """The ids of the codecs that shards have."""
+        return {about.codec for about in self._replicas.ask_all("about")}
 
 
 def _windows_of(segments: Sequence[Segment], places: Sequence[int]) -> Segment | None:

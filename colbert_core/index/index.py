@@ -14,6 +14,7 @@ from colbert_core.checks import id_list
 from colbert_core.errors import EncoderMismatchError, StorageError
 from colbert_core.index import writing
 from colbert_core.index.batches import dump_all
+from colbert_core.index.extension import Extension, extend_codec
 from colbert_core.index.reading import ReadableIndex
 from colbert_core.index.settings import check_device, check_timeout, check_words, stored_settings, vector_settings
 from colbert_core.index.versions import Versions
@@ -26,6 +27,7 @@ from colbert_core.vectors.pooling import check_factor, pool_embeddings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from os import PathLike
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -336,6 +338,10 @@ class Index(ReadableIndex):
     ) -> None:
         """What ``_put_files`` of an index in shards has for this one of them."""
         writing.commit_part(self._store, self._versions, passages, windows, files, home)
+
+    def _extend_codec(self, path: Path) -> None:
+        """Take the codec with more centroids that is written down in a file, unless that is done already."""
+        extend_codec(self._store, self._versions, Extension.read(path))
 
     def _put_windows(self, passages: Sequence[Passage], windows: Segment) -> None:
         """Add passages in one commit; their windows are compressed by the codec of this index, or by none if it has none."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from colbert_core.checks import id_list
 from colbert_core.errors import DamagedIndexError, UnsupportedIndexError
 from colbert_core.index.base import IndexBase
+from colbert_core.index.extension import sample_of
 from colbert_core.index.restriction import Restriction
 from colbert_core.index.state import damage_named
 from colbert_core.index.tuning import count_windows, tune
@@ -144,6 +145,15 @@ class ReadableIndex(IndexBase):
 
     def _take_files(self, names: Sequence[str]) -> tuple[list[str], list[Passage], Segment | None]:
         return self._versions.read(lambda view: take_files(view, names))
+
+    def _sample(self, n: int) -> NDArray[np.float32]:
+        """Vectors of ``n`` live tokens, or of all if there are fewer. *Shape:* (n, dim), float32."""
+        return sample_of(self._versions, n)
+
+    def _codec_arrays(self) -> dict[str, NDArray[Any]]:
+        """What the codec is made of; empty while the index is uncompressed."""
+        codec = self._versions.read(lambda view: view.state).snapshot.codec
+        return {} if codec is None else codec.to_arrays()
 
     def _next_row(self) -> int:
         return self._versions.read(lambda view: int(view.reader.about()["next_row"]))

@@ -238,6 +238,8 @@ def commit_batch(
             raise DamagedIndexError(f"{versions.name} is damaged: row {first} is taken; restore it from a copy.")
         if segment is not None and state.snapshot.codec is not codec:
             small = compress(segment, state.snapshot.codec)
+        if small is not None and small.codes is not None and state.snapshot.codec is not None:
+            state.snapshot.codec.check_codes(small.codes)  # they may be those of another shard
         removed = sorted({*writer.rows_of(ids).values(), *files.stale_rows(writer, first)})
         changes = plan_commit(writer, state, np.array(removed, np.int64), small and replace(small, pids=small.pids + first))
         changes = replace(changes, added=passages, metadata=metadata, removed=removed)

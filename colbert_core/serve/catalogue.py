@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from colbert_core.checks import check_count
 from colbert_core.cluster.layout import NAME, is_cluster
+from colbert_core.cluster.manifests import read_manifest
+from colbert_core.cluster.storages import is_address, shown, storage_at
 from colbert_core.errors import IndexExistsError, IndexNotFoundError
 from colbert_core.index.collections import Collections
 from colbert_core.index.index import Index
@@ -26,19 +29,24 @@ if TYPE_CHECKING:
     from colbert_core.cluster import ShardedIndex
     from colbert_core.types import Mode, TokenEncoder
 
-    Identity = tuple[int, int]
+    Identity = tuple[int, int] | str
+    """Of an index in a folder its file, of a published one its snapshot."""
 
 _log = logging.getLogger(__name__)
 
+# Seconds between two looks for a newer snapshot at an address; each reads a manifest, in 20 to 100 ms.
+_LOOK_SECONDS = 60.0
+
 
 class Catalogue:
-    """Named indexes: folders that are indexes, and folders of collections, whose collections may come and go meanwhile.
+    """Named indexes: folders that are indexes, addresses where some are published, and folders of collections that come and go.
 
     A name that somebody asks for is looked up among those there are; it never becomes part of a path otherwise than
     ``Collections`` writes it.
 
     An index that takes the place of another one is opened when it is next asked for. One in shards takes seconds to open, so it
-    is opened beside the old one, which answers until the new one does.
+    is opened beside the old one, which answers until the new one does. So is a newer snapshot of one that is published, for
+    which an address is looked at once a minute while somebody asks.
 
     Attributes:
         watch: told of each call to a shard: the index, the shard, and the seconds that it worked, or None if it was
@@ -65,16 +73,19 @@ class Catalogue:
 
         Args:
             paths: each an index, in one piece or in shards, whose name is that of its folder without a suffix; or a folder of
-                collections, which have their own names, and of other indexes. It may be empty, and fill later.
+                collections, which have their own names, and of other indexes. It may be empty, and fill later. Or an address
+                where an index in shards is published, such as "s3://bucket/wiki", whose last part is the name.
             encoder: a checkpoint's name or folder, or a loaded encoder; None for the one that each index was made with.
             indexes: further ones by name, such as indexes in memory. They are not closed with the catalogue.
             timeout: seconds that a writer waits for another one.
             replicas: actors for each shard of an index in shards.
 
         Raises:
-            IndexNotFoundError: a folder is not there, or holds other things than indexes.
+            IndexNotFoundError: a folder is not there, or holds other things than indexes; or nothing is published.
             IndexExistsError: two indexes have the same name.
+            ClusterUnreachableError: an object storage does not answer, or refuses.
             TypeError: ``paths`` is a single one.
+            ValueError: an address is that of a service, or pyarrow knows no such one.
         """
         if isinstance(paths, str | Path):
             raise TypeError(f"paths must be a list, got {paths!r}; write [{str(paths)!r}].")
@@ -82,14 +93,17 @@ class Catalogue:
         self._lock = new_lock()
         self._loaded: TokenEncoder | None = None
         self._given = dict(indexes or {})
-        self._folders: dict[str, Path] = {}
+        self._places: dict[str, Path | str] = {}  # folders and addresses
+        self._looked: dict[str, float] = {}  # when each address was last looked at
         self._collections: list[Collections] = []
         self._opened: dict[str, tuple[Identity, Index | ShardedIndex]] = {}
         self._replacing: dict[str, Identity] = {}  # the shards that are being opened beside others, or could not be
         self.watch: Callable[[str, int, float | None], None] | None = None
-        for path in map(as_path, paths):
-            if _is_index(path):
-                self._add_folder(path.absolute())
+        for place in paths:
+            if is_address(place):
+                self._add_address(str(place))
+            elif _is_index(path := as_path(place)):
+                self._add(path.stem, path.absolute())
             else:
                 self._add_collections(path)
         self.names()  # two of one name are found now
@@ -100,7 +114,7 @@ class Catalogue:
         Raises:
             IndexExistsError: two indexes have the same name.
         """
-        names = [*self._given, *self._folders, *(name for collections in self._collections for name, _ in _within(collections))]
+        names = [*self._given, *self._places, *(name for collections in self._collections for name, _ in _within(collections))]
         if len(set(names)) < len(names):
             name = next(name for name in names if names.count(name) > 1)
             raise IndexExistsError(f"Two indexes are named {name!r}; rename the folder of one, or serve it elsewhere.")
@@ -115,8 +129,10 @@ class Catalogue:
         """
         if name in self._given:
             return self._given[name]
-        folder = self._folder_of(name)
-        identity = _identity(folder)
+        place = self._place_of(name)
+        if isinstance(place, str):
+            return self._published(name, place)
+        folder, identity = place, _identity(place)
         with self._lock:
             kept = self._opened.get(name)
             if kept is not None and kept[0] != identity and is_cluster(folder) and not isinstance(kept[1], Index):
@@ -127,12 +143,42 @@ class Catalogue:
                 kept = self._opened[name] = (identity, self._open(name, folder))
             return kept[1]
 
-    def _replace(self, name: str, folder: Path, identity: Identity) -> None:
+    def _published(self, name: str, address: str) -> Index | ShardedIndex:
+        """The index at an address; from time to time somebody looks whether there is a newer snapshot."""
+        with self._lock:
+            if (kept := self._opened.get(name)) is None:
+                identity = _identity(address)  # before it is opened: what comes between the two is seen by the next look
+                kept = self._opened[name] = (identity, self._open(name, address))
+                self._looked[name] = time.monotonic()
+            elif time.monotonic() - self._looked[name] > _LOOK_SECONDS:
+                self._looked[name] = time.monotonic()
+                threading.Thread(target=self._look, args=(name, address), daemon=True).start()
+            return kept[1]
+
+    def _look(self, name: str, address: str) -> None:
+        """Open a newer snapshot, if there is one."""
+        try:
+            identity = _identity(address)
+        except Exception:  # whoever asks is answered by what was fetched before
+            _log.exception("%s cannot be looked at for a newer snapshot; that is tried again.", shown(address))
+            return
+        with self._lock:
+            kept = self._opened.get(name)
+            if kept is None or identity in (kept[0], self._replacing.get(name)):
+                return
+            self._replacing[name] = identity
+        self._replace(name, address, identity)
+
+    def _replace(self, name: str, place: Path | str, identity: Identity) -> None:
         """Open shards that took the place of others, and only then let go of those; each is closed once nobody has it."""
         try:
-            index = self._open(name, folder)
+            index = self._open(name, place)
         except Exception:  # the old ones answer on; tried again when something else takes their place, or at ``reopen``
-            _log.exception("%s cannot be opened, so the index that was there before is still searched.", folder)
+            where = shown(place) if isinstance(place, str) else place
+            _log.exception("%s cannot be opened, so the index that was there before is still searched.", where)
+            if isinstance(place, str):  # the next look tries again: an object storage may have failed for a moment
+                with self._lock:
+                    self._replacing.pop(name, None)
             return
         with self._lock:
             if self._replacing.get(name) == identity:
@@ -175,12 +221,17 @@ class Catalogue:
     def __repr__(self) -> str:
         return f"Catalogue({self.names()})"
 
-    def _add_folder(self, folder: Path) -> None:
-        if folder.stem in self._folders:
-            raise IndexExistsError(
-                f"{self._folders[folder.stem]} and {folder} would both be named {folder.stem!r}; rename one of the folders."
-            )
-        self._folders[folder.stem] = folder
+    def _add(self, name: str, place: Path | str) -> None:
+        if name in self._places:
+            one, other = (shown(each) if isinstance(each, str) else each for each in (self._places[name], place))
+            raise IndexExistsError(f"{one} and {other} would both be named {name!r}; rename one of the folders.")
+        self._places[name] = place
+
+    def _add_address(self, address: str) -> None:
+        if address.lower().startswith(("http://", "https://")):
+            raise ValueError(f"{shown(address)} is a service, which answers by itself; name a folder, or s3://bucket/folder.")
+        _identity(address)  # whether anything is published there
+        self._add(PurePosixPath(shown(address)).stem, address)
 
     def _add_collections(self, path: Path) -> None:
         collections = Collections(path, self._encoder)
@@ -188,9 +239,9 @@ class Catalogue:
             raise IndexNotFoundError(f"{path} is no index, and no folder of indexes; `colbert index` makes an index.")
         self._collections.append(collections)
 
-    def _folder_of(self, name: str) -> Path:
-        if name in self._folders:
-            return self._folders[name]
+    def _place_of(self, name: str) -> Path | str:
+        if name in self._places:
+            return self._places[name]
         for collections in self._collections:
             with contextlib.suppress(ValueError):  # too long for a folder, or empty: nobody's name
                 if name in collections:
@@ -201,14 +252,14 @@ class Catalogue:
                     return folder
         raise IndexNotFoundError(f"There is no index {name!r:.100} here; those are {some_names(self.names())}.")
 
-    def _open(self, name: str, folder: Path) -> Index | ShardedIndex:
-        if is_cluster(folder):
+    def _open(self, name: str, place: Path | str) -> Index | ShardedIndex:
+        if isinstance(place, str) or is_cluster(place):
             from colbert_core.cluster import ShardedIndex
 
-            index = ShardedIndex.open(folder, self._encoder, replicas=self._replicas)
+            index = ShardedIndex.open(place, self._encoder, replicas=self._replicas, progress=False)
             index.watch(partial(self._tell, name))
             return index
-        return Index.open(folder, self._encoder, timeout=self._timeout)
+        return Index.open(place, self._encoder, timeout=self._timeout)
 
     def _tell(self, name: str, shard: int, seconds: float | None) -> None:
         if self.watch is not None:
@@ -234,12 +285,16 @@ def _within(collections: Collections) -> Iterator[tuple[str, Path]]:
             yield named.get(folder, folder.stem), folder
 
 
-def _identity(folder: Path) -> Identity:
-    """Tell an index from one that took its place: device and inode of the file that makes its folder one.
+def _identity(place: Path | str) -> Identity:
+    """Tell an index from one that took its place: device and inode of the file that makes its folder one, or its snapshot.
 
     Raises:
-        IndexNotFoundError: it is gone.
+        IndexNotFoundError: it is gone, or nothing is published.
+        ClusterUnreachableError: the object storage does not answer, or refuses.
     """
+    if isinstance(place, str):
+        return read_manifest(storage_at(place)).snapshot
+    folder = place
     for file in (DATABASE, NAME):
         with contextlib.suppress(FileNotFoundError):
             found = (folder / file).stat()

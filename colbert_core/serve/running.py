@@ -40,7 +40,8 @@ class Settings:
     """How to serve indexes.
 
     Attributes:
-        paths: indexes, and folders of collections; none for a service that reranks and encodes only.
+        paths: indexes, folders of collections, and addresses of published ones; none for a service that reranks and encodes
+            only.
         encoder: a checkpoint's name or folder for all of them; None for the one that each was made with.
         host: address to listen at.
         port: of it; 0 takes a free one.

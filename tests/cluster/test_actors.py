@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 
 import pytest
 import ray
 from builders.cluster import PASSAGES, QUERIES, begin_shards, one_here, sharded_here
 from builders.encoders import ReadableEncoder, WordEncoder
+from builders.replicas import codecs, grown, scores
 
 from colbert_core import Passage
-from colbert_core.cluster import ShardedIndex
+from colbert_core.cluster import ShardedIndex, publish
 from colbert_core.cluster.layout import shard_of
 from colbert_core.vectors.codec import ResidualCodec
 
@@ -122,3 +124,64 @@ def test_what_a_shard_that_is_down_would_count_is_missing(nodes_of, tmp_path, ca
                 assert hits == rest.search(QUERIES[0], 300, exact=True, **by)  # by what the others count
                 assert index.search_mean(QUERIES[:2], exact=True, **by).missing_shards == (1,)
         assert "shards 1 are down" in caplog.text
+
+
+# A codec that gets more centroids
+
+
+def test_searches_go_on_while_a_codec_is_replaced_and_find_the_same(nodes_of, tmp_path):
+    folder = grown(tmp_path / "index", shards=2)
+    counts, wrong, stop = [0, 0, 0], [], threading.Event()
+    with (
+        ShardedIndex.open(folder, WordEncoder(), replicas=2, timeout=250) as index,
+        ShardedIndex.open(folder, WordEncoder(), timeout=250) as other,
+    ):
+        expected = scores(index)
+
+        def search(number):
+            try:
+                while not stop.is_set():
+                    if scores((index, other)[number % 2]) != expected:
+                        wrong.append(number)
+                    counts[number] += 1
+            except Exception as error:
+                wrong.append(error)
+
+        threads = [threading.Thread(target=search, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        done = index.refit(progress=False)
+        before = list(counts)
+        while not wrong and any(now < then + 3 for now, then in zip(counts, before, strict=True)):
+            stop.wait(0.05)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        assert done.added and other.stats().centroids == done.centroids
+        assert index.codec_id == other.codec_id
+        index.add([Passage("new", "happy pets purr")], progress=False)
+        assert "new" in [hit.passage.id for hit in other.search("happy pets purr", 3)]
+    publish(folder, tmp_path / "published", progress=False)
+
+
+def test_a_shard_whose_actor_dies_before_or_after_it_took_the_codec_is_asked_again(nodes_of, tmp_path, monkeypatch):
+    folder = grown(tmp_path / "index", shards=2)
+    with ShardedIndex.open(folder, WordEncoder(), timeout=250) as index:
+        before, ask_all, killed = scores(index), index._replicas.ask_all, []
+
+        def ask_and_kill(method, *arguments, **options):
+            if method == "_extend_codec":
+                for turn in ("before", "after"):
+                    for (actor,) in index._replicas.actors:
+                        ray.kill(actor, no_restart=False)
+                    killed.append(turn)
+                    ask_all(method, *arguments, **options)
+            return ask_all(method, *arguments, **options)
+
+        monkeypatch.setattr(index._replicas, "ask_all", ask_and_kill)
+        assert index.refit(progress=False).added
+        assert killed == ["before", "after"]
+        assert scores(index) == before
+        assert len(set(codecs(folder))) == 1
+        assert index.refit(progress=False).added == 0

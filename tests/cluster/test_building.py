@@ -223,3 +223,14 @@ def test_a_node_that_is_killed_while_building_loses_no_shard(nodes_of, built, so
         time.sleep(0.1)
     assert count_alive() == 2
     nodes_of.add_node(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
+
+
+@pytest.mark.slow
+def test_a_folder_at_an_address_with_settings_is_built_as_the_folder_itself(objects, built, source, tmp_path):
+    bucket = objects.make_bucket("sources")
+    for path in source.rglob("*.*"):
+        objects.client.put_object(Bucket=bucket, Key=f"wiki/{path.relative_to(source).as_posix()}", Body=path.read_bytes())
+    out, settings = build_here(objects.address(f"{bucket}/wiki"), tmp_path / "out", shards=2, workers=2)
+    assert (settings.passages, settings.files) == (240, Layout(built[2]).read().files)
+    assert checksums(out) == checksums(built[2])
+    assert "secret" not in (out / "cluster.json").read_text()

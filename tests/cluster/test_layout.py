@@ -8,6 +8,9 @@ from colbert_core import DamagedIndexError, StorageError
 from colbert_core.cluster import ShardedIndex
 from colbert_core.cluster.layout import Layout, Settings
 
+# Ray Data warns of its own settings when it copies them.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data")
+
 
 def test_a_newer_or_damaged_description_is_told(built, tmp_path):
     for content, error in (

@@ -20,7 +20,7 @@ from builders.encoders import WordEncoder
 from builders.processes import environment
 
 from colbert_core import DamagedIndexError, Index, IndexExistsError, IndexNotFoundError, Passage, UnsupportedIndexError
-from colbert_core.cluster import fetching, publish, publishing, restore, snapshots
+from colbert_core.cluster import fetching, locks, publish, publishing, restore, snapshots
 from colbert_core.cluster.fetching import PublishedShard, find_layout
 from colbert_core.cluster.layout import Layout, shard_of
 from colbert_core.cluster.manifests import read_manifest
@@ -541,10 +541,10 @@ def test_an_interrupted_fetch_goes_on(index_folder, tmp_path, monkeypatch):
 
 def test_a_lock_can_be_shared_and_goes_with_its_process(tmp_path):
     lock = tmp_path / "lock"
-    first, second = fetching._shared(lock), fetching._shared(lock)
-    with pytest.raises(sqlite3.OperationalError, match="locked"), fetching._alone(lock, 0):
+    first, second = locks.shared(lock), locks.shared(lock)
+    with pytest.raises(sqlite3.OperationalError, match="locked"), locks.alone(lock, 0):
         pass
     first.close()
     second.close()
-    with fetching._alone(lock, 0), pytest.raises(sqlite3.OperationalError), fetching._alone(lock, 0):
+    with locks.alone(lock, 0), pytest.raises(sqlite3.OperationalError), locks.alone(lock, 0):
         pass

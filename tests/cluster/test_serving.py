@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
 import threading
 import time
 
 import httpx
 import pytest
 import ray
-from builders.cluster import QUERIES
+from builders.cluster import PASSAGES, QUERIES, sharded_here
 from builders.encoders import WordEncoder
+from builders.processes import environment
+from builders.replicas import opened_here
 from builders.service import serving
 
-from colbert_core.cluster import ShardedIndex
+from colbert_core import IndexExistsError, IndexNotFoundError, Passage
+from colbert_core.cluster import ShardedIndex, publish
 from colbert_core.serve import Catalogue, make_app
+from colbert_core.serve import catalogue as catalogue_module
 
 # Ray Data warns of its own settings when it copies them.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data")
+
+_buckets = itertools.count()
 
 
 def link(link_, folder):
@@ -140,3 +149,108 @@ def test_shards_are_told_of_and_counted_over_http(wiki):
         assert len(asked(url, QUERIES[0])[0]) == 5
         assert 'colbert_shard_calls_lost_total{index="wiki",shard="0"} 1.0' in httpx.get(f"{url}/metrics", timeout=60).text
     catalogue.close()
+
+
+# An address
+
+
+@pytest.fixture
+def address(objects, tmp_path):
+    """An address at which nothing is published yet."""
+    return objects.address(f"{objects.make_bucket(f'served{next(_buckets)}')}/wiki")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Where this machine keeps what is fetched."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def hits_at(url):
+    answer = httpx.post(f"{url}/v1/indexes/wiki/search", json={"query": "zebras graze", "k": 3, "mode": "words"}, timeout=120)
+    assert answer.status_code == 200, answer.text
+    return [hit["id"] for hit in answer.json()["hits"]]
+
+
+def test_a_published_index_is_served_by_its_address_and_a_newer_snapshot_takes_its_place(
+    nodes_of, address, cache, tmp_path, monkeypatch, caplog
+):
+    folder = sharded_here(tmp_path / "index")
+    publish(folder, address, progress=False)
+    catalogue = Catalogue([address], WordEncoder())
+    assert catalogue.names() == ["wiki"]
+    with serving(app=make_app(catalogue, writable=True)) as url:
+        assert asked(url, "happy pets")[1] == 5
+        assert hits_at(url) == []
+        shards = httpx.get(f"{url}/v1/indexes/wiki/shards", timeout=120).json()
+        assert len(shards["shards"]) == 2
+        for write in (
+            lambda at: httpx.post(f"{at}/passages", json={"passages": [{"id": "a", "text": "a cat"}]}, timeout=120),
+            lambda at: httpx.delete(f"{at}/passages/id7", timeout=120),
+        ):
+            answer = write(f"{url}/v1/indexes/wiki")
+            assert answer.status_code == 403
+            assert "is published, so it can be searched only" in answer.text and "secret" not in answer.text
+        monkeypatch.setattr(catalogue_module, "_LOOK_SECONDS", 0.0)
+        with opened_here(folder) as index:
+            index.add([Passage("new", "zebras graze quietly")], progress=False)
+        before = catalogue.get("wiki")
+        publish(folder, address, progress=False)
+        until(lambda: hits_at(url) == ["new"])
+        assert catalogue.get("wiki") is not before
+        monkeypatch.setattr(catalogue_module, "_identity", None)  # a storage that does not answer
+        assert hits_at(url) == ["new"]
+        until(lambda: "cannot be looked at for a newer snapshot" in caplog.text)
+        assert hits_at(url) == ["new"]
+    catalogue.close()
+    assert "secret" not in caplog.text
+
+
+def test_a_newer_snapshot_that_cannot_be_opened_is_tried_again(monkeypatch, caplog):
+    newest, problems = ["1"], []
+
+    class Opened(str):
+        def close(self):
+            pass
+
+    def open_newest(*_):
+        if problems:
+            raise OSError(problems.pop())
+        return Opened(newest[0])
+
+    monkeypatch.setattr(catalogue_module, "_LOOK_SECONDS", -1.0)
+    monkeypatch.setattr(catalogue_module, "_identity", lambda _: newest[0])
+    monkeypatch.setattr(Catalogue, "_open", open_newest)
+    catalogue = Catalogue(["s3://bucket/wiki"])
+    assert catalogue.get("wiki") == "1"
+    problems.append("the network is down")
+    newest[0] = "2"
+    assert catalogue.get("wiki") == "1"
+    until(lambda: "s3://bucket/wiki cannot be opened" in caplog.text)
+    until(lambda: catalogue.get("wiki") == "2")
+    catalogue.close()
+
+
+def test_an_address_where_nothing_is_published_and_that_of_a_service_are_refused(objects, address, tmp_path):
+    with pytest.raises(IndexNotFoundError, match="Nothing is published at s3://served"):
+        Catalogue([address])
+    with pytest.raises(ValueError, match="http://127.0.0.1:1/v1/indexes/wiki is a service, which answers by itself"):
+        Catalogue(["http://127.0.0.1:1/v1/indexes/wiki"])
+    publish(sharded_here(tmp_path / "wiki.idx", PASSAGES[:20]), address, progress=False)
+    with pytest.raises(IndexExistsError, match="s3://served.*/wiki and .*wiki.idx would both be named 'wiki'") as raised:
+        Catalogue([address, tmp_path / "wiki.idx"])
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.slow  # a process of its own
+def test_the_command_serves_an_address(objects, nodes_of, address, tmp_path):
+    publish(sharded_here(tmp_path / "index"), address, progress=False)
+    command = [sys.executable, "-m", "colbert_core.cli", "serve", address, "--port", "0"]
+    variables = environment(XDG_CACHE_HOME=str(tmp_path / "cache"), HOME=str(tmp_path))
+    with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            line = next(line for line in process.stderr if "Serving at" in line)
+            url = line.split("Serving at ")[1].split(";")[0]
+            assert httpx.get(f"{url}/v1/indexes", timeout=200).json()["indexes"][0]["name"] == "wiki"
+        finally:
+            process.terminate()

@@ -23,6 +23,7 @@ from colbert_core import (
     EncoderMismatchError,
     FilterWarning,
     Index,
+    IndexExistsError,
     IndexNotFoundError,
     PartialAddError,
     Passage,
@@ -277,7 +278,7 @@ def test_langchain_retrieves_from_shards(served):
     assert retriever.batch(QUERIES[:2])[1]
 
 
-def test_llama_index_retrieves_from_shards(served):
+def test_llama_index_retrieves_from_shards(served, tmp_path):
     from llama_index_colbert import ColBERTRetriever
 
     retriever = ColBERTRetriever(served, similarity_top_k=5)
@@ -288,8 +289,12 @@ def test_llama_index_retrieves_from_shards(served):
     assert [scored.node.node_id for scored in found] == by_meaning
     assert [found.node.node_id for found in asyncio.run(retriever.aretrieve(QUERIES[0]))] == expected
     assert ColBERTRetriever.from_defaults(served).index is served
-    with pytest.raises(TypeError, match="on disk already"):
-        retriever.persist("anywhere")
+    retriever.persist(tmp_path)
+    opened = ColBERTRetriever.from_persist_dir(tmp_path, 5, model=WordEncoder())
+    assert [found.node.node_id for found in opened.retrieve(QUERIES[0])] == expected
+    opened.index.close()
+    with pytest.raises(IndexExistsError, match="shards are not overwritten; name a folder that is new or empty"):
+        retriever.persist(tmp_path)
 
 
 def test_adapters_add_to_and_delete_from_shards(built, tmp_path):

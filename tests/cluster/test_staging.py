@@ -11,7 +11,7 @@ from builders.encoders import WordEncoder
 from colbert_core import DamagedIndexError, Index, Passage
 from colbert_core.cluster import encoding, staging
 from colbert_core.cluster.layout import Layout, shard_of
-from colbert_core.cluster.staging import Batch, cut
+from colbert_core.cluster.staging import Batch, cut, find_sources
 from colbert_core.documents.pieces import Whole
 from colbert_core.vectors.codec import ResidualCodec
 
@@ -149,3 +149,33 @@ def test_an_id_that_stands_twice_is_found_before_anything_is_encoded(staged, wor
     layout = staged([PASSAGES[:20], PASSAGES[19:30]], 1)
     with pytest.raises(ValueError, match="1 ids stand more than once .* 'id19'"):
         worker(4).check(staging.plan_batches(layout, 2, 1))
+
+
+# An object storage
+
+
+def test_files_at_an_address_are_found_with_its_settings_behind_their_names(objects):
+    bucket = objects.make_bucket("staged")
+    files = {"wiki/a.jsonl": b'{"id": "a", "text": "cats"}', "wiki/deep/b c#1%20?.md": b"# Dogs", "wiki/z.bin": b"0"}
+    for name, content in files.items():
+        objects.client.put_object(Bucket=bucket, Key=name, Body=content)
+    for folder in ("staged/wiki", "staged/wiki/"):
+        found = find_sources(objects.address(folder))
+        assert [(name, size) for _, name, size in found] == [("a.jsonl", 27), ("deep/b c#1%20?.md", 6)]
+        for location, name, _ in found:
+            assert location.startswith("s3://somebody:secret@staged/wiki/") and "&scheme=http&endpoint_override=" in location
+            with staging._fetch(location) as path:
+                assert (path.name, path.read_bytes()) == (name.rpartition("/")[2], files[f"wiki/{name}"])
+    ((location, name, size),) = find_sources(objects.address("staged/wiki/a.jsonl"))
+    assert (location, name, size) == (objects.address("staged/wiki/a.jsonl"), "a.jsonl", 27)
+    with staging._fetch(location) as path:
+        assert path.name == "a.jsonl"
+
+
+@pytest.mark.parametrize("place", ["staged-2/none", "staged-2/empty"])
+def test_an_address_without_files_is_named_without_its_password(objects, place):
+    bucket = objects.make_bucket("staged-2")
+    objects.client.put_object(Bucket=bucket, Key="empty/z.bin", Body=b"0")
+    with pytest.raises(ValueError, match=f"s3://{place} holds no") as raised:
+        find_sources(objects.address(place))
+    assert "secret" not in str(raised.value)

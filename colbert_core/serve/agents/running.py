@@ -42,7 +42,7 @@ class Listening:
 
 
 def serve_agents(
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     *,
     encoder: str | None = None,
     max_tokens: int | None = None,
@@ -53,7 +53,7 @@ def serve_agents(
     """Serve indexes to agents.
 
     Args:
-        paths: indexes, and folders of collections.
+        paths: indexes, folders of collections, and addresses where indexes are published.
         encoder: a checkpoint's name or folder for all of them; None for the one that each was made with.
         max_tokens: most tokens of an answer; None for 4,000.
         writable: whether there is a tool that adds passages.

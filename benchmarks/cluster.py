@@ -1,11 +1,11 @@
-"""What scatter and gather cost: a query over 1, 2 and 4 shards beside one index with the same codec.
+"""What scatter and gather cost: queries over 1, 2 and 4 shards, here and in actors, beside one index with the same codec.
 
     python benchmarks/cluster.py [FOLDER] [--first 26000] [--shards 1 2 4] [--queries 50] [--address HOST:PORT] [--json OUT]
 
 FOLDER is what benchmarks/embed.py wrote; without it random vectors are searched, which are quick to make and unlike text. The
-shards and the index are built from the vectors, and queries are vectors, so that no model runs. In turn, medians: the index in
-this process; the slowest shard of each query, opened in this process; the sharded index in Ray's actors. What the last has
-above the second is the overhead. Give the machine nothing else to do, and as many free cores as there are shards.
+shards and the index are built from the vectors, and queries are vectors, so that no model runs. In turn, medians, of single
+queries and of batches of 64: the index, by one thread; the shards in this process, by as many threads as there are cores; the
+shards in Ray's actors. Give the machine nothing else to do.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import ray
 
-from colbert_core import Index, Passage, TokenEmbeddings, set_num_threads
+from colbert_core import Index, Passage, TokenEmbeddings, get_num_threads, set_num_threads
 from colbert_core.cluster import ShardedIndex
 from colbert_core.cluster.layout import Layout, Settings, shard_of
 from colbert_core.vectors.embeddings import embeddings_of
@@ -67,7 +67,7 @@ def main():
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--first", type=int, default=26000, help="passages")
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--queries", type=int, default=50)
+    parser.add_argument("--queries", type=int, default=256)
     parser.add_argument("--address", help="of a Ray cluster (default: this machine)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -78,7 +78,7 @@ def main():
         embeddings, queries = as_float32(embeddings), queries[: options.queries]
     else:
         embeddings, queries = random_collection(options.first, options.queries)
-    results = []
+    results, cores = [], get_num_threads()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         n = int(embeddings.owners[-1]) + 1
@@ -89,35 +89,27 @@ def main():
         assert codec is not None, "too few passages to compress"
         for shards in options.shards:
             build(folder / str(shards), embeddings, codec, shards)
-        set_num_threads(1)
+        ray.init(address=options.address or "local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         for shards in options.shards:
-            parts = [Index.open(Layout(folder / str(shards)).shard(shard)) for shard in range(shards)]
-            with ShardedIndex.open(folder / str(shards), address=options.address) as sharded:
+            with (
+                ShardedIndex.open(folder / str(shards), address="local") as here,
+                ShardedIndex.open(folder / str(shards)) as actors,
+            ):
                 for query in queries[:5]:
-                    assert sharded.search(query, exact=True) == one.search(query, exact=True)
-                    sharded.search(query)  # maps and compiles what it needs
-                times = np.array(
-                    [
-                        (
-                            milliseconds(one.search, query),
-                            max(milliseconds(part.search, query) for part in parts),
-                            milliseconds(sharded.search, query),
-                        )
-                        for query in queries
-                    ]
-                )
-            direct, slowest, scattered = np.median(times, axis=0).tolist()
-            overhead = float(np.median(times[:, 2] - times[:, 1]))
-            results.append(
-                {"shards": shards, "one_ms": direct, "slowest_ms": slowest, "sharded_ms": scattered, "overhead_ms": overhead}
-            )
-            print(
-                f"{shards} shards: one index {direct:.2f} ms, slowest shard {slowest:.2f} ms, sharded {scattered:.2f} ms, "
-                f"overhead {overhead:.2f} ms",
-                flush=True,
-            )
-            for part in parts:
-                part.close()
+                    assert actors.search(query, exact=True) == here.search(query, exact=True) == one.search(query, exact=True)
+                batches = [queries[start : start + 64] for start in range(0, len(queries) // 64 * 64, 64)]
+                result = {"shards": shards}
+                for name, work, method in (("query", queries, "search"), ("batch", batches, "search_many")):
+                    kinds = {"one": (one, 1), "here": (here, cores), "actors": (actors, cores)}
+                    times = {kind: [] for kind in kinds}
+                    for asked in [*work[:2], *work]:  # the first map and compile what they need
+                        for kind, (index, threads) in kinds.items():
+                            set_num_threads(threads)
+                            times[kind].append(milliseconds(getattr(index, method), asked))
+                    result[name] = {kind: float(np.median(of_kind[2:])) for kind, of_kind in times.items()}
+                    shown = ", ".join(f"{kind} {of_kind:.2f} ms" for kind, of_kind in result[name].items())
+                    print(f"{shards} shards, {name}: {shown}", flush=True)
+                results.append(result)
         one.close()
     ray.shutdown()
     if options.json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -22,7 +23,8 @@ from colbert_core.paths import as_path
 from colbert_core.progress import progress_bar
 from colbert_core.storage.aside import folder_aside, is_free
 from colbert_core.storage.durable import disk_errors, sync_file, sync_folder
-from colbert_core.vectors.embeddings import embeddings_of
+from colbert_core.types import TokenEmbeddings
+from colbert_core.vectors.embeddings import embeddings_of, of_owner, token_ends
 from colbert_core.vectors.pooling import check_factor, pool_embeddings
 from colbert_core.vectors.segment import merged_segment
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from colbert_core.cluster.calls import Calls
     from colbert_core.storage.sources import Source
-    from colbert_core.types import Passage, TokenEmbeddings, Where
+    from colbert_core.types import Passage, Where
     from colbert_core.vectors.segment import Segment
 
 
@@ -100,14 +102,20 @@ class WritableShards(ReadableShards):
             embeddings,
             dim=self.dim,
             encode=lambda texts, bar: self.encoder.encode_passages(texts, progress=bar),
-            commit=self._commit,
+            commit=partial(self._commit, of_encoder=embeddings is None or isinstance(embeddings, TokenEmbeddings)),
             pool_factor=max(check_factor(pool_factor), self._pool_factor),
             progress=progress,
             in_order=False,
         )
 
-    def _commit(self, batch: list[Passage], _: list[str], windows: TokenEmbeddings, added: list[str]) -> None:
-        """Add passages to their shards; ``added`` learns the ids of those that are in, whatever happens."""
+    def _commit(
+        self, batch: list[Passage], _: list[str], windows: TokenEmbeddings, added: list[str], *, of_encoder: bool
+    ) -> None:
+        """Add passages to their shards; ``added`` learns the ids of those that are in, whatever happens.
+
+        What is not of an encoder is sent as an array for each passage, so that a blank text keeps its vectors.
+        """
+        ends = token_ends(windows)
         places: dict[int, list[int]] = {}
         for place, passage in enumerate(batch):
             places.setdefault(shard_of(passage.id, len(self._replicas)), []).append(place)
@@ -115,7 +123,13 @@ class WritableShards(ReadableShards):
             shard: (
                 "add",
                 ([batch[place] for place in of_shard],),
-                {"embeddings": embeddings_of(windows, of_shard), "refit": False, "progress": False},
+                {
+                    "embeddings": embeddings_of(windows, of_shard)
+                    if of_encoder
+                    else [of_owner(windows, place, ends).vectors for place in of_shard],
+                    "refit": False,
+                    "progress": False,
+                },
             )
             for shard, of_shard in places.items()
         }

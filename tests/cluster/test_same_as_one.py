@@ -214,6 +214,21 @@ def test_an_index_of_nothing_to_read_is_tuned_by_nobody_and_verified(all_of_them
         assert index.background() is None
 
 
+def test_vectors_that_no_encoder_made_are_kept_whatever_the_text(all_of_them):
+    one, sharded = all_of_them
+    refill(one, sharded, [])
+    passages = [Passage(f"id{number}", text) for number, text in enumerate([" ", "----", "a cat", ""])]
+    vectors = WordEncoder().encode_queries(["cat", "dog", "mat", "happy cats"])
+    for index in (one, *sharded):
+        index.add(passages, embeddings=vectors, progress=False)
+        assert [hit.passage.id for hit in index.search(vectors[3], 1, exact=True)] == ["id3"]
+    expected = [[(hit.passage.id, hit.score) for hit in hits] for hits in one.search_vectors(vectors, exact=True)]
+    for index in sharded:
+        for hits, of_one in zip(index.search_vectors(vectors, exact=True), expected, strict=True):
+            assert [hit.passage.id for hit in hits] == [passage_id for passage_id, _ in of_one]
+            np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in of_one], atol=1e-6)  # scaled twice
+
+
 def test_mistakes_are_those_of_one_index(all_of_them):
     one, sharded = all_of_them
     refill(one, sharded, PASSAGES[:20])

@@ -34,14 +34,16 @@ _LISTS = 2.7
 _WINDOW = 20
 _PASSAGE = 150
 _TEXT = 5.0  # bytes of a token's text; MS MARCO's passages have 4.9
-# Memory of a process: Python, NumPy, Numba's kernels and Ray's worker.
-_PROCESS = 300e6
+# Memory of a process: Python, NumPy, Numba's kernels and Ray's worker. Measured were 350 to 380 MB beside the vectors.
+_PROCESS = 350e6
 _QUERY_VECTORS = 32
 _LARGEST_SHARD = 1e6  # passages, from where on a search takes longer than is pleasant
-_K_MEANS_PASSES = 4
-# What ``measured_rates`` does, and the seconds that it takes on the machine of ``Rates``.
+# A vector is compressed by looking at groups of centroids first, which k-means does not do: 400,000 vectors and 16,384 centroids
+# took 7.7 s.
+_K_MEANS_PASSES = 24
+# What ``measured_rates`` does, and the seconds that it takes on the machines of ``Rates``.
 _DIM, _RANDOM_PASSAGES = 128, 2**14
-_COMPRESSION, _SEARCH = 2.8e-6, 0.73e-3
+_COMPRESSION, _SEARCH = 6.2e-6, 0.73e-3
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Rates:
 
     The defaults were measured on an x86-64 with AVX-512 VNNI, the model in the box in float32, dim 128, 4 bits: building 26,000
     and 104,000 Wikipedia passages of 104 tokens, searching those and copies of them up to a million (``benchmarks/encode.py``,
-    ``benchmarks/build.py`` and ``benchmarks/scale.py``). ``scatter`` is an allowance for Ray, and not measured.
+    ``benchmarks/build.py`` and ``benchmarks/scale.py``). Compressing is of an Intel Xeon with AMX, measured later, and so
+    is ``scatter``, Ray's calls to one or two shards on two cores: 3 to 4 ms.
 
     Attributes:
         encode: tokens of passages that the model encodes in a second.
@@ -62,8 +65,8 @@ class Rates:
     """
 
     encode: float = 4350
-    compress: float = 2.1e-6
-    per_centroid: float = 0.53e-9
+    compress: float = 6.2e-6
+    per_centroid: float = 0.05e-9
     search: float = 3.0
     per_million: float = 18.0
     scatter: float = 3.0
@@ -84,7 +87,7 @@ class Plan:
         centroids: number of centroids of the codec that the shards share; 0 for vectors that are kept as they are.
         vector_bytes: size of codec, codes, residuals and lists, or of the vectors themselves; searches want them in memory.
         disk_bytes: the same, with texts.
-        memory_bytes: ``vector_bytes`` and a process for each shard.
+        memory_bytes: ``vector_bytes`` and a process for each shard, or for each core where there are fewer.
         build_hours: time to encode, compress and write everything with all cores.
         latency_ms: time of one query of 32 vectors, its encoding included, on idle machines.
     """
@@ -187,7 +190,7 @@ def plan(
         centroids=centroids,
         vector_bytes=vector_bytes,
         disk_bytes=vector_bytes + n_passages * _PASSAGE + tokens * _TEXT,
-        memory_bytes=vector_bytes + shards * _PROCESS,
+        memory_bytes=vector_bytes + min(shards, nodes * cores) * _PROCESS,
         build_hours=(seconds / nodes + k_means) / cores / 3600,
         latency_ms=1000 * _QUERY_VECTORS / rates.encode + search + (rates.scatter if shards > 1 else 0),
     )

@@ -38,8 +38,8 @@ _TEXT = 5.0  # bytes of a token's text; MS MARCO's passages have 4.9
 _PROCESS = 350e6
 _QUERY_VECTORS = 32
 _LARGEST_SHARD = 1e6  # passages, from where on a search takes longer than is pleasant
-# A vector is compressed by looking at groups of centroids first, which k-means does not do: 400,000 vectors and 16,384 centroids
-# took 7.7 s.
+# A vector is compressed by looking at groups of centroids first, which k-means does not do: with 400,000 vectors and 16,384
+# centroids it took 7.7 s.
 _K_MEANS_PASSES = 24
 # What ``measured_rates`` does, and the seconds that it takes on the machines of ``Rates``.
 _DIM, _RANDOM_PASSAGES = 128, 2**14

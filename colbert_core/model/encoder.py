@@ -34,7 +34,7 @@ from colbert_core.model.checkpoint import (
 )
 from colbert_core.model.description import about, as_text
 from colbert_core.model.forward import Runner
-from colbert_core.model.gathering import GatheringRunner
+from colbert_core.model.gathering import MOST, GatheringRunner
 from colbert_core.model.inputs import InputBuilder, as_list, respelled
 from colbert_core.model.light import load_bert
 from colbert_core.model.scripts import Scripts
@@ -104,7 +104,7 @@ class Encoder:
         self._head = head
         self._tokenizer = tokenizer
         self._scripts = Scripts(tokenizer, name)
-        self._runner = Runner(backbone, head, tokenizer.pad_id)
+        self._runner = GatheringRunner(Runner(backbone, head, tokenizer.pad_id))
         self._source: Path | None = None
         self._pickled_as: dict[str, Any] | None = None
 
@@ -264,7 +264,7 @@ class Encoder:
         Sixteen callers get several times as many answers, and nobody waits for others to come. In return the vectors of a
         question depend on who else asks, by as much as rounding does: .003 in bfloat16. A pickle of it loads a plain encoder.
         """
-        return self._with(_runner=GatheringRunner(self._runner))
+        return self._with(_runner=GatheringRunner(self._runner, MOST))
 
     def _with(self, **changes: Any) -> Encoder:
         other = object.__new__(Encoder)

@@ -50,7 +50,7 @@ def test_searches_find_the_same_while_shards_are_killed(nodes_of, built, kills):
         for thread in threads:
             thread.start()
         for _ in range(kills):
-            os.kill(chosen.choice(processes(nodes_of, "Shard")), signal.SIGKILL)
+            os.kill(chosen.choice(processes(nodes_of, "Actor")), signal.SIGKILL)
             time.sleep(chosen.uniform(0, 0.2))
             until = time.monotonic() + 300
             while not all(replica.problem is None for shard in index.health(60) for replica in shard.replicas):

@@ -1,4 +1,4 @@
-"""Callers who ask at once are read together: each gets its own vectors, and no error, fork or Ctrl-C leaves one waiting."""
+"""Callers who ask at once are read in turn or together: each gets its own vectors, and no error, fork or Ctrl-C leaves one waiting."""
 
 from __future__ import annotations
 
@@ -71,6 +71,38 @@ def test_who_comes_while_a_pass_runs_is_read_by_the_next_one(stanford, monkeypat
         np.testing.assert_allclose(vectors, stanford.encode_queries([question])[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_a_plain_encoder_runs_no_more_passes_at_once_than_threads_are_allowed_and_each_reads_one(
+    stanford, monkeypatch, n_threads
+):
+    set_num_threads(n_threads)
+    questions, counts, lock = [chr(ord("a") + i) for i in range(9)], [0, 0], threading.Lock()
+    alone = [stanford.encode_queries([question])[0] for question in questions]
+    held = Held(stanford, monkeypatch)
+    held.go.set()
+    real, all_there = held._real, threading.Event()
+
+    def forward(inputs):
+        with lock:
+            counts[0] += 1
+            counts[1] = max(counts)
+            if counts[0] == n_threads:
+                all_there.set()
+        assert all_there.wait(30)  # as many as are allowed do run at once
+        vectors = real(inputs)
+        with lock:
+            counts[0] -= 1
+        return vectors
+
+    held._real = forward
+    callers, found = ask_all(stanford, questions)
+    for caller in callers:
+        caller.join(30)
+    assert held.sizes == [1] * 9
+    assert counts == [0, n_threads]
+    assert all(np.array_equal(vectors, expected) for vectors, expected in zip(found, alone, strict=True))
+
+
 def test_equal_questions_get_equal_vectors(stanford, monkeypatch):
     encoder = stanford.for_many_callers()
     held = Held(encoder, monkeypatch)
@@ -136,9 +168,10 @@ def test_many_callers_all_get_their_own(stanford):
     assert encoder._runner._n_running == 0
 
 
-def test_a_forked_process_waits_for_nobody_of_its_parent():
-    code = """
-    encoder = Encoder.from_pretrained(device="cpu").for_many_callers()
+@pytest.mark.parametrize("way", ["", ".for_many_callers()"])
+def test_a_forked_process_waits_for_nobody_of_its_parent(way):
+    code = f"""
+    encoder = Encoder.from_pretrained(device="cpu"){way}
     encoder._runner._n_running = 99  # as passes of threads that the child does not have
     pid = os.fork()
     if not pid:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 
 import pytest
 from builders.bars import write_to_terminal
 from builders.cluster import PASSAGES, begin_shards
+from builders.indexes import in_a_process
 
 from colbert_core import Index, IndexExistsError, Reranker, open_index, open_or_create
 from colbert_core.cluster import ShardedIndex
@@ -102,6 +104,26 @@ def test_folders_of_shards_open_like_those_of_one_index(folders):
         with opened as index:
             assert isinstance(index, ShardedIndex)
             assert len(index) == 60
+
+
+def test_shards_in_this_process_have_no_replicas(folders):
+    with pytest.raises(ValueError, match="address 'local' has one replica of each shard, this process, and replicas is 2"):
+        ShardedIndex.open(folders / "two", address="local", replicas=2)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+def test_a_forked_process_searches_shards_as_its_parent_does(folders):
+    code = """
+    from colbert_core.cluster import ShardedIndex
+    with ShardedIndex.open(sys.argv[1], address="local") as index:
+        query = np.random.default_rng(0).standard_normal((4, index.dim), np.float32)
+        expected = index.search(query, 5)
+        pid = os.fork()
+        if not pid:
+            os._exit(0 if index.search(query, 5) == expected else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), index.search(query, 5) == expected)
+    """
+    assert in_a_process(code, folders / "two").split() == ["0", "True"]
 
 
 def test_candidates_are_reranked_by_the_vectors_of_shards(both):

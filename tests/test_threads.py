@@ -126,7 +126,8 @@ def test_batches_of_one_call_are_encoded_at_once(monkeypatch):
     encoder.encode_passages([f"text {n} " * 100 for n in range(24)], progress=False)
 
 
-def test_callers_do_not_wait_for_each_other(monkeypatch):
+def test_as_many_callers_as_threads_are_allowed_do_not_wait_for_each_other(monkeypatch):
+    set_num_threads(4)
     encoder = Encoder.from_pretrained(device="cpu")
     together, real = threading.Barrier(4), encoder._runner._forward
 

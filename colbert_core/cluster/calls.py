@@ -121,6 +121,9 @@ class Shards:
         """Close those that were opened."""
         for index in self._indexes.values():
             index.close()
+        for place in self._places.values():
+            if not isinstance(place, PathLike):
+                place.let_go()
 
     def _opened(self, shard: int) -> Index:
         with self._opening:

@@ -179,8 +179,8 @@ class PublishedShard:
     def fetch(self) -> Path:
         """Return the shard's folder in this machine's cache, which is fetched first if it is not there.
 
-        The folder stays for as long as this object does: another snapshot's actors remove the shards of older ones that
-        nobody uses.
+        The folder stays until ``let_go``, or the end of the process: another snapshot's actors remove the shards of older ones
+        that nobody uses.
 
         Raises:
             DamagedIndexError: a file is missing at the address, or not what was published.
@@ -208,6 +208,11 @@ class PublishedShard:
             self._use.append(use)
             _remove_unused(of_address, self.snapshot, target.name)
         return target
+
+    def let_go(self) -> None:
+        """Leave the folder to those who remove what nobody uses."""
+        while self._use:
+            self._use.pop().close()
 
 
 def find_layout(folder: str | PathLike[str], cache: str | PathLike[str] | None = None) -> Layout | Publication:

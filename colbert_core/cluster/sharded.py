@@ -100,7 +100,7 @@ class ShardedIndex(WritableShards):
         """Open the shards in this process, or in actors on the machines of a Ray cluster.
 
         There is an actor for each shard, or for each core of the cluster if it has fewer, as far from each other as there are
-        nodes. In this process the threads that ``get_num_threads`` allows search the shards, and Ray is not needed.
+        nodes. In this process the thread that asks searches the shards in turn, and Ray is not needed.
 
         Args:
             folder: what ``build`` made, under a path that every node sees; or the address that ``publish`` put it at, such as

@@ -96,6 +96,22 @@ def test_who_has_the_old_snapshot_open_goes_on_with_it_and_an_actor_that_died_fe
             assert old.search("rust is a language", 5) == before
 
 
+def test_who_closes_an_old_snapshot_leaves_its_folders_to_who_opens_the_next(objects, address, index_folder, tmp_path):
+    publish(index_folder, address)
+    here = {"cache": tmp_path / "cache", "address": "local", "progress": False}
+    with ShardedIndex.open(address, WordEncoder(), **here) as old:
+        folders = list((tmp_path / "cache").glob("*/*/shard-*"))
+        before = old.search("rust is a language", 5)
+        add(index_folder, Passage("new", "rust is a language"))
+        publish(index_folder, address)
+        with ShardedIndex.open(address, WordEncoder(), **here) as new:
+            assert "new" in ids(new.search("rust is a language", 5))
+        assert old.search("rust is a language", 5) == before
+        assert len(folders) == 2 and all(folder.is_dir() for folder in folders)
+    with ShardedIndex.open(address, WordEncoder(), **here):
+        assert not any(folder.is_dir() for folder in folders)
+
+
 def test_a_shard_that_is_damaged_where_it_was_published_is_named(objects, nodes_of, address, index_folder, tmp_path):
     manifest = publish(index_folder, address)
     storage, name = storage_at(address), f"files/{manifest.shards[1].files['index.sqlite'].sha256}"

@@ -47,7 +47,7 @@ def commands():
             return
         given = list(words)
         for action in parser._actions:
-            if action.required or action.nargs == "?":
+            if action.required or action.nargs in ("?", "*"):  # Python 3.14 does not require "*"
                 value = "2" if action.type in (int, float) else action.choices[0] if action.choices else f"{NAME}/{action.dest}"
                 given += [action.option_strings[0], value] if action.option_strings else [value]
         yield given

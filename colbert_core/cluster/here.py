@@ -24,8 +24,8 @@ class Here(Replicas):
     """Shards in this process. ``timeout`` is for writers of other processes alone: nothing that is here can be lost.
 
     They are called in turn, by the thread that asks, which keeps its arrays for the next call; several queries are spread over
-    threads by each shard. Two threads that were started for a query of four shards were hardly faster: 1.75 times as long as one
-    index took, beside 1.9.
+    threads by each shard. Two threads that were started for a query of four shards were hardly faster: they took 1.75 times as
+    long as one index, beside 1.9.
     """
 
     def __init__(self, layout: Layout | Publication, *, shards: int, timeout: float, allow_partial: bool) -> None:

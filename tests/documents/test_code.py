@@ -554,6 +554,14 @@ def test_what_a_grammar_does_not_get_through_is_read_as_text(monkeypatch):
     assert (part.text, part.metadata) == (source, {"language": "csharp"})
 
 
+def test_what_would_stay_open_to_its_end_is_not_parsed_at_all(monkeypatch):
+    monkeypatch.setattr(code, "_MOST_OPEN", 50)
+    for source, is_parsed in (("a < b;\n" * 50, True), ("a < b;\n" * 51, False), ("a < b; c > d;\n" * 99, True)):
+        (part,) = code_parts(source, "csharp")
+        assert part.text.strip() == source.strip()
+        assert ("line" in part.metadata) == is_parsed
+
+
 @pytest.mark.parametrize("suffix", [".py", ".h", ".TSX", ".kt", ".sh"])
 def test_files_are_code_by_their_suffix(tmp_path, suffix):
     file = tmp_path / f"file{suffix}"

@@ -282,19 +282,13 @@ def test_two_who_publish_at_once_do_not_overwrite_each_other(index_folder, tmp_p
 # Kill -9, and writers beside
 
 PUBLISH = """
-import os, signal, sys
+import sys
+from builders.dying import die_at
 from colbert_core.cluster import publish, restore
 from colbert_core.storage import files
 files._LARGEST_ROW = 2000
 what, source, target, step, turn = sys.argv[1:]
-left = int(turn)
-def stop(event, arguments):
-    global left
-    if event == "colbert_core.step" and arguments[0] == step:
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(stop)
+die_at(step, turn)
 {"publish": publish, "restore": restore}[what](source, target, progress=False)
 """
 

@@ -174,20 +174,14 @@ def test_what_comes_after_a_refit_is_found_better_than_with_the_codec_of_a_small
 # Interruptions
 
 REFIT = """
-import os, signal, sys
+import sys
+from builders.dying import die_at
 from builders.replicas import opened_here
 from colbert_core.storage import files
 files._LARGEST_ROW = 2000
 folder, step, turn = sys.argv[1:]
-left = int(turn)
-def stop(event, arguments):
-    global left
-    if event == "colbert_core.step" and arguments[0] == step:
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
 with opened_here(folder) as index:
-    sys.addaudithook(stop)
+    die_at(step, turn)
     index.refit(progress=False)
 """
 

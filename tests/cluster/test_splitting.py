@@ -118,19 +118,13 @@ def test_all_searches_of_a_sharded_index_find_the_same_after_it_was_split(tmp_pa
 # Faults
 
 SPLIT = """
-import os, signal, sys
+import sys
+from builders.dying import die_at
 from colbert_core.cluster import split
 from colbert_core.storage import files
 files._LARGEST_ROW = 2000
 folder, out, step, turn = sys.argv[1:]
-left = int(turn)
-def stop(event, arguments):
-    global left
-    if event == "colbert_core.step" and arguments[0] == step:
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(stop)
+die_at(step, turn)
 split(folder, out, shards=4, progress=False)
 """
 

@@ -187,7 +187,7 @@ def kilobytes_read(snapshot, queries, k):
         cells, _ = kernel_scorer._nearest(scorer._tables[0], 0, 0, len(codec.centroids), len(query), config.nprobe)
         offsets, _ = segment.lists.by_centroid(len(codec.centroids), len(segment.pids), checked=False)
         listed = 4 * int((offsets[cells + 1] - offsets[cells])[cells >= 0].sum())
-        (candidates,) = scorer._candidates(allowed, config.nprobe, config.n_candidates, None)
+        (candidates,) = scorer.candidates(allowed, config.nprobe, config.n_candidates, None)
         (best,) = scorer.shortlist(allowed, config.nprobe, config.n_candidates, config.n_exact, k, None)
         tokens = int(segment.doclens[best].sum())
         reads.append((listed, 2 * int(segment.doclens[candidates].sum()), tokens * (2 + segment.residuals.shape[1])))

@@ -16,7 +16,7 @@ import torch
 from embed import load
 
 from colbert_core import maxsim
-from colbert_core.kernels import ByteRows, QueryBlocks, float_blocks, instruction_set, scoring
+from colbert_core.kernels import BLOCK, ByteRows, QueryBlocks, float_blocks, instruction_set, scoring
 
 
 def padded(query, passages):
@@ -55,9 +55,8 @@ def main():
 
         def bytes_(query=query, windows=windows):
             scores, blocks = np.empty(len(windows), np.float32), QueryBlocks.of(query, rows.rows.shape[1])
-            scoring.score_bytes(
-                isa, rows.rows, rows.scale, offsets, windows, blocks.bytes, blocks.scales, blocks.starts, scores
-            )
+            of_query, sums = (blocks.bytes, blocks.scales, blocks.starts), np.empty((16, BLOCK), np.int32)
+            scoring.score_bytes(isa, rows.rows, rows.scale, offsets, windows, *of_query, sums, scores)
             return scores
 
         engines = {

@@ -6,8 +6,10 @@ their machine code on disk. Importing this package imports Numba (.4 s); a searc
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
+import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,12 +20,13 @@ import numpy as np
 
 from colbert_core.kernels import building, scoring
 from colbert_core.kernels.scoring import BLOCK, LONG, NOWHERE
-from colbert_core.kernels.vector import PORTABLE, VNNI
+from colbert_core.kernels.vector import AMX, PORTABLE, VNNI
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "AMX",
     "BLOCK",
     "LONG",
     "NOWHERE",
@@ -46,7 +49,29 @@ def instruction_set() -> Any:
         return PORTABLE
     features = llvmlite.binding.get_host_cpu_features()
     needed = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")
-    return VNNI if all(features.get(name) for name in needed) else PORTABLE
+    if not all(features.get(name) for name in needed):
+        return PORTABLE
+    return AMX if features.get("amx-tile") and features.get("amx-int8") and _may_use_tiles() else VNNI
+
+
+def _may_use_tiles() -> bool:
+    """Ask Linux for the tiles of AMX, which it gives to a process that asks; whether this process has them from now on.
+
+    Linux, Documentation/arch/x86/xstate.rst. Other systems are not asked.
+    """
+    if sys.platform != "linux" or sys.maxsize < 2**32:
+        return False
+    arch_prctl, req_xcomp_perm, xtiledata = 158, 0x1023, 18
+    return bool(ctypes.CDLL(None).syscall(arch_prctl, req_xcomp_perm, xtiledata) == 0)
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Return an array of zeros at an address that is a multiple of 64, so that no vector of 64 bytes crosses a cache line."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.zeros(size + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    array: NDArray[Any] = room[start : start + size].view(dtype).reshape(shape)
+    return array
 
 
 def plain(array: NDArray[Any]) -> NDArray[Any]:
@@ -102,7 +127,7 @@ class ByteRows:
         if not np.isfinite(largest):
             raise IndexError("a vector is not finite")
         scale = np.float32(max(largest, 1e-20) / 127)
-        rows = np.empty((n, -(-vectors.shape[1] // 16) * 16), np.uint8)
+        rows = aligned((n, -(-vectors.shape[1] // 16) * 16), np.uint8)
         building.to_bytes(plain(vectors), scale, rows[: len(vectors)])
         rows[len(vectors) :] = rows[len(vectors) - 1 : len(vectors)]
         return cls(rows, scale)
@@ -135,9 +160,9 @@ class QueryBlocks:
         n_blocks = -(-len(query) // BLOCK)
         blocks = cls(
             len(query),
-            np.zeros((n_blocks, width // 4, BLOCK, 4), np.int8),
+            aligned((n_blocks, width // 4, BLOCK, 4), np.int8),
             np.zeros((n_blocks, BLOCK), np.float32),
-            np.zeros((n_blocks, BLOCK), np.int32),
+            aligned((n_blocks, BLOCK), np.int32),
         )
         scoring.quantize_query(plain(query), blocks.bytes, blocks.scales, blocks.starts)
         return blocks
@@ -177,7 +202,7 @@ class Scratch(threading.local):
         if size > _LARGEST_KEPT and not zeros:
             return np.empty(shape, dtype)
         if kept is None or kept.size < size:
-            kept = self._arrays[name] = (np.zeros if zeros else np.empty)(size + size // 4, dtype)
+            kept = self._arrays[name] = aligned((size + size // 4,), dtype)
         return kept[:size].reshape(shape)
 
 

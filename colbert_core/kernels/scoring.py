@@ -23,10 +23,10 @@ from colbert_core.kernels.vector import (
     byte_at,
     dot,
     dot_floats,
-    dots,
     first_16,
     first_floats,
     four_times,
+    has_tiles,
     larger,
     last_floats,
     less,
@@ -34,21 +34,24 @@ from colbert_core.kernels.vector import (
     load_bytes_32,
     load_bytes_64,
     load_floats_16,
+    load_ints_16,
     load_shorts_32,
     look_up,
     lowest_bit,
     plus,
     prefetch,
+    products,
+    release_tiles,
     same_floats,
     same_ints,
     set_byte,
     store,
-    store_of_four,
     sum_of_bytes,
     sum_of_floats,
     sum_of_ints,
     times,
     times_plus,
+    use_tiles,
     where_larger,
 )
 
@@ -94,34 +97,36 @@ def quantize_query(query: Any, blocks: Any, scales: Any, starts: Any) -> None:
 
 @compiled
 def score_centroids(
-    isa: Any, rows: Any, row_scale: Any, blocks: Any, scales: Any, starts: Any, shorts: Any, bytes_: Any
+    isa: Any, rows: Any, row_scale: Any, blocks: Any, scales: Any, starts: Any, sums: Any, shorts: Any, bytes_: Any
 ) -> None:
     """Compute the cosines of query vectors and centroids twice: in 16 bits for exact scores, in a byte for rough ones.
 
     Args:
         isa: the instruction set.
-        rows: *Shape:* (n_rows, width), uint8; n_rows is a multiple of 4, and width one of 16.
+        rows: *Shape:* (n_rows, width), uint8; width is a multiple of 16.
         row_scale: the value of one step of a row's byte.
         blocks, scales, starts: the query, as ``quantize_query`` fills them.
+        sums: *Shape:* (16, 32), int32; is overwritten.
         shorts: *Shape:* (n_blocks, n_rows, 32), int16; is filled.
         bytes_: *Shape:* (n_blocks, n_rows, 32), uint8; is filled.
     """
     n, width = rows.shape
     scale = np.empty(32, np.float32)
+    use_tiles(isa)
     for block in range(blocks.shape[0]):
         for i in range(32):
             scale[i] = scales[block, i] * row_scale
         one, other = load_floats_16(scale.ctypes.data), load_floats_16(scale.ctypes.data + 64)
         query, start = blocks.ctypes.data + block * width * 32, starts.ctypes.data + block * 128
         to_shorts, to_bytes = shorts.ctypes.data + block * n * 64, bytes_.ctypes.data + block * n * 32
-        for i in range(0, n, 4):
-            row = rows.ctypes.data + i * width
-            a0, b0, a1, b1, a2, b2, a3, b3 = dots(isa, row, row + width, row + 2 * width, row + 3 * width, query, width, start)
-            to_short, to_byte = to_shorts + i * 64, to_bytes + i * 32
-            _write_cosines(times(as_floats(a0), one), times(as_floats(b0), other), to_short, to_byte)
-            _write_cosines(times(as_floats(a1), one), times(as_floats(b1), other), to_short + 64, to_byte + 32)
-            _write_cosines(times(as_floats(a2), one), times(as_floats(b2), other), to_short + 128, to_byte + 64)
-            _write_cosines(times(as_floats(a3), one), times(as_floats(b3), other), to_short + 192, to_byte + 96)
+        for first in range(0, n, 16):
+            count = min(16, n - first)
+            products(isa, rows.ctypes.data + first * width, count, query, width, start, sums.ctypes.data)
+            for i in range(count):
+                a, b = load_ints_16(sums.ctypes.data + i * 128), load_ints_16(sums.ctypes.data + i * 128 + 64)
+                to_short, to_byte = to_shorts + (first + i) * 64, to_bytes + (first + i) * 32
+                _write_cosines(times(as_floats(a), one), times(as_floats(b), other), to_short, to_byte)
+    release_tiles(isa)
 
 
 @njit(forceinline=True)
@@ -486,6 +491,7 @@ def score_residuals(
     starts: Any,
     shorts: Any,
     rows: Any,
+    sums: Any,
     below: Any,
     cosines: Any,
     near: Any,
@@ -508,9 +514,10 @@ def score_residuals(
         level_scale: the value of one step of such a byte.
         blocks, scales, starts: the query, as ``quantize_query`` fills them.
         shorts: cosines, as ``score_centroids`` fills them.
-        rows: *Shape:* (4, width), uint8, room for four unpacked residuals.
+        rows: *Shape:* (16, width), uint8, room for 16 unpacked residuals.
+        sums: *Shape:* (16, 32), int32; is overwritten.
         below: *Shape:* (n_blocks, 32), float32; how far below the largest cosine a token may be and still count as near.
-        cosines: *Shape:* (m, 32), float32; room for those of the longest window's tokens, and three more.
+        cosines: *Shape:* (m, 32), float32; room for those of the longest window's tokens.
         near: *Shape:* (n, m), uint8; its beginning is filled: which tokens of each window are near to a query vector. m is 0 if
             nobody asks.
         scores: *Shape:* (n,), float32; is filled.
@@ -519,6 +526,7 @@ def score_residuals(
     row, address = rows.ctypes.data, residuals.ctypes.data
     unit = same_floats(np.float32(1 / SHORT))
     scale = np.empty(32, np.float32)
+    use_tiles(isa)
     for place in range(len(windows)):
         first, last = offsets[windows[place]], offsets[windows[place] + 1]
         if place + 1 < len(windows):
@@ -540,27 +548,21 @@ def score_residuals(
             query, start = blocks.ctypes.data + block * width * 32, starts.ctypes.data + block * 128
             centroids = shorts.ctypes.data + block * shorts.shape[1] * 64
             best, best_other = same_floats(np.float32(-1e9)), same_floats(np.float32(-1e9))
-            for token in range(first, last, 4):
-                # Beyond the last token take the last one again, which changes no maximum.
-                t1, t2, t3 = min(token + 1, last - 1), min(token + 2, last - 1), min(token + 3, last - 1)
-                for line in range(_AHEAD, _AHEAD + 4 * packed, 64):
+            for token in range(first, last, 16):
+                count = min(16, last - token)
+                for line in range(_AHEAD, _AHEAD + count * packed, 64):
                     prefetch(address + token * packed + line)
-                _unpack(isa, address + token * packed, packed, nbits, table, table.ctypes.data, row)
-                _unpack(isa, address + t1 * packed, packed, nbits, table, table.ctypes.data, row + width)
-                _unpack(isa, address + t2 * packed, packed, nbits, table, table.ctypes.data, row + 2 * width)
-                _unpack(isa, address + t3 * packed, packed, nbits, table, table.ctypes.data, row + 3 * width)
-                a0, b0, a1, b1, a2, b2, a3, b3 = dots(
-                    isa, row, row + width, row + 2 * width, row + 3 * width, query, width, start
-                )
-                a0, b0 = _cosines(a0, b0, one, other, unit, centroids, codes[token], lengths[token])
-                a1, b1 = _cosines(a1, b1, one, other, unit, centroids, codes[t1], lengths[t1])
-                a2, b2 = _cosines(a2, b2, one, other, unit, centroids, codes[t2], lengths[t2])
-                a3, b3 = _cosines(a3, b3, one, other, unit, centroids, codes[t3], lengths[t3])
-                best = larger(best, larger(larger(a0, a1), larger(a2, a3)))
-                best_other = larger(best_other, larger(larger(b0, b1), larger(b2, b3)))
-                if near.shape[1]:
-                    to = cosines.ctypes.data + (token - first) * 128
-                    store_of_four(to, a0, b0, a1, b1, a2, b2, a3, b3)
+                for i in range(count):
+                    _unpack(isa, address + (token + i) * packed, packed, nbits, table, table.ctypes.data, row + i * width)
+                products(isa, row, 16 if has_tiles(isa) else count, query, width, start, sums.ctypes.data)
+                for i in range(count):
+                    a, b = load_ints_16(sums.ctypes.data + i * 128), load_ints_16(sums.ctypes.data + i * 128 + 64)
+                    a, b = _cosines(a, b, one, other, unit, centroids, codes[token + i], lengths[token + i])
+                    best, best_other = larger(best, a), larger(best_other, b)
+                    if near.shape[1]:
+                        to = cosines.ctypes.data + (token - first + i) * 128
+                        store(to, a)
+                        store(to + 64, b)
             total += sum_of_floats(plus(best, best_other))
             if near.shape[1]:
                 under = below.ctypes.data + block * 128
@@ -573,6 +575,7 @@ def score_residuals(
             for token in range(first, last):
                 if lengths[token] > LONG:  # the errors of such a token may be larger
                     near[place, : last - first] = 1
+    release_tiles(isa)
 
 
 @njit(forceinline=True)
@@ -587,7 +590,16 @@ def _cosines(a: Any, b: Any, one: Any, other: Any, unit: Any, centroids: int, co
 
 @compiled
 def score_bytes(
-    isa: Any, rows: Any, row_scale: Any, offsets: Any, windows: Any, blocks: Any, scales: Any, starts: Any, scores: Any
+    isa: Any,
+    rows: Any,
+    row_scale: Any,
+    offsets: Any,
+    windows: Any,
+    blocks: Any,
+    scales: Any,
+    starts: Any,
+    sums: Any,
+    scores: Any,
 ) -> None:
     """Score windows of vectors that are kept as bytes, by MaxSim: each cosine is right to about .001.
 
@@ -598,10 +610,12 @@ def score_bytes(
         offsets: *Shape:* (n_windows + 1,), int64.
         windows: *Shape:* (n,), int32.
         blocks, scales, starts: the query, as ``quantize_query`` fills them.
+        sums: *Shape:* (16, 32), int32; is overwritten.
         scores: *Shape:* (n,), float32; is filled.
     """
     width = rows.shape[1]
     scale = np.empty(32, np.float32)
+    use_tiles(isa)
     for place in range(len(windows)):
         first, last = offsets[windows[place]], offsets[windows[place] + 1]
         if place + 1 < len(windows):
@@ -615,19 +629,20 @@ def score_bytes(
                 scale[i] = scales[block, i] * row_scale
             query, start = blocks.ctypes.data + block * width * 32, starts.ctypes.data + block * 128
             best, best_other = same_ints(np.int32(-(2**31))), same_ints(np.int32(-(2**31)))
-            for token in range(first, last, 4):
-                row = rows.ctypes.data + token * width
-                row_1 = row + width if token + 1 < last else row
-                row_2 = row + 2 * width if token + 2 < last else row
-                row_3 = row + 3 * width if token + 3 < last else row
-                for line in range(_AHEAD, _AHEAD + 4 * width, 64):
+            for token in range(first, last, 16):
+                # Tiles take 16 rows: the last ones with some before them once more, if the window has so many.
+                at = max(min(token, last - 16), first) if has_tiles(isa) else token
+                row, count = rows.ctypes.data + at * width, min(16, last - at)
+                for line in range(_AHEAD, _AHEAD + count * width, 64):
                     prefetch(row + line)
-                a0, b0, a1, b1, a2, b2, a3, b3 = dots(isa, row, row_1, row_2, row_3, query, width, start)
-                best = larger(larger(best, larger(a0, a1)), larger(a2, a3))
-                best_other = larger(larger(best_other, larger(b0, b1)), larger(b2, b3))
+                products(isa, row, count, query, width, start, sums.ctypes.data)
+                for i in range(count):
+                    best = larger(best, load_ints_16(sums.ctypes.data + i * 128))
+                    best_other = larger(best_other, load_ints_16(sums.ctypes.data + i * 128 + 64))
             one, other = load_floats_16(scale.ctypes.data), load_floats_16(scale.ctypes.data + 64)
             total += sum_of_floats(plus(times(as_floats(best), one), times(as_floats(best_other), other)))
         scores[place] = total
+    release_tiles(isa)
 
 
 @compiled

@@ -4,8 +4,9 @@ Each operation is one or a few instructions of LLVM's vector language. LLVM turn
 processor has: a vector of 64 bytes is one register of AVX-512, two of AVX2, four of NEON. Plain Numba loops that accumulate in
 arrays are 20 to 40 times slower, because their sums stay in memory.
 
-Some operations have an instruction of AVX-512 that LLVM's own language cannot express. So a kernel is compiled for one of two
-instruction sets, and the type of its first argument says which: ``VNNI`` (x86 with AVX-512 VNNI) or ``PORTABLE``.
+Some operations have an instruction that LLVM's own language cannot express. So a kernel is compiled for one of three
+instruction sets, and the type of its first argument says which: ``AMX`` (x86 with tiles of bytes), ``VNNI`` (x86 with AVX-512
+VNNI) or ``PORTABLE``. All give the same whole numbers.
 
 Addresses are integers. Nothing here checks a bound: the kernels do.
 """
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba import extending, njit, types
+from numba.core import cgutils
 from numba.core.datamodel import PrimitiveModel, register_default
 
 if TYPE_CHECKING:
@@ -38,7 +40,13 @@ class Portable(NamedTuple):
     bits: int = 0
 
 
-VNNI, PORTABLE = Vnni(), Portable()
+class Amx(NamedTuple):
+    """What ``Vnni`` has, and AMX: registers that hold 16 rows of 64 bytes, and an instruction that multiplies two of them."""
+
+    bits: int = 8192
+
+
+VNNI, PORTABLE, AMX = Vnni(), Portable(), Amx()
 
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _F32, _F64 = ir.FloatType(), ir.DoubleType()
@@ -93,6 +101,10 @@ def _operation(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], A
         return intrinsic(call)
 
     return make
+
+
+def _has_vnni(isa: Any) -> bool:
+    return isa.instance_class in (Vnni, Amx)
 
 
 def _declared(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
@@ -239,7 +251,7 @@ def _dot_portable(builder: Any, _: Any, sums: Any, unsigned: Any, signed: Any) -
 @intrinsic
 def dot(context: Any, isa: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
     """Add to each of 16 sums the products of four unsigned and four signed bytes."""
-    chosen = _dot_vnni if isa.instance_class is Vnni else _dot_portable
+    chosen = _dot_vnni if _has_vnni(isa) else _dot_portable
     return chosen._defn(context, isa, sums, unsigned, signed)
 
 
@@ -267,7 +279,7 @@ def _halved(builder: Any, table: Any, places: Any) -> Any:
 @intrinsic
 def look_up(context: Any, isa: Any, table: Any, places: Any) -> Any:
     """Look up 64 entries of a table of 16 bytes, at places from 0 to 15. The vector holds the table four times."""
-    chosen = _look_up_vnni if isa.instance_class is Vnni else _look_up_portable
+    chosen = _look_up_vnni if _has_vnni(isa) else _look_up_portable
     return chosen._defn(context, isa, table, places)
 
 
@@ -284,7 +296,7 @@ def _look_up_floats_portable(builder: Any, _: Any, table: Any, places: Any) -> A
 @intrinsic
 def look_up_floats(context: Any, isa: Any, table: Any, places: Any) -> Any:
     """Look up 16 entries of a table of 16 numbers, at places from 0 to 15."""
-    chosen = _look_up_floats_vnni if isa.instance_class is Vnni else _look_up_floats_portable
+    chosen = _look_up_floats_vnni if _has_vnni(isa) else _look_up_floats_portable
     return chosen._defn(context, isa, table, places)
 
 
@@ -477,7 +489,14 @@ def has_wide_registers(context: Any, isa: Any) -> Any:
 
     A constant at compile time.
     """
-    chosen = _wide_vnni if isa.instance_class is Vnni else _wide_portable
+    chosen = _wide_vnni if _has_vnni(isa) else _wide_portable
+    return chosen._defn(context, isa)
+
+
+@intrinsic
+def has_tiles(context: Any, isa: Any) -> Any:
+    """Tell whether the instruction set has tiles. A constant at compile time."""
+    chosen = _wide_vnni if isa.instance_class is Amx else _wide_portable
     return chosen._defn(context, isa)
 
 
@@ -491,7 +510,110 @@ def _typeof_portable(value: Portable, _: Any) -> types.Type:
     return types.NamedUniTuple(types.int64, 1, Portable)
 
 
+@extending.typeof_impl.register(Amx)
+def _typeof_amx(value: Amx, _: Any) -> types.Type:
+    return types.NamedUniTuple(types.int64, 1, Amx)
+
+
+# Tiles: registers of 16 rows of 64 bytes. These operations emit nothing for an instruction set without them.
+
+_TILE = 16  # rows
+_WHOLE_TILES = bytes([1, *[0] * 15, *[64, 0] * 8, *[0] * 16, *[_TILE] * 8, *[0] * 8])  # how ``ldtilecfg`` reads it
+
+
+def _on_tiles(builder: Any, name: str, *values: Any) -> None:
+    _call(builder, f"llvm.x86.{name}", ir.VoidType(), *values)
+
+
+def _tile(number: int) -> Any:
+    return ir.Constant(_I8, number)
+
+
+@intrinsic
+def use_tiles(_: Any, isa: Any) -> Any:
+    """Shape the tiles, which this thread can use from now on until ``release_tiles``."""
+
+    def implement(context: Any, builder: Any, _signature: Any, _values: Any) -> Any:
+        if isa.instance_class is Amx:
+            kind = ir.ArrayType(_I8, len(_WHOLE_TILES))
+            config = builder.module.globals.get("whole_tiles")
+            if config is None:
+                config = ir.GlobalVariable(builder.module, kind, "whole_tiles")
+                config.linkage, config.global_constant = "internal", True
+                config.initializer = ir.Constant(kind, bytearray(_WHOLE_TILES))
+            _on_tiles(builder, "ldtilecfg", builder.bitcast(config, _I8.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(isa), implement
+
+
+@intrinsic
+def release_tiles(_: Any, isa: Any) -> Any:
+    """Say that the tiles are not used any more, so that the system need not save 8 kB when another thread gets the core."""
+
+    def implement(context: Any, builder: Any, _signature: Any, _values: Any) -> Any:
+        if isa.instance_class is Amx:
+            _on_tiles(builder, "tilerelease")
+        return context.get_dummy_value()
+
+    return types.void(isa), implement
+
+
+@intrinsic
+def multiply_tiles(_: Any, isa: Any, rows: Any, width: Any, query: Any, start: Any, to: Any) -> Any:
+    """Multiply 16 rows with the 32 vectors of a query block, as ``products`` does; ``width`` is a multiple of 64."""
+
+    def implement(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        if isa.instance_class is Amx:
+            _, rows_, width_, query_, start_, to_ = values
+            line = ir.Constant(_I64, 128)  # bytes of 32 sums, and of four components of 32 query vectors
+
+            def at(address: Any, more: int = 0) -> Any:
+                return _pointer(builder, builder.add(address, ir.Constant(_I64, more)), _I8)
+
+            for half in (0, 1):  # every row of a tile of sums starts alike, so its lines are no bytes apart
+                _on_tiles(builder, "tileloadd64", _tile(half), at(start_, 64 * half), ir.Constant(_I64, 0))
+            with cgutils.for_range(builder, builder.udiv(width_, ir.Constant(_I64, 64))) as loop:
+                row = builder.add(rows_, builder.mul(loop.index, ir.Constant(_I64, 64)))
+                part = builder.add(query_, builder.mul(loop.index, ir.Constant(_I64, 64 * 32)))
+                _on_tiles(builder, "tileloadd64", _tile(2), at(row), width_)
+                for half in (0, 1):
+                    _on_tiles(builder, "tileloadd64", _tile(3 + half), at(part, 64 * half), line)
+                    _on_tiles(builder, "tdpbusd", _tile(half), _tile(2), _tile(3 + half))
+            for half in (0, 1):
+                _on_tiles(builder, "tilestored64", _tile(half), at(to_, 64 * half), line)
+        return context.get_dummy_value()
+
+    return types.void(isa, *[_ADDRESS] * 5), implement
+
+
 # Sums of products
+
+
+@njit(forceinline=True)
+def products(isa: Any, rows: int, n: int, query: int, width: int, start: int, to: int) -> None:
+    """Multiply up to 16 rows with the 32 vectors of a query block, and write each row's 32 sums after those of the one before.
+
+    With tiles, 16 rows take 2.7 ns each where ``dots`` takes 12, if all addresses are multiples of 64, and 8 if they are not.
+
+    Args:
+        isa: the instruction set; ``use_tiles`` was called.
+        rows: address of rows of ``width`` unsigned bytes.
+        n: how many there are, from 1 to 16. With tiles, fewer than 16 take longer than 16.
+        query: address of a block of signed bytes, *Shape:* (width / 4, 32, 4).
+        width: bytes of a row, a multiple of 16.
+        start: address of 32 int32, with which the sums start.
+        to: address of room for 16 times 32 int32; what is written beyond n of them means nothing.
+    """
+    if has_tiles(isa) and n == 16 and width % 64 == 0:
+        multiply_tiles(isa, rows, width, query, start, to)
+    else:
+        for i in range(0, n, 4):
+            # Beyond the last row take the last one again.
+            row_0, row_1 = rows + i * width, rows + min(i + 1, n - 1) * width
+            row_2, row_3 = rows + min(i + 2, n - 1) * width, rows + min(i + 3, n - 1) * width
+            a0, b0, a1, b1, a2, b2, a3, b3 = dots(isa, row_0, row_1, row_2, row_3, query, width, start)
+            store_of_four(to + i * 128, a0, b0, a1, b1, a2, b2, a3, b3)
 
 
 @njit(forceinline=True)

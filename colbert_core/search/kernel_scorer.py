@@ -115,9 +115,8 @@ class KernelScorer:
         shape = (len(blocks.bytes), len(centroids.rows), kernels.BLOCK)
         shorts = scratch.array("shorts", shape, np.int16)
         bytes_ = scratch.array("bytes", shape, np.uint8)
-        scoring.score_centroids(
-            self._isa, centroids.rows, centroids.scale, blocks.bytes, blocks.scales, blocks.starts, shorts, bytes_
-        )
+        query = blocks.bytes, blocks.scales, blocks.starts
+        scoring.score_centroids(self._isa, centroids.rows, centroids.scale, *query, _sums(), shorts, bytes_)
         return shorts, bytes_
 
     @cached_property
@@ -312,6 +311,7 @@ class KernelScorer:
                 blocks.bytes,
                 blocks.scales,
                 blocks.starts,
+                _sums(),
                 scores,
             )
 
@@ -338,9 +338,10 @@ class KernelScorer:
                 blocks.scales,
                 blocks.starts,
                 shorts,
-                scratch.array("rows", (4, width), np.uint8),
+                scratch.array("rows", (16, width), np.uint8),
+                _sums(),
                 self._below,
-                scratch.array("cosines", (segment.longest + 3, kernels.BLOCK), np.float32),
+                scratch.array("cosines", (segment.longest, kernels.BLOCK), np.float32),
                 near,
                 scores,
             )
@@ -428,6 +429,11 @@ class BoundedScorer:
     def exactly(self, number: int, windows: NDArray[np.int32]) -> NDArray[np.float32]:
         """Score some windows of a segment in float32, each the same whatever is scored beside it. *Shape:* (n,), float32."""
         return _added(scorer.exactly(number, windows) for scorer in self._scorers())
+
+
+def _sums() -> NDArray[np.int32]:
+    """Room for the products of 16 rows and a block of query vectors."""
+    return scratch.array("products", (16, kernels.BLOCK), np.int32)
 
 
 def _added(scores: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:

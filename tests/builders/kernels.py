@@ -19,14 +19,20 @@ from hypothesis import strategies as st
 import colbert_core
 from builders.processes import environment
 from colbert_core import kernels
-from colbert_core.kernels import BLOCK, LONG, NOWHERE, PORTABLE, VNNI, building, scoring
+from colbert_core.kernels import AMX, BLOCK, LONG, NOWHERE, PORTABLE, VNNI, building, scoring
 from colbert_core.vectors.codec import NBITS, pack, row_bytes
 
 PACKAGE = Path(colbert_core.__file__).parent
-needs_vnni = pytest.mark.skipif(kernels.instruction_set() is not VNNI, reason="this processor has no AVX-512 VNNI")
+needs_vnni = pytest.mark.skipif(kernels.instruction_set() is PORTABLE, reason="this processor has no AVX-512 VNNI")
+needs_amx = pytest.mark.skipif(kernels.instruction_set() is not AMX, reason="this processor has no AMX")
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="guard pages are made with Linux's mprotect")
-both_instruction_sets = pytest.mark.parametrize(
-    "isa", [pytest.param(PORTABLE, id="PORTABLE"), pytest.param(VNNI, id="VNNI", marks=needs_vnni)]
+each_instruction_set = pytest.mark.parametrize(
+    "isa",
+    [
+        pytest.param(PORTABLE, id="PORTABLE"),
+        pytest.param(VNNI, id="VNNI", marks=needs_vnni),
+        pytest.param(AMX, id="AMX", marks=needs_amx),
+    ],
 )
 
 
@@ -206,6 +212,7 @@ def check_score_centroids(isa, world, memory):
         memory.given(world.blocks),
         memory.given(world.scales),
         memory.given(world.starts),
+        memory.room((16, BLOCK), np.int32),
         shorts,
         bytes_,
     )
@@ -377,9 +384,10 @@ def check_score_residuals(isa, world, memory):
         memory.given(world.scales),
         memory.given(world.starts),
         memory.given(shorts),
-        memory.room((4, world.width), np.uint8),
+        memory.room((16, world.width), np.uint8),
+        memory.room((16, BLOCK), np.int32),
         memory.given(below),
-        memory.room((world.longest + 3, BLOCK), np.float32),
+        memory.room((world.longest, BLOCK), np.float32),
         near,
         scores,
     )
@@ -405,7 +413,7 @@ def check_score_bytes(isa, world, memory):
     _, of_windows = residual_arguments(world, memory)
     scores = memory.room(len(world.windows), np.float32)
     query = [memory.given(array) for array in (world.blocks, world.scales, world.starts)]
-    scoring.score_bytes(isa, memory.given(rows), row_scale, *of_windows, *query, scores)
+    scoring.score_bytes(isa, memory.given(rows), row_scale, *of_windows, *query, memory.room((16, BLOCK), np.int32), scores)
     cosines = world.products(rows) * (world.scales.astype(np.float64).reshape(-1, 1) * row_scale)
     expected = sums_of_best(cosines, world.offsets, world.windows)
     np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5 * world.n_q)
@@ -693,10 +701,16 @@ def run_python(code, **variables):
 
 
 def check_the_ends_of_memory(isa, *, at_end):
-    isa = {"Vnni": VNNI, "Portable": PORTABLE}[isa]
-    for seed, dim in enumerate([1, 7, 16, 33, 48, 100, 128]):
+    isa = {"Amx": AMX, "Vnni": VNNI, "Portable": PORTABLE}[isa]
+    assert isa is not AMX or kernels.instruction_set() is AMX  # which asks the system for the tiles
+    for seed, dim in enumerate([1, 7, 16, 33, 48, 64, 100, 128]):
         for nbits in NBITS:
-            for n_q, n_windows, longest, wide_codes in ((1, 1, 1, False), (5, 9, 1, True), (33, 24, 7, False)):
+            for n_q, n_windows, longest, wide_codes in (
+                (1, 1, 1, False),
+                (5, 9, 1, True),
+                (33, 24, 7, False),
+                (32, 6, 40, False),
+            ):
                 world = World(seed, dim, n_q, n_windows, longest, 5, nbits, wide_codes=wide_codes)
                 for check in OF_EITHER + OF_ANY * (isa is PORTABLE):
                     print(check.__name__, world, file=sys.stderr, flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from builders.kernels import OF_ANY, OF_EITHER, Plain, both_instruction_sets, each_of, floats, ints, longs, worlds
+from builders.kernels import OF_ANY, OF_EITHER, Plain, each_instruction_set, each_of, floats, ints, longs, worlds
 from hypothesis import given, settings
 
 from colbert_core.kernels import building
@@ -27,14 +27,14 @@ def test_vectors_as_bytes_by_hand():
     assert np.allclose(scales[:3] * 127, [1, 1e-9, 3])
 
 
-@both_instruction_sets
+@each_instruction_set
 def test_the_nearest_row_by_hand(isa):
     nearest = np.empty(4, np.int32)
     building.nearest_rows(isa, quantized([1, 0], [0, -1e-9], [-3, -3], [0, 0])[0], some_rows(), nearest)
     assert nearest.tolist() == [0, 4, 4, 0]  # row 4 has -128, row 3 has -100; the lowest of equals
 
 
-@both_instruction_sets
+@each_instruction_set
 def test_a_vector_is_stretched_to_where_its_direction_is_kept_by_hand(isa):
     levels = floats(*[-0.5, 0.5], *[0] * 14)
     stretched = np.empty((2, 2), np.float32)
@@ -47,7 +47,7 @@ def test_a_vector_is_stretched_to_where_its_direction_is_kept_by_hand(isa):
     assert stretched[0].tolist() == [1.5, 0]
 
 
-@both_instruction_sets
+@each_instruction_set
 def test_near_rows_by_hand(isa):
     words, scales = quantized([1, 0], [0, -1])
     near, numbers, counts = np.empty(6, np.uint16), np.empty(6, np.int32), np.empty(2, np.int32)
@@ -57,7 +57,7 @@ def test_near_rows_by_hand(isa):
     assert counts.tolist() == [2, 5]
 
 
-@both_instruction_sets
+@each_instruction_set
 def test_the_nearest_of_listed_rows_by_hand(isa):
     words, _ = quantized([1, 0], [0, -1], [0, 1])
     best, nearest = np.full(3, -(2**31), np.int32), np.full(3, -1, np.int32)
@@ -76,7 +76,7 @@ def test_residuals_by_hand():
     assert packed.tolist() == [[2 | 3 << 2 | 0 << 4, 2 | 1 << 2]]
 
 
-@both_instruction_sets
+@each_instruction_set
 def test_sums_and_lengths_by_hand(isa):
     sums, counts = np.ones((3, 2), np.float32), np.zeros(3, np.int64)
     building.add_up(floats([1, 2], [3, 4], [5, 6]), ints(2, 0, 2), sums, counts)
@@ -90,7 +90,7 @@ def test_sums_and_lengths_by_hand(isa):
     assert lengths.tolist() == [65535, round(32768 / 4.5**0.5), 16384]
 
 
-@both_instruction_sets
+@each_instruction_set
 @each_of(building, OF_EITHER)
 @given(world=worlds)
 @settings(max_examples=40)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders.kernels import OF_ANY, OF_EITHER, Plain, both_instruction_sets, each_of, floats, ints, longs, worlds
+from builders.kernels import OF_ANY, OF_EITHER, Plain, each_instruction_set, each_of, floats, ints, longs, worlds
 from hypothesis import given, settings
 
 from colbert_core.kernels import BLOCK, NOWHERE, ByteRows, QueryBlocks, float_blocks, scoring
 
+SUMS = np.empty((16, BLOCK), np.int32)  # room for a kernel's products
 
-@both_instruction_sets
+
+@each_instruction_set
 def test_cosines_of_centroids_by_hand(isa):
     rows, query = ByteRows.of(floats([1, 0], [0.5, 0], [-1, 0], [-0.2, 0])), QueryBlocks.of(floats([1, 0]), 16)
     shorts, bytes_ = np.empty((1, 4, BLOCK), np.int16), np.empty((1, 4, BLOCK), np.uint8)
-    scoring.score_centroids(isa, rows.rows, rows.scale, query.bytes, query.scales, query.starts, shorts, bytes_)
+    scoring.score_centroids(isa, rows.rows, rows.scale, query.bytes, query.scales, query.starts, SUMS, shorts, bytes_)
     # .5 and -.2 are 64 and -25 in 127ths; a cosine below -.275 is the byte 0.
     assert shorts[0, :, 0].tolist() == [16384, round(16384 * 64 / 127), -16384, round(-16384 * 25 / 127)]
     assert bytes_[0, :, 0].tolist() == [255, round(55 + 200 * 64 / 127), 0, round(55 - 200 * 25 / 127)]
@@ -99,7 +101,7 @@ def test_the_best_by_hand(n, most, best):
     assert chosen[: scoring.best_of(ints(5, 3, 5, 3, 3, 1), n, most, chosen, counts)].tolist() == best
 
 
-@both_instruction_sets
+@each_instruction_set
 @pytest.mark.parametrize(("n_q", "below", "near"), [(1, 0.12, [1, 0]), (1, 0.13, [1, 1]), (2, 0, [1, 1]), (2, 0, [])])
 def test_the_score_of_residuals_by_hand(isa, n_q, below, near):
     query, scores = QueryBlocks.of(floats([1], [-1]), 16), np.empty(1, np.float32)
@@ -121,9 +123,10 @@ def test_the_score_of_residuals_by_hand(isa, n_q, below, near):
         query.scales,
         query.starts,
         shorts,
-        np.empty((4, 16), np.uint8),
+        np.empty((16, 16), np.uint8),
+        SUMS,
         below[None],
-        np.empty((5, BLOCK), np.float32),
+        np.empty((2, BLOCK), np.float32),
         marks,
         scores,
     )
@@ -132,7 +135,7 @@ def test_the_score_of_residuals_by_hand(isa, n_q, below, near):
     assert marks.tolist() == [near]
 
 
-@both_instruction_sets
+@each_instruction_set
 def test_the_score_of_vectors_by_hand(isa):
     """The example of ``maxsim``."""
     query, vectors, offsets = floats([1, 0], [0, 1]), floats([1, 0], [0.6, 0.8], [-1, 0]), longs(0, 2, 3)
@@ -140,11 +143,12 @@ def test_the_score_of_vectors_by_hand(isa):
     scoring.score_floats(isa, vectors, offsets, ints(0, 1, 0), float_blocks(query), scores)
     assert scores == pytest.approx([1.8, -1, 1.8])
     rows, blocks = ByteRows.of(vectors), QueryBlocks.of(query, 16)
-    scoring.score_bytes(isa, rows.rows, rows.scale, offsets, ints(0, 1, 0), blocks.bytes, blocks.scales, blocks.starts, scores)
+    query = blocks.bytes, blocks.scales, blocks.starts
+    scoring.score_bytes(isa, rows.rows, rows.scale, offsets, ints(0, 1, 0), *query, SUMS, scores)
     assert scores == pytest.approx([1.8, -1, 1.8], abs=0.01)
 
 
-@both_instruction_sets
+@each_instruction_set
 @each_of(scoring, OF_EITHER)
 @given(world=worlds)
 @settings(max_examples=40)
@@ -159,7 +163,7 @@ def test_a_kernel_is_its_definition(check, world):
     check(None, world, Plain())
 
 
-@both_instruction_sets
+@each_instruction_set
 @given(world=worlds)
 @settings(max_examples=20)
 def test_a_windows_score_does_not_depend_on_its_company(isa, world):

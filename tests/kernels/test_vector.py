@@ -1,33 +1,33 @@
-"""Both instruction sets: the same integers, no access beyond an array, and AVX2 without AVX-512."""
+"""Every instruction set: the same integers, no access beyond an array, and AVX2 without AVX-512."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders.kernels import both_instruction_sets, has_avx2, needs_linux, needs_vnni, run_python, unit_rows, worlds
+from builders.kernels import each_instruction_set, has_avx2, needs_linux, needs_vnni, run_python, unit_rows, worlds
 from hypothesis import given, settings
 
-from colbert_core.kernels import BLOCK, PORTABLE, VNNI, building, scoring
+from colbert_core.kernels import AMX, BLOCK, PORTABLE, VNNI, building, instruction_set, scoring
 
 
 @needs_vnni
 @given(world=worlds)
 @settings(max_examples=40)
-def test_both_instruction_sets_give_the_same_integers(world):
+def test_each_instruction_set_give_the_same_integers(world):
     rows, vectors = world.byte_rows(-(-world.n_centroids // 4) * 4), unit_rows(world.rng, world.n_tokens, world.dim)
     results = []
-    for isa in (PORTABLE, VNNI):
+    for isa in (PORTABLE, VNNI, AMX) if instruction_set() is AMX else (PORTABLE, VNNI):
         shape = (len(world.blocks), len(rows), BLOCK)
         shorts, bytes_, nearest = np.empty(shape, np.int16), np.empty(shape, np.uint8), np.empty(len(vectors), np.int32)
         query = world.blocks, world.scales, world.starts
-        scoring.score_centroids(isa, rows, np.float32(1 / 127), *query, shorts, bytes_)
+        scoring.score_centroids(isa, rows, np.float32(1 / 127), *query, np.empty((16, BLOCK), np.int32), shorts, bytes_)
         building.nearest_rows(isa, vectors, rows, nearest)
         results.append((shorts.tolist(), bytes_.tolist(), nearest.tolist()))
-    assert results[0] == results[1]
+    assert all(result == results[0] for result in results)
 
 
 @needs_linux
-@both_instruction_sets
+@each_instruction_set
 @pytest.mark.parametrize("at_end", [True, False], ids=["at the end", "at the start"])
 def test_no_kernel_touches_memory_beyond_its_arrays(isa, at_end):
     code = f"from builders import kernels; kernels.check_the_ends_of_memory({type(isa).__name__!r}, at_end={at_end})"

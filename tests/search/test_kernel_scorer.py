@@ -178,7 +178,7 @@ def test_kernels_are_those_of_the_processor_that_numba_compiles_for(setting, tmp
         query, scores = QueryBlocks.of(np.eye(16, dtype=np.float32), 16), np.empty(1, np.float32)
         where = np.array([0, 16]), np.zeros(1, np.int32)
         scoring.score_bytes(
-            PORTABLE, rows.rows, rows.scale, *where, query.bytes, query.scales, query.starts, scores
+            PORTABLE, rows.rows, rows.scale, *where, query.bytes, query.scales, query.starts, np.empty((16, 32), np.int32), scores
         )
         assert abs(scores[0] - 16) < 1e-3
         """,
